@@ -1,0 +1,96 @@
+"""What a collection of series must satisfy; every refusal names the series and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """A read-only copy, row-major."""
+    copy = np.array(array, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def _floating(array: ArrayLike, what: str) -> NDArray[Any]:
+    try:
+        found = np.asarray(array)
+        return found if found.dtype == np.float32 else found.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} is not numeric: {error}") from error
+
+
+def checked_values(values: Sequence[ArrayLike] | NDArray[Any]) -> list[NDArray[Any]]:
+    """The values as arrays [L_i, channels] of float32 or float64, all of one number of channels."""
+    if isinstance(values, np.ndarray) and values.ndim != 3 and values.dtype != object:
+        raise ValueError(f"values has shape {values.shape}: give [n, length, channels] or a list of [length, channels]")
+    checked = [_floating(value, f"series {i}") for i, value in enumerate(values)]
+    if not checked:
+        raise ValueError("there is no series: give at least one")
+    for i, value in enumerate(checked):
+        if value.ndim != 2:
+            raise ValueError(f"series {i} has shape {value.shape}: give [length, channels], x[:, None] for one channel")
+        if value.shape[1] != checked[0].shape[1]:
+            raise ValueError(
+                f"series {i} has {value.shape[1]} channels and series 0 has {checked[0].shape[1]}: "
+                "every series needs the same channels, with NaN where one was not measured"
+            )
+    return checked
+
+
+def clocks(times: Sequence[ArrayLike] | NDArray[Any] | None, lengths: list[int]) -> list[NDArray[np.float64]]:
+    """One array of times [L_i] a series: an index where none is given, without the NaN that pads a common array."""
+    if times is None:
+        return [np.arange(n, dtype=np.float64) for n in lengths]
+    if isinstance(times, np.ndarray) and times.ndim == 1 and times.dtype != object:
+        times = [times] * len(lengths)
+    if len(times) != len(lengths):
+        raise ValueError(f"there are {len(times)} time arrays and {len(lengths)} series: give one for each series")
+    own = [np.asarray(_floating(clock, f"times of series {i}"), dtype=np.float64) for i, clock in enumerate(times)]
+    for i, (clock, n) in enumerate(zip(own, lengths, strict=True)):
+        if clock.shape != (n,):
+            raise ValueError(
+                f"series {i} has {n} points and times of shape {clock.shape}: give one time for each point"
+            )
+    return [_without_padding(clock) for clock in own] if isinstance(times, np.ndarray) else own
+
+
+def _without_padding(clock: NDArray[np.float64]) -> NDArray[np.float64]:
+    observed = np.flatnonzero(~np.isnan(clock))
+    return clock[: observed[-1] + 1] if observed.size else clock[:0]
+
+
+def check_series(i: int, value: NDArray[Any], clock: NDArray[np.float64]) -> None:
+    """Refuse what no model can use: nothing observed, infinities, a clock that does not advance."""
+    if value.size == 0:
+        raise ValueError(f"series {i} is empty: remove it")
+    if np.isinf(value).any():
+        raise ValueError(f"series {i} has infinite values: write NaN where a reading is missing")
+    if np.isnan(value).all():
+        raise ValueError(f"series {i} has no reading at all, every value is NaN: remove it")
+    if not np.isfinite(clock).all():
+        raise ValueError(f"times of series {i} are not finite: remove those points")
+    steps = np.diff(clock)
+    if (steps <= 0).any():
+        at = int(np.argmax(steps <= 0)) + 1
+        kind = "repeats" if steps[at - 1] == 0 else "goes back"
+        raise ValueError(
+            f"times of series {i}: point {at} (t = {clock[at]:g}) {kind}: times must increase strictly; "
+            "sort them, and average readings taken at the same time"
+        )
+
+
+def checked_static(static: ArrayLike | None, n: int) -> NDArray[np.float64] | None:
+    """The static features as a read-only table [n, features], or None."""
+    if static is None:
+        return None
+    table = np.asarray(_floating(static, "static"), dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] != n:
+        raise ValueError(f"static has shape {table.shape}: give [{n}, features], one row for each series")
+    if np.isinf(table).any():
+        raise ValueError("static has infinite values: write NaN where a feature is missing")
+    return frozen(table)

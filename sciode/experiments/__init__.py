@@ -1,0 +1,1 @@
+"""One file a result table, resumable row by row."""

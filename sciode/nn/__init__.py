@@ -1,0 +1,5 @@
+"""Layers shared by the modules."""
+
+from sciode.nn.mlp import mlp
+
+__all__ = ["mlp"]

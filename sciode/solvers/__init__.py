@@ -1,0 +1,40 @@
+"""The backend: explicit Runge-Kutta and SDE methods, their control, noise, gradients and dense output."""
+
+from .adjoints import Backsolve
+from .brownian import sample_seeds
+from .controllers import PID, Fixed
+from .methods import MethodInfo, methods
+from .outputs import Save
+from .regularizers import Error, Regularizer, Stiffness
+from .solution import Solution, SolveError, Stats
+from .solve import solve
+from .status import Status
+from .steppers import ExplicitRK, Step, Stepper
+from .tableaux import Tableau
+from .terms import ODETerm, SDETerm
+from .trees import expand_time
+
+__all__ = [
+    "PID",
+    "Backsolve",
+    "Error",
+    "ExplicitRK",
+    "Fixed",
+    "MethodInfo",
+    "ODETerm",
+    "Regularizer",
+    "SDETerm",
+    "Save",
+    "Solution",
+    "SolveError",
+    "Stats",
+    "Status",
+    "Step",
+    "Stepper",
+    "Stiffness",
+    "Tableau",
+    "expand_time",
+    "methods",
+    "sample_seeds",
+    "solve",
+]

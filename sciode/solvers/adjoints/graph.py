@@ -1,0 +1,75 @@
+"""Walking an autograd graph: who takes part in a computation, and what it keeps alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["clock", "leaves_behind", "residual_bytes"]
+
+
+def clock() -> int:
+    """A number that every graph node made from now on exceeds."""
+    with torch.enable_grad():
+        probe = torch.zeros((), requires_grad=True) * 1
+    assert probe.grad_fn is not None
+    return probe.grad_fn._sequence_nr()
+
+
+def leaves_behind(
+    outputs: Iterable[Tensor], since: int, inputs: Iterable[Tensor] = ()
+) -> tuple[list[Tensor], bool]:
+    """The leaves that require grad behind `outputs`, and whether the graph reaches a node older than `since`.
+
+    Such a node belongs to a tensor computed before: it requires grad without being a leaf. The walk stops at `inputs`,
+    which are neither.
+    """
+    inputs = list(inputs)
+    stop = {(x.grad_fn, x.output_nr) for x in inputs if x.grad_fn is not None}
+    own = {id(x) for x in inputs}
+    stack = [(out.grad_fn, out.output_nr) for out in outputs if out.grad_fn is not None]
+    leaves = [out for out in outputs if out.grad_fn is None and out.requires_grad]
+    seen: set[Any] = set()
+    older = False
+    while stack:
+        edge = stack.pop()
+        node = edge[0]
+        if node in seen or edge in stop:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and type(node).__name__ == "AccumulateGrad":
+            leaves.append(variable)
+            continue
+        if node._sequence_nr() <= since:
+            older = True
+            continue
+        stack += [parent for parent in node.next_functions if parent[0] is not None]
+    unique = {id(leaf): leaf for leaf in leaves if id(leaf) not in own}
+    return list(unique.values()), older
+
+
+class residual_bytes:  # noqa: N801 - reads as a verb in a with statement
+    """Counts the bytes that autograd saves inside a `with` block, parameters and repeated storages left out."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._storages: set[int] = set()
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda saved: saved)
+
+    def _pack(self, saved: Tensor) -> Tensor:
+        pointer = saved.untyped_storage().data_ptr()
+        if not saved.is_leaf and pointer not in self._storages:
+            self._storages.add(pointer)
+            self.total += saved.untyped_storage().nbytes()
+        return saved
+
+    def __enter__(self) -> residual_bytes:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._hooks.__exit__(*exception)

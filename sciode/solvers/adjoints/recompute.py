@@ -1,0 +1,208 @@
+"""Discretise, then optimise, without a tape: record every accepted step, take it again in backward.
+
+The gradient is that of the discrete solution, exact to rounding, including the regularizers. Memory: the records (one
+state a step) and the activations of one step. Step sizes are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..fields import Field
+from ..problem import Problem
+from ..trajectory import Emission, Record, Run, replay
+from .graph import clock, leaves_behind
+from .results import Results, results
+
+__all__ = ["recompute"]
+
+Bind = Callable[[list[Tensor]], Field]
+
+
+def recompute(bind: Bind, forward: Callable[[], Run], y0: Tensor, args: list[Tensor], leaves: list[Tensor]) -> Results:
+    """Results whose gradient reaches y0, the tensors in `args` (leaves or not) and the captured `leaves`.
+
+    bind(args) is the field with these tensors in its arguments; forward() runs the engine without a tape.
+    """
+    with torch.no_grad():
+        run = forward()
+        plain = results(y0.detach(), run)
+    tensors = _Recompute.apply(bind, run, plain, len(args), y0, *args, *leaves)
+    return plain.with_tensors(list(tensors))  # type: ignore[arg-type]
+
+
+class _Recompute(torch.autograd.Function):
+    """Inputs y0, args, captured leaves; outputs the differentiable tensors of the results."""
+
+    @staticmethod
+    def forward(ctx: Any, bind: Bind, run: Run, plain: Results, n_args: int, y0: Tensor, *inputs: Tensor) -> Any:
+        kept, spec = pytree.tree_flatten((run.records, run.emissions))
+        tensors = [k for k in kept if isinstance(k, Tensor)]
+        ctx.save_for_backward(y0, *inputs, *tensors)
+        ctx.spec, ctx.kept = spec, [None if isinstance(k, Tensor) else k for k in kept]
+        ctx.is_tensor = [isinstance(k, Tensor) for k in kept]
+        ctx.bind, ctx.run, ctx.n_args = bind, run._replace(records=[], emissions=[]), n_args
+        ctx.n_inputs = 1 + len(inputs)
+        outputs = tuple(t.view_as(t) for t in plain.tensors())
+        ctx.set_materialize_grads(False)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        saved = ctx.saved_tensors
+        inputs, kept = saved[: ctx.n_inputs], iter(saved[ctx.n_inputs :])
+        flat = [next(kept) if is_tensor else k for is_tensor, k in zip(ctx.is_tensor, ctx.kept, strict=True)]
+        records, emissions = pytree.tree_unflatten(flat, ctx.spec)
+        run = ctx.run._replace(records=records, emissions=emissions)
+        y0, args, leaves = inputs[0], list(inputs[1 : 1 + ctx.n_args]), list(inputs[1 + ctx.n_args :])
+        needed = ctx.needs_input_grad[4:]
+        vjp = _differentiable_vjp if torch.is_grad_enabled() else _vjp
+        gradients = vjp(_Pulled(ctx.bind, run, y0, args, leaves, needed), cotangents)
+        return (None, None, None, None, *(g if need else None for g, need in zip(gradients, needed, strict=True)))
+
+
+class _Pulled(NamedTuple):
+    """What is pulled back, and to where."""
+
+    bind: Bind
+    run: Run
+    y0: Tensor
+    args: list[Tensor]
+    leaves: list[Tensor]
+    needed: tuple[bool, ...]
+
+
+class _Cotangent(NamedTuple):
+    """Of the state, and of the memory that cannot be recomputed from it."""
+
+    y: Tensor
+    memory: tuple[Tensor, ...]
+
+
+def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """One step at a time, last first; every gradient in the order y0, args, leaves."""
+    args = [a.detach().requires_grad_(n) for a, n in zip(pulled.args, pulled.needed[1:], strict=False)]
+    problem = replace(pulled.run.problem, field=pulled.bind(args))
+    start, seeds = _seeds(pulled.run, pulled.y0, cotangents)
+    sources = [a for a in args if a.requires_grad] + pulled.leaves
+    totals: list[Tensor | None] = [None] * len(sources)
+    records = pulled.run.records
+    essential = records[-1].essential if records else ()
+    lam = _Cotangent(torch.zeros_like(start), tuple(torch.zeros_like(m) for m in essential))
+    for record, seed in zip(reversed(records), reversed(seeds), strict=True):
+        lam, gradients = _step_vjp(problem, record, seed, lam, sources)
+        totals = [_add(total, g) for total, g in zip(totals, gradients, strict=True)]
+    if lam.memory:
+        start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals)
+    by_source = dict(zip(map(id, sources), totals, strict=True))
+    return [start + lam.y, *(by_source.get(id(a)) for a in args), *(by_source[id(leaf)] for leaf in pulled.leaves)]
+
+
+def _seeds(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor, list[Emission]]:
+    """Pull the cotangents of the results back to y0 and to every emission: assembling is a function of both."""
+    flat, spec = pytree.tree_flatten((y0, run.emissions))
+    with torch.enable_grad():
+        sources = [x.detach().requires_grad_() for x in flat]
+        start, emissions = pytree.tree_unflatten(sources, spec)
+        tensors = results(start, run._replace(emissions=emissions)).tensors()
+    pairs = [(t, c) for t, c in zip(tensors, cotangents, strict=True) if c is not None and t.requires_grad]
+    pulled = _grad(pairs, sources)
+    filled = [torch.zeros_like(s) if g is None else g for g, s in zip(pulled, sources, strict=True)]
+    return pytree.tree_unflatten(filled, spec)  # type: ignore[return-value]
+
+
+def _step_vjp(
+    problem: Problem, record: Record, seed: Emission, lam: _Cotangent, sources: list[Tensor]
+) -> tuple[_Cotangent, list[Tensor | None]]:
+    """Cotangents before a step from those after it, and what the step adds to the sources' gradients."""
+    since = clock()
+    with torch.enable_grad():
+        y = record.y.detach().requires_grad_()
+        essential = tuple(m.detach().requires_grad_() for m in record.essential)
+        memory = problem.stepper.restore(problem.field, problem.forward(record.s), y, essential)
+        step, emission = replay(problem, record, y, memory)
+    outputs = [step.y1, *problem.stepper.essential(step.memory), *pytree.tree_leaves(emission)]
+    seeds = [*(_only(record.accept, c) for c in (lam.y, *lam.memory)), *pytree.tree_leaves(seed)]
+    pairs = [(o, s) for o, s in zip(outputs, seeds, strict=True) if o.requires_grad]
+    inputs = [y, *essential, *sources]
+    _check_leaves([o for o, _ in pairs], inputs, since, float(record.s.reshape(-1)[0]))
+    pulled = _grad(pairs, inputs)
+    before = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, pulled, strict=True)][: 1 + len(essential)]
+    if record.accept is not None:
+        stayed = (_only(~record.accept, c) for c in (lam.y, *lam.memory))
+        before = [b + s for b, s in zip(before, stayed, strict=True)]
+    return _Cotangent(before[0], tuple(before[1:])), pulled[1 + len(essential) :]
+
+
+def _start_vjp(
+    problem: Problem, y0: Tensor, start: Tensor, lam: _Cotangent, sources: list[Tensor], totals: list[Tensor | None]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The first memory is a function of y0 and the field, too."""
+    t0 = problem.forward(problem.s0)
+    with torch.enable_grad():
+        y = y0.detach().requires_grad_()
+        memory = problem.stepper.start(problem.field, t0, y, problem.field.first(t0, y))
+    pairs = list(zip(problem.stepper.essential(memory), lam.memory, strict=True))
+    pulled = _grad([(o, c) for o, c in pairs if o.requires_grad], [y, *sources])
+    totals = [_add(total, g) for total, g in zip(totals, pulled[1:], strict=True)]
+    return start if pulled[0] is None else start + pulled[0], totals
+
+
+def _differentiable_vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """For create_graph=True: put the recorded steps on one tape and differentiate that (memory as `direct`)."""
+    run, y0 = pulled.run, pulled.y0
+    problem = replace(run.problem, field=pulled.bind(pulled.args))
+    y, t0 = y0, problem.forward(problem.s0)
+    memory = problem.stepper.start(problem.field, t0, y, problem.field.first(t0, y))
+    emissions = []
+    for record in run.records:
+        step, emission = replay(problem, record, y, memory)
+        emissions.append(emission)
+        accept = record.accept
+        y = step.y1 if accept is None else torch.where(accept.unsqueeze(-1), step.y1, y)
+        memory = tuple(_select(accept, new, old) for new, old in zip(step.memory, memory, strict=True))
+    tensors = results(y0, run._replace(emissions=emissions)).tensors()
+    pairs = [(t, c) for t, c in zip(tensors, cotangents, strict=True) if c is not None and t.requires_grad]
+    inputs = [y0, *pulled.args, *pulled.leaves]
+    wanted = [x for x, need in zip(inputs, pulled.needed, strict=True) if need]
+    got = iter(_grad(pairs, wanted, create_graph=True))
+    return [next(got) if need else None for need in pulled.needed]
+
+
+def _grad(pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor], create_graph: bool = False) -> list[Tensor | None]:
+    if not pairs or not inputs:
+        return [None] * len(inputs)
+    outputs, seeds = zip(*pairs, strict=True)
+    return list(torch.autograd.grad(outputs, inputs, seeds, allow_unused=True, create_graph=create_graph))
+
+
+def _select(mask: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+    return new if mask is None else torch.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
+
+
+def _only(mask: Tensor | None, x: Tensor) -> Tensor:
+    """x where the mask [L] holds, else 0."""
+    return x if mask is None else _select(mask, x, torch.zeros_like(x))
+
+
+def _add(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    if total is None or gradient is None:
+        return gradient if total is None else total
+    return total + gradient
+
+
+def _check_leaves(outputs: list[Tensor], inputs: list[Tensor], since: int, s: float) -> None:
+    """A tensor that joins the field only later would lose its gradient: refuse instead."""
+    known = {id(x) for x in inputs}
+    leaves, older = leaves_behind(outputs, since)
+    if older or any(id(leaf) not in known for leaf in leaves):
+        raise RuntimeError(
+            f"the field at t = {abs(s):g} uses a tensor that requires grad and that it did not use at the first time, so "
+            'adjoint="recompute" cannot give its gradient; pass the tensor through args=, or use adjoint="direct"'
+        )

@@ -1,0 +1,56 @@
+"""From a run to the differentiable tensors of a solution."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..outputs import assemble
+from ..trajectory import Run, accepts
+
+__all__ = ["Dense", "Results", "results"]
+
+
+class Dense(NamedTuple):
+    """Dense output of all recorded steps: start states [I, B, D], spanning vectors [I, s, B, D]."""
+
+    starts: Tensor
+    basis: Tensor
+
+
+class Results(NamedTuple):
+    """Differentiable: ys (leaves, times first), penalties (each [B]), dense. Plain: ts, valid, run."""
+
+    ys: list[Tensor]
+    penalties: list[Tensor]
+    dense: Dense | None
+    ts: Tensor
+    valid: Tensor
+    run: Run
+
+    def tensors(self) -> list[Tensor]:
+        """The differentiable tensors in a fixed order."""
+        return [*self.ys, *self.penalties, *(self.dense or ())]
+
+    def with_tensors(self, tensors: list[Tensor]) -> Results:
+        """The same results with other differentiable tensors, in the same order."""
+        a, b = len(self.ys), len(self.ys) + len(self.penalties)
+        dense = None if self.dense is None else Dense(*tensors[b:])
+        return self._replace(ys=list(tensors[:a]), penalties=list(tensors[a:b]), dense=dense)
+
+
+def results(y0: Tensor, run: Run) -> Results:
+    """Put the emissions of a run together; a pure, differentiable function of y0 and the emissions."""
+    problem = run.problem
+    ys, ts, valid = assemble(problem, y0, run)
+    penalties = []
+    for i, regularizer in enumerate(problem.regularizers):
+        taken = accepts(problem, run.records) if run.records else valid[:0]
+        penalties.append(regularizer.total([e.penalties[i] for e in run.emissions], taken, y0.real.detach()))
+    dense = None
+    if problem.output.dense and run.emissions:
+        starts, bases = zip(*(e.dense for e in run.emissions), strict=True)
+        dense = Dense(torch.stack(starts), torch.stack(bases))
+    return Results(ys, penalties, dense, ts, valid, run)

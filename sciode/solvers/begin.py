@@ -1,0 +1,245 @@
+"""From what the caller wrote to a problem and its first carry."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .adjoints.graph import clock, leaves_behind, residual_bytes
+from .brownian import CounterNoise, GridNoise, sample_seeds
+from .checks import check_first, check_independence, check_state, check_times, check_tolerance, default_batch_dims
+from .controllers import PID, Fixed
+from .engines import split_clock
+from .fields import Field
+from .methods import stepper_of
+from .outputs import Output, Save
+from .problem import Carry, Problem
+from .regularizers import as_regularizers
+from .start import any_bad, fixed_steps, start_carry
+from .status import RUNNING, Status
+from .steppers import SDEStepper, Stepper
+from .terms import ODETerm, SDETerm
+from .trees import Layout
+
+__all__ = ["Begun", "Wish", "begin"]
+
+Term = ODETerm | SDETerm
+
+
+class Wish(NamedTuple):
+    """The keyword arguments of `solve` that shape the problem."""
+
+    method: Any
+    dt: float | None
+    rtol: Any
+    atol: Any
+    controller: PID | Fixed | None
+    save: Save
+    batch_dims: int | None
+    coupled: bool
+    noise: Tensor | None
+    seed: Any
+    regularize: Any
+
+
+class Begun(NamedTuple):
+    """A problem ready to run, and what its first evaluation taught.
+
+    first: the values of that evaluation; since: the graph clock before it; residuals: bytes autograd kept of it.
+    """
+
+    problem: Problem
+    carry: Carry
+    y0: Tensor
+    ts: Tensor
+    seed: Any
+    evaluations: int
+    first: tuple[Tensor, ...]
+    since: int
+    residuals: int
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether anything asks for a gradient."""
+        return torch.is_grad_enabled() and (self.y0.requires_grad or any(f.requires_grad for f in self.first))
+
+    @property
+    def arg_tensors(self) -> list[Tensor]:
+        """The tensors in `args` that can carry a gradient."""
+        return [a for a in pytree.tree_leaves(self.problem.field.args) if _differentiable(a)]
+
+    def bind(self, tensors: list[Tensor]) -> Field:
+        """The field with these tensors in the place of `arg_tensors`."""
+        field, replacement = self.problem.field, iter(tensors)
+        args = pytree.tree_map(lambda a: next(replacement) if _differentiable(a) else a, field.args)
+        return Field(field.term, field.layout, args)
+
+    def captured(self) -> list[Tensor]:
+        """Every leaf that requires grad and that the field reaches by itself (module, closure, global)."""
+        leaves, older = leaves_behind(self.first, self.since, [self.y0, *self.arg_tensors])
+        if older:
+            raise ValueError(
+                "field: it uses a tensor that requires grad and was computed before the solve (an encoder's output?): "
+                "pass it through args=, so that its gradient is not lost"
+            )
+        return leaves
+
+
+def _differentiable(a: Any) -> bool:
+    return isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())
+
+
+def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Begun:
+    """Validate, lay out the state, evaluate the field once, and choose the first step."""
+    check_state(y0)
+    layout = Layout.of(y0, default_batch_dims(y0, wish.batch_dims))
+    y = layout.ravel(y0)
+    times, sign = check_times(ts, layout.batch, y.device)
+    stepper, controller = _method(term, wish)
+    field = Field(term, layout, args)
+    lanes = _lanes(layout, times, controller, wish.coupled)
+    s0 = times[:, 0].expand(lanes)
+    s1 = torch.where(torch.isfinite(times), times, -torch.inf).amax(1).expand(lanes)
+    first, since, residuals = _first(field, s0 * sign, y)
+    _check_samples(layout, wish, field, s0 * sign, y, first)
+    steps = fixed_steps(s1 - s0, controller.dt) if isinstance(controller, Fixed) else None
+    noise, seed = _noise(wish, field, first, y, controller, sign, steps)
+    eps = 10 * torch.finfo(y.dtype).eps
+    problem = Problem(
+        field, stepper, controller, _output(times, wish.save, lanes), sign, s0, s1,
+        rtol=check_tolerance("rtol", wish.rtol, y0, layout, eps if stepper.adaptive and not steps else 0.0),
+        atol=check_tolerance("atol", wish.atol, y0, layout, 0.0),
+        coupled=wish.coupled, steps=None if steps is None else steps[0], noise=noise,
+        regularizers=as_regularizers(wish.regularize, stepper),
+    )  # fmt: skip
+    problem, carry = _start(problem, y, first)
+    ts = torch.as_tensor(ts, dtype=torch.float64, device=y.device)
+    adaptive = isinstance(controller, PID) and controller.first_step is None
+    return Begun(problem, carry, y, ts, seed, 1 + adaptive, first, since, residuals)
+
+
+def _method(term: Term, wish: Wish) -> tuple[Stepper, PID | Fixed]:
+    """The stepper and the controller, and whether they go with the term and with one another."""
+    if isinstance(term, SDETerm):
+        stepper = stepper_of(wish.method, "sde", "euler" if term.calculus == "ito" else "heun")
+        _check_sde(term, stepper)
+    else:
+        stepper = stepper_of(wish.method, "ode", "tsit5")
+    if wish.dt is not None and wish.controller is not None:
+        raise ValueError("dt: fixed steps need no controller; for the first adaptive step use PID(first_step=...)")
+    if wish.dt is not None:
+        return stepper, Fixed(float(wish.dt))
+    controller = wish.controller
+    if controller is None and stepper.adaptive:
+        controller = PID()
+    if controller is None or (isinstance(controller, PID) and not stepper.adaptive):
+        raise ValueError(f"dt: {stepper.name!r} has no error estimate and takes fixed steps; pass dt=")
+    if not isinstance(controller, PID | Fixed):
+        raise ValueError(f"controller: expected PID(...) or Fixed(...), got {type(controller).__name__}")
+    return stepper, controller
+
+
+def _check_sde(term: SDETerm, stepper: Stepper) -> None:
+    if not isinstance(stepper, SDEStepper):
+        return
+    if term.noise not in stepper.noises:
+        raise ValueError(
+            f"method: {stepper.name!r} needs {' or '.join(stepper.noises)} noise (its Levy areas vanish), "
+            f"the term has {term.noise} noise; use 'euler' (Ito) or 'heun' (Stratonovich)"
+        )
+    if term.calculus not in stepper.calculi and term.noise != "additive":
+        better = "'euler' or 'milstein'" if term.calculus == "ito" else "'heun', 'milstein' or 'reversibleheun'"
+        raise ValueError(
+            f"method: {stepper.name!r} converges to the {' or '.join(stepper.calculi)} solution, the term is "
+            f"{term.calculus}; use {better}, or convert the drift"
+        )
+
+
+def _lanes(layout: Layout, times: Tensor, controller: PID | Fixed, coupled: bool) -> int:
+    """How many clocks: one if the samples share it, else one a sample."""
+    if times.shape[0] == 1 and (coupled or layout.samples == 1 or isinstance(controller, Fixed)):
+        return 1
+    if coupled and times.shape[0] > 1:
+        raise ValueError("coupled: samples with times of their own cannot share a step size; pass ts of shape [T]")
+    return layout.samples
+
+
+def _first(field: Field, t0: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], int, int]:
+    """The first evaluation; on the tape if there is one, counting what the tape keeps."""
+    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        return check_first(field, t0, y), 0, 0
+    since = clock()
+    with residual_bytes() as kept:
+        first = check_first(field, t0, y)
+    return first, since, kept.total
+
+
+def _check_samples(layout: Layout, wish: Wish, field: Field, t0: Tensor, y: Tensor, first: tuple[Tensor, ...]) -> None:
+    defaulted = wish.batch_dims is None and layout.samples > 1 and not wish.coupled
+    if defaulted and not torch._C._are_functorch_transforms_active():
+        check_independence(field, t0, y, first)
+
+
+def _output(times: Tensor, save: Save, lanes: int) -> Output:
+    return Output(times, save, tuple(times[0].tolist()) if lanes == 1 else None)
+
+
+def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...]) -> tuple[Problem, Carry]:
+    """The first carry. A sample whose field is not finite at the start fails at once, with a healthy stand-in state."""
+    if torch._C._are_functorch_transforms_active():
+        return problem, start_carry(problem, y, first)
+    bad = any_bad(first)
+    if not bool(bad.any()):
+        return problem, start_carry(problem, y, first)
+    if not problem.coupled and not bool(bad.all()):
+        y = torch.where(bad.unsqueeze(-1), y[int((~bad).nonzero()[0])], y)
+        first = problem.field.first(problem.forward(problem.s0), y)
+    problem, carry = split_clock(problem, start_carry(problem, y, first))
+    failed = bad.any().reshape(1) if problem.coupled else bad
+    status = torch.where(failed & (carry.status == RUNNING), int(Status.NONFINITE), carry.status).to(torch.int8)
+    return problem, carry._replace(status=status)
+
+
+def _noise(
+    wish: Wish, field: Field, first: tuple[Tensor, ...], y: Tensor, controller: PID | Fixed, sign: int, steps: Any
+) -> tuple[CounterNoise | GridNoise | None, Any]:
+    """What drives an SDE, and the seed it hangs on."""
+    if not field.stochastic:
+        if wish.noise is not None:
+            raise ValueError("noise: an ODE has none; pass an SDETerm")
+        return None, wish.seed
+    if y.is_complex():
+        raise ValueError("y0: complex SDE states are not supported; split them into real and imaginary parts")
+    assert isinstance(controller, Fixed)
+    channels = first[1].shape[-1]
+    if wish.noise is not None:
+        if wish.seed is not None:
+            raise ValueError("noise: pass either noise= or seed=, not both")
+        return _given(wish.noise, field.layout, channels, int(steps[0].max()), y), None
+    seed, seeds = _seeds(wish.seed, field.layout, y.device)
+    cells, cut = steps
+    return CounterNoise(seeds, channels, controller.dt, sign, cells, cut, cells, cut, y.dtype), seed
+
+
+def _given(noise: Tensor, layout: Layout, channels: int, steps: int, y: Tensor) -> GridNoise:
+    want = (steps, *layout.batch)
+    if tuple(noise.shape[: len(want)]) != want or noise[0].numel() != layout.samples * channels:
+        raise ValueError(f"noise: expected increments [{', '.join(map(str, (*want, channels)))}], got {[*noise.shape]}")
+    return GridNoise(noise.reshape(steps, layout.samples, channels).to(y))
+
+
+def _seeds(seed: Any, layout: Layout, device: torch.device) -> tuple[Any, Tensor]:
+    """(what to report, one int64 seed a sample [B])."""
+    if isinstance(seed, Tensor) and seed.ndim > 0:
+        if seed.dtype != torch.int64 or tuple(seed.shape) != layout.batch:
+            raise ValueError(f"seed: expected an int64 tensor {list(layout.batch)}, got {seed.dtype} {[*seed.shape]}")
+        return seed, seed.reshape(layout.samples).to(device)
+    if seed is None or isinstance(seed, torch.Generator):
+        where = None if seed is None else seed.device
+        seed = int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64, generator=seed, device=where))
+    if isinstance(seed, bool) or not isinstance(seed, int | Tensor):
+        raise ValueError(f"seed: expected an int, an int64 tensor, a torch.Generator or None, got {type(seed).__name__}")
+    return seed, sample_seeds(int(seed), layout.samples, device)

@@ -1,0 +1,161 @@
+"""Every public boundary: misuse is refused before the work starts, with the argument's name and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+
+from .fields import Field
+from .terms import ODETerm, SDETerm
+from .trees import Layout, leaves_of, path_of
+
+__all__ = ["check_first", "check_independence", "check_state", "check_times", "check_tolerance", "default_batch_dims"]
+
+
+def check_state(y0: Any) -> None:
+    """Tensors of one floating or complex dtype on one device, finite."""
+    leaves = leaves_of(y0)
+    if not leaves:
+        raise ValueError("y0: the state is empty; pass a tensor, or a tuple or dict of tensors")
+    for i, leaf in enumerate(leaves):
+        name = f"y0{path_of(y0, i)}"
+        if not isinstance(leaf, Tensor):
+            raise ValueError(f"{name}: expected a tensor, got {type(leaf).__name__}; use torch.as_tensor")
+        if not (leaf.is_floating_point() or leaf.is_complex()):
+            raise ValueError(f"{name}: expected a floating or complex dtype, got {leaf.dtype}; use y0.float()")
+        if leaf.dtype != leaves[0].dtype or leaf.device != leaves[0].device:
+            raise ValueError(
+                f"{name}: {leaf.dtype} on {leaf.device}, but the first leaf is {leaves[0].dtype} on {leaves[0].device}; "
+                "give all leaves one dtype and device"
+            )
+        if not torch._C._are_functorch_transforms_active() and not bool(torch.isfinite(leaf).all()):
+            raise ValueError(f"{name}: contains NaN or infinity; clean the initial state before solving")
+
+
+def default_batch_dims(y0: Any, batch_dims: int | None) -> int:
+    """How many leading axes are samples: given, or 0 for a vector or scalar state and 1 for anything larger."""
+    leaves = leaves_of(y0)
+    if batch_dims is None:
+        batch_dims = 0 if min(leaf.ndim for leaf in leaves) <= 1 and max(leaf.ndim for leaf in leaves) <= 1 else 1
+        batch_dims = min(batch_dims, min(leaf.ndim for leaf in leaves))
+    if not 0 <= batch_dims <= min(leaf.ndim for leaf in leaves):
+        raise ValueError(f"batch_dims: {batch_dims} leading axes, but y0 has shapes {[tuple(x.shape) for x in leaves]}")
+    shapes = {tuple(leaf.shape[:batch_dims]) for leaf in leaves}
+    if len(shapes) > 1:
+        raise ValueError(f"batch_dims: the leaves of y0 have different batch shapes {sorted(shapes)}; pass batch_dims=")
+    return batch_dims
+
+
+def check_times(ts: Tensor | Sequence[float], batch: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
+    """(times in the direction of the solve [R, T] with R = 1 or B, padded with inf; that direction +1 or -1)."""
+    times = torch.as_tensor(ts, dtype=torch.float64, device=device)
+    if times.requires_grad:
+        raise ValueError("ts: gradients with respect to times are not supported; pass ts.detach()")
+    if times.ndim != 1 and tuple(times.shape[1:]) != batch:
+        raise ValueError(f"ts: expected shape [T] or [T, *batch] = [T, {', '.join(map(str, batch))}], got {[*times.shape]}")
+    if times.shape[0] < 2:
+        raise ValueError(f"ts: expected at least two times (the first is the initial time), got {times.shape[0]}")
+    rows = times.reshape(times.shape[0], -1).T
+    missing = torch.isnan(rows)
+    if bool(missing[:, 0].any()) or bool((missing[:, :-1] & ~missing[:, 1:]).any()):
+        raise ValueError("ts: NaN may only fill the end of a sample's times; move the valid times to the front")
+    if bool(torch.isinf(rows).any()):
+        raise ValueError("ts: times must be finite")
+    steps = torch.diff(rows, dim=1)
+    up, down = bool((steps > 0).any()), bool((steps < 0).any())
+    if bool((steps == 0).any()) or (up and down):
+        raise ValueError("ts: times must be strictly increasing or strictly decreasing, the same way for all samples")
+    sign = -1 if down else 1
+    return torch.where(missing, torch.inf, rows * sign), sign
+
+
+def check_tolerance(name: str, value: Any, y0: Any, layout: Layout, warn_below: float) -> float | Tensor:
+    """A non-negative number, or a tree of numbers or tensors like y0: as a number or a row [1, D]."""
+    import warnings
+
+    leaves = leaves_of(value)
+    for leaf in leaves:
+        smallest = float(torch.as_tensor(leaf).min())
+        if not 0 <= smallest < float("inf"):
+            raise ValueError(f"{name}: must be a non-negative number, got {smallest}")
+        if name == "rtol" and smallest < warn_below:
+            warnings.warn(
+                f"rtol={smallest:g} is below what the state's dtype resolves ({warn_below:.1g}); use float64 or a larger rtol",
+                stacklevel=4,
+            )
+    if len(leaves) == 1 and not isinstance(value, dict | tuple | list | Tensor):
+        return float(value)
+    states = leaves_of(y0)
+    if len(leaves) not in (1, len(states)):
+        raise ValueError(f"{name}: expected a number or a tree like y0 with {len(states)} leaves, got {len(leaves)}")
+    leaves = leaves * len(states) if len(leaves) == 1 else leaves
+    real = states[0].real.dtype
+    parts = [
+        torch.as_tensor(leaf, dtype=real, device=state.device).expand(shape).reshape(1, -1)
+        for leaf, state, shape in zip(leaves, states, layout.shapes, strict=True)
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def check_first(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """The first evaluation, (f,) or (f, g), with every complaint about what the user's functions returned."""
+    if isinstance(field.term, ODETerm):
+        return (_checked(field, "field", field.term.field, t, y, 0),)
+    drift = _checked(field, "drift", field.term.drift, t, y, 0)
+    diffusion = _checked(field, "diffusion", field.term.diffusion, t, y, 0 if field.term.noise == "diagonal" else 1)
+    if field.term.noise == "scalar" and diffusion.shape[-1] != 1:
+        raise ValueError(f"diffusion: scalar noise has one Brownian motion, got {diffusion.shape[-1]}; use noise='general'")
+    return drift, diffusion
+
+
+def _checked(field: Field, name: str, function: Any, t: Tensor, y: Tensor, trailing: int) -> Tensor:
+    """Evaluate and compare with the state, leaf by leaf."""
+    value = field.call(function, t, y)
+    state = field.layout.unravel(y)
+    got, want = leaves_of(value), leaves_of(state)
+    if len(got) != len(want) or type(value) is not type(state) and not isinstance(state, Tensor):
+        raise ValueError(f"{name}: returned {len(got)} leaves for a state of {len(want)}; return the same nesting as y0")
+    for i, (out, leaf) in enumerate(zip(got, want, strict=True)):
+        where = f"{name}: output{path_of(state, i)}"
+        if not isinstance(out, Tensor):
+            raise ValueError(f"{where} is a {type(out).__name__}; return a tensor")
+        shape = tuple(out.shape[: out.ndim - trailing]) if trailing else tuple(out.shape)
+        if shape != tuple(leaf.shape):
+            rest = " plus one axis for the Brownian motions" if trailing else ""
+            raise ValueError(f"{where} has shape {tuple(out.shape)}; expected the state's {tuple(leaf.shape)}{rest}")
+        if out.device != leaf.device:
+            raise ValueError(f"{where} is on {out.device}, the state on {leaf.device}; move the field or y0")
+        if out.dtype != leaf.dtype and not torch.is_autocast_enabled(leaf.device.type):
+            raise ValueError(f"{where} is {out.dtype}, the state {leaf.dtype}; cast one of them (under autocast we do)")
+    flat = field.layout.ravel(value, trailing)
+    return flat if flat.dtype == y.dtype else flat.to(y.dtype)
+
+
+_independent: WeakSet[Any] = WeakSet()
+
+
+def check_independence(field: Field, t: Tensor, y: Tensor, first: tuple[Tensor, ...]) -> None:
+    """Perturb the last sample: the first must not change. Done once a field, where batch_dims was not given."""
+    functions = [field.term.field] if isinstance(field.term, ODETerm) else [field.term.drift, field.term.diffusion]
+    keys = [getattr(f, "__code__", f) for f in functions]
+    if all(key in _independent for key in keys):
+        return
+    with torch.no_grad():
+        moved = torch.cat((y[:-1], y[-1:] + 1 + y[-1:].abs()))
+        again = field.first(t, moved)
+        eps = 100 * torch.finfo(y.dtype).eps
+        same = all(
+            torch.allclose(a[0], b[0], rtol=eps, atol=eps * float(b.abs().max()), equal_nan=True)
+            for a, b in zip(again, (f.detach() for f in first), strict=True)
+        )
+    if not same:
+        raise ValueError(
+            "samples influence each other: pass batch_dims=0 or coupled=True "
+            "(the first axis of y0 was taken for the batch; a field that draws random numbers looks the same)"
+        )
+    for key in keys:
+        _independent.add(key)

@@ -1,0 +1,87 @@
+"""Step-size control: pure functions from (error, memory) to (accept, next step)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["PID", "Fixed"]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Steps of `dt`, counted by integers: t_n = t0 + n dt, the last one shortened to end at the last time."""
+
+    dt: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dt < float("inf"):
+            raise ValueError(f"dt: expected a positive number, got {self.dt}; backward time follows from decreasing ts")
+
+
+@dataclass(frozen=True)
+class PID:
+    """factor = safety * d_n^((p+i+d)/k) * d_{n-1}^(-(p+2d)/k) * d_{n-2}^(d/k), with d = 1 / (scaled error).
+
+    k is the method's error order; the next step is factor * dt, with factor clipped to [1, factormax] after an accepted
+    step and to [factormin, safety] after a rejected one. A NaN error counts as infinite. No gradient flows through step
+    sizes. (diffrax's parametrisation.)
+
+    Good values: the default (an I controller) for ODEs; pcoeff=0.2..0.4, icoeff=0.3..0.4 where the step size chatters
+    (mildly stiff problems); dtmax to keep a solver from stepping over a short pulse.
+
+    Arguments:
+        first_step: the first trial step; None = Hairer's heuristic (one extra evaluation).
+        dtmin: a sample that would need a smaller step ends with status DT_MIN; with `force_dtmin` it steps on at dtmin.
+
+    Source: Hairer, Wanner: Solving ODEs II (1996), section IV.2; Soederlind: Digital filters in adaptive time-stepping
+    (ACM TOMS 29, 2003).
+    """
+
+    pcoeff: float = 0.0
+    icoeff: float = 1.0
+    dcoeff: float = 0.0
+    factormin: float = 0.2
+    factormax: float = 10.0
+    safety: float = 0.9
+    dtmin: float | None = None
+    dtmax: float | None = None
+    force_dtmin: bool = False
+    first_step: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.factormin < 1 < self.factormax and 0 < self.safety <= 1):
+            raise ValueError("PID: expected 0 < factormin < 1 < factormax and 0 < safety <= 1")
+        for name in ("dtmin", "dtmax", "first_step"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"PID: {name} must be positive, got {value}; steps are lengths, whatever time's direction")
+        if self.dtmin is not None and self.dtmax is not None and self.dtmin > self.dtmax:
+            raise ValueError(f"PID: dtmin={self.dtmin} exceeds dtmax={self.dtmax}")
+        if self.force_dtmin and self.dtmin is None:
+            raise ValueError("PID: force_dtmin=True needs dtmin=")
+
+    def start(self, like: Tensor) -> tuple[Tensor, ...]:
+        """Inverse errors of the last two accepted steps (1 before there are any); empty for an I controller."""
+        if self.pcoeff == 0 and self.dcoeff == 0:
+            return ()
+        ones = torch.ones_like(like)
+        return (ones, ones) if self.dcoeff else (ones,)
+
+    def next(self, ratio: Tensor, memory: tuple[Tensor, ...], order: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """(accept, factor, memory if accepted) for a scaled error [L] of this step; NaN must be given as inf."""
+        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        accept = ratio <= 1
+        factor = ratio ** (-(p + i + d) / order) * self.safety
+        new: tuple[Tensor, ...] = ()
+        if memory:
+            inverse = 1 / ratio.clamp(min=1e-12)
+            factor = factor * memory[0] ** (-(p + 2 * d) / order)
+            if d:
+                factor = factor * memory[1] ** (d / order)
+            new = (inverse, memory[0]) if d else (inverse,)
+        grow = factor.clamp(1.0, self.factormax)
+        shrink = factor.clamp(self.factormin, self.safety)
+        return accept, torch.where(accept, grow, shrink), new

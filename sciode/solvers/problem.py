@@ -1,0 +1,76 @@
+"""Everything a solve needs that does not change while it runs, and everything that does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .controllers import PID, Fixed
+from .fields import Field
+from .norms import rms
+from .steppers import Memory, Step, Stepper
+
+if TYPE_CHECKING:
+    from .regularizers import Regularizer
+
+__all__ = ["Carry", "Problem", "scaled_error"]
+
+
+class Carry(NamedTuple):
+    """The state of a solve between two steps; L is 1 (one step size for all) or B.
+
+    t [L] float64, in the direction of the solve (it always grows); h [L] the next step; n [L] fixed steps taken since the
+    grid's origin; y [B, D]; memory, the stepper's; control, the controller's; status [L] int8; trials, accepted [L].
+    The step that ends a sample is not merged: a finished sample's carry is the one before its last step, from which a
+    later solve can go on as if the end had not been there.
+    """
+
+    t: Tensor
+    h: Tensor
+    n: Tensor
+    y: Tensor
+    memory: Memory
+    control: tuple[Tensor, ...]
+    status: Tensor
+    trials: Tensor
+    accepted: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A solve as data. Time runs in the solve's direction: s = sign * t grows from s0 to s1 (each [L] float64)."""
+
+    field: Field
+    stepper: Stepper
+    controller: PID | Fixed
+    output: Any
+    sign: int
+    s0: Tensor
+    s1: Tensor
+    rtol: float | Tensor
+    atol: float | Tensor
+    coupled: bool = False
+    weight: Tensor | None = None
+    steps: Tensor | None = None
+    noise: Any = None
+    regularizers: tuple[Regularizer, ...] = ()
+
+    def forward(self, s: Tensor) -> Tensor:
+        """Time as the field knows it, from time in the solve's direction; also maps a step length to a signed step."""
+        return s if self.sign > 0 else -s
+
+    @property
+    def smallest(self) -> Tensor:
+        """Steps below this [L] cannot be told from rounding of the time."""
+        return 16 * torch.finfo(torch.float64).eps * torch.maximum(self.s0.abs(), self.s1.abs())
+
+
+def scaled_error(problem: Problem, y: Tensor, step: Step, coupled: bool) -> tuple[Tensor, Tensor]:
+    """rms(error / (atol + rtol max(|y|, |y1|))), and max |y1|: per sample [B], or [1] if coupled."""
+    assert step.error is not None
+    size = torch.maximum(y.abs(), step.y1.abs())
+    ratio = rms(step.error / (size * problem.rtol + problem.atol), coupled, problem.weight)
+    return ratio, size.amax().reshape(1) if coupled else size.amax(dim=1)

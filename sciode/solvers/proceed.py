@@ -1,0 +1,87 @@
+"""Going on from where an earlier solve ended, as if it had not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .begin import Begun, Term, Wish
+from .brownian import CounterNoise
+from .checks import check_first, check_times
+from .controllers import Fixed
+from .fields import Field
+from .outputs import Output
+from .regularizers import as_regularizers
+from .solution import Solution
+from .start import fixed_steps
+from .status import RUNNING, Status
+from .trees import leaves_of
+
+__all__ = ["proceed"]
+
+
+def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Solution) -> Begun:
+    """The problem of an earlier solution over new times; its finished carry is the one before the step that ended it."""
+    run = _check(y0, wish, earlier)
+    old, carry = run.problem, run.carry
+    times, sign = check_times(ts, old.field.layout.batch, carry.y.device)
+    ended = old.s1
+    start = times[:, 0].expand(ended.shape)
+    if sign != old.sign or bool((start != ended).any()):
+        raise ValueError("ts: a resumed solve starts at the earlier solution's last time and goes on in its direction")
+    s1 = torch.where(torch.isfinite(times), times, -torch.inf).amax(1).expand(ended.shape)
+    field = Field(term, old.field.layout, args)
+    t = old.forward(carry.t)
+    end = _state_at_end(earlier)
+    with torch.no_grad():
+        first = check_first(field, t, carry.y)
+    steps = fixed_steps(s1 - old.s0, old.controller.dt) if isinstance(old.controller, Fixed) else None
+    noise = old.noise
+    if isinstance(noise, CounterNoise) and steps is not None:
+        noise = replace(noise, cells=steps[0], cut=steps[1])
+    host_times = tuple(times[0].tolist()) if ended.shape[0] == 1 else None
+    problem = replace(
+        old, field=field, output=Output(times, wish.save, host_times), s1=s1, noise=noise,
+        steps=None if steps is None else steps[0], regularizers=as_regularizers(wish.regularize, old.stepper),
+    )  # fmt: skip
+    zero = torch.zeros_like(carry.trials)
+    going = torch.where(carry.status == int(Status.SUCCESS), RUNNING, carry.status).to(torch.int8)
+    carry = carry._replace(status=going, trials=zero, accepted=zero)
+    new_ts = torch.as_tensor(ts, dtype=torch.float64, device=carry.y.device)
+    return Begun(problem, carry, end, new_ts, earlier.seed, 1, first, 0, 0)
+
+
+def _check(y0: Any, wish: Wish, earlier: Solution) -> Any:
+    if earlier.state is None:
+        raise ValueError("resume: the earlier solution kept no state; solve it with Save(state=True)")
+    if y0 is not None:
+        raise ValueError("y0: a resumed solve starts from the earlier solution; pass y0=None")
+    given = {"method": None, "dt": None, "controller": None, "batch_dims": None, "noise": None, "seed": None}
+    changed = [name for name, default in given.items() if getattr(wish, name) is not default]
+    if changed or wish.coupled:
+        raise ValueError(f"{(changed or ['coupled'])[0]}: a resumed solve keeps the earlier one's; leave it out")
+    if any(isinstance(y, Tensor) and y.requires_grad for y in leaves_of(earlier.ys)):
+        raise ValueError(
+            "resume: no gradient flows back into the earlier solve; run both under torch.no_grad(), or solve the whole "
+            "interval at once"
+        )
+    return earlier.state
+
+
+def _state_at_end(earlier: Solution) -> Tensor:
+    """y [B, D] at the earlier solution's last time: take its last step once more (it was not merged)."""
+    run = earlier.state
+    assert run is not None
+    problem, carry = run.problem, run.carry
+    succeeded = carry.status == int(Status.SUCCESS)
+    with torch.no_grad():
+        length = torch.where(succeeded, problem.s1 - carry.t, 0.0)
+        noise = None
+        if problem.noise is not None:
+            noise = problem.noise.block(int(carry.n) if carry.n.shape[0] == 1 else carry.n, 1)[0]
+        t = problem.forward(carry.t)
+        step = problem.stepper.step(problem.field, noise, t, problem.forward(length), carry.y, carry.memory)
+        return torch.where(succeeded.unsqueeze(-1), step.y1, carry.y)

@@ -1,0 +1,198 @@
+"""`solve`: validation and assembly, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .adjoints import ADJOINTS, Backsolve, backsolve, choose_adjoint, recompute
+from .adjoints.results import Results, results
+from .begin import Begun, Wish, begin
+from .controllers import PID, Fixed
+from .engines import run as run_engine
+from .outputs import SAVES, Save
+from .proceed import proceed
+from .problem import Carry
+from .progress import watcher
+from .regularizers import Regularizer
+from .solution import DenseOutput, Solution, Stats
+from .suggest import choose
+from .terms import as_term
+from .trajectory import Run
+from .trees import map_tree
+
+__all__ = ["ENGINES", "solve"]
+
+ENGINES = ("auto", "eager")
+
+
+def solve(
+    field: Any,
+    y0: Any,
+    ts: Tensor | Sequence[float],
+    *,
+    args: Any = None,
+    method: Any = None,
+    dt: float | None = None,
+    rtol: Any = 1e-5,
+    atol: Any = 1e-6,
+    controller: PID | Fixed | None = None,
+    save: str | Save = "ts",
+    batch_dims: int | None = None,
+    coupled: bool = False,
+    noise: Tensor | None = None,
+    seed: Any = None,
+    regularize: str | Regularizer | Sequence[str | Regularizer] = (),
+    adjoint: str | Backsolve = "auto",
+    engine: str = "auto",
+    max_steps: int = 100_000,
+    resume: Solution | None = None,
+    throw: bool = True,
+    progress: bool = False,
+) -> Solution:
+    """Solve dy/dt = f(t, y) or dy = f dt + g dW from y0 at ts[0], and return the states at ts.
+
+    See the class docstrings of `Solution`, `Save`, `PID`, `ODETerm`, `SDETerm` for their parts.
+
+    Arguments:
+        field: f(t, y) or f(t, y, args), an `ODETerm`, an `SDETerm`, or a torchsde object. t has y's real dtype and shape
+            [*batch, 1, ..., 1], so that it broadcasts against y; for tuple and dict states it is [*batch]
+            (`expand_time`), without a batch 0-d.
+        y0: a tensor [*batch, *state], or a tuple or dict of such.
+        ts: [T] increasing or decreasing, or [T, *batch], one row of times a sample (shorter ones end in NaN).
+        args: a tree handed to the field; its tensors are differentiated.
+        method: a name (see `methods`), a `Tableau` or a `Stepper`; None = tsit5, for SDEs euler (Ito) or heun.
+        dt: fixed steps of this length, independent of ts. Without it the steps adapt to rtol and atol.
+        rtol, atol: numbers, or trees like y0. Good values: 1e-3 for training, 1e-6 in float32, 1e-9 in float64.
+        controller: `PID(...)`; None = an I controller.
+        save: "ts", "steps", "dense", or `Save(fn=...)`.
+        batch_dims: leading axes of y0 that are independent samples, each with its own steps; None = 0 for vectors, else 1.
+        coupled: one step size for the whole batch (what torchdiffeq does).
+        noise: Brownian increments [steps, *batch, m] drawn by the caller, instead of `seed`.
+        seed: an int, an int64 tensor [*batch] (a stream a sample), a torch.Generator, or None (drawn from torch's default
+            generator). The same seed gives the same path for a sample whatever the batch, forward or backward in time.
+        regularize: "error", "stiffness", `Error(...)`, `Stiffness(...)`, or several: `Solution.penalties`.
+        adjoint: "direct" (tape), "recompute" (memory: one state a step), "backsolve" or `Backsolve(...)` (constant memory,
+            approximate), "auto" (direct if the tape fits in a quarter of the free memory, else recompute).
+        engine: "auto" or "eager".
+        max_steps: trial steps a sample may take.
+        resume: an earlier solution to continue from its last time; y0 must be None. Steps, controller and noise go on as
+            if there had been no stop.
+        throw: raise `SolveError` if a sample fails (False: look at `status`).
+        progress: show a progress bar.
+
+    Raises ValueError for wrong input, before any step; SolveError for failed samples if `throw`.
+
+    Example: `solve(lambda t, y: -y, torch.ones(8, 1), torch.linspace(0, 1, 5)).ys` has shape [5, 8, 1].
+    """
+    wish = Wish(method, dt, rtol, atol, controller, _save(save), batch_dims, coupled, noise, seed, regularize)
+    choose("engine", engine, ENGINES)
+    _check_adjoint(adjoint, wish)
+    if not isinstance(max_steps, int) or max_steps < 1:
+        raise ValueError(f"max_steps: expected a positive integer, got {max_steps!r}")
+    begun = begin(as_term(field), y0, ts, args, wish) if resume is None else proceed(as_term(field), y0, ts, args, wish, resume)
+    with watcher(progress, begun.problem) as watch:
+        found = _differentiate(begun, adjoint, lambda carry: run_engine(begun.problem, carry, max_steps, watch))
+    solution = _solution(begun, found)
+    return solution.check() if throw else solution
+
+
+def _save(save: str | Save) -> Save:
+    if isinstance(save, Save):
+        choose("save.at", save.at, SAVES)
+        return save
+    return Save(choose("save", save, SAVES))  # type: ignore[arg-type]
+
+
+def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
+    if not isinstance(adjoint, Backsolve):
+        choose("adjoint", adjoint, ADJOINTS)
+    if adjoint == "backsolve" or isinstance(adjoint, Backsolve):
+        if wish.regularize != ():
+            raise ValueError(
+                "adjoint: backsolve cannot differentiate regularizers: they are functions of the solver's own steps, which a "
+                "continuous adjoint never sees; use adjoint='recompute'"
+            )
+        if wish.save.at != "ts" or wish.save.fn is not None:
+            raise ValueError("adjoint: backsolve differentiates states at ts; use save='ts', and apply fn to solution.ys")
+
+
+def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Carry], Run]) -> Results:
+    """Run the engine under the adjoint that was asked for, if anything asks for a gradient."""
+    if not begun.requires_grad:
+        with torch.no_grad():
+            return results(begun.y0, run(begun.carry))
+    problem, y0 = begun.problem, begun.y0
+    steps = None if problem.steps is None else int(problem.steps.max())
+    state_bytes = y0.numel() * y0.element_size()
+    adjoint = choose_adjoint(adjoint, begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
+    if adjoint == "direct":
+        return results(y0, run(begun.carry))
+    if torch._C._are_functorch_transforms_active():
+        raise ValueError("adjoint: torch.func transforms need adjoint='direct' (or 'auto')")
+    leaves = begun.captured()
+    carry = map_tree(lambda x: x.detach() if isinstance(x, Tensor) else x, begun.carry)
+    if adjoint == "recompute":
+        return recompute(begun.bind, lambda: run(carry), y0, begun.arg_tensors, leaves)
+    if problem.field.stochastic:
+        raise ValueError("adjoint: backsolve is for ODEs; SDEs have adjoint='recompute', exact at one state a step")
+    settings = adjoint if isinstance(adjoint, Backsolve) else Backsolve()
+    return backsolve(settings, begun.bind, lambda: run(carry), y0, begun.arg_tensors, leaves)
+
+
+def _solution(begun: Begun, found: Results) -> Solution:
+    """Give everything the caller's shapes."""
+    run = found.run
+    problem, carry, layout = run.problem, run.carry, run.problem.field.layout
+    batch = layout.batch
+
+    def per_sample(x: Tensor) -> Tensor:
+        return x.expand(*x.shape[:-1], layout.samples).reshape((*x.shape[:-1], *batch))
+
+    save, ts = problem.output.save, begun.ts
+    if save.at == "steps":
+        ts = problem.forward(found.ts)
+        ts = ts.squeeze(-1) if ts.shape[1] == 1 else ts.reshape(ts.shape[0], *batch)
+    dense_nfe = problem.stepper.basis_nfe
+    stats = Stats(
+        nfe=per_sample(begun.evaluations + carry.trials * run.step_nfe),
+        accepted=per_sample(carry.accepted),
+        rejected=per_sample(carry.trials - carry.accepted),
+        calls=begun.evaluations + run.iterations * run.step_nfe + run.interpolated * dense_nfe,
+        engine="eager",
+    )
+    kept = run._replace(emissions=[], records=run.records if save.at == "dense" else [])
+    return Solution(
+        ts=ts,
+        ys=_states(begun, found),
+        valid=per_sample(found.valid),
+        stats=stats,
+        status=per_sample(carry.status),
+        penalties={r.name: per_sample(p) for r, p in zip(problem.regularizers, found.penalties, strict=True)},
+        seed=begun.seed,
+        state=kept._replace(carry=_detached(carry)) if save.state else None,
+        dense=None if found.dense is None else DenseOutput(problem, kept, found.dense),
+    )
+
+
+def _detached(carry: Carry) -> Carry:
+    return map_tree(lambda x: x.detach(), carry)
+
+
+def _states(begun: Begun, found: Results) -> Any:
+    """ys in the caller's nesting; what `Save(fn=)` makes of them, where the engine has not applied it."""
+    problem = found.run.problem
+    field, fn = problem.field, problem.output.save.fn
+    if fn is None:
+        return field.layout.unravel(found.ys[0])
+    with torch.no_grad():
+        spec = pytree.tree_structure(field.call(fn, problem.forward(problem.s0), begun.y0))
+    if problem.s0.shape[0] == 1 and problem.output.save.at != "steps":
+        return pytree.tree_unflatten(found.ys, spec)
+    times = torch.where(torch.isfinite(found.ts), found.ts, -torch.inf).cummax(0).values
+    rows = [field.call(fn, problem.forward(s), y) for s, y in zip(times, found.ys[0], strict=True)]
+    return pytree.tree_map(lambda *leaves: torch.stack(leaves), *rows)

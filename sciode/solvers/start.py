@@ -1,0 +1,77 @@
+"""The first carry of a solve, and the first step size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .controllers import PID, Fixed
+from .norms import rms
+from .problem import Carry, Problem
+from .status import RUNNING, Status
+
+__all__ = ["fixed_steps", "initial_step", "start_carry"]
+
+
+def start_carry(problem: Problem, y0: Tensor, first: tuple[Tensor, ...]) -> Carry:
+    """The carry before the first step; `first` is what the field's first evaluation at (t0, y0) returned."""
+    s0 = problem.s0
+    controller = problem.controller
+    control: tuple[Tensor, ...] = ()
+    if isinstance(controller, PID):
+        control = controller.start(s0)
+        with torch.no_grad():
+            h = initial_step(problem, controller, y0, first[0])
+    else:
+        h = torch.full_like(s0, controller.dt)
+    zero = torch.zeros(s0.shape, dtype=torch.int64, device=s0.device)
+    status = torch.where(problem.s1 > s0, RUNNING, int(Status.SUCCESS)).to(torch.int8)
+    memory = problem.stepper.start(problem.field, problem.forward(s0), y0, first)
+    return Carry(s0, h, zero, y0, memory, control, status, zero, zero)
+
+
+def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor) -> Tensor:
+    """Hairer's heuristic [L]: a step whose first two Taylor terms stay within 1 % of the tolerance.
+
+    Costs one evaluation. Source: Hairer, Norsett, Wanner: Solving ODEs I (1993), section II.4.
+    """
+    if controller.first_step is not None:
+        return torch.full_like(problem.s0, controller.first_step)
+    span, order = problem.s1 - problem.s0, problem.stepper.error_order
+    assert order is not None
+    scale = y0.abs() * problem.rtol + problem.atol
+
+    def size(x: Tensor) -> Tensor:
+        return rms(x / scale, problem.coupled, problem.weight).to(torch.float64)
+
+    d0, d1 = size(y0), size(f0)
+    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1.clamp(min=1e-5))
+    h0 = torch.minimum(h0, span)
+    dt = problem.forward(h0)
+    y1 = torch.addcmul(y0, dt.to(y0.dtype).unsqueeze(-1), f0)
+    f1 = problem.field.drift(problem.forward(problem.s0) + dt, y1)
+    steepest = torch.maximum(d1, size(f1 - f0) / h0.clamp(min=1e-300))
+    h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1 / order))
+    h = torch.minimum(100 * h0, h1)
+    h = torch.where(torch.isfinite(h) & (h > 0), h, (h0 * 1e-3).clamp(min=1e-6))
+    return h if controller.dtmax is None else h.clamp(max=controller.dtmax)
+
+
+def fixed_steps(span: Tensor, dt: float) -> tuple[Tensor, Tensor]:
+    """How many steps of dt cover a span [L], and the length of the last one.
+
+    A span that is a multiple of dt up to rounding (also float32 rounding of either) counts as one.
+    """
+    ratio = span / dt
+    whole = torch.round(ratio)
+    divides = (ratio - whole).abs() <= (1e-6 * ratio.clamp(min=1)).clamp(max=1e-4)
+    steps = torch.where(divides, whole, torch.ceil(ratio)).to(torch.int64)
+    last = torch.where(divides, dt, span - (steps - 1) * dt)
+    return steps, last
+
+
+def any_bad(first: Any) -> Tensor:
+    """Which samples' first evaluation is not finite [B]."""
+    return ~torch.stack([torch.isfinite(x).flatten(1).all(1) for x in first]).all(0)

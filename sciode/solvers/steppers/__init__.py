@@ -1,0 +1,7 @@
+"""Steppers: one pure step a family of methods."""
+
+from .base import Memory, Step, Stepper
+from .explicit import ExplicitRK, Stages
+from .stochastic import SDEStepper
+
+__all__ = ["ExplicitRK", "Memory", "SDEStepper", "Stages", "Step", "Stepper"]

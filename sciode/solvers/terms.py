@@ -1,0 +1,68 @@
+"""What is solved: right-hand sides as users write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .suggest import choose
+
+__all__ = ["NOISES", "Calculus", "Noise", "ODETerm", "SDETerm", "as_term"]
+
+Noise = Literal["diagonal", "additive", "scalar", "general"]
+Calculus = Literal["ito", "stratonovich"]
+
+NOISES = ("diagonal", "additive", "scalar", "general")
+CALCULI = ("ito", "stratonovich")
+
+
+@dataclass(frozen=True, eq=False)
+class ODETerm:
+    """dy/dt = f(t, y), or f(t, y, args) if `solve` is given args.
+
+    f returns what y is: the same nesting, shapes, dtype and device. Without `method=` an ODE is solved by tsit5.
+    """
+
+    field: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        if not callable(self.field):
+            raise ValueError(f"field: expected a callable f(t, y), got {type(self.field).__name__}")
+
+
+@dataclass(frozen=True, eq=False)
+class SDETerm:
+    """dy = f(t, y) dt + g(t, y) dW, in the Ito or the Stratonovich sense.
+
+    Arguments:
+        drift: f(t, y[, args]) -> [*batch, *state], like an ODE's field.
+        diffusion: g(t, y[, args]) -> the state's shape if `noise="diagonal"` (component i feels W_i alone, and g_i should
+            depend on y_i alone if a method of order above 1/2 is to keep its order), else [*batch, *state, m] for m
+            Brownian motions.
+        noise: "diagonal"; "additive" (g does not depend on y); "scalar" (m = 1); "general".
+        calculus: "ito" (method None = euler) or "stratonovich" (method None = heun).
+
+    Source: Kloeden, Platen: Numerical Solution of Stochastic Differential Equations (1992), chapters 4 and 10.
+    """
+
+    drift: Callable[..., Any]
+    diffusion: Callable[..., Any]
+    noise: Noise = "diagonal"
+    calculus: Calculus = "ito"
+
+    def __post_init__(self) -> None:
+        for name in ("drift", "diffusion"):
+            if not callable(getattr(self, name)):
+                raise ValueError(f"{name}: expected a callable, got {type(getattr(self, name)).__name__}")
+        choose("noise", self.noise, NOISES)
+        choose("calculus", self.calculus, CALCULI)
+
+
+def as_term(field: Any) -> ODETerm | SDETerm:
+    """Read a callable, a term, or a torchsde object (f, g, noise_type, sde_type) as a term."""
+    if isinstance(field, ODETerm | SDETerm):
+        return field
+    if all(hasattr(field, name) for name in ("f", "g", "noise_type", "sde_type")):
+        return SDETerm(field.f, field.g, noise=field.noise_type, calculus=field.sde_type)
+    return ODETerm(field)

@@ -1,0 +1,92 @@
+"""What a solve leaves behind: records of accepted steps, and what each of them contributes to the result."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .problem import Carry, Problem
+from .steppers import Memory, Step
+
+__all__ = ["Crossing", "Emission", "Record", "Run", "accepts", "emit", "replay"]
+
+
+class Crossing(NamedTuple):
+    """Output times that a step passed: `k` their numbers, theta in (0, 1] where in the step they lie.
+
+    With one clock for all samples (lane None), k is a range and theta a tuple of floats; else all three are tensors [n],
+    one entry for every (time, sample) pair.
+    """
+
+    k: Any
+    lane: Tensor | None
+    theta: Any
+
+
+class Record(NamedTuple):
+    """An accepted step: where it started, and all that is needed to take it again.
+
+    s, dt [L] (dt signed, 0 for samples that did not accept); y [B, D]; essential, the stepper's memory that cannot be
+    recomputed; accept [L], or None if every sample accepted; reached [L], the time at its end; n, which noise it used.
+    """
+
+    s: Tensor
+    dt: Tensor
+    y: Tensor
+    essential: Memory
+    accept: Tensor | None
+    reached: Tensor
+    crossing: Crossing | None
+    n: int | Tensor
+
+
+class Emission(NamedTuple):
+    """What one step adds to the outputs, each a differentiable function of that step alone."""
+
+    rows: tuple[Tensor, ...]
+    dense: tuple[Tensor, ...]
+    penalties: tuple[Tensor, ...]
+
+
+class Run(NamedTuple):
+    """The result of an engine: the last carry, the accepted steps and their emissions, and how often it went round.
+
+    `problem` is the one that was run (an engine may split a shared clock); `interpolated` counts the steps that needed
+    their dense output; `step_nfe` is the number of evaluations a trial step took.
+    """
+
+    problem: Problem
+    carry: Carry
+    records: list[Record]
+    emissions: list[Emission]
+    iterations: int
+    interpolated: int
+    step_nfe: int
+
+
+def emit(problem: Problem, record: Record, step: Step) -> Emission:
+    """Rows of the output that the step passed, its dense output if wanted, and the regularizers' values [B]."""
+    t = problem.forward(record.s)
+    basis = None
+    if problem.output.needs_basis(record.crossing):
+        basis = problem.stepper.basis(problem.field, t, record.dt, record.y, step)
+    rows = problem.output.rows(problem, record, step, basis)
+    dense = (record.y, basis) if problem.output.dense else ()
+    penalties = tuple(r.measure(problem, record.dt, record.y, step) for r in problem.regularizers)
+    return Emission(rows, dense, penalties)  # type: ignore[arg-type]
+
+
+def replay(problem: Problem, record: Record, y: Tensor, memory: Memory) -> tuple[Step, Emission]:
+    """Take a recorded step again from (y, memory)."""
+    noise = None if problem.noise is None else problem.noise.block(record.n, 1)[0]
+    step = problem.stepper.step(problem.field, noise, problem.forward(record.s), record.dt, y, memory)
+    return step, emit(problem, record._replace(y=y), step)
+
+
+def accepts(problem: Problem, records: list[Record]) -> Tensor:
+    """Which samples accepted which recorded step: [records, L] bool."""
+    lanes = problem.s0.shape[0]
+    every = torch.ones(lanes, dtype=torch.bool, device=problem.s0.device)
+    return torch.stack([every if r.accept is None else r.accept for r in records])

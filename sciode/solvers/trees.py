@@ -1,0 +1,105 @@
+"""Nested states (a tensor, or tuples and dicts of tensors) laid out as one matrix [batch, features], and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+__all__ = ["Layout", "expand_time", "leaves_of", "map_tree", "path_of"]
+
+Tree = Any
+
+
+def leaves_of(tree: Tree) -> list[Any]:
+    """The leaves of a nested tuple/list/dict, in a fixed order."""
+    return pytree.tree_leaves(tree)
+
+
+def map_tree(fn: Callable[[Any], Any], tree: Tree) -> Tree:
+    """Apply `fn` to every leaf."""
+    return pytree.tree_map(fn, tree)
+
+
+def path_of(tree: Tree, index: int) -> str:
+    """How a user would write the `index`-th leaf: `y0`, `y0[1]`, `y0['v']`."""
+    paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
+    return paths[index]
+
+
+def expand_time(t: Tensor, leaf: Tensor) -> Tensor:
+    """View a time [*batch] so that it broadcasts against one leaf [*batch, *state] of a nested state.
+
+    Fields of tuple or dict states receive t as [*batch]; `expand_time(t, y["v"])` has shape [*batch, 1, ..., 1].
+    """
+    return t.reshape(t.shape + (1,) * (leaf.ndim - t.ndim))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a nested state [*batch, *state] lies in a matrix [B, D]: B = prod(batch), D = sum of the leaves' sizes."""
+
+    spec: Any
+    batch: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(tree: Tree, batch_dims: int) -> Layout:
+        """Read the layout off a state whose first `batch_dims` axes are samples."""
+        leaves, spec = pytree.tree_flatten(tree)
+        batch = tuple(leaves[0].shape[:batch_dims])
+        return Layout(spec, batch, tuple(tuple(leaf.shape[batch_dims:]) for leaf in leaves))
+
+    @property
+    def single(self) -> bool:
+        """Whether the state is one tensor, not a tuple or dict."""
+        return self.spec.is_leaf()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the state already is the matrix [B, D], so that laying it out costs nothing."""
+        return self.single and len(self.batch) == 1 and len(self.shapes[0]) == 1
+
+    @property
+    def samples(self) -> int:
+        """B, the number of samples."""
+        return math.prod(self.batch)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of features of each leaf; they sum to D."""
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    def ravel(self, tree: Tree, trailing: int = 0) -> Tensor:
+        """[*batch, *state, *rest] of every leaf -> [B, D, *rest], where `rest` has `trailing` axes."""
+        if self.plain and trailing == 0:
+            return tree
+        leaves = pytree.tree_leaves(tree)
+        rest = leaves[0].shape[leaves[0].ndim - trailing :] if trailing else ()
+        parts = [leaf.reshape(self.samples, size, *rest) for leaf, size in zip(leaves, self.sizes, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def unravel(self, flat: Tensor) -> Tree:
+        """[..., B, D] -> leaves [..., *batch, *state]."""
+        if self.plain:
+            return flat
+        lead = flat.shape[:-2]
+        if self.single:
+            return flat.reshape(*lead, *self.batch, *self.shapes[0])
+        parts = flat.split(self.sizes, dim=-1)
+        leaves = [part.reshape(*lead, *self.batch, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return pytree.tree_unflatten(leaves, self.spec)
+
+    def time(self, t: Tensor) -> Tensor:
+        """[L] with L in {1, B} -> the shape a field receives: see `solve`, paragraph Time."""
+        if not self.batch:
+            return t.reshape(())
+        if t.shape[0] == 1 and self.samples != 1:
+            t = t.expand(self.samples)
+        ones = (1,) * len(self.shapes[0]) if self.single else ()
+        return t.reshape(*self.batch, *ones)

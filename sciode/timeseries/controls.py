@@ -1,0 +1,62 @@
+"""From series on their own clocks to controls on one fixed grid, all at once and before training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciode.data import IrregularSeries
+from sciode.solvers.interpolants import HermitePath
+
+
+class Controls(NamedTuple):
+    """Control paths on the model's grid: `values` [n, N + 1, C] float32 at the times k dt; `ends` [n] float64."""
+
+    values: Tensor
+    ends: Tensor
+
+
+@dataclass(frozen=True)
+class ControlGrid:
+    """The model's clock: each series starts at 0, `duration` of the data's time is `horizon`, an Euler step is `dt`.
+
+    duration: the longest training series' last time minus its first, in the data's unit.
+    steps: Euler steps in `duration`; dt = horizon / steps.
+    horizon: the model's time for `duration`; a bounded drift can move the state by at most this much.
+    """
+
+    duration: float
+    steps: int
+    horizon: float = 1.0
+
+    @property
+    def dt(self) -> float:
+        """The Euler step in the model's time."""
+        return self.horizon / self.steps
+
+    @classmethod
+    def of(cls, series: IrregularSeries, steps: int | None = None, horizon: float = 1.0) -> ControlGrid:
+        """Return the grid of training series: by default one step for every time slot of the longest one."""
+        durations = [clock[-1] - clock[0] for clock in series.times]
+        longest = int(np.argmax(durations))
+        slots = max(len(series.times[longest]) - 1, 1)
+        return cls(float(durations[longest]) or 1.0, steps or slots, horizon)
+
+    def controls(self, series: IrregularSeries) -> Controls:
+        """Return the Hermite paths of (standardised) series at the grid times.
+
+        A series stops at its own last time, but not before one step, so that one with a single time point is a state
+        too. Series longer than the training's get as many more steps as they need.
+        """
+        values, times = series.padded()
+        clock = torch.from_numpy((times - times[:, :1]) * (self.horizon / self.duration))
+        ends = clock.nan_to_num(nan=0.0).amax(1).clamp(min=self.dt)
+        count = max(math.ceil(float(ends.max()) / self.dt - 1e-6), 1)
+        grid = torch.arange(count + 1, dtype=torch.float64) * self.dt
+        path = HermitePath(torch.from_numpy(values).double(), clock)
+        return Controls(path.evaluate(grid).float(), ends)

@@ -1,0 +1,78 @@
+"""What scikit-learn asks of an estimator, without importing scikit-learn."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciode.data import IrregularSeries
+
+SeriesLike = IrregularSeries | NDArray[Any] | Sequence[NDArray[Any]]
+
+
+class Estimator:
+    """Abstract. Parameters are the keyword arguments of `__init__`, stored unchanged, as `sklearn.clone` expects."""
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name; `deep` is scikit-learn's and changes nothing here."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name and return self; ValueError for an unknown name."""
+        known = self._parameter_names()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{type(self).__name__} has no parameter {name!r}; it has {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = {k: v for k, v in self.get_params().items() if repr(v) != repr(defaults[k].default)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
+
+
+def classifier_tags() -> Any:
+    """Return scikit-learn's tags of a classifier of series, for its `__sklearn_tags__` protocol."""
+    try:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+    except ImportError as error:
+        raise ImportError('scikit-learn is missing: pip install "sciode[lab]"') from error
+    return Tags(
+        estimator_type="classifier",
+        target_tags=TargetTags(required=True),
+        classifier_tags=ClassifierTags(),
+        input_tags=InputTags(two_d_array=False, three_d_array=True, allow_nan=True),
+    )
+
+
+def as_series(X: SeriesLike) -> IrregularSeries:
+    """Return X as IrregularSeries: one already, or aeon's layout, an array [case, channel, time] or a list of arrays.
+
+    Raises ValueError for anything else, and what IrregularSeries raises (no series, a series without any reading).
+    """
+    if isinstance(X, IrregularSeries):
+        return X
+    if isinstance(X, np.ndarray) or (isinstance(X, Sequence) and not isinstance(X, str)):
+        return IrregularSeries.from_array(X)
+    raise ValueError(f"X must be IrregularSeries or an array [case, channel, time], got {type(X).__name__}")
+
+
+def as_labels(y: Any, count: int) -> NDArray[Any]:
+    """Return y as an array [count]; ValueError for another shape or missing labels."""
+    labels = np.asarray(y)
+    if labels.shape != (count,):
+        raise ValueError(f"y has shape {labels.shape}: give one label for each of the {count} series")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError("y holds NaN or infinite labels: remove those series")
+    if labels.dtype.kind == "O" and any(label is None or label != label for label in labels):
+        raise ValueError("y holds missing labels: remove those series")
+    return labels

@@ -1,0 +1,28 @@
+"""The visible training loop, and what makes it safe: isolated randomness, atomic checkpoints, a log a line an epoch."""
+
+from sciode.training.checkpoint import load_checkpoint, save_checkpoint
+from sciode.training.device import choose_device
+from sciode.training.fit import Loss, evaluate, fit
+from sciode.training.isolation import derive_seed, isolated_rng, threads
+from sciode.training.log import append_json, read_json_lines
+from sciode.training.options import FitOptions, learning_rate
+from sciode.training.run import Batch, Epoch, History
+
+__all__ = [
+    "Batch",
+    "Epoch",
+    "FitOptions",
+    "History",
+    "Loss",
+    "append_json",
+    "choose_device",
+    "derive_seed",
+    "evaluate",
+    "fit",
+    "isolated_rng",
+    "learning_rate",
+    "load_checkpoint",
+    "read_json_lines",
+    "save_checkpoint",
+    "threads",
+]

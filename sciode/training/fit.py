@@ -1,0 +1,115 @@
+"""The training loop, in sight: minibatches, clipping, schedule, early stopping, checkpoints, resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sciode.training.isolation import derive_seed, isolated_rng, threads
+from sciode.training.log import append_json
+from sciode.training.options import FitOptions, learning_rate
+from sciode.training.run import Batch, Epoch, History, Run, open_run, size_of
+
+Loss = Callable[[nn.Module, Batch, int], Tensor]
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    train: Batch,
+    validation: Batch,
+    options: FitOptions,
+    *,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> History:
+    """Minimise the mean of `loss(model, batch, seed)` over `train`; leave the weights of the best validation epoch.
+
+    Parameters
+    ----------
+    loss: returns the batch's mean loss, 0-d; draws its noise from `seed`, an int that differs in every step.
+    train, validation: named tensors on the model's device with one first axis, the samples.
+    folder: where `checkpoint.safetensors` (each epoch) and `log.jsonl` go. A checkpoint of the same run found there
+        is continued, and gives bit for bit (CPU) what the uninterrupted run would have.
+    progress: a bar over the epochs, if a terminal or a notebook is there to show it.
+
+    A non-finite loss ends the run: `History.stopped` says so, the model gets the best weights so far, and the
+    checkpoint stays that of the last good epoch.
+
+    Raises ValueError for empty sets, unequal first axes, or a checkpoint of another model, data or options.
+    """
+    run = open_run(model, train, validation, options, folder)
+    optimizer = run.optimizer
+    for epoch in _epochs(run, options, progress):
+        began = time.perf_counter()
+        optimizer.param_groups[0]["lr"] = learning_rate(options, epoch)
+        with threads(options.threads), isolated_rng(options.seed, 0, epoch):
+            model.train()
+            total = torch.zeros((), device=run.device)
+            for step, rows in enumerate(_minibatches(run.size, options, epoch)):
+                batch = {name: values[rows.to(values.device)] for name, values in train.items()}
+                optimizer.zero_grad()
+                value = loss(model, batch, derive_seed(options.seed, 1, epoch, step))
+                value.backward()
+                if options.clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+                optimizer.step()
+                total += value.detach() * len(rows)
+            checked = evaluate(model, loss, validation, derive_seed(options.seed, 2))
+        record = Epoch(
+            epoch, float(total) / run.size, checked, learning_rate(options, epoch), time.perf_counter() - began
+        )
+        if not (math.isfinite(record.train_loss) and math.isfinite(record.validation_loss)):
+            run.stopped = f"non-finite loss in epoch {epoch}: lower lr or clip"
+            break
+        run.keep(record)
+        if folder is not None:
+            run.save()
+            append_json(folder / "log.jsonl", asdict(record))
+    return run.finish()
+
+
+def evaluate(model: nn.Module, loss: Loss, data: Batch, seed: int, batch_size: int = 1024) -> float:
+    """Return the mean loss over `data` in evaluation mode and without gradients; the noise is that of `seed`."""
+    model.eval()
+    size, total = size_of(data), 0.0
+    with torch.no_grad():
+        for begin in range(0, size, batch_size):
+            batch = {name: values[begin : begin + batch_size] for name, values in data.items()}
+            total += float(loss(model, batch, seed)) * len(next(iter(batch.values())))
+    return total / size
+
+
+def _minibatches(size: int, options: FitOptions, epoch: int) -> tuple[Tensor, ...]:
+    """Return the epoch's shuffled row numbers in equal parts of at most `batch_size`."""
+    generator = torch.Generator().manual_seed(derive_seed(options.seed, 3, epoch))
+    return torch.randperm(size, generator=generator).tensor_split(math.ceil(size / options.batch_size))
+
+
+def _epochs(run: Run, options: FitOptions, progress: bool) -> Iterator[int]:
+    """Yield the epochs still to do, until the last or until validation stopped improving; show a bar if wanted."""
+    with _bar(run, options) if progress else nullcontext() as bar:
+        for epoch in range(len(run.epochs), options.epochs):
+            if epoch - 1 - run.best_epoch > options.patience:
+                run.stopped = f"validation loss did not improve for {options.patience + 1} epochs"
+                return
+            yield epoch
+            if bar is not None:
+                last = run.epochs[-1]
+                bar.update()
+                bar.set_postfix(loss=f"{last.train_loss:.3f}", validation=f"{last.validation_loss:.3f}")
+
+
+def _bar(run: Run, options: FitOptions) -> Any:
+    from tqdm.auto import tqdm
+
+    # disable=None: no bar where no terminal shows it.
+    return tqdm(total=options.epochs, initial=len(run.epochs), unit="epoch", leave=False, disable=None)

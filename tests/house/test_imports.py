@@ -1,0 +1,83 @@
+"""Each module imports alone and in any order, without a warning, and the backend's import loads no optional library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs os.fork, which keeps a fresh interpreter a module cheap", allow_module_level=True)
+
+# torch and numpy are loaded once; each import then happens in a forked child that has no module of sciode yet.
+FORKING = """
+import os, sys, traceback, warnings
+import numpy, torch
+
+def attempt(modules):
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # forking beside torch's idle threads; the child only imports
+        child = os.fork()
+    if child == 0:
+        try:
+            warnings.simplefilter("error")
+            for module in modules:
+                __import__(module)
+        except BaseException:
+            print("importing", modules[0] if len(modules) == 1 else modules, file=sys.stderr)
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+orders = [line.split() for line in sys.stdin.read().splitlines()]
+assert not any(name.startswith("sciode") for name in sys.modules)
+sys.exit(sum(not attempt(modules) for modules in orders))
+"""
+
+
+def _modules(root: Path) -> list[str]:
+    files = sorted((root / "sciode").rglob("*.py"))
+    dotted = [".".join(path.relative_to(root).with_suffix("").parts) for path in files if path.stem != "__main__"]
+    return [name.removesuffix(".__init__") for name in dotted]
+
+
+def _import_each(orders: list[list[str]]) -> str:
+    text = "\n".join(" ".join(order) for order in orders)
+    done = subprocess.run([sys.executable, "-c", FORKING], input=text, capture_output=True, text=True, timeout=240)
+    return done.stderr if done.returncode else ""
+
+
+def test_each_module_imports_alone(repository: Path) -> None:
+    modules = _modules(repository)
+    assert "sciode.solvers" in modules
+    assert _import_each([[module] for module in modules]) == ""
+
+
+def test_modules_import_in_any_order(repository: Path) -> None:
+    modules = _modules(repository)
+    # The reverse puts what leans on others first; strides mix the rooms, the same way on every run.
+    orders = [modules[::-1], *([m for start in range(k) for m in modules[start::k]] for k in (3, 7))]
+    assert all(sorted(order) == sorted(modules) for order in orders)
+    assert _import_each(orders) == ""
+
+
+def test_an_import_that_warns_or_fails_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "warns_at_import.py").write_text("import warnings\nwarnings.warn('old', DeprecationWarning)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "DeprecationWarning: old" in _import_each([["warns_at_import"], ["json"]])
+
+
+def test_the_front_door_loads_no_optional_library() -> None:
+    script = (
+        "import sys, torch, numpy\n"
+        "before = set(sys.modules)\n"
+        "import sciode, sciode.solvers\n"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    optional = {"matplotlib", "rich", "tqdm", "pandas", "sklearn", "aeon", "gpytorch", "torch_geometric", "IPython"}
+    assert set(done.stdout.split()) & optional == set()

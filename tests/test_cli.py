@@ -1,0 +1,134 @@
+"""The command line, as a person meets it: help everywhere, one line for every fault, no traceback on Ctrl-C."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sciode import cli, data
+
+COMMANDS = ([], ["demo"], ["bench"], ["data"], ["data", "list"], ["data", "get"], ["lab"])
+
+
+def _run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    start = ["-c", code] if code else ["-m", "sciode"]
+    return subprocess.run([sys.executable, *start, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def _main(*arguments: str) -> int:
+    # Under pytest alone, tyro's cache checks itself at random, with Python's global stream.
+    state = random.getstate()
+    try:
+        return cli.main(arguments)
+    finally:
+        random.setstate(state)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words) or "sciode")
+def test_help_everywhere(command: list[str]) -> None:
+    done = _run(*command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"usage: {' '.join(['sciode', *command])}" in done.stdout
+    assert done.stderr == ""
+
+
+def test_demo_offers_seed_device_and_out() -> None:
+    shown = _run("demo", "--help").stdout
+    assert all(option in shown for option in ("--seed", "--device", "--out"))
+
+
+def test_no_command_shows_what_there_is_and_counts_as_misuse() -> None:
+    done = _run()
+    assert done.returncode == cli.MISUSE
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_command_names_the_known_ones() -> None:
+    done = _run("dmo")
+    assert done.returncode == cli.MISUSE
+    assert all(name in done.stdout + done.stderr for name in ("dmo", "demo", "bench", "data", "lab"))
+
+
+def test_help_loads_no_torch() -> None:
+    script = (
+        "import sys, sciode.cli\n"
+        "try:\n    sciode.cli.main(['--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "print('torch' in sys.modules)"
+    )
+    assert _run(code=script).stdout.splitlines()[-1] == "False"
+
+
+def test_ctrl_c_prints_one_line_and_no_traceback() -> None:
+    script = (
+        "import sys, sciode.cli as cli\n"
+        "def stub(self):\n    import os, signal, time\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
+        "cli.Demo.run = stub\n"
+        "sys.exit(cli.main(['demo']))"
+    )
+    done = _run(code=script)
+    assert done.returncode == cli.INTERRUPTED
+    assert done.stderr.strip().splitlines() == ["interrupted: what was finished is kept"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (ValueError("dt must be positive, got -1"), cli.MISUSE),
+        (OSError("no route to the source"), cli.FAILED),
+        (ImportError('pip install "sciode[lab]"'), cli.FAILED),
+    ],
+)
+def test_a_fault_is_one_line(
+    fault: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: cli.Demo) -> int:
+        raise fault
+
+    monkeypatch.setattr(cli.Demo, "run", fail)
+    assert _main("demo") == code
+    assert capsys.readouterr().err == f"error: {fault}\n"
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: cli.Demo) -> int:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(cli.Demo, "run", fail)
+    with pytest.raises(KeyError):
+        _main("demo")
+
+
+def test_options_reach_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[cli.Demo] = []
+    monkeypatch.setattr(cli.Demo, "run", lambda self: seen.append(self) or 0)
+    assert _main("demo", "--seed", "7", "--device", "cpu", "--out", "there") == 0
+    assert seen == [cli.Demo(seed=7, device="cpu", out=Path("there"))]
+
+
+def test_lab_refuses_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("jupyterlab")
+    assert _main("lab", str(tmp_path / "nowhere")) == cli.MISUSE
+    assert "not a folder" in capsys.readouterr().err
+
+
+def test_data_list_names_every_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("data", "list") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in data.manifests())
+
+
+def test_data_get_prints_the_path_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("data", "get", "BasicMotions") == 0
+    shown = capsys.readouterr()
+    assert Path(shown.out.strip()).exists()
+    assert "licence:" in shown.err
+
+
+def test_data_get_suggests_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("data", "get", "BasicMotion") == cli.MISUSE
+    assert "BasicMotions" in capsys.readouterr().err
