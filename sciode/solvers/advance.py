@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from .controllers import PID, Fixed
 from .problem import Carry, Problem, scaled_error
 from .status import RUNNING, Status
 from .steppers import Step
 
-__all__ = ["Attempt", "advance", "attempt", "merge"]
+__all__ = ["Attempt", "advance", "attempt", "merge", "select"]
 
 _SNAP = 1 + 1e-9
 """A step that ends within this factor of the last time ends at the last time."""
@@ -79,6 +80,11 @@ def merge(carry: Carry, tried: Attempt) -> Carry:
     )
 
 
+def select(mask: Tensor, new: Carry, old: Carry) -> Carry:
+    """Sample by sample one carry or the other."""
+    return pytree.tree_map(lambda a, b: _rows(mask, a, b), new, old)
+
+
 def _rows(keep: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(keep.reshape(keep.shape + (1,) * (new.ndim - 1)), new, old)
 
@@ -86,7 +92,7 @@ def _rows(keep: Tensor, new: Tensor, old: Tensor) -> Tensor:
 def _next_time(problem: Problem, carry: Carry, length: Tensor) -> Tensor:
     """Fixed steps are counted, never accumulated."""
     if isinstance(problem.controller, Fixed):
-        return problem.s0 + (carry.n + 1) * problem.controller.dt
+        return problem.s0 + (carry.n + 1).to(torch.float64) * problem.controller.dt
     return carry.t + length
 
 

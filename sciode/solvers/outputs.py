@@ -86,7 +86,7 @@ def _shared(problem: Problem, record: Record, step: Step, basis: Tensor | None, 
     assert basis is not None
     theta = torch.tensor(inner, dtype=torch.float64, device=basis.device)
     weights = problem.stepper.weights(theta, record.dt).to(basis.dtype)
-    values = record.y + torch.tensordot(weights, basis, dims=([0], [0]))
+    values = _spanned(record.y.unsqueeze(0), weights.reshape(*weights.shape, 1, 1), basis.unsqueeze(1))
     return torch.cat((values, at_end)) if len(inner) < len(crossing.theta) else values
 
 
@@ -95,11 +95,15 @@ def _pairs(problem: Problem, record: Record, step: Step, basis: Tensor | None, c
     assert basis is not None and crossing.lane is not None
     lane, theta = crossing.lane, crossing.theta
     weights = problem.stepper.weights(theta, record.dt[lane]).to(basis.dtype)
-    values = record.y[lane]
-    # Term by term, not as a matrix product: its rounding would depend on how many samples cross a time together.
-    for w, k in zip(weights.unsqueeze(-1), basis[:, lane], strict=True):
-        values = values + w * k
+    values = _spanned(record.y[lane], weights.unsqueeze(-1), basis[:, lane])
     return torch.where((theta >= 1).unsqueeze(-1), step.y1[lane], values)
+
+
+def _spanned(y: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
+    """y + sum_i weights_i basis_i, term by term: a matrix product's rounding would depend on who crosses a time together."""
+    for w, k in zip(weights, basis, strict=True):
+        y = y + w * k
+    return y
 
 
 def assemble(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -157,9 +161,9 @@ def _at_steps(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Ten
     first = problem.output.times[:, 0].expand(problem.s0.shape).unsqueeze(0)
     if not run.records:
         return [y0.unsqueeze(0)], first, torch.ones_like(first, dtype=torch.bool)
-    taken = accepts(problem, run.records)
-    order, count = compact(taken)
     ends = torch.stack([r.reached for r in run.records])
+    # A resumed sample may walk once more to where it had ended; those steps belong to the earlier solution.
+    order, count = compact(accepts(problem, run.records) & (ends > first))
     ts = torch.cat([first, ends.gather(0, order)])
     ys = torch.stack([y0, *(e.rows[0] for e in run.emissions)])
     ys = gather_rows(ys, torch.cat([torch.zeros_like(order[:1]), order + 1]))

@@ -174,7 +174,7 @@ def _solution(begun: Begun, found: Results) -> Solution:
         status=per_sample(carry.status),
         penalties={r.name: per_sample(p) for r, p in zip(problem.regularizers, found.penalties, strict=True)},
         seed=begun.seed,
-        state=kept._replace(carry=_detached(carry)) if save.state else None,
+        state=kept._replace(carry=_detached(carry), origin=_detached(run.origin)) if save.state else None,
         dense=None if found.dense is None else DenseOutput(problem, kept, found.dense),
     )
 

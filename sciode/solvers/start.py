@@ -67,9 +67,9 @@ def fixed_steps(span: Tensor, dt: float) -> tuple[Tensor, Tensor]:
     ratio = span / dt
     whole = torch.round(ratio)
     divides = (ratio - whole).abs() <= (1e-6 * ratio.clamp(min=1)).clamp(max=1e-4)
-    steps = torch.where(divides, whole, torch.ceil(ratio)).to(torch.int64)
+    steps = torch.where(divides, whole, torch.ceil(ratio))
     last = torch.where(divides, dt, span - (steps - 1) * dt)
-    return steps, last
+    return steps.to(torch.int64), last
 
 
 def any_bad(first: Any) -> Tensor:

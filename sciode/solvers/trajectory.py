@@ -53,12 +53,14 @@ class Emission(NamedTuple):
 class Run(NamedTuple):
     """The result of an engine: the last carry, the accepted steps and their emissions, and how often it went round.
 
-    `problem` is the one that was run (an engine may split a shared clock); `interpolated` counts the steps that needed
+    `carry` is the one before a sample's last step; `origin` the one to resume from: earlier, if that sample's last step was
+    rejected at the end of the interval, where a longer one might have been accepted. `problem` is the one that was run (an engine may split a shared clock); `interpolated` counts the steps that needed
     their dense output; `step_nfe` is the number of evaluations a trial step took.
     """
 
     problem: Problem
     carry: Carry
+    origin: Carry
     records: list[Record]
     emissions: list[Emission]
     iterations: int

@@ -135,7 +135,8 @@ class IrregularClassifier(Estimator):
 
     def predict(self, X: SeriesLike) -> NDArray[Any]:
         """Return the most probable class [n] of each series, in the dtype of the labels."""
-        return self.classes_[self.predict_draws(X).probabilities.mean(0).argmax(-1)]
+        draws = self.predict_draws(X)
+        return self.classes_[draws.probabilities.mean(0).argmax(-1)]
 
     def predict_proba(self, X: SeriesLike, return_std: bool = False) -> Any:
         """Return class probabilities [n, K] in the order of `classes_`, the mean over the noise draws.
@@ -276,8 +277,10 @@ class IrregularClassifier(Estimator):
             generator = torch.Generator(control.device).manual_seed(seed)
             noise = torch.randn(control.shape, generator=generator, device=control.device)
             control = control + self.jitter * noise
-        logits, _ = model(control, self.grid_.dt, batch["ends"], seed)
-        return F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)
+        logits, solution = model(control, self.grid_.dt, batch["ends"], seed, throw=False)
+        # The state of a series that diverged stays at its last finite value: only the status tells.
+        broken = torch.where((solution.status != 0).any(), torch.nan, 0.0)
+        return F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing) + broken
 
     def _draw_seeds(self, count: int) -> Tensor:
         return torch.tensor([derive_seed(self.random_state, 4, k) for k in range(count)])

@@ -93,7 +93,16 @@ class LinearNoiseSDE(nn.Module):
         scaled = _row(tables.sigma, t, tables.rate) * z
         return scaled.tanh() if self.form == "clipped" else scaled
 
-    def forward(self, control: Tensor, dt: float, ends: Tensor, seed: int | Tensor, *, every: int = 0) -> Solution:
+    def forward(
+        self,
+        control: Tensor,
+        dt: float,
+        ends: Tensor,
+        seed: int | Tensor,
+        *,
+        every: int = 0,
+        throw: bool = True,
+    ) -> Solution:
         """Solve to each series' own end time.
 
         Parameters
@@ -103,6 +112,7 @@ class LinearNoiseSDE(nn.Module):
         ends: [B], float64, the time at which each series stops, in [dt, N dt].
         seed: int, or int64 [B] (one noise stream a series).
         every: 0 returns the initial and the final state, ys [2, B, H]; k > 0 returns every k-th grid state as well.
+        throw: raise SolveError if a state is not finite; False: read `Solution.status` (such a state stays as it was).
         """
         horizon = (control.shape[1] - 1) * dt
         starts = torch.zeros_like(ends)
@@ -115,7 +125,7 @@ class LinearNoiseSDE(nn.Module):
         term = SDETerm(self.drift, self.diffusion, noise="diagonal", calculus="ito")
         state = self.initial(control[:, 0])
         tables = self.tables(control, dt)
-        return solve(term, state, ts, args=tables, dt=dt, method="euler", seed=seed, adjoint="direct")
+        return solve(term, state, ts, args=tables, dt=dt, method="euler", seed=seed, adjoint="direct", throw=throw)
 
 
 def _rows(table: Tensor) -> Rows:

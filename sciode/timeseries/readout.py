@@ -28,7 +28,9 @@ class SDEClassifier(nn.Module):
             nn.Linear(hidden, classes),
         )
 
-    def forward(self, control: Tensor, dt: float, ends: Tensor, seed: int | Tensor) -> tuple[Tensor, Solution]:
+    def forward(
+        self, control: Tensor, dt: float, ends: Tensor, seed: int | Tensor, *, throw: bool = True
+    ) -> tuple[Tensor, Solution]:
         """Return (logits [B, classes], the solution); arguments as for `LinearNoiseSDE`."""
-        solution = self.sde(control, dt, ends, seed)
+        solution = self.sde(control, dt, ends, seed, throw=throw)
         return self.head(solution.ys[-1]), solution

@@ -47,34 +47,41 @@ def fit(
     Raises ValueError for empty sets, unequal first axes, or a checkpoint of another model, data or options.
     """
     run = open_run(model, train, validation, options, folder)
-    optimizer = run.optimizer
     for epoch in _epochs(run, options, progress):
-        began = time.perf_counter()
-        optimizer.param_groups[0]["lr"] = learning_rate(options, epoch)
+        began, lr = time.perf_counter(), learning_rate(options, epoch)
+        run.optimizer.param_groups[0]["lr"] = lr
         with threads(options.threads), isolated_rng(options.seed, 0, epoch):
-            model.train()
-            total = torch.zeros((), device=run.device)
-            for step, rows in enumerate(_minibatches(run.size, options, epoch)):
-                batch = {name: values[rows.to(values.device)] for name, values in train.items()}
-                optimizer.zero_grad()
-                value = loss(model, batch, derive_seed(options.seed, 1, epoch, step))
-                value.backward()
-                if options.clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-                optimizer.step()
-                total += value.detach() * len(rows)
-            checked = evaluate(model, loss, validation, derive_seed(options.seed, 2))
-        record = Epoch(
-            epoch, float(total) / run.size, checked, learning_rate(options, epoch), time.perf_counter() - began
-        )
-        if not (math.isfinite(record.train_loss) and math.isfinite(record.validation_loss)):
+            trained = _train(run, loss, train, options, epoch)
+            checked = (
+                evaluate(model, loss, validation, derive_seed(options.seed, 2)) if math.isfinite(trained) else math.nan
+            )
+        if not math.isfinite(checked):
             run.stopped = f"non-finite loss in epoch {epoch}: lower lr or clip"
             break
+        record = Epoch(epoch, trained, checked, lr, time.perf_counter() - began)
         run.keep(record)
         if folder is not None:
             run.save()
             append_json(folder / "log.jsonl", asdict(record))
     return run.finish()
+
+
+def _train(run: Run, loss: Loss, train: Batch, options: FitOptions, epoch: int) -> float:
+    """Train one epoch and return its mean loss, or NaN before a step that would spoil the weights."""
+    run.model.train()
+    total = 0.0
+    for step, rows in enumerate(_minibatches(run.size, options, epoch)):
+        batch = {name: values[rows.to(values.device)] for name, values in train.items()}
+        run.optimizer.zero_grad()
+        value = loss(run.model, batch, derive_seed(options.seed, 1, epoch, step))
+        value.backward()
+        norm = nn.utils.clip_grad_norm_(run.model.parameters(), math.inf if options.clip is None else options.clip)
+        mean = value.item()
+        if not (math.isfinite(mean) and math.isfinite(norm.item())):
+            return math.nan
+        run.optimizer.step()
+        total += mean * len(rows)
+    return total / run.size
 
 
 def evaluate(model: nn.Module, loss: Loss, data: Batch, seed: int, batch_size: int = 1024) -> float:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-
 Schedule = Literal["step", "cosine", "constant"]
 
 

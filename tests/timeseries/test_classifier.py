@@ -15,6 +15,11 @@ from sciode.timeseries import IrregularClassifier
 FAST: dict[str, Any] = {"hidden": 16, "epochs": 12, "batch_size": 16, "lr": 2e-2, "n_samples": 4, "device": "cpu"}
 
 
+def make(**changes: Any) -> IrregularClassifier:
+    """A classifier that trains in a second."""
+    return IrregularClassifier(**(FAST | changes))
+
+
 def waves(count: int, seed: int, missing: float = 0.0) -> tuple[IrregularSeries, NDArray[np.str_]]:
     """Rising and falling noisy waves of 6 to 12 points at uneven times, in two channels of unlike units."""
     rng = np.random.default_rng(seed)
@@ -31,7 +36,7 @@ def waves(count: int, seed: int, missing: float = 0.0) -> tuple[IrregularSeries,
 
 @pytest.fixture(scope="module")
 def fitted() -> IrregularClassifier:
-    return IrregularClassifier(**FAST).fit(*waves(60, seed=0))
+    return make().fit(*waves(60, seed=0))
 
 
 def test_it_learns_irregular_series_of_unequal_length_with_gaps(fitted: IrregularClassifier) -> None:
@@ -59,22 +64,20 @@ def test_a_prediction_depends_neither_on_the_other_series_nor_on_their_order(fit
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
-    options = FAST | {"epochs": 2}
     train, test = waves(30, seed=0), waves(6, seed=1)[0]
-    first, again = (IrregularClassifier(**options).fit(*train).predict_proba(test) for _ in range(2))
-    other = IrregularClassifier(**options, random_state=1).fit(*train).predict_proba(test)
+    first, again = (make(epochs=2).fit(*train).predict_proba(test) for _ in range(2))
+    other = make(epochs=2, random_state=1).fit(*train).predict_proba(test)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
 
 def test_the_units_of_the_readings_do_not_matter(fitted: IrregularClassifier) -> None:
     """Standardisation comes before the paths: an affine change of units, learnt and applied, changes nothing."""
-    options = FAST | {"epochs": 3}
     (train, labels), (test, _) = waves(30, seed=0), waves(6, seed=1)
     scale, shift = np.array([1024.0, 0.25]), np.array([8.0, -512.0])
     moved = [series.replace_values([v * scale + shift for v in series.values]) for series in (train, test)]
-    plain = IrregularClassifier(**options).fit(train, labels).predict_proba(test)
-    other = IrregularClassifier(**options).fit(moved[0], labels).predict_proba(moved[1])
+    plain = make(epochs=3).fit(train, labels).predict_proba(test)
+    other = make(epochs=3).fit(moved[0], labels).predict_proba(moved[1])
     np.testing.assert_allclose(plain, other, atol=1e-3)
 
 
@@ -91,7 +94,7 @@ def test_saved_and_loaded_it_predicts_the_same(fitted: IrregularClassifier, tmp_
 def test_labels_of_any_dtype_come_back_in_it(labels: Any, tmp_path: Path) -> None:
     kinds = np.asarray(labels)
     series, names = waves(20, seed=0)
-    fitted = IrregularClassifier(**FAST | {"epochs": 1}).fit(series, kinds[(names == "rising").astype(int)])
+    fitted = make(epochs=1).fit(series, kinds[(names == "rising").astype(int)])
     fitted.save(tmp_path / "model.safetensors")
     for classifier in (fitted, IrregularClassifier.load(tmp_path / "model.safetensors")):
         predicted = classifier.predict(series)
@@ -103,8 +106,8 @@ def test_aeon_s_arrays_are_taken_as_they_are() -> None:
     X = rng.normal(size=(20, 2, 8))
     y = np.arange(20) % 2
     X[3, 0, 2:5] = np.nan
-    as_array = IrregularClassifier(**FAST | {"epochs": 1}).fit(X, y)
-    as_list = IrregularClassifier(**FAST | {"epochs": 1}).fit(list(X), y)
+    as_array = make(epochs=1).fit(X, y)
+    as_list = make(epochs=1).fit(list(X), y)
     np.testing.assert_array_equal(as_array.predict_proba(X), as_list.predict_proba(IrregularSeries.from_array(X)))
 
 
@@ -112,19 +115,18 @@ def test_scikit_learn_clones_validates_and_searches_it() -> None:
     sklearn_base = pytest.importorskip("sklearn.base")
     from sklearn.model_selection import cross_val_score
 
-    classifier = IrregularClassifier(**FAST | {"epochs": 2})
+    classifier = make(epochs=2)
     copy = sklearn_base.clone(classifier.set_params(hidden=8))
     assert copy is not classifier and copy.get_params() == classifier.get_params() and copy.hidden == 8
     assert sklearn_base.is_classifier(classifier)
     assert not hasattr(copy, "model_")
-    scores = cross_val_score(copy, *waves(24, seed=0), cv=2, error_score="raise")
-    assert scores.shape == (2,)
+    scores = cross_val_score(copy, *waves(24, seed=0), cv=2)
+    assert scores.shape == (2,) and np.isfinite(scores).all()
 
 
 def test_a_killed_fit_continues_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = waves(30, seed=0), waves(6, seed=1)[0]
-    options = FAST | {"epochs": 4}
-    whole = IrregularClassifier(**options).fit(*train).predict_proba(test)
+    whole = make(epochs=4).fit(*train).predict_proba(test)
     original, calls = IrregularClassifier._loss, 0
 
     def killed(self: IrregularClassifier, *args: Any) -> Any:
@@ -137,8 +139,8 @@ def test_a_killed_fit_continues_from_its_checkpoint(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(IrregularClassifier, "_loss", killed)
         with pytest.raises(KeyboardInterrupt):
-            IrregularClassifier(**options, checkpoint=tmp_path).fit(*train)
-    resumed = IrregularClassifier(**options, checkpoint=tmp_path).fit(*train)
+            make(epochs=4, checkpoint=tmp_path).fit(*train)
+    resumed = make(epochs=4, checkpoint=tmp_path).fit(*train)
     np.testing.assert_array_equal(resumed.predict_proba(test), whole)
 
 
@@ -155,7 +157,7 @@ def test_latent_paths_start_together_and_stay_after_the_series_end(fitted: Irreg
 
 def test_diverged_training_is_an_error_and_never_hidden() -> None:
     with pytest.raises(FloatingPointError, match="lower lr or clip"):
-        IrregularClassifier(**FAST | {"jitter": 1e30, "form": "paper", "epochs": 2}).fit(*waves(20, seed=0))
+        make(form="paper", lr=1e12, epochs=2).fit(*waves(20, seed=0))
 
 
 SERIES, LABELS = waves(20, seed=0)
@@ -183,7 +185,7 @@ SERIES, LABELS = waves(20, seed=0)
 )
 def test_misuse_says_the_mend(call: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        call(IrregularClassifier(**FAST))
+        call(make())
 
 
 def test_series_with_another_number_of_channels_are_refused(fitted: IrregularClassifier) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciode.timeseries import LinearNoiseSDE, SDEClassifier
 from sciode.timeseries.linear_noise import Form
@@ -30,6 +30,10 @@ def state(seed: int = 2, scale: float = 1.0) -> Tensor:
 
 def ends() -> Tensor:
     return torch.tensor([12, 7, 12, 3, 1], dtype=torch.float64) * DT
+
+
+def affine(module: nn.Module) -> list[nn.Linear]:
+    return [part for part in module.modules() if isinstance(part, nn.Linear)]
 
 
 def written_fields(net: LinearNoiseSDE, k: int, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,9 +85,10 @@ def test_paper_noise_without_drift_is_geometric_brownian_motion() -> None:
     """dz = σ z dW: the mean of z(T) is z(0), and that of z(T)² is z(0)² (1 + σ² dt)^N for Euler's chain."""
     net, samples = model("paper"), 40_000
     with torch.no_grad():
-        for linear in (net.gamma[-1], net.sigma[0][-1]):
-            linear.weight.zero_()
-            linear.bias.fill_(0.0 if linear is net.gamma[-1] else 0.4)
+        for part, level in ((net.gamma, 0.0), (net.sigma, 0.4)):
+            last = affine(part)[-1]
+            last.weight.zero_()
+            last.bias.fill_(level)
         net.initial.weight.zero_()
         net.initial.bias.fill_(1.0)
         x = torch.zeros(samples, N + 1, C, dtype=torch.float64)
@@ -120,7 +125,7 @@ def test_what_comes_after_a_series_end_does_not_touch_it() -> None:
 def test_every_parameter_gets_a_gradient(form: Form) -> None:
     with isolated_rng(0):
         net = SDEClassifier(C, 4, H, layers=2, form=form).double()
-    logits, _ = net(control(), DT, ends(), 0)
+        logits, _ = net(control(), DT, ends(), 0)
     logits.square().sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -130,14 +135,14 @@ def test_every_parameter_gets_a_gradient(form: Form) -> None:
 
 
 def test_the_gradient_is_the_derivative() -> None:
-    net, x = model(), control()[:2, :5]
-    horizon = torch.tensor([4.0, 2.0], dtype=torch.float64) * DT
+    net, x = model(), control()[:2, :4]
+    horizon = torch.tensor([3.0, 2.0], dtype=torch.float64) * DT
 
     def final(weight: Tensor, path: Tensor) -> Tensor:
-        parameters = dict(net.named_parameters()) | {"embed_both.weight": weight}
+        parameters = dict(net.named_parameters()) | {"sigma.0.0.weight": weight}
         return torch.func.functional_call(net, parameters, (path, DT, horizon, 0)).ys[-1]
 
-    assert torch.autograd.gradcheck(final, (net.embed_both.weight.detach().requires_grad_(), x.requires_grad_()))
+    assert torch.autograd.gradcheck(final, (affine(net.sigma)[0].weight.detach().requires_grad_(), x.requires_grad_()))
 
 
 @pytest.mark.parametrize("wrong", [(0, 8, 2, "paper"), (3, 0, 2, "paper"), (3, 8, 0, "paper"), (3, 8, 2, "printed")])

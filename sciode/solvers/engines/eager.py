@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..advance import Attempt, attempt, merge
+from ..advance import Attempt, attempt, merge, select
 from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import RUNNING, Status
@@ -80,7 +80,7 @@ def _lockstep(problem: Problem, carry: Carry, max_steps: int, watch: Watch | Non
         accepted=carry.accepted + taken,
         status=torch.full_like(carry.status, int(Status.SUCCESS if done else Status.MAX_STEPS)),
     )
-    return Run(problem, carry, records, emissions, taken, clock.interpolated, nfe), last_y
+    return Run(problem, carry, carry, records, emissions, taken, clock.interpolated, nfe), last_y
 
 
 def _grid(problem: Problem, carry: Carry, start: int, last: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -100,6 +100,7 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
     look = _HostClock(problem, float(carry.t)) if problem.s0.shape[0] == 1 else _LaneClock(problem, carry)
     records, emissions, noise = [], [], _Noise(problem, carry, max_steps)
     iterations = nfe = 0
+    origin = _Origin()
     running = bool((carry.status == RUNNING).any())
     while running and iterations < max_steps:
         tried = attempt(problem, carry, noise(iterations))
@@ -113,11 +114,13 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
             emissions.append(emit(problem, record, tried.step))
         if watch is not None:
             watch(tried.reached)
+        if seen.cut:
+            origin.mark(carry, tried)
         carry = _merge(carry, tried, seen)
         running = not seen.done
     late = (carry.status == RUNNING).to(torch.int8) * int(Status.MAX_STEPS)
     carry = carry._replace(status=torch.where(carry.status == RUNNING, late, carry.status))
-    return Run(problem, carry, records, emissions, iterations, look.interpolated, nfe)
+    return Run(problem, carry, origin.of(carry), records, emissions, iterations, look.interpolated, nfe)
 
 
 def _record(problem: Problem, carry: Carry, tried: Attempt, seen: Seen, n: int | Tensor) -> Record:
@@ -147,14 +150,44 @@ def _without_failures(problem: Problem, carry: Carry, tried: Attempt, noise: Ten
     return tried._replace(dt=dt, step=step)
 
 
+class _Origin:
+    """Where samples resume whose step was cut short by the end of the interval and then rejected.
+
+    From there on such a sample walks other steps than it would without the end, so the carry before is kept.
+    """
+
+    def __init__(self) -> None:
+        self.marked: Tensor | None = None
+        self.kept: Carry | None = None
+
+    def mark(self, carry: Carry, tried: Attempt) -> None:
+        """Keep the carry of the samples that are cut here for the first time."""
+        cut = tried.final & ~tried.accept & (carry.status == RUNNING)
+        if self.marked is None or self.kept is None:
+            self.marked, self.kept = cut, carry
+            return
+        self.kept = select(cut & ~self.marked, carry, self.kept)
+        self.marked = self.marked | cut
+
+    def of(self, carry: Carry) -> Carry:
+        """The carry to resume from."""
+        if self.marked is None or self.kept is None:
+            return carry
+        return select(self.marked, self.kept, carry)._replace(status=carry.status)
+
+
 class Seen(NamedTuple):
-    """What the host learns from one read: did some/every sample accept, do all go on, have all ended, is all finite."""
+    """What the host learns from one read.
+
+    Did some, did every sample accept; do all go on; have all ended; is all finite; was a step cut by the end and rejected.
+    """
 
     some: bool
     every: bool
     all_going: bool
     done: bool
     finite: bool
+    cut: bool
     crossing: Crossing | None
 
 
@@ -189,7 +222,7 @@ class _HostClock:
         if accept:
             crossing, self.now = self.advance(self.now, reached), reached
         ok = bool(accept)
-        return Seen(ok, ok, ok and not final, status != RUNNING, bool(finite), crossing)
+        return Seen(ok, ok, ok and not final, status != RUNNING, bool(finite), bool(final) and not ok, crossing)
 
 
 class _LaneClock:
@@ -212,11 +245,13 @@ class _LaneClock:
         fresh = passed - self.cursor
         going = tried.accept & ~tried.final
         ended = tried.status != RUNNING
-        flags = torch.stack((tried.accept, ~tried.finite, fresh > 0)).any(1), torch.stack((tried.accept, going, ended)).all(1)
-        some, broken, crossed, every, all_going, done = torch.cat(flags).tolist()
+        cut = tried.final & ~(tried.accept | ended)
+        some_of = torch.stack((tried.accept, ~tried.finite, fresh > 0, cut)).any(1)
+        all_of = torch.stack((tried.accept, going, ended)).all(1)
+        some, broken, crossed, was_cut, every, all_going, done = torch.cat((some_of, all_of)).tolist()
         crossing = self._crossing(tried, passed, fresh) if crossed and self.pairs else None
         self.interpolated += self.dense or crossing is not None
-        return Seen(some, every, all_going, done, not broken, crossing)
+        return Seen(some, every, all_going, done, not broken, was_cut, crossing)
 
     def _crossing(self, tried: Attempt, passed: Tensor, fresh: Tensor) -> Crossing:
         """One entry for every output time that every sample passed in this step."""

@@ -1,0 +1,78 @@
+"""Wall-clock medians of calls that take turns, and the machine they were measured on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+import torch
+
+__all__ = ["Timing", "interleaved", "machine"]
+
+
+class Timing(NamedTuple):
+    """Seconds of one call over the repeats: the median, and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 2) -> dict[str, Timing]:
+    """Time each call `repeats` times after `warmup` untimed ones, all calls taking turns in an order that rotates.
+
+    A machine that slows down for a while thus slows everybody, and nobody always runs in the wake of the same neighbour.
+    Garbage is collected between the calls, so that none pays for another's.
+
+    Raises ValueError if repeats < 1 or warmup < 0.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"repeats must be >= 1 and warmup >= 0, got {repeats} and {warmup}")
+    names = list(calls)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(warmup + repeats):
+        first = turn % max(len(names), 1)
+        for name in names[first:] + names[:first]:
+            gc.collect()
+            start = time.perf_counter()
+            calls[name]()
+            spent = time.perf_counter() - start
+            if turn >= warmup:
+                seconds[name].append(spent)
+    return {name: _summary(values) for name, values in seconds.items()}
+
+
+def _summary(values: list[float]) -> Timing:
+    if len(values) == 1:
+        return Timing(values[0], values[0], values[0])
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return Timing(median(values), low, high)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on: processor, cores this process may use, threads, system, Python, torch, date."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,23 @@
+"""What a method of your own can be held to: contracts, measured orders, problems with exact solutions."""
+
+from .contract import MethodReport, check_method
+from .orders import convergence_order, dense_order, observed_order
+from .problems import EXPONENTIAL, FORCED, HOPF, LOGISTIC, PROBLEMS, ROTATION, ODEProblem
+from .purity import Impurity, Purity
+
+__all__ = [
+    "EXPONENTIAL",
+    "FORCED",
+    "HOPF",
+    "LOGISTIC",
+    "PROBLEMS",
+    "ROTATION",
+    "Impurity",
+    "MethodReport",
+    "ODEProblem",
+    "Purity",
+    "check_method",
+    "convergence_order",
+    "dense_order",
+    "observed_order",
+]
