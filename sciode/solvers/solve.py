@@ -54,40 +54,22 @@ def solve(
     throw: bool = True,
     progress: bool = False,
 ) -> Solution:
-    """Solve dy/dt = f(t, y) or dy = f dt + g dW from y0 at ts[0], and return the states at ts.
+    """Solve dy/dt = f(t, y) or dy = f dt + g dW from y0 at ts[0]; the states at ts are `Solution.ys` [T, *batch, *state].
 
-    See the class docstrings of `Solution`, `Save`, `PID`, `ODETerm`, `SDETerm` for their parts.
+    - field: f(t, y) or f(t, y, args), an `ODETerm`, an `SDETerm`, a torchsde object. t has y's real dtype and broadcasts
+      against y; for tuple and dict states it is [*batch] (`expand_time`). The tensors in `args` are differentiated.
+    - y0: [*batch, *state], or a tuple or dict of such; batch_dims: how many leading axes are samples (None: 0 for vectors,
+      else 1). Samples step by themselves; coupled=True gives them one step size, as torchdiffeq does.
+    - ts: [T], or [T, *batch], all increasing or all decreasing; shorter series end in NaN.
+    - method: a name (`methods`), `Tableau` or `Stepper`; None = tsit5, for SDEs euler (Ito) or heun. dt: fixed steps; without
+      it steps adapt to rtol, atol (numbers or trees; good values 1e-3 to 1e-6 in float32) by `controller`, a `PID`.
+    - seed: int, int64 tensor [*batch] (a stream a sample), torch.Generator or None; or noise: increments [steps, *batch, m].
+    - save: "ts", "steps", "dense", or `Save(fn=...)`. regularize: "error", "stiffness" or objects: `Solution.penalties`.
+    - adjoint: "direct" (tape), "recompute" (one state a step), "backsolve" (constant memory, approximate), "auto".
+    - max_steps: trial steps a sample may take. resume: an earlier solution to go on from, with y0=None. progress: a bar.
 
-    Arguments:
-        field: f(t, y) or f(t, y, args), an `ODETerm`, an `SDETerm`, or a torchsde object. t has y's real dtype and shape
-            [*batch, 1, ..., 1], so that it broadcasts against y; for tuple and dict states it is [*batch]
-            (`expand_time`), without a batch 0-d.
-        y0: a tensor [*batch, *state], or a tuple or dict of such.
-        ts: [T] increasing or decreasing, or [T, *batch], one row of times a sample (shorter ones end in NaN).
-        args: a tree handed to the field; its tensors are differentiated.
-        method: a name (see `methods`), a `Tableau` or a `Stepper`; None = tsit5, for SDEs euler (Ito) or heun.
-        dt: fixed steps of this length, independent of ts. Without it the steps adapt to rtol and atol.
-        rtol, atol: numbers, or trees like y0. Good values: 1e-3 for training, 1e-6 in float32, 1e-9 in float64.
-        controller: `PID(...)`; None = an I controller.
-        save: "ts", "steps", "dense", or `Save(fn=...)`.
-        batch_dims: leading axes of y0 that are independent samples, each with its own steps; None = 0 for vectors, else 1.
-        coupled: one step size for the whole batch (what torchdiffeq does).
-        noise: Brownian increments [steps, *batch, m] drawn by the caller, instead of `seed`.
-        seed: an int, an int64 tensor [*batch] (a stream a sample), a torch.Generator, or None (drawn from torch's default
-            generator). The same seed gives the same path for a sample whatever the batch, forward or backward in time.
-        regularize: "error", "stiffness", `Error(...)`, `Stiffness(...)`, or several: `Solution.penalties`.
-        adjoint: "direct" (tape), "recompute" (memory: one state a step), "backsolve" or `Backsolve(...)` (constant memory,
-            approximate), "auto" (direct if the tape fits in a quarter of the free memory, else recompute).
-        engine: "auto" or "eager".
-        max_steps: trial steps a sample may take.
-        resume: an earlier solution to continue from its last time; y0 must be None. Steps, controller and noise go on as
-            if there had been no stop.
-        throw: raise `SolveError` if a sample fails (False: look at `status`).
-        progress: show a progress bar.
-
-    Raises ValueError for wrong input, before any step; SolveError for failed samples if `throw`.
-
-    Example: `solve(lambda t, y: -y, torch.ones(8, 1), torch.linspace(0, 1, 5)).ys` has shape [5, 8, 1].
+    Raises ValueError for misuse, before any step; SolveError for failed samples, unless throw=False (see `status`).
+    Source: Hairer, Norsett, Wanner (1993); Kloeden, Platen (1992). Example: `solve(lambda t, y: -y, torch.ones(8, 1), [0, 1])`.
     """
     wish = Wish(method, dt, rtol, atol, controller, _save(save), batch_dims, coupled, noise, seed, regularize)
     choose("engine", engine, ENGINES)
