@@ -29,8 +29,8 @@ session = lab.setup(seed=0, device="cpu")
 # %% [markdown]
 # ## Series with holes
 #
-# BasicMotions: a smart watch records six channels while its wearer stands, walks, runs or plays badminton. We throw half
-# of the single readings away, in each channel others. No row of the table is complete any more.
+# BasicMotions: a smart watch records six channels while its wearer stands, walks, runs or plays badminton. We throw
+# half of the single readings away, in each channel others. Hardly a row of the table is complete any more.
 
 # %%
 complete, labels = load("BasicMotions")
@@ -60,9 +60,9 @@ IrregularSeries.from_frame(table, id="patient", time="hour", values=["pulse"])
 # %% [markdown]
 # ## A path through what was seen
 #
-# The model follows a continuous path $X(t)$ through the readings of each channel: between two readings a cubic that takes
-# its left slope from the past, so nothing later than the next reading is used. Watch it forget the future: we change the
-# readings after $t = 50$ and draw the path again.
+# The model follows a continuous path $X(t)$ through the readings of each channel: between two readings a cubic that
+# takes its left slope from the past, so nothing later than the next reading is used. We change the readings after
+# $t = 50$ and draw the path again: up to the last reading before, it is the same.
 
 # %%
 one = series[first[0]]
@@ -85,10 +85,12 @@ _ = ax.legend()
 #
 # A latent state $z$ follows the path and is shaken by noise that is linear in $z$ (Neural LNSDE; Oh, Lim, Kim 2024):
 #
-# $$dz = \gamma_\theta\big(t, \bar z\big)\,dt + \sigma_\theta(t)\, z\, dW, \qquad \bar z = \zeta_\theta\big(t, z, X(t)\big), \qquad z(0) = h_\theta(X(0)).$$
+# $$dz = \gamma_\theta\big(t, \bar z\big)\,dt + \sigma_\theta(t)\, z\, dW, \qquad
+# \bar z = \zeta_\theta\big(t, z, X(t)\big), \qquad z(0) = h_\theta(X(0)).$$
 #
-# Multiplicative noise makes the system stable: small changes of the input, such as other readings missing, move the law of
-# $z(T)$ only a little. A small network reads the class from $z(T)$. `sciode.solve` takes one Euler step a time slot.
+# Multiplicative noise can make such a system stable: a small change of the input, such as other readings missing,
+# then moves the law of $z(T)$ only a little. A small network reads the class from $z(T)$. `sciode.solve` takes one
+# Euler step a time slot.
 #
 # We split the series 70/15/15 and train. The validation part chooses the epoch, the test part is not touched.
 
@@ -179,10 +181,10 @@ same
 # %% [markdown]
 # ## What can go wrong
 #
-# - **Two or three test series decide.** Twelve test series make one mistake cost 8 points: use `sciode demo` (three seeds,
-#   two data sets), or `cross_val_score(classifier, series, labels)`; scikit-learn splits series, never rows.
-# - **Steep slopes before long gaps overshoot.** The path keeps its last slope into the gap (the spikes in the second
-#   picture). Fewer channels with so few readings, or a longer `horizon`, help more than a finer step.
+# - **Few test series.** With twelve of them one mistake costs 8 points of accuracy: look at `sciode demo` (three seeds,
+#   two data sets) or `cross_val_score(classifier, series, labels)`; scikit-learn splits series, never rows.
+# - **Steep slopes before long gaps overshoot.** The path takes its last slope into the gap (the spikes in the second
+#   picture); the price of not looking further ahead than the next reading.
 # - **The noise can die.** Training likes small $\sigma$; if `spread` is zero everywhere, the model is an ODE.
 # - **Long univariate series** are a weak spot of reading $z(T)$ alone. Compare with MiniRocket first.
 #

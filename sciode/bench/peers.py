@@ -39,21 +39,30 @@ class Answer:
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is timed (`call`), how its result is read, and the seconds that compiling took beforehand (0: no compiler)."""
+    """What is timed (`call`), and how its result is read; `compiles`: whether the first call also compiles."""
 
     call: Callable[[], Any]
     read: Callable[[Any], Answer]
-    compile: Callable[[], Any] | None = None
+    compiles: bool = False
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library: the module that must be importable, and how it is made to solve a problem in a mode."""
+    """A library: the module that must be importable, how it is made to solve a problem, and how it steps a batch.
+
+    `joint`: how the batch steps when the problem is coupled; `separate`: when it is not.
+    """
 
     library: str
-    label: str
     prepare: Callable[[Problem, str], Contestant]
+    joint: str = "joint"
+    separate: str = "per sample"
     torch_field: bool = True
+
+    def label(self, problem: Problem, mode: str) -> str:
+        """The library as called here, e.g. "diffrax (jit, vmap)"."""
+        words = [self.joint if problem.coupled else self.separate]
+        return f"{self.library} ({', '.join(['odeint_adjoint'] * (mode == 'adjoint') + words)})"
 
     @property
     def version(self) -> str | None:
@@ -63,7 +72,8 @@ class Peer:
         try:
             return metadata.version(self.library)
         except metadata.PackageNotFoundError:
-            return "unknown"
+            # A checkout on the path, not an installed distribution.
+            return "source tree"
 
 
 class _Counted(nn.Module):
@@ -104,7 +114,9 @@ def reference(problem: Problem, mode: str) -> Answer:
     return _torch_read(found(), lambda ys: ys, lambda ys: None)
 
 
-def _torch_call(problem: Problem, mode: str, run: Callable[[Tensor], Any], ys: Callable[[Any], Tensor] = lambda x: x):
+def _torch_call(
+    problem: Problem, mode: str, run: Callable[[Tensor], Any], ys: Callable[[Any], Tensor] = lambda x: x
+) -> Callable[[], tuple[Any, tuple[Tensor, ...]]]:
     """A call that solves, and takes the gradient unless the mode is forward."""
     parameters = tuple(problem.field.parameters()) if isinstance(problem.field, nn.Module) else ()
 
@@ -120,7 +132,9 @@ def _torch_call(problem: Problem, mode: str, run: Callable[[Tensor], Any], ys: C
     return forward if mode == "forward" else backward
 
 
-def _torch_read(found: tuple[Any, tuple[Tensor, ...]], ys: Callable[[Any], Tensor], steps: Callable[[Any], int | None]):
+def _torch_read(
+    found: tuple[Any, tuple[Tensor, ...]], ys: Callable[[Any], Tensor], steps: Callable[[Any], int | None]
+) -> Answer:
     out, gradients = found
     return Answer(ys(out).detach().numpy(), tuple(gradient.numpy() for gradient in gradients), steps(out))
 
@@ -164,9 +178,7 @@ def _prepare_torchode(problem: Problem, mode: str) -> Contestant:
     def run(y0: Tensor) -> Any:
         term = torchode.ODETerm(problem.field, with_args=problem.args is not None)
         controller = torchode.IntegralController(atol=problem.atol, rtol=problem.rtol, term=term)
-        return torchode.solve_ivp(
-            term, y0, problem.ts, method="dopri5", controller=controller, args=problem.args
-        )
+        return torchode.solve_ivp(term, y0, problem.ts, method="dopri5", controller=controller, args=problem.args)
 
     def ys(solution: Any) -> Tensor:
         return solution.ys.transpose(0, 1)
@@ -234,9 +246,11 @@ def _prepare_diffrax(problem: Problem, mode: str) -> Contestant:
 
     def read(found: Any) -> Answer:
         (ys, steps), gradients = found
-        return Answer(np.asarray(ys), tuple(np.asarray(gradient) for gradient in gradients), int(np.max(steps)))
+        return Answer(
+            np.asarray(ys), tuple(np.asarray(gradient) for gradient in gradients), int(np.asarray(steps).max())
+        )
 
-    return Contestant(call, read, compile=call)
+    return Contestant(call, read, compiles=True)
 
 
 @contextmanager
@@ -244,13 +258,14 @@ def _precision(problem: Problem) -> Iterator[None]:
     """JAX computes in float64 only inside this switch."""
     import jax
 
-    with jax.enable_x64(problem.y0.dtype == torch.float64):
+    enable_x64 = getattr(jax, "enable_x64", None) or importlib.import_module("jax.experimental").enable_x64
+    with enable_x64(problem.y0.dtype == torch.float64):
         yield
 
 
 PEERS = (
-    Peer("sciode", "sciode", _prepare_sciode),
-    Peer("torchdiffeq", "torchdiffeq", _prepare_torchdiffeq),
-    Peer("torchode", "torchode, per sample", _prepare_torchode),
-    Peer("diffrax", "diffrax, jit", _prepare_diffrax, torch_field=False),
+    Peer("sciode", _prepare_sciode),
+    Peer("torchdiffeq", _prepare_torchdiffeq, separate="joint"),
+    Peer("torchode", _prepare_torchode, joint="per sample"),
+    Peer("diffrax", _prepare_diffrax, joint="jit, joint", separate="jit, vmap", torch_field=False),
 )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .books import Book, like_status, namespace, on_host, on_tensor, rows
 from .controllers import PID, Fixed
 from .problem import Carry, Problem, scaled_error
 from .status import RUNNING, Status
@@ -24,17 +25,17 @@ _SNAP = 1 + 1e-9
 
 
 class Attempt(NamedTuple):
-    """A step and what was decided about it; all but `step` are [L] and carry no gradient."""
+    """A step and what was decided about it; all but `step` are books [L] and carry no gradient."""
 
-    dt: Tensor
+    dt: Book
     step: Step
-    reached: Tensor
-    accept: Tensor
-    final: Tensor
-    finite: Tensor
-    h: Tensor
-    control: tuple[Tensor, ...]
-    status: Tensor
+    reached: Book
+    accept: Book
+    final: Book
+    finite: Book
+    h: Book
+    control: tuple[Book, ...]
+    status: Book
 
 
 def advance(problem: Problem, carry: Carry, noise: Tensor | None = None) -> Carry:
@@ -45,87 +46,84 @@ def advance(problem: Problem, carry: Carry, noise: Tensor | None = None) -> Carr
 def attempt(problem: Problem, carry: Carry, noise: Tensor | None = None) -> Attempt:
     """Try one step: its length, the step itself, whether it is accepted, what comes next."""
     fixed = isinstance(problem.controller, Fixed)
+    xp = namespace(carry.t)
     with torch.no_grad():
         active = carry.status == RUNNING
         remaining = problem.s1 - carry.t
         final = carry.n + 1 >= problem.steps if fixed else carry.h * _SNAP >= remaining
-        length = torch.where(active, torch.where(final, remaining, carry.h), 0.0)
-        dt = problem.forward(length)
-    step = problem.stepper.step(problem.field, noise, problem.forward(carry.t), dt, carry.y, carry.memory)
+        length = xp.where(active, xp.where(final, remaining, carry.h), 0.0)
+    t, dt = problem.forward(on_tensor(carry.t)), problem.forward(length)
+    step = problem.stepper.step(problem.field, noise, t, on_tensor(dt), carry.y, carry.memory)
     with torch.no_grad():
         decide = _keep_going if fixed else _control
         accept, finite, h, control, failure = decide(problem, carry, length, step)
         accept = accept & active
-        ended = torch.where(accept, torch.where(final, int(Status.SUCCESS), RUNNING), failure)
-        status = torch.where(active, ended, carry.status).to(torch.int8)
-        reached = torch.where(final, problem.s1, _next_time(problem, carry, length))
+        ended = xp.where(accept, xp.where(final, int(Status.SUCCESS), RUNNING), failure)
+        status = like_status(xp.where(active, ended, carry.status))
+        reached = xp.where(final, problem.s1, _next_time(problem, carry, length))
     return Attempt(dt, step, reached, accept, final, finite, h, control, status)
 
 
 def merge(carry: Carry, tried: Attempt) -> Carry:
     """Take over an accepted step, unless it ends the sample; keep everything else of finished samples."""
     keep = tried.accept & ~tried.final
-    going = tried.status == RUNNING
-    rows = keep.unsqueeze(-1)
     return Carry(
-        t=torch.where(keep, tried.reached, carry.t),
-        h=torch.where(going, tried.h, carry.h),
+        t=rows(keep, tried.reached, carry.t),
+        h=rows(tried.status == RUNNING, tried.h, carry.h),
         n=carry.n + keep,
-        y=torch.where(rows, tried.step.y1, carry.y),
-        memory=tuple(_rows(keep, new, old) for new, old in zip(tried.step.memory, carry.memory, strict=True)),
-        control=tuple(torch.where(keep, new, old) for new, old in zip(tried.control, carry.control, strict=True)),
+        y=rows(keep, tried.step.y1, carry.y),
+        memory=tuple(rows(keep, new, old) for new, old in zip(tried.step.memory, carry.memory, strict=True)),
+        control=tuple(rows(keep, new, old) for new, old in zip(tried.control, carry.control, strict=True)),
         status=tried.status,
         trials=carry.trials + (carry.status == RUNNING),
         accepted=carry.accepted + tried.accept,
     )
 
 
-def select(mask: Tensor, new: Carry, old: Carry) -> Carry:
+def select(mask: Book, new: Carry, old: Carry) -> Carry:
     """Sample by sample one carry or the other."""
-    return pytree.tree_map(lambda a, b: _rows(mask, a, b), new, old)
+    return pytree.tree_map(lambda a, b: rows(mask, a, b), new, old)
 
 
-def _rows(keep: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(keep.reshape(keep.shape + (1,) * (new.ndim - 1)), new, old)
-
-
-def _next_time(problem: Problem, carry: Carry, length: Tensor) -> Tensor:
-    """Fixed steps are counted, never accumulated."""
+def _next_time(problem: Problem, carry: Carry, length: Book) -> Book:
+    """Fixed steps are counted, never accumulated. `carry.h` is dt as float64; a Python float would give a float32 time."""
     if isinstance(problem.controller, Fixed):
-        return problem.s0 + (carry.n + 1).to(torch.float64) * problem.controller.dt
+        return problem.s0 + (carry.n + 1) * carry.h
     return carry.t + length
 
 
-Decision = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...], Tensor]
+Decision = tuple[Book, Book, Book, tuple[Book, ...], Book]
 
 
-def _keep_going(problem: Problem, carry: Carry, length: Tensor, step: Step) -> Decision:
+def _keep_going(problem: Problem, carry: Carry, length: Book, step: Step) -> Decision:
     """Fixed steps: accept whatever is finite; anything else ends the sample."""
     size = step.y1.abs()
     finite = (size.amax().reshape(1) if problem.coupled else size.amax(dim=1)) < torch.inf
     if step.ok is not None:
         finite = finite & step.ok
-    failure = torch.full_like(carry.status, int(Status.NONFINITE))
-    return finite, finite, carry.h, (), failure
+    finite = _book(finite, carry.t)
+    return finite, finite, carry.h, (), namespace(carry.t).full_like(carry.status, int(Status.NONFINITE))
 
 
-def _control(problem: Problem, carry: Carry, length: Tensor, step: Step) -> Decision:
+def _control(problem: Problem, carry: Carry, length: Book, step: Step) -> Decision:
     """Adaptive steps: accept if the scaled error is at most 1; a step that shrinks to nothing ends the sample."""
-    controller, order = problem.controller, problem.stepper.error_order
+    controller, order, xp = problem.controller, problem.stepper.error_order, namespace(carry.t)
     assert isinstance(controller, PID) and order is not None
-    ratio, size = scaled_error(problem, carry.y, step, problem.coupled)
+    ratio, size = (_book(x.to(torch.float64), carry.t) for x in scaled_error(problem, carry.y, step, problem.coupled))
     finite = (ratio + size) < torch.inf
     if step.ok is not None:
-        finite = finite & step.ok
-    ratio = torch.where(finite, ratio, torch.inf).to(torch.float64)
-    accept, factor, control = controller.next(ratio, carry.control, order)
+        finite = finite & _book(step.ok, carry.t)
+    accept, factor, control = controller.next(xp.where(finite, ratio, torch.inf), carry.control, order)
     h = length * factor
-    floor = problem.smallest if controller.dtmin is None else problem.smallest.clamp(min=controller.dtmin)
+    floor = problem.smallest if controller.dtmin is None else xp.clip(problem.smallest, controller.dtmin, None)
     if controller.force_dtmin:
         accept = accept | (finite & (length <= floor))
-        h = torch.maximum(h, floor)
+        h = xp.maximum(h, floor)
     if controller.dtmax is not None:
-        h = h.clamp(max=controller.dtmax)
-    stuck = torch.where(finite, int(Status.DT_MIN), int(Status.NONFINITE))
-    failure = torch.where(h < floor, stuck, RUNNING)
-    return accept, finite, h, control, failure
+        h = xp.clip(h, None, controller.dtmax)
+    stuck = xp.where(finite, int(Status.DT_MIN), int(Status.NONFINITE))
+    return accept, finite, h, control, xp.where(h < floor, stuck, RUNNING)
+
+
+def _book(x: Tensor, like: Book) -> Book:
+    return x if isinstance(like, Tensor) else on_host(x)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from .books import Book, namespace
 
 __all__ = ["PID", "Fixed"]
 
@@ -63,25 +62,28 @@ class PID:
         if self.force_dtmin and self.dtmin is None:
             raise ValueError("PID: force_dtmin=True needs dtmin=")
 
-    def start(self, like: Tensor) -> tuple[Tensor, ...]:
+    def start(self, like: Book) -> tuple[Book, ...]:
         """Inverse errors of the last two accepted steps (1 before there are any); empty for an I controller."""
         if self.pcoeff == 0 and self.dcoeff == 0:
             return ()
-        ones = torch.ones_like(like)
+        ones = namespace(like).ones_like(like)
         return (ones, ones) if self.dcoeff else (ones,)
 
-    def next(self, ratio: Tensor, memory: tuple[Tensor, ...], order: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def next(self, ratio: Book, memory: tuple[Book, ...], order: int) -> tuple[Book, Book, tuple[Book, ...]]:
         """(accept, factor, memory if accepted) for a scaled error [L] of this step; NaN must be given as inf."""
+        xp = namespace(ratio)
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
         accept = ratio <= 1
+        # Below this the factor is beyond factormax anyway, and 0 has no negative power.
+        ratio = xp.clip(ratio, 1e-30, None)
         factor = ratio ** (-(p + i + d) / order) * self.safety
-        new: tuple[Tensor, ...] = ()
+        new: tuple[Book, ...] = ()
         if memory:
-            inverse = 1 / ratio.clamp(min=1e-12)
             factor = factor * memory[0] ** (-(p + 2 * d) / order)
             if d:
                 factor = factor * memory[1] ** (d / order)
+            inverse = 1 / xp.clip(ratio, 1e-12, None)
             new = (inverse, memory[0]) if d else (inverse,)
-        grow = factor.clamp(1.0, self.factormax)
-        shrink = factor.clamp(self.factormin, self.safety)
-        return accept, torch.where(accept, grow, shrink), new
+        grow = xp.clip(factor, 1.0, self.factormax)
+        shrink = xp.clip(factor, self.factormin, self.safety)
+        return accept, xp.where(accept, grow, shrink), new

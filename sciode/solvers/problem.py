@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .books import Book, namespace
 from .controllers import PID, Fixed
 from .fields import Field
 from .norms import rms
@@ -28,15 +29,15 @@ class Carry(NamedTuple):
     later solve can go on as if the end had not been there.
     """
 
-    t: Tensor
-    h: Tensor
-    n: Tensor
+    t: Book
+    h: Book
+    n: Book
     y: Tensor
     memory: Memory
-    control: tuple[Tensor, ...]
-    status: Tensor
-    trials: Tensor
-    accepted: Tensor
+    control: tuple[Book, ...]
+    status: Book
+    trials: Book
+    accepted: Book
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,24 +49,24 @@ class Problem:
     controller: PID | Fixed
     output: Any
     sign: int
-    s0: Tensor
-    s1: Tensor
+    s0: Book
+    s1: Book
     rtol: float | Tensor
     atol: float | Tensor
     coupled: bool = False
     weight: Tensor | None = None
-    steps: Tensor | None = None
+    steps: Book | None = None
     noise: Any = None
     regularizers: tuple[Regularizer, ...] = ()
 
-    def forward(self, s: Tensor) -> Tensor:
+    def forward(self, s: Book) -> Book:
         """Time as the field knows it, from time in the solve's direction; also maps a step length to a signed step."""
         return s if self.sign > 0 else -s
 
     @property
-    def smallest(self) -> Tensor:
+    def smallest(self) -> Book:
         """Steps below this [L] cannot be told from rounding of the time."""
-        return 16 * torch.finfo(torch.float64).eps * torch.maximum(self.s0.abs(), self.s1.abs())
+        return 16 * torch.finfo(torch.float64).eps * namespace(self.s0).maximum(abs(self.s0), abs(self.s1))
 
 
 def scaled_error(problem: Problem, y: Tensor, step: Step, coupled: bool) -> tuple[Tensor, Tensor]:

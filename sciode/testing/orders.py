@@ -16,13 +16,13 @@ __all__ = ["convergence_order", "dense_order", "observed_order"]
 
 _FLOOR = 2e-14
 """Below this rounding, not the method, makes the error of float64 states of size 1."""
-_REFINEMENTS = (2, 4, 8, 16, 32, 64, 128)
-_FINEST = 3
+_REFINEMENTS = (4, 8, 16, 32, 64, 128)
+_FINEST = 2
 """How many of the finest slopes are looked at: coarse ones may flatter a method."""
 
 
 def observed_order(steps: Sequence[int], errors: Sequence[float], floor: float = _FLOOR) -> float:
-    """The best of the three finest slopes of log(error) against log(1 / steps), over errors above `floor`.
+    """The better of the two finest slopes of log(error) against log(1 / steps), over errors above `floor`.
 
     steps: numbers of steps, increasing; errors: one each. Raises ValueError if fewer than two errors lie above the floor.
     """

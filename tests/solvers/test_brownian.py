@@ -21,7 +21,9 @@ WIENER = SDETerm(lambda t, y: torch.zeros_like(y), lambda t, y: torch.ones_like(
 DIVIDES, CUT = 0.125, 0.3
 
 
-def walk(samples: int, ts: Any, dt: float, channels: int = 1, dtype: torch.dtype = torch.float64, **options: Any) -> Solution:
+def walk(
+    samples: int, ts: Any, dt: float, channels: int = 1, dtype: torch.dtype = torch.float64, **options: Any
+) -> Solution:
     """Brownian motions [T, samples, channels] from 0, by Euler steps of dy = dW, which adds up increments."""
     return solve(WIENER, torch.zeros(samples, channels, dtype=dtype), ts, dt=dt, method="euler", **options)
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..advance import Attempt, attempt, merge, select
+from ..books import Book, namespace, on_host, on_tensor
 from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import RUNNING, Status
-from ..trajectory import Crossing, Record, Run, emit
+from ..trajectory import Record, Run, emit
+from .clocks import HostClock, LaneClock, Seen
 
 __all__ = ["run", "split_clock"]
 
 Watch = Callable[[Tensor], None]
-_AT_END = 1e-9
-"""An output time within this part of a step from its end is at its end."""
 _DRAW = 2**18
 """How many normals to hash at a time: enough to hide the cost of a call, little enough to stay in cache."""
 
@@ -54,7 +52,7 @@ def _lockstep(problem: Problem, carry: Carry, max_steps: int, watch: Watch | Non
     start, stop = int(carry.n), int(problem.steps)
     last = min(stop, start + max_steps)
     times, lengths = _grid(problem, carry, start, last, stop)
-    clock, host = _HostClock(problem, float(carry.t)), times.tolist()
+    clock, host = HostClock(problem, float(carry.t)), times.tolist()
     records, emissions, noise = [], [], _Noise(problem, carry, stop - start)
     last_y, nfe = carry.y, 0
     for i in range(last - start):
@@ -97,13 +95,14 @@ def _grid(problem: Problem, carry: Carry, start: int, last: int, stop: int) -> t
 
 def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) -> Run:
     """Steps that have to be decided: one read of the device a step tells all the host needs to know."""
-    look = _HostClock(problem, float(carry.t)) if problem.s0.shape[0] == 1 else _LaneClock(problem, carry)
+    look = HostClock(problem, float(carry.t)) if problem.s0.shape[0] == 1 else LaneClock(problem, carry)
     records, emissions, noise = [], [], _Noise(problem, carry, max_steps)
+    books, carry = _books(problem, carry)
     iterations = nfe = 0
     origin = _Origin()
     running = bool((carry.status == RUNNING).any())
     while running and iterations < max_steps:
-        tried = attempt(problem, carry, noise(iterations))
+        tried = attempt(books, carry, noise(iterations))
         seen = look(tried)
         iterations, nfe = iterations + 1, tried.step.nfe
         if seen.some:
@@ -113,22 +112,43 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
             records.append(record)
             emissions.append(emit(problem, record, tried.step))
         if watch is not None:
-            watch(tried.reached)
+            watch(on_tensor(tried.reached))
         if seen.cut:
             origin.mark(carry, tried)
         carry = _merge(carry, tried, seen)
         running = not seen.done
-    late = (carry.status == RUNNING).to(torch.int8) * int(Status.MAX_STEPS)
+    carry, kept = _tensors(carry), _tensors(origin.of(carry))
+    late = torch.full_like(carry.status, int(Status.MAX_STEPS))
     carry = carry._replace(status=torch.where(carry.status == RUNNING, late, carry.status))
-    return Run(problem, carry, origin.of(carry), records, emissions, iterations, look.interpolated, nfe)
+    return Run(problem, carry, kept._replace(status=carry.status), records, emissions, iterations, look.interpolated, nfe)
+
+
+def _books(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
+    """On a CPU, the same problem and carry with their books as arrays."""
+    if carry.y.device.type != "cpu":
+        return problem, carry
+    steps = None if problem.steps is None else on_host(problem.steps)
+    names = ("t", "h", "n", "status", "trials", "accepted")
+    carry = carry._replace(**{name: on_host(getattr(carry, name)) for name in names})
+    carry = carry._replace(control=tuple(on_host(c) for c in carry.control))
+    return replace(problem, s0=on_host(problem.s0), s1=on_host(problem.s1), steps=steps), carry
+
+
+def _tensors(carry: Carry) -> Carry:
+    """The carry with its books as tensors."""
+    names = ("t", "h", "n", "status", "trials", "accepted")
+    carry = carry._replace(**{name: on_tensor(getattr(carry, name)) for name in names})
+    return carry._replace(control=tuple(on_tensor(c) for c in carry.control))
 
 
 def _record(problem: Problem, carry: Carry, tried: Attempt, seen: Seen, n: int | Tensor) -> Record:
-    accept = None if seen.every else tried.accept
-    dt = tried.dt if seen.every else torch.where(tried.accept, tried.dt, 0.0)
     essential = problem.stepper.essential(carry.memory)
-    reached = torch.where(tried.accept, tried.reached, carry.t) if accept is not None else tried.reached
-    return Record(carry.t, dt, carry.y, essential, accept, reached, seen.crossing, n)
+    s, dt, reached = on_tensor(carry.t), on_tensor(tried.dt), on_tensor(tried.reached)
+    if seen.every:
+        return Record(s, dt, carry.y, essential, None, reached, seen.crossing, n)
+    accept = on_tensor(tried.accept)
+    reached = torch.where(accept, reached, s)
+    return Record(s, torch.where(accept, dt, 0.0), carry.y, essential, accept, reached, seen.crossing, n)
 
 
 def _merge(carry: Carry, tried: Attempt, seen: Seen) -> Carry:
@@ -145,9 +165,9 @@ def _merge(carry: Carry, tried: Attempt, seen: Seen) -> Carry:
 
 def _without_failures(problem: Problem, carry: Carry, tried: Attempt, noise: Tensor | None) -> Attempt:
     """The same step with length 0 where it was not accepted: a NaN on the tape would reach shared parameters as 0 * NaN."""
-    dt = torch.where(tried.accept, tried.dt, 0.0)
-    step = problem.stepper.step(problem.field, noise, problem.forward(carry.t), dt, carry.y, carry.memory)
-    return tried._replace(dt=dt, step=step)
+    dt = namespace(tried.dt).where(tried.accept, tried.dt, 0.0)
+    t = problem.forward(on_tensor(carry.t))
+    return tried._replace(dt=dt, step=problem.stepper.step(problem.field, noise, t, on_tensor(dt), carry.y, carry.memory))
 
 
 class _Origin:
@@ -157,7 +177,7 @@ class _Origin:
     """
 
     def __init__(self) -> None:
-        self.marked: Tensor | None = None
+        self.marked: Book | None = None
         self.kept: Carry | None = None
 
     def mark(self, carry: Carry, tried: Attempt) -> None:
@@ -173,98 +193,7 @@ class _Origin:
         """The carry to resume from."""
         if self.marked is None or self.kept is None:
             return carry
-        return select(self.marked, self.kept, carry)._replace(status=carry.status)
-
-
-class Seen(NamedTuple):
-    """What the host learns from one read.
-
-    Did some, did every sample accept; do all go on; have all ended; is all finite; was a step cut by the end and rejected.
-    """
-
-    some: bool
-    every: bool
-    all_going: bool
-    done: bool
-    finite: bool
-    cut: bool
-    crossing: Crossing | None
-
-
-class _HostClock:
-    """Output times of a batch with one clock, kept as Python numbers."""
-
-    def __init__(self, problem: Problem, start: float) -> None:
-        self.times = problem.output.host_times or ()
-        self.lengths = len(self.times)
-        self.next = 1
-        self.now = start
-        self.interpolated = 0
-        self.extra = problem.output.dense
-
-    def advance(self, start: float, end: float) -> Crossing | None:
-        """The output times in (start, end]."""
-        first, slack = self.next, _AT_END * (end - start)
-        while self.next < self.lengths and self.times[self.next] <= end + slack:
-            self.next += 1
-        if self.next == first:
-            self.interpolated += self.extra
-            return None
-        passed = self.times[first : self.next]
-        thetas = tuple(1.0 if s >= end - slack else (s - start) / (end - start) for s in passed)
-        self.interpolated += self.extra or thetas[0] < 1
-        return Crossing(range(first, self.next), None, thetas)
-
-    def __call__(self, tried: Attempt) -> Seen:
-        flags = torch.cat((tried.reached, tried.accept, tried.final, tried.finite, tried.status)).tolist()
-        reached, accept, final, finite, status = flags
-        crossing = None
-        if accept:
-            crossing, self.now = self.advance(self.now, reached), reached
-        ok = bool(accept)
-        return Seen(ok, ok, ok and not final, status != RUNNING, bool(finite), bool(final) and not ok, crossing)
-
-
-class _LaneClock:
-    """Output times of samples that step by themselves: a cursor a sample, on the device."""
-
-    def __init__(self, problem: Problem, carry: Carry) -> None:
-        self.times = problem.output.times.contiguous()
-        self.cursor = torch.ones_like(carry.n)
-        self.interpolated = 0
-        self.dense = problem.output.dense
-        self.pairs = problem.output.save.at != "steps"
-        self.now = carry.t
-
-    def __call__(self, tried: Attempt) -> Seen:
-        ahead = tried.reached + _AT_END * tried.dt.abs()
-        reached = torch.where(tried.accept, ahead, -math.inf).unsqueeze(-1)
-        table = self.times[0] if self.times.shape[0] == 1 else self.times
-        passed = torch.searchsorted(table, reached, right=True).squeeze(-1)
-        passed = torch.maximum(passed, self.cursor)
-        fresh = passed - self.cursor
-        going = tried.accept & ~tried.final
-        ended = tried.status != RUNNING
-        cut = tried.final & ~(tried.accept | ended)
-        some_of = torch.stack((tried.accept, ~tried.finite, fresh > 0, cut)).any(1)
-        all_of = torch.stack((tried.accept, going, ended)).all(1)
-        some, broken, crossed, was_cut, every, all_going, done = torch.cat((some_of, all_of)).tolist()
-        crossing = self._crossing(tried, passed, fresh) if crossed and self.pairs else None
-        self.interpolated += self.dense or crossing is not None
-        return Seen(some, every, all_going, done, not broken, was_cut, crossing)
-
-    def _crossing(self, tried: Attempt, passed: Tensor, fresh: Tensor) -> Crossing:
-        """One entry for every output time that every sample passed in this step."""
-        lane = torch.repeat_interleave(fresh)
-        starts = torch.cumsum(fresh, 0) - fresh
-        within = torch.arange(lane.shape[0], device=lane.device) - starts[lane]
-        k = self.cursor[lane] + within
-        rows = self.times[0, k] if self.times.shape[0] == 1 else self.times[lane, k]
-        end, length = tried.reached[lane], tried.dt[lane].abs()
-        theta = 1 - (end - rows) / length
-        theta = torch.where(theta > 1 - _AT_END, 1.0, theta.clamp(min=0.0))
-        self.cursor = torch.where(tried.accept, passed, self.cursor)
-        return Crossing(k, lane, theta)
+        return select(self.marked, self.kept, carry)
 
 
 class _Noise:
