@@ -66,8 +66,8 @@ IrregularSeries.from_frame(table, id="patient", time="hour", values=["pulse"])
 
 # %%
 one = series[first[0]]
-readings = torch.from_numpy(one.values[0][:, :1]).unsqueeze(0)
-clock, fine = torch.from_numpy(one.times[0]), torch.linspace(0, 99, 1000, dtype=torch.float64)
+readings = torch.tensor(one.values[0][:, :1]).unsqueeze(0)
+clock, fine = torch.tensor(one.times[0]), torch.linspace(0, 99, 1000, dtype=torch.float64)
 path = HermitePath(readings, clock).evaluate(fine)[0, :, 0]
 changed = torch.where(clock.view(1, -1, 1) > 50, -readings, readings)
 other = HermitePath(changed, clock).evaluate(fine)[0, :, 0]
@@ -147,8 +147,10 @@ _ = ax.legend(loc="upper left")
 # %% [markdown]
 # ## How sure is it?
 #
-# We take ever more readings away from the test series, without training again. Accuracy falls in the end, and the
-# probability that the classifier gives to its own answer falls with it: it knows that it sees less.
+# We take ever more readings away, without training again (from test and validation series together: 24 say more than
+# 12). Up to three quarters missing, accuracy holds. Beyond, the probability that the classifier gives to its own answer
+# falls and the spread over the noise draws grows: both warn. But the probability falls too little: trained at 50 %, the
+# model is overconfident where it sees next to nothing.
 
 # %%
 rates = [0.0, 0.25, 0.5, 0.75, 0.9, 0.96]
@@ -204,5 +206,6 @@ assert epochs[-1].train_loss < 0.7 * epochs[0].train_loss
 assert accuracy >= 0.9, accuracy
 assert np.allclose(classifier.predict_proba(test[0]).sum(-1), 1)
 assert paths[:, -1].std(0).max() > 0, "the noise has died"
-assert hits[2] > hits[-1] and confidence[2] > confidence[-1]
+assert min(hits[:4]) >= 0.75 and hits[-1] < hits[2]
+assert max(confidence[-2:]) < confidence[2] and max(spread[-2:]) > spread[2]
 assert same, "saving or loading changed the model"

@@ -1,4 +1,4 @@
-"""Side-by-side benchmarks against other libraries: one file a benchmark, named by BENCHMARKS; the rest are its parts."""
+"""Side-by-side benchmarks against other libraries: BENCHMARKS names them, a file each."""
 
 BENCHMARKS = ("solvers",)
 

@@ -1,8 +1,9 @@
 """The libraries that are compared, each called as its own documentation calls it.
 
-`prepare_*(problem, mode)` returns a `Contestant`: `call` is what is timed, from tensors to finished results; `read` takes
-its result apart afterwards. Modes: "forward", "backward" (the gradient of sum(ys^2) with respect to y0 and the weights,
-through the solver's operations), "adjoint" (the same by torchdiffeq's odeint_adjoint, which integrates backwards).
+`Peer.prepare(problem, mode)` returns a `Contestant`: `call` is what is timed, from tensors to finished results; `read`
+takes its result apart afterwards. Modes: "forward"; "backward", which adds the gradient of sum(ys^2) with respect to
+y0 and the weights, through the solver's operations; "adjoint", the same gradient by torchdiffeq's odeint_adjoint,
+which integrates backwards.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["PEERS", "Answer", "Contestant", "Peer", "count_calls", "reference"]
 
 @dataclass(frozen=True)
 class Answer:
-    """A result, in NumPy: ys [T, B, D]; gradients like (y0, *weights), () in forward mode; the most steps of a sample."""
+    """A result in NumPy: ys [T, B, D]; gradients like (y0, *weights), () in forward mode; a sample's most steps."""
 
     ys: np.ndarray
     gradients: tuple[np.ndarray, ...]
@@ -48,9 +49,9 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library: the module that must be importable, how it is made to solve a problem, and how it steps a batch.
+    """A library: the module that must be importable, and how it is made to solve a problem.
 
-    `joint`: how the batch steps when the problem is coupled; `separate`: when it is not.
+    joint, separate: how it then steps the batch, in words, when the problem is coupled and when it is not.
     """
 
     library: str
@@ -59,10 +60,10 @@ class Peer:
     separate: str = "per sample"
     torch_field: bool = True
 
-    def label(self, problem: Problem, mode: str) -> str:
-        """The library as called here, e.g. "diffrax (jit, vmap)"."""
-        words = [self.joint if problem.coupled else self.separate]
-        return f"{self.library} ({', '.join(['odeint_adjoint'] * (mode == 'adjoint') + words)})"
+    def how(self, problem: Problem, mode: str) -> str:
+        """How the library is called here, e.g. "jit, vmap"."""
+        batch = self.joint if problem.coupled else self.separate
+        return f"adjoint, {batch}" if mode == "adjoint" else batch
 
     @property
     def version(self) -> str | None:
@@ -219,10 +220,17 @@ def _prepare_diffrax(problem: Problem, mode: str) -> Contestant:
 
     def one(y0: Any, args: Any, weights: Any) -> tuple[Any, Any]:
         term = diffrax.ODETerm(lambda t, y, given: problem.jax_field(jnp, t, y, *given))
-        saveat = diffrax.SaveAt(ts=ts)
         found = diffrax.diffeqsolve(
-            term, diffrax.Dopri5(), ts[0], ts[-1], None, y0, (args, weights), saveat=saveat, stepsize_controller=controller
-        )  # fmt: skip
+            term,
+            diffrax.Dopri5(),
+            ts[0],
+            ts[-1],
+            None,
+            y0,
+            (args, weights),
+            saveat=diffrax.SaveAt(ts=ts),
+            stepsize_controller=controller,
+        )
         return found.ys, found.stats["num_steps"]
 
     run = one if problem.coupled else jax.vmap(one, (0, 0, None), (1, 0))
@@ -258,8 +266,9 @@ def _precision(problem: Problem) -> Iterator[None]:
     """JAX computes in float64 only inside this switch."""
     import jax
 
-    enable_x64 = getattr(jax, "enable_x64", None) or importlib.import_module("jax.experimental").enable_x64
-    with enable_x64(problem.y0.dtype == torch.float64):
+    # Where it lived before JAX 0.8.
+    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    with home.enable_x64(problem.y0.dtype == torch.float64):
         yield
 
 

@@ -101,7 +101,7 @@ def _jax_oscillator(jnp: Any, t: Any, y: Any, mu: Any, weights: Any) -> Any:
 
 
 def van_der_pol(batch: int = 256, outputs: int = 100, end: float = 20.0, dtype: torch.dtype = torch.float64) -> Problem:
-    """x'' = mu (1 - x^2) x' - x from (2, 0), mu from 0.5 to 10 over the batch, t in [0, end], every sample its own steps."""
+    """x'' = mu (1 - x^2) x' - x from (2, 0), mu from 0.5 to 10 over the batch, t in [0, end], own steps a sample."""
     return Problem(
         name="van_der_pol",
         title=f"van der Pol, {batch} samples, mu 0.5 to 10, t 0 to {end:g}, {outputs} outputs",

@@ -6,15 +6,18 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import date
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 __all__ = ["Timing", "interleaved", "machine"]
+
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Timing(NamedTuple):
@@ -24,29 +27,44 @@ class Timing(NamedTuple):
     low: float
     high: float
 
+    @property
+    def steady(self) -> bool:
+        """Whether the quartiles lie within a fifth of the median: else something else had the machine."""
+        return self.high - self.low <= 0.2 * self.median
 
-def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 2) -> dict[str, Timing]:
+
+def interleaved(calls: Mapping[Key, Callable[[], Any]], repeats: int, warmup: int = 2) -> dict[Key, Timing]:
     """Time each call `repeats` times after `warmup` untimed ones, all calls taking turns in an order that rotates.
 
-    A machine that slows down for a while thus slows everybody, and nobody always runs in the wake of the same neighbour.
-    Garbage is collected between the calls, so that none pays for another's.
+    A machine that slows down for a while thus slows everybody, and nobody always follows the same neighbour.
+    Garbage is collected between the calls, so that none pays for another's; what lives before the first is set aside
+    meanwhile, since looking through every imported library each time would take longer than the calls.
 
     Raises ValueError if repeats < 1 or warmup < 0.
     """
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats must be >= 1 and warmup >= 0, got {repeats} and {warmup}")
     names = list(calls)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(warmup + repeats):
-        first = turn % max(len(names), 1)
-        for name in names[first:] + names[:first]:
-            gc.collect()
-            start = time.perf_counter()
-            calls[name]()
-            spent = time.perf_counter() - start
-            if turn >= warmup:
-                seconds[name].append(spent)
+    seconds: dict[Key, list[float]] = {name: [] for name in names}
+    gc.collect()
+    gc.freeze()
+    try:
+        for turn in range(warmup + repeats):
+            first = turn % max(len(names), 1)
+            for name in names[first:] + names[:first]:
+                spent = _seconds(calls[name])
+                if turn >= warmup:
+                    seconds[name].append(spent)
+    finally:
+        gc.unfreeze()
     return {name: _summary(values) for name, values in seconds.items()}
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def _summary(values: list[float]) -> Timing:

@@ -241,5 +241,7 @@ def _seeds(seed: Any, layout: Layout, device: torch.device) -> tuple[Any, Tensor
         where = None if seed is None else seed.device
         seed = int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64, generator=seed, device=where))
     if isinstance(seed, bool) or not isinstance(seed, int | Tensor):
-        raise ValueError(f"seed: expected an int, an int64 tensor, a torch.Generator or None, got {type(seed).__name__}")
+        raise ValueError(
+            f"seed: expected an int, an int64 tensor, a torch.Generator or None, got {type(seed).__name__}"
+        )
     return seed, sample_seeds(int(seed), layout.samples, device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .fields import Field
-from .terms import ODETerm, SDETerm
+from .terms import ODETerm
 from .trees import Layout, leaves_of, path_of
 
 __all__ = ["check_first", "check_independence", "check_state", "check_times", "check_tolerance", "default_batch_dims"]
@@ -19,7 +19,7 @@ __all__ = ["check_first", "check_independence", "check_state", "check_times", "c
 def check_state(y0: Any) -> None:
     """Tensors of one floating or complex dtype on one device, finite."""
     leaves = leaves_of(y0)
-    if not leaves:
+    if not leaves or any(isinstance(leaf, Tensor) and leaf.numel() == 0 for leaf in leaves):
         raise ValueError("y0: the state is empty; pass a tensor, or a tuple or dict of tensors")
     for i, leaf in enumerate(leaves):
         name = f"y0{path_of(y0, i)}"
@@ -56,7 +56,9 @@ def check_times(ts: Tensor | Sequence[float], batch: tuple[int, ...], device: to
     if times.requires_grad:
         raise ValueError("ts: gradients with respect to times are not supported; pass ts.detach()")
     if times.ndim != 1 and tuple(times.shape[1:]) != batch:
-        raise ValueError(f"ts: expected shape [T] or [T, *batch] = [T, {', '.join(map(str, batch))}], got {[*times.shape]}")
+        raise ValueError(
+            f"ts: expected shape [T] or [T, *batch] = [T, {', '.join(map(str, batch))}], got {[*times.shape]}"
+        )
     if times.shape[0] < 2:
         raise ValueError(f"ts: expected at least two times (the first is the initial time), got {times.shape[0]}")
     rows = times.reshape(times.shape[0], -1).T
@@ -108,7 +110,9 @@ def check_first(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     drift = _checked(field, "drift", field.term.drift, t, y, 0)
     diffusion = _checked(field, "diffusion", field.term.diffusion, t, y, 0 if field.term.noise == "diagonal" else 1)
     if field.term.noise == "scalar" and diffusion.shape[-1] != 1:
-        raise ValueError(f"diffusion: scalar noise has one Brownian motion, got {diffusion.shape[-1]}; use noise='general'")
+        raise ValueError(
+            f"diffusion: scalar noise has one Brownian motion, got {diffusion.shape[-1]}; use noise='general'"
+        )
     return drift, diffusion
 
 
@@ -116,9 +120,15 @@ def _checked(field: Field, name: str, function: Any, t: Tensor, y: Tensor, trail
     """Evaluate and compare with the state, leaf by leaf."""
     value = field.call(function, t, y)
     state = field.layout.unravel(y)
-    got, want = leaves_of(value), leaves_of(state)
-    if len(got) != len(want) or type(value) is not type(state) and not isinstance(state, Tensor):
-        raise ValueError(f"{name}: returned {len(got)} leaves for a state of {len(want)}; return the same nesting as y0")
+    want = leaves_of(state)
+    try:
+        got = field.layout.spec.flatten_up_to(value)
+    except ValueError:
+        got = leaves_of(value)[: len(want) - 1] if isinstance(state, dict) else leaves_of(value)
+    if len(got) != len(want) or (type(value) is not type(state) and not isinstance(state, Tensor)):
+        raise ValueError(
+            f"{name}: returned {len(got)} leaves for a state of {len(want)}; return the same nesting as y0"
+        )
     for i, (out, leaf) in enumerate(zip(got, want, strict=True)):
         where = f"{name}: output{path_of(state, i)}"
         if not isinstance(out, Tensor):

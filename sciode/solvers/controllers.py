@@ -56,7 +56,9 @@ class PID:
         for name in ("dtmin", "dtmax", "first_step"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"PID: {name} must be positive, got {value}; steps are lengths, whatever time's direction")
+                raise ValueError(
+                    f"PID: {name} must be positive, got {value}; steps are lengths, whatever time's direction"
+                )
         if self.dtmin is not None and self.dtmax is not None and self.dtmin > self.dtmax:
             raise ValueError(f"PID: dtmin={self.dtmin} exceeds dtmax={self.dtmax}")
         if self.force_dtmin and self.dtmin is None:

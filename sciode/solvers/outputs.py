@@ -69,7 +69,9 @@ class Output:
         values = _shared(problem, record, step, basis, crossing)
         if self.save.fn is None:
             return (values,)
-        kept = [self.apply(problem, problem.output.times[0, k : k + 1], v) for k, v in zip(crossing.k, values, strict=True)]
+        kept = [
+            self.apply(problem, problem.output.times[0, k : k + 1], v) for k, v in zip(crossing.k, values, strict=True)
+        ]
         return tuple(torch.stack(column) for column in zip(*kept, strict=True))
 
     def apply(self, problem: Problem, s: Tensor, y: Tensor) -> list[Tensor]:
@@ -114,7 +116,9 @@ def assemble(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Tens
 
 
 def _at_times(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Tensor, Tensor]:
-    crossings = [(r.crossing, e.rows) for r, e in zip(run.records, run.emissions, strict=True) if r.crossing is not None]
+    crossings = [
+        (r.crossing, e.rows) for r, e in zip(run.records, run.emissions, strict=True) if r.crossing is not None
+    ]
     times = problem.output.times
     if problem.s0.shape[0] == 1:
         return _one_clock(problem, y0, run.carry, [rows for _, rows in crossings])

@@ -15,8 +15,8 @@ from .begin import Begun, Wish, begin
 from .controllers import PID, Fixed
 from .engines import run as run_engine
 from .outputs import SAVES, Save
-from .proceed import proceed
 from .problem import Carry
+from .proceed import proceed
 from .progress import watcher
 from .regularizers import Regularizer
 from .solution import DenseOutput, Solution, Stats
@@ -76,7 +76,11 @@ def solve(
     _check_adjoint(adjoint, wish)
     if not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps: expected a positive integer, got {max_steps!r}")
-    begun = begin(as_term(field), y0, ts, args, wish) if resume is None else proceed(as_term(field), y0, ts, args, wish, resume)
+    begun = (
+        begin(as_term(field), y0, ts, args, wish)
+        if resume is None
+        else proceed(as_term(field), y0, ts, args, wish, resume)
+    )
     with watcher(progress, begun.problem) as watch:
         found = _differentiate(begun, adjoint, lambda carry: run_engine(begun.problem, carry, max_steps, watch))
     solution = _solution(begun, found)
@@ -100,7 +104,9 @@ def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
                 "continuous adjoint never sees; use adjoint='recompute'"
             )
         if wish.save.at != "ts" or wish.save.fn is not None:
-            raise ValueError("adjoint: backsolve differentiates states at ts; use save='ts', and apply fn to solution.ys")
+            raise ValueError(
+                "adjoint: backsolve differentiates states at ts; use save='ts', and apply fn to solution.ys"
+            )
 
 
 def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Carry], Run]) -> Results:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .controllers import PID, Fixed
+from .controllers import PID
 from .norms import rms
 from .problem import Carry, Problem
 from .status import RUNNING, Status
@@ -38,7 +38,7 @@ def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor) -> T
     Costs one evaluation. Source: Hairer, Norsett, Wanner: Solving ODEs I (1993), section II.4.
     """
     if controller.first_step is not None:
-        return torch.full_like(problem.s0, controller.first_step)
+        return torch.full_like(problem.s0, min(controller.first_step, controller.dtmax or controller.first_step))
     span, order = problem.s1 - problem.s0, problem.stepper.error_order
     assert order is not None
     scale = y0.abs() * problem.rtol + problem.atol

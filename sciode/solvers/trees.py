@@ -79,9 +79,10 @@ class Layout:
         """[*batch, *state, *rest] of every leaf -> [B, D, *rest], where `rest` has `trailing` axes."""
         if self.plain and trailing == 0:
             return tree
-        leaves = pytree.tree_leaves(tree)
+        # By the keys of y0, not by the order in which a dict was written.
+        leaves = self.spec.flatten_up_to(tree)
         rest = leaves[0].shape[leaves[0].ndim - trailing :] if trailing else ()
-        parts = [leaf.reshape(self.samples, size, *rest) for leaf, size in zip(leaves, self.sizes, strict=True)]
+        parts = [leaf.reshape((self.samples, size, *rest)) for leaf, size in zip(leaves, self.sizes, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def unravel(self, flat: Tensor) -> Tree:
@@ -90,9 +91,9 @@ class Layout:
             return flat
         lead = flat.shape[:-2]
         if self.single:
-            return flat.reshape(*lead, *self.batch, *self.shapes[0])
+            return flat.reshape((*lead, *self.batch, *self.shapes[0]))
         parts = flat.split(self.sizes, dim=-1)
-        leaves = [part.reshape(*lead, *self.batch, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        leaves = [part.reshape((*lead, *self.batch, *shape)) for part, shape in zip(parts, self.shapes, strict=True)]
         return pytree.tree_unflatten(leaves, self.spec)
 
     def time(self, t: Tensor) -> Tensor:

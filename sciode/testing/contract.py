@@ -31,9 +31,9 @@ _ROUNDING = 1e-14
 class MethodReport:
     """What `check_method` measured.
 
-    order, dense_order: slopes (None for an SDE method: its strong order needs many paths); gradient_gap, difference_gap:
-    the largest relative distance of the recomputed gradient from the direct one, and of the direct one from central
-    differences (None for an SDE method); nfe: evaluations of the field that a step takes.
+    order, dense_order: slopes; gradient_gap, difference_gap: the largest relative distance of the recomputed gradient
+    from the direct one, and of the direct one from central differences; all None for an SDE method, whose strong order
+    needs many paths. nfe: evaluations of the field that a step takes.
     """
 
     name: str
@@ -48,11 +48,12 @@ class MethodReport:
 def check_method(method: str | Tableau | Stepper, kind: str | None = None) -> MethodReport:
     """Hold a method to its contract; AssertionError says, in a sentence, what it breaks.
 
-    One step is checked for its shapes, the count of its evaluations, purity (no in-place write, no host sync, no draw),
-    a step of length zero, `restore` of its memory, the independence of samples (a batch of one equals its row), and
-    `advance` for being traced whole by torch.compile. An ODE method is then checked for its claimed order and that of its
-    dense output (slope >= claim - 0.25, float64, a nonlinear problem), and its gradients: recompute = direct to 1e-12,
-    direct = central differences to 1e-7.
+    One step is checked for its shapes, the count of its evaluations, purity (no in-place write, no host sync, no
+    draw), a step of length zero, `restore` of its memory, the independence of samples (a batch of one equals its row),
+    and `advance` for being traced whole by torch.compile. An ODE method is then checked for its claimed order and that
+    of its dense output (slope >= claim - 0.25, float64, a nonlinear problem; a `Stepper` without a table is asked for a
+    dense output of one order less than its own), and its gradients: recompute = direct to 1e-12, direct = central
+    differences to 1e-7. Takes seconds; resets torch.compile's cache.
 
     Arguments:
         method: a registered name, or a `Tableau` or `Stepper` of your own, which needs no registration.
@@ -107,7 +108,7 @@ def _begun(stepper: Stepper, samples: slice, field: Callable[..., Tensor] = HOPF
         drift = _reverting if field is HOPF.field else field
         term = SDETerm(drift, diffusion, noise=noise, calculus=stepper.calculi[0])  # type: ignore[arg-type]
     elif stepper.kind != "ode":
-        _fail(stepper, f"its kind is {stepper.kind!r}; a stepper without noise has kind 'ode', others extend SDEStepper")
+        _fail(stepper, f"its kind is {stepper.kind!r}; steppers of ODEs say 'ode', those of SDEs extend SDEStepper")
     y0 = HOPF.y0[samples]
     seed = torch.arange(HOPF.y0.shape[0])[samples] if stepper.kind == "sde" else None
     dt = None if stepper.adaptive else 0.125
@@ -182,7 +183,10 @@ def _check_restore(stepper: Stepper, begun: Begun, step: Step) -> None:
     with torch.no_grad():
         again = stepper.restore(begun.problem.field, t1, step.y1, stepper.essential(step.memory))
     if len(again) != len(step.memory) or any(_gap(a, b) > _ROUNDING for a, b in zip(again, step.memory, strict=True)):
-        _fail(stepper, "restore(essential(memory)) is not the memory: the recompute adjoint would differentiate other steps")
+        _fail(
+            stepper,
+            "restore(essential(memory)) is not the memory: recompute would differentiate other steps",
+        )
 
 
 def _check_batch_of_one(stepper: Stepper, step: Step) -> None:

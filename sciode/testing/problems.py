@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,9 @@ __all__ = ["EXPONENTIAL", "FORCED", "HOPF", "LOGISTIC", "PROBLEMS", "ROTATION", 
 class ODEProblem:
     """dy/dt = field(t, y) from y0 [B, D] at t0 to t1, and its solution exact(t, y0).
 
-    `exact(t, y0)` takes t as a float64 tensor that broadcasts against y0 ([], [B, 1] or [T, 1, 1]) and a start at t0, and
-    returns the state there. States and times are float64 (complex128 for ROTATION); the samples start differently, so
-    that no error cancels in all of them. Units: none.
+    `exact(t, y0)` takes t as a float64 tensor that broadcasts against y0 ([], [B, 1] or [T, 1, 1]) and a start at t0,
+    and returns the state there. States and times are float64 (complex128 for ROTATION); the samples start differently,
+    so that no error cancels in all of them. Units: none.
     """
 
     name: str
@@ -33,7 +33,7 @@ class ODEProblem:
         """The starts as a tensor [B, D]."""
         return torch.tensor(self.starts, dtype=self.dtype)
 
-    def at(self, t: Tensor | float) -> Tensor:
+    def at(self, t: Tensor | Sequence[float] | float) -> Tensor:
         """The exact states at t (a number or [T]): [B, D] or [T, B, D]."""
         times = torch.as_tensor(t, dtype=torch.float64)
         return self.exact(times.reshape(-1, 1, 1) if times.ndim else times, self.y0)
@@ -67,7 +67,7 @@ def _rotation(t: Tensor, y: Tensor) -> Tensor:
     return 1j * y
 
 
-def _rotation_exact(t: Tensor, y0: Tensor) -> Tensor:
+def _turned(t: Tensor, y0: Tensor) -> Tensor:
     return y0 * torch.exp(1j * t)
 
 
@@ -96,10 +96,10 @@ FORCED = ODEProblem("forced", _forced, _forced_exact, ((1.0,), (-0.5,), (2.0,)),
 LOGISTIC = ODEProblem("logistic", _logistic, _logistic_exact, ((0.1,), (0.5,), (1.6,)), 0.0, 2.0)
 """y' = y (1 - y), y = y0 / (y0 + (1 - y0) exp(-t)): nonlinear, one component."""
 
-ROTATION = ODEProblem("rotation", _rotation, _rotation_exact, ((1 + 0j,), (0.5j,), (1 - 1j,)), 0.0, 2.0, torch.complex128)
+ROTATION = ODEProblem("rotation", _rotation, _turned, ((1 + 0j,), (0.5j,), (1 - 1j,)), 0.0, 2.0, torch.complex128)
 """y' = i y, y = y0 exp(i t): complex."""
 
-HOPF = ODEProblem("hopf", _hopf, _hopf_exact, ((0.5, 0.0), (0.0, 1.3), (-0.4, 0.6), (0.8, -0.7)), 0.0, 2.0)
+HOPF = ODEProblem("hopf", _hopf, _hopf_exact, ((0.5, 0.0), (0.0, 1.3), (-0.4, 0.6), (0.8, -0.7)), 0.0, 1.0)
 """r' = r (1 - r^2), angle' = r^2 + cos t in Cartesian components: nonlinear, coupled, with explicit time.
 
 r^2 = e^2t / (e^2t + C) with C = 1 / r0^2 - 1, angle = angle0 + log((e^2t + C) / (1 + C)) / 2 + sin t. Every order

@@ -1,4 +1,4 @@
-"""What a pure step must not do, seen while it runs: write in place, wait for the device, draw from the global stream."""
+"""What a pure step must not do, seen while it runs: write in place, wait for the device, draw random numbers."""
 
 from __future__ import annotations
 

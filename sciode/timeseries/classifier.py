@@ -73,7 +73,7 @@ class IrregularClassifier(Estimator):
         horizon: float = 10.0,
         epochs: int = 40,
         batch_size: int = 64,
-        lr: float = 8e-3,
+        lr: float = 4e-3,
         weight_decay: float = 1e-4,
         schedule: Literal["step", "cosine", "constant"] = "cosine",
         patience: int = 10,

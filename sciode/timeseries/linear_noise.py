@@ -114,18 +114,27 @@ class LinearNoiseSDE(nn.Module):
         every: 0 returns the initial and the final state, ys [2, B, H]; k > 0 returns every k-th grid state as well.
         throw: raise SolveError if a state is not finite; False: read `Solution.status` (such a state stays as it was).
         """
-        horizon = (control.shape[1] - 1) * dt
-        starts = torch.zeros_like(ends)
-        if every:
-            grid = torch.arange(0, control.shape[1], every, dtype=ends.dtype, device=ends.device) * dt
-            inner = grid[1:].clamp(max=horizon).unsqueeze(-1).expand(-1, ends.shape[0])
-            ts = torch.cat([starts.unsqueeze(0), torch.where(inner <= ends, inner, torch.nan)])
-        else:
-            ts = torch.stack([starts, ends])
+        ts = _times(ends, dt, control.shape[1], every)
         term = SDETerm(self.drift, self.diffusion, noise="diagonal", calculus="ito")
         state = self.initial(control[:, 0])
         tables = self.tables(control, dt)
         return solve(term, state, ts, args=tables, dt=dt, method="euler", seed=seed, adjoint="direct", throw=throw)
+
+
+def _times(ends: Tensor, dt: float, count: int, every: int) -> Tensor:
+    """Return the output times: [T] if all series end together (no books a sample are needed then), else [T, B]."""
+    together = bool((ends == ends[0]).all())
+    last = ends[:1] if together else ends
+    starts = torch.zeros_like(last).unsqueeze(0)
+    if every:
+        grid = torch.arange(every, count, every, dtype=ends.dtype, device=ends.device).mul(dt).unsqueeze(-1)
+        # n dt may miss an end by rounding; the slack is far below a step.
+        inside = grid <= last + 1e-6 * dt
+        inner = torch.where(inside, torch.minimum(grid, last), torch.nan)
+        ts = torch.cat([starts, inner[inside.any(1)]])
+    else:
+        ts = torch.stack([starts[0], last])
+    return ts[:, 0] if together else ts
 
 
 def _rows(table: Tensor) -> Rows:

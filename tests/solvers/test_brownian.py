@@ -1,4 +1,4 @@
-"""The Brownian path behind a seed: its law, and that it is the same path however it is asked for."""
+"""The Brownian path behind a seed: its law, its grid, and that it is the same path however it is asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sciode import SDETerm, Solution, sample_seeds, solve
 from sciode.solvers.brownian import CounterNoise
+from sciode.solvers.start import fixed_steps
 
 Seeded = Callable[[int], AbstractContextManager[None]]
 
@@ -152,7 +153,7 @@ def test_a_given_seed_draws_nothing_from_the_global_stream() -> None:
 
 @pytest.mark.parametrize("seed", [1.5, "7", True, torch.zeros(2, dtype=torch.int64), torch.zeros(3)])
 def test_what_is_no_seed_is_refused(seed: Any) -> None:
-    with pytest.raises(ValueError, match="^seed: "):
+    with pytest.raises(ValueError, match=r"^seed: "):
         walk(3, [0.0, 1.0], 0.1, seed=seed)
 
 
@@ -252,5 +253,58 @@ def test_given_increments_of_another_shape_are_refused(shape: tuple[int, ...]) -
 
 
 def test_noise_and_seed_together_are_refused() -> None:
-    with pytest.raises(ValueError, match="^noise: pass either"):
+    with pytest.raises(ValueError, match=r"^noise: pass either"):
         walk(2, [0.0, 1.0], 0.25, noise=torch.zeros(4, 2, 1), seed=1)
+
+
+DRIFTING = SDETerm(lambda t, y: torch.ones_like(y), lambda t, y: torch.zeros_like(y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dt", [1e-2, float(torch.tensor(1e-2)), 1e-3, float(torch.tensor(1e-3))])
+def test_float32_times_and_steps_give_exactly_the_steps_they_mean(dtype: torch.dtype, dt: float) -> None:
+    """torchsde adds up times in float32 and takes 101 steps of 0.01 to 1 (its issue 109)."""
+    ts = torch.tensor([0.0, 1.0], dtype=torch.float32)
+    solution = solve(DRIFTING, torch.zeros(2, 1, dtype=dtype), ts, dt=dt, seed=0)
+    assert solution.stats.accepted.tolist() == [round(1 / dt)] * 2
+    assert solution.stats.rejected.tolist() == [0, 0]
+    # A sum of n terms in this dtype is off by at most n eps; dt itself by float32's rounding of it.
+    bound = round(1 / dt) * torch.finfo(dtype).eps + torch.finfo(torch.float32).eps
+    torch.testing.assert_close(solution.ys[-1], torch.ones(2, 1, dtype=dtype), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize(("span", "steps"), [(0.7, 7), (0.3, 3), (0.75, 8), (0.05, 1), (0.1, 1)])
+def test_steps_of_a_tenth_end_where_they_should(span: float, steps: int) -> None:
+    for ts in ([0.0, span], [span, 0.0], [math.pi, math.pi + span]):
+        solution = solve(DRIFTING, torch.zeros(1, 1, dtype=torch.float64), ts, dt=0.1, seed=0)
+        assert solution.stats.accepted.tolist() == [steps]
+        assert abs(float(solution.ys[-1]) - (ts[1] - ts[0])) < 1e-12
+
+
+@pytest.mark.parametrize("steps", [1, 7, 1000, 100_000, 10_000_000])
+@pytest.mark.parametrize("dt", [0.1, 1e-3, float(torch.tensor(0.1)), 1 / 3])
+def test_a_multiple_of_the_step_is_whole_and_a_little_more_or_less_is_not(steps: int, dt: float) -> None:
+    spans = torch.tensor([steps * dt, (steps + 0.01) * dt, (steps - 0.01) * dt], dtype=torch.float64)
+    count, last = fixed_steps(spans, dt)
+    assert count.tolist() == [steps, steps + 1, steps]
+    torch.testing.assert_close(last / dt, torch.tensor([1.0, 0.01, 0.99], dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_the_drift_and_the_diffusion_see_the_times_of_the_grid() -> None:
+    seen: list[float] = []
+
+    def drift(t: Tensor, y: Tensor) -> Tensor:
+        seen.append(float(t.flatten()[0]))
+        return torch.zeros_like(y)
+
+    y0 = torch.zeros(1, 1, dtype=torch.float64)
+    solve(SDETerm(drift, lambda t, y: torch.ones_like(y)), y0, [0.0, 1.0], dt=0.3, seed=0, batch_dims=1)
+    torch.testing.assert_close(seen[1:], [0.0, 0.3, 0.6, 0.9], rtol=0, atol=1e-15)
+
+
+@pytest.mark.xfail(reason="two ends inside one cell are bridged from one draw, not tied to one another")
+@pytest.mark.parametrize("ts", [[0.0, 0.1, 0.2], [2.0, 1.9, 1.8]])
+def test_resuming_within_one_step_goes_on_along_one_path(ts: list[float]) -> None:
+    first = walk(20_000, ts[:2], CUT, seed=3)
+    rest = solve(WIENER, None, ts[1:], resume=first).ys[:, :, 0]
+    check_law(torch.stack((first.ys[-1, :, 0], rest[-1] - rest[0])), [0.1, 0.1])

@@ -113,6 +113,15 @@ def test_the_solve_is_euler_s_chain_and_stops_at_each_series_own_end() -> None:
     torch.testing.assert_close(still[-1], stopped.ys[-1], rtol=1e-12, atol=1e-13)
 
 
+def test_series_that_end_together_walk_the_same_path_as_among_others() -> None:
+    net, x, seeds = model(), control(), torch.arange(B)
+    alike = torch.full((B,), 7 * DT, dtype=torch.float64)
+    mixed = torch.cat([alike[:-1], torch.tensor([N * DT], dtype=torch.float64)])
+    for every in (0, 1):
+        together, apart = net(x, DT, alike, seeds, every=every), net(x, DT, mixed, seeds, every=every)
+        torch.testing.assert_close(together.ys[-1, :-1], apart.ys[-1, :-1], rtol=1e-12, atol=1e-13)
+
+
 def test_what_comes_after_a_series_end_does_not_touch_it() -> None:
     net, x = model(), control()
     later = x.clone()

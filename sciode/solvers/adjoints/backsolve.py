@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..controllers import PID, Fixed
+from ..controllers import Fixed
 from ..engines import run as run_engine
 from ..fields import Field
 from ..outputs import Output, Save
@@ -80,7 +80,9 @@ class _Backsolve(torch.autograd.Function):
     """Inputs y0, args, leaves; output ys [T, B, D]."""
 
     @staticmethod
-    def forward(ctx: Any, settings: Backsolve, bind: Bind, plain: Results, n_args: int, y0: Tensor, *inputs: Tensor) -> Any:
+    def forward(
+        ctx: Any, settings: Backsolve, bind: Bind, plain: Results, n_args: int, y0: Tensor, *inputs: Tensor
+    ) -> Any:
         ys = plain.ys[0]
         ctx.save_for_backward(ys, plain.ts, plain.valid, *inputs)
         ctx.settings, ctx.bind, ctx.n_args = settings, bind, n_args
@@ -173,9 +175,7 @@ def _augmented(span: _Interval) -> Callable[[Tensor, Any], Any]:
             pulled: list[Tensor | None] = [None] * (1 + len(span.sources))
         else:
             pulled = list(torch.autograd.grad(f, [y, *span.sources], seed, allow_unused=True))
-        filled = [
-            torch.zeros_like(x) if g is None else g for g, x in zip(pulled, [y, *span.sources], strict=True)
-        ]
+        filled = [torch.zeros_like(x) if g is None else g for g, x in zip(pulled, [y, *span.sources], strict=True)]
         return {"y": scale * f.detach(), "a": filled[0], "theta": filled[1:]}
 
     return rhs

@@ -19,9 +19,7 @@ def clock() -> int:
     return probe.grad_fn._sequence_nr()
 
 
-def leaves_behind(
-    outputs: Iterable[Tensor], since: int, inputs: Iterable[Tensor] = ()
-) -> tuple[list[Tensor], bool]:
+def leaves_behind(outputs: Iterable[Tensor], since: int, inputs: Iterable[Tensor] = ()) -> tuple[list[Tensor], bool]:
     """The leaves that require grad behind `outputs`, and whether the graph reaches a node older than `since`.
 
     Such a node belongs to a tensor computed before: it requires grad without being a leaf. The walk stops at `inputs`,
@@ -52,7 +50,7 @@ def leaves_behind(
     return list(unique.values()), older
 
 
-class residual_bytes:  # noqa: N801 - reads as a verb in a with statement
+class residual_bytes:
     """Counts the bytes that autograd saves inside a `with` block, parameters and repeated storages left out."""
 
     def __init__(self) -> None:

@@ -133,7 +133,9 @@ def _step_vjp(
     inputs = [y, *essential, *sources]
     _check_leaves([o for o, _ in pairs], inputs, since, float(record.s.reshape(-1)[0]))
     pulled = _grad(pairs, inputs)
-    before = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, pulled, strict=True)][: 1 + len(essential)]
+    before = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, pulled, strict=True)][
+        : 1 + len(essential)
+    ]
     if record.accept is not None:
         stayed = (_only(~record.accept, c) for c in (lam.y, *lam.memory))
         before = [b + s for b, s in zip(before, stayed, strict=True)]

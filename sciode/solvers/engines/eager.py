@@ -120,7 +120,9 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
     carry, kept = _tensors(carry), _tensors(origin.of(carry))
     late = torch.full_like(carry.status, int(Status.MAX_STEPS))
     carry = carry._replace(status=torch.where(carry.status == RUNNING, late, carry.status))
-    return Run(problem, carry, kept._replace(status=carry.status), records, emissions, iterations, look.interpolated, nfe)
+    return Run(
+        problem, carry, kept._replace(status=carry.status), records, emissions, iterations, look.interpolated, nfe
+    )
 
 
 def _books(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
@@ -167,7 +169,9 @@ def _without_failures(problem: Problem, carry: Carry, tried: Attempt, noise: Ten
     """The same step with length 0 where it was not accepted: a NaN on the tape would reach shared parameters as 0 * NaN."""
     dt = namespace(tried.dt).where(tried.accept, tried.dt, 0.0)
     t = problem.forward(on_tensor(carry.t))
-    return tried._replace(dt=dt, step=problem.stepper.step(problem.field, noise, t, on_tensor(dt), carry.y, carry.memory))
+    return tried._replace(
+        dt=dt, step=problem.stepper.step(problem.field, noise, t, on_tensor(dt), carry.y, carry.memory)
+    )
 
 
 class _Origin:

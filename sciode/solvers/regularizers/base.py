@@ -65,5 +65,7 @@ def as_regularizers(regularize: object, stepper: Stepper) -> tuple[Regularizer, 
         chosen.append(item)
     names = [item.name for item in chosen]
     if len(set(names)) < len(names):
-        raise ValueError(f"regularize: two regularizers share a name ({', '.join(names)}); pass name= to tell them apart")
+        raise ValueError(
+            f"regularize: two regularizers share a name ({', '.join(names)}); pass name= to tell them apart"
+        )
     return tuple(chosen)

@@ -41,7 +41,9 @@ class Error(Regularizer):
     def check(self, stepper: Stepper) -> None:
         """The method must have an embedded error estimate."""
         if stepper.error_order is None:
-            raise ValueError(f"regularize: {stepper.name!r} has no error estimate; use an adaptive method such as tsit5")
+            raise ValueError(
+                f"regularize: {stepper.name!r} has no error estimate; use an adaptive method such as tsit5"
+            )
 
     def measure(self, problem: Problem, dt: Tensor, y: Tensor, step: Step) -> Tensor:
         """E |h| or E^2."""
