@@ -54,22 +54,30 @@ def solve(
     throw: bool = True,
     progress: bool = False,
 ) -> Solution:
-    """Solve dy/dt = f(t, y) or dy = f dt + g dW from y0 at ts[0]; the states at ts are `Solution.ys` [T, *batch, *state].
+    """Solve dy/dt = f(t, y) or dy = f dt + g dW from y0 at ts[0]; the states at ts are `Solution.ys` [T, *batch,
+    *state].
 
-    - field: f(t, y) or f(t, y, args), an `ODETerm`, an `SDETerm`, a torchsde object. t has y's real dtype and broadcasts
+    - field: f(t, y) or f(t, y, args), an `ODETerm`, an `SDETerm`, a torchsde object. t has y's real dtype and
+      broadcasts
       against y; for tuple and dict states it is [*batch] (`expand_time`). The tensors in `args` are differentiated.
-    - y0: [*batch, *state], or a tuple or dict of such; batch_dims: how many leading axes are samples (None: 0 for vectors,
+    - y0: [*batch, *state], or a tuple or dict of such; batch_dims: how many leading axes are samples (None: 0 for
+      vectors,
       else 1). Samples step by themselves; coupled=True gives them one step size, as torchdiffeq does.
     - ts: [T], or [T, *batch], all increasing or all decreasing; shorter series end in NaN.
-    - method: a name (`methods`), `Tableau` or `Stepper`; None = tsit5, for SDEs euler (Ito) or heun. dt: fixed steps; without
+    - method: a name (`methods`), `Tableau` or `Stepper`; None = tsit5, for SDEs euler (Ito) or heun. dt: fixed
+      steps; without
       it steps adapt to rtol, atol (numbers or trees; good values 1e-3 to 1e-6 in float32) by `controller`, a `PID`.
-    - seed: int, int64 tensor [*batch] (a stream a sample), torch.Generator or None; or noise: increments [steps, *batch, m].
-    - save: "ts", "steps", "dense", or `Save(fn=...)`. regularize: "error", "stiffness" or objects: `Solution.penalties`.
+    - seed: int, int64 tensor [*batch] (a stream a sample), torch.Generator or None; or noise: increments [steps,
+      *batch, m].
+    - save: "ts", "steps", "dense", or `Save(fn=...)`. regularize: "error", "stiffness" or objects:
+      `Solution.penalties`.
     - adjoint: "direct" (tape), "recompute" (one state a step), "backsolve" (constant memory, approximate), "auto".
-    - max_steps: trial steps a sample may take. resume: an earlier solution to go on from, with y0=None. progress: a bar.
+    - max_steps: trial steps a sample may take. resume: an earlier solution to go on from, with y0=None. progress: a
+      bar.
 
     Raises ValueError for misuse, before any step; SolveError for failed samples, unless throw=False (see `status`).
-    Source: Hairer, Norsett, Wanner (1993); Kloeden, Platen (1992). Example: `solve(lambda t, y: -y, torch.ones(8, 1), [0, 1])`.
+    Source: Hairer, Norsett, Wanner (1993); Kloeden, Platen (1992). Example: `solve(lambda t, y: -y, torch.ones(8,
+    1), [0, 1])`.
     """
     wish = Wish(method, dt, rtol, atol, controller, _save(save), batch_dims, coupled, noise, seed, regularize)
     choose("engine", engine, ENGINES)
@@ -100,7 +108,8 @@ def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
     if adjoint == "backsolve" or isinstance(adjoint, Backsolve):
         if wish.regularize != ():
             raise ValueError(
-                "adjoint: backsolve cannot differentiate regularizers: they are functions of the solver's own steps, which a "
+                "adjoint: backsolve cannot differentiate regularizers: they are functions of the solver's own steps,
+                which a "
                 "continuous adjoint never sees; use adjoint='recompute'"
             )
         if wish.save.at != "ts" or wish.save.fn is not None:

@@ -34,7 +34,7 @@ def leaves_behind(outputs: Iterable[Tensor], since: int, inputs: Iterable[Tensor
     older = False
     while stack:
         edge = stack.pop()
-        node = edge[0]
+        node: Any = edge[0]
         if node in seen or edge in stop:
             continue
         seen.add(node)

@@ -23,7 +23,8 @@ _AT_END = 1e-9
 class Seen(NamedTuple):
     """What the host learns from one read.
 
-    Did some, did every sample accept; do all go on; have all ended; is all finite; was a step cut by the end and rejected.
+    Did some, did every sample accept; do all go on; have all ended; is all finite; was a step cut by the end and
+    rejected.
     """
 
     some: bool
@@ -106,7 +107,8 @@ class LaneClock:
 
 
 def _flags(tried: Attempt, fresh: Tensor) -> list[bool]:
-    """Any of: accepted, not finite, cut, output time passed; all of: accepted, going on, ended. One read of a device."""
+    """Any of: accepted, not finite, cut, output time passed; all of: accepted, going on, ended. One read of a
+    device."""
     ended = tried.status != RUNNING
     some_of = (tried.accept, ~tried.finite, tried.final & ~(tried.accept | ended))
     all_of = (tried.accept, tried.accept & ~tried.final, ended)

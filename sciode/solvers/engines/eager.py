@@ -166,7 +166,8 @@ def _merge(carry: Carry, tried: Attempt, seen: Seen) -> Carry:
 
 
 def _without_failures(problem: Problem, carry: Carry, tried: Attempt, noise: Tensor | None) -> Attempt:
-    """The same step with length 0 where it was not accepted: a NaN on the tape would reach shared parameters as 0 * NaN."""
+    """The same step with length 0 where it was not accepted: a NaN on the tape would reach shared parameters as 0 *
+    NaN."""
     dt = namespace(tried.dt).where(tried.accept, tried.dt, 0.0)
     t = problem.forward(on_tensor(carry.t))
     return tried._replace(

@@ -36,7 +36,8 @@ class SDEStepper(Stepper):
 
 @dataclass(frozen=True)
 class Euler(SDEStepper):
-    """Euler–Maruyama: y1 = y + f dt + g dW. Ito; strong order 1/2 (1 for additive noise), weak order 1. Section 10.2."""
+    """Euler–Maruyama: y1 = y + f dt + g dW. Ito; strong order 1/2 (1 for additive noise), weak order 1. Section
+    10.2."""
 
     name = "euler"
     order = 0.5
@@ -53,7 +54,8 @@ class Euler(SDEStepper):
 class Heun(SDEStepper):
     """Predictor p = y + f dt + g dW, then the trapezoid y1 = y + (f + f_p) dt/2 + (g + g_p) dW/2.
 
-    Stratonovich; strong order 1 for commutative noise (diagonal with g_i(y_i), scalar, additive), 1/2 for general noise.
+    Stratonovich; strong order 1 for commutative noise (diagonal with g_i(y_i), scalar, additive), 1/2 for general
+    noise.
     Source: Ruemelin: Numerical treatment of stochastic differential equations (SIAM J. Numer. Anal. 19, 1982).
     """
 
@@ -107,7 +109,8 @@ class Milstein(SDEStepper):
 class ReversibleHeun(SDEStepper):
     """z1 = 2 y - z + f(z) dt + g(z) dW,  y1 = y + (f(z) + f(z1)) dt/2 + (g(z) + g(z1)) dW/2.
 
-    One evaluation a step, algebraically reversible. Stratonovich; strong order as Heun's, with a small stability region.
+    One evaluation a step, algebraically reversible. Stratonovich; strong order as Heun's, with a small stability
+    region.
     Memory: the twin z and the field there; an adjoint records the twin alone.
     Source: Kidger, Foster, Li, Lyons: Efficient and accurate gradients for neural SDEs (NeurIPS 2021).
     """
