@@ -108,9 +108,8 @@ def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
     if adjoint == "backsolve" or isinstance(adjoint, Backsolve):
         if wish.regularize != ():
             raise ValueError(
-                "adjoint: backsolve cannot differentiate regularizers: they are functions of the solver's own steps,
-                which a "
-                "continuous adjoint never sees; use adjoint='recompute'"
+                "adjoint: backsolve cannot differentiate regularizers: they are functions of the solver's own steps, "
+                "which a continuous adjoint never sees; use adjoint='recompute'"
             )
         if wish.save.at != "ts" or wish.save.fn is not None:
             raise ValueError(

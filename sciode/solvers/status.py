@@ -32,8 +32,7 @@ _MESSAGES = {
     Status.SUCCESS: "the solve reached its last time",
     Status.MAX_STEPS: "max_steps was reached before the last time: raise max_steps, loosen rtol/atol, "
     "or use a method for stiff problems",
-    Status.DT_MIN: "the step size fell below dtmin: the problem is stiff or singular here, or the tolerances are
-    tighter "
-    "than its dtype can resolve; loosen rtol/atol or use float64",
+    Status.DT_MIN: "the step size fell below dtmin: the problem is stiff or singular here, or the tolerances are "
+    "tighter than its dtype can resolve; loosen rtol/atol or use float64",
     Status.NONFINITE: "the state or the field became NaN or infinite: check the field at the sample's last valid state",
 }
