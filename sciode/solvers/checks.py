@@ -29,8 +29,8 @@ def check_state(y0: Any) -> None:
             raise ValueError(f"{name}: expected a floating or complex dtype, got {leaf.dtype}; use y0.float()")
         if leaf.dtype != leaves[0].dtype or leaf.device != leaves[0].device:
             raise ValueError(
-                f"{name}: {leaf.dtype} on {leaf.device}, but the first leaf is {leaves[0].dtype} on
-                {leaves[0].device}; "
+                f"{name}: {leaf.dtype} on {leaf.device}, but the first leaf is {leaves[0].dtype} on "
+                f"{leaves[0].device}; "
                 "give all leaves one dtype and device"
             )
         if not torch._C._are_functorch_transforms_active() and not bool(torch.isfinite(leaf).all()):
@@ -87,8 +87,8 @@ def check_tolerance(name: str, value: Any, y0: Any, layout: Layout, warn_below: 
             raise ValueError(f"{name}: must be a non-negative number, got {smallest}")
         if name == "rtol" and smallest < warn_below:
             warnings.warn(
-                f"rtol={smallest:g} is below what the state's dtype resolves ({warn_below:.1g}); use float64 or a
-                larger rtol",
+                f"rtol={smallest:g} is below what the state's dtype resolves ({warn_below:.1g}); "
+                "use float64 or a larger rtol",
                 stacklevel=4,
             )
     if len(leaves) == 1 and not isinstance(value, dict | tuple | list | Tensor):

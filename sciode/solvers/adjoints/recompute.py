@@ -205,7 +205,7 @@ def _check_leaves(outputs: list[Tensor], inputs: list[Tensor], since: int, s: fl
     leaves, older = leaves_behind(outputs, since)
     if older or any(id(leaf) not in known for leaf in leaves):
         raise RuntimeError(
-            f"the field at t = {abs(s):g} uses a tensor that requires grad and that it did not use at the first time,
-            so "
+            f"the field at t = {abs(s):g} uses a tensor that requires grad and that it did not use at the first time, "
+            f"so "
             'adjoint="recompute" cannot give its gradient; pass the tensor through args=, or use adjoint="direct"'
         )
