@@ -75,9 +75,6 @@ def solve(
     - max_steps: trial steps a sample may take. resume: an earlier solution to go on from, with y0=None. progress: a
       bar.
 
-    Raises ValueError for misuse, before any step; SolveError for failed samples, unless throw=False (see `status`).
-    Source: Hairer, Norsett, Wanner (1993); Kloeden, Platen (1992). Example: `solve(lambda t, y: -y, torch.ones(8,
-    1), [0, 1])`.
     """
     wish = Wish(method, dt, rtol, atol, controller, _save(save), batch_dims, coupled, noise, seed, regularize)
     choose("engine", engine, ENGINES)

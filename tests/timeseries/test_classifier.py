@@ -203,5 +203,15 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         IrregularClassifier.load(tmp_path / "other.safetensors")
 
 
+def test_a_gpu_is_taken_by_itself_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("sciode.timeseries.classifier.choose_device", lambda name: asked.append(name) or "cpu")
+    for hidden, device in ((8, "auto"), (1 << 12, "auto"), (8, "cpu")):
+        classifier = make(hidden=hidden, device=device)
+        classifier.n_channels_in_, classifier.classes_ = 2, np.arange(2)
+        classifier._network()
+    assert asked == ["cpu", "auto", "cpu"]
+
+
 def test_its_repr_says_what_was_changed() -> None:
     assert repr(IrregularClassifier(hidden=8)) == "IrregularClassifier(hidden=8)"
