@@ -1,8 +1,7 @@
 """THE transition of a solve: carry -> carry, without a branch on a value, every sample for itself.
 
 `attempt` tries a step and decides; `merge` applies the decision. An engine may look at the decision on the host and
-skip
-a merge that changes nothing; `advance`, which does not look, is the reference and the unit of compilation.
+skip a merge that changes nothing; `advance`, which does not look, is the reference and the unit of compilation.
 """
 
 from __future__ import annotations
@@ -87,8 +86,7 @@ def select(mask: Book, new: Carry, old: Carry) -> Carry:
 
 
 def _next_time(problem: Problem, carry: Carry, length: Book) -> Book:
-    """Fixed steps are counted, never accumulated. `carry.h` is dt as float64; a Python float would give a float32
-    time."""
+    """Fixed steps are counted, never accumulated; `carry.h` is dt in float64 (an int64 times a float is float32)."""
     if isinstance(problem.controller, Fixed):
         return problem.s0 + (carry.n + 1) * carry.h
     return carry.t + length

@@ -1,8 +1,7 @@
 """Where a solve keeps its books: the per-sample numbers of control, as tensors, or on a CPU as NumPy arrays.
 
-Arrays of a few hundred numbers cost NumPy a third of what they cost a tensor library, and reading them costs
-nothing; the
-code that decides about steps is the same for both.
+Arrays of a few hundred numbers cost NumPy a third of what they cost a tensor library, and reading them costs nothing;
+the code that decides about steps is the same for both.
 """
 
 from __future__ import annotations

@@ -30,8 +30,7 @@ def check_state(y0: Any) -> None:
         if leaf.dtype != leaves[0].dtype or leaf.device != leaves[0].device:
             raise ValueError(
                 f"{name}: {leaf.dtype} on {leaf.device}, but the first leaf is {leaves[0].dtype} on "
-                f"{leaves[0].device}; "
-                "give all leaves one dtype and device"
+                f"{leaves[0].device}; give all leaves one dtype and device"
             )
         if not torch._C._are_functorch_transforms_active() and not bool(torch.isfinite(leaf).all()):
             raise ValueError(f"{name}: contains NaN or infinity; clean the initial state before solving")
@@ -124,13 +123,11 @@ def _checked(field: Field, name: str, function: Any, t: Tensor, y: Tensor, trail
     state = field.layout.unravel(y)
     want = leaves_of(state)
     try:
-        got = leaves_of(value) if field.layout.single else field.layout.spec.flatten_up_to(value)
-    except ValueError:
-        got = leaves_of(value)[: len(want) - 1] if isinstance(state, dict) else leaves_of(value)
-    if len(got) != len(want) or (type(value) is not type(state) and not isinstance(state, Tensor)):
-        raise ValueError(
-            f"{name}: returned {len(got)} leaves for a state of {len(want)}; return the same nesting as y0"
-        )
+        got = field.layout.spec.flatten_up_to(value)
+    except ValueError as error:
+        raise _nesting(name, value, want) from error
+    if field.layout.single and isinstance(value, tuple | list | dict):
+        raise _nesting(name, value, want)
     for i, (out, leaf) in enumerate(zip(got, want, strict=True)):
         where = f"{name}: output{path_of(state, i)}"
         if not isinstance(out, Tensor):
@@ -145,6 +142,14 @@ def _checked(field: Field, name: str, function: Any, t: Tensor, y: Tensor, trail
             raise ValueError(f"{where} is {out.dtype}, the state {leaf.dtype}; cast one of them (under autocast we do)")
     flat = field.layout.ravel(value, trailing)
     return flat if flat.dtype == y.dtype else flat.to(y.dtype)
+
+
+def _nesting(name: str, value: Any, want: list[Any]) -> ValueError:
+    keys = f" with keys {sorted(map(str, value))}" if isinstance(value, dict) else ""
+    return ValueError(
+        f"{name}: returned {len(leaves_of(value))} leaves{keys} for a state of {len(want)}; "
+        "return the same nesting as y0"
+    )
 
 
 _independent: WeakSet[Any] = WeakSet()

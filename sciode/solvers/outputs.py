@@ -27,8 +27,8 @@ class Save:
         at: "ts", the times asked for; "steps", every accepted step; "dense", the times asked for and a dense output for
             `Solution.interpolate`.
         fn: fn(t, y[, args]) -> a tensor or tree kept instead of y, called once an output time with the whole batch.
-        With
-            one clock for all samples it is called during the solve, so a small summary of a large state stays small.
+            With one clock for all samples it is called during the solve, so a small summary of a large state stays
+            small.
         state: keep what `resume=` needs (False lets a long list of solutions stay small).
     """
 
@@ -103,8 +103,7 @@ def _pairs(problem: Problem, record: Record, step: Step, basis: Tensor | None, c
 
 
 def _spanned(y: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
-    """y + sum_i weights_i basis_i, term by term: a matrix product's rounding would depend on who crosses a time
-    together."""
+    """y + sum_i weights_i basis_i, term by term: a matrix product would round differently for other companions."""
     for w, k in zip(weights, basis, strict=True):
         y = y + w * k
     return y
@@ -179,8 +178,7 @@ def _at_steps(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Ten
 
 
 def compact(taken: Tensor) -> tuple[Tensor, Tensor]:
-    """For accept flags [I, L]: the number of the k-th accepted step (the last one repeated) [N, L], and how many
-    [L]."""
+    """For accept flags [I, L]: which step was the k-th accepted one (the last repeated) [N, L], and how many [L]."""
     count = taken.sum(0)
     order = torch.argsort((~taken).to(torch.int8), dim=0, stable=True)[: max(int(count.max()), 1)]
     k = torch.arange(order.shape[0], device=order.device).unsqueeze(-1)

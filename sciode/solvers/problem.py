@@ -23,11 +23,10 @@ __all__ = ["Carry", "Problem", "scaled_error"]
 class Carry(NamedTuple):
     """The state of a solve between two steps; L is 1 (one step size for all) or B.
 
-    t [L] float64, in the direction of the solve (it always grows); h [L] the next step; n [L] fixed steps taken
-    since the
-    grid's origin; y [B, D]; memory, the stepper's; control, the controller's; status [L] int8; trials, accepted [L].
-    The step that ends a sample is not merged: a finished sample's carry is the one before its last step, from which a
-    later solve can go on as if the end had not been there.
+    t [L] float64, in the direction of the solve (it always grows); h [L] the next step; n [L] fixed steps taken since
+    the grid's origin; y [B, D]; memory, the stepper's; control, the controller's; status [L] int8; trials, accepted
+    [L]. The step that ends a sample is not merged: a finished sample's carry is the one before its last step, from
+    which a later solve can go on as if the end had not been there.
     """
 
     t: Book

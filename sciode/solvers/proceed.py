@@ -24,8 +24,7 @@ __all__ = ["proceed"]
 
 
 def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Solution) -> Begun:
-    """The problem of an earlier solution over new times; its finished carry is the one before the step that ended
-    it."""
+    """The problem of an earlier solution over new times, from the carry before the step that ended it."""
     run = _check(y0, wish, earlier)
     old, carry = run.problem, run.origin
     times, sign = check_times(ts, old.field.layout.batch, carry.y.device)

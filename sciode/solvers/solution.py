@@ -18,8 +18,7 @@ __all__ = ["Solution", "SolveError", "Stats"]
 
 
 class SolveError(RuntimeError):
-    """Some samples of a solve failed; the message names the first one. `solution` holds everything that was
-    computed."""
+    """Some samples of a solve failed; the message names the first one, `solution` holds all that was computed."""
 
     def __init__(self, message: str, solution: Solution) -> None:
         super().__init__(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,38 +55,29 @@ def solve(
     throw: bool = True,
     progress: bool = False,
 ) -> Solution:
-    """Solve dy/dt = f(t, y) or dy = f dt + g dW from y0 at ts[0]; the states at ts are `Solution.ys` [T, *batch,
-    *state].
+    """Solve dy/dt = f(t, y) or dy = f dt + g dW from y0 at ts[0]; `Solution.ys` are the states at ts.
 
-    - field: f(t, y) or f(t, y, args), an `ODETerm`, an `SDETerm`, a torchsde object. t has y's real dtype and
-      broadcasts
-      against y; for tuple and dict states it is [*batch] (`expand_time`). The tensors in `args` are differentiated.
+    - field: f(t, y) or f(t, y, args), an `ODETerm`, an `SDETerm`, a torchsde object. t, in y's real dtype, broadcasts
+      against y; for tuple and dict states it is [*batch] (`expand_time`). Tensors in `args` are differentiated.
     - y0: [*batch, *state], or a tuple or dict of such; batch_dims: how many leading axes are samples (None: 0 for
-      vectors,
-      else 1). Samples step by themselves; coupled=True gives them one step size, as torchdiffeq does.
+      vectors, else 1). Samples step by themselves; coupled=True gives them one step size, as torchdiffeq does.
     - ts: [T], or [T, *batch], all increasing or all decreasing; shorter series end in NaN.
-    - method: a name (`methods`), `Tableau` or `Stepper`; None = tsit5, for SDEs euler (Ito) or heun. dt: fixed
-      steps; without
-      it steps adapt to rtol, atol (numbers or trees; good values 1e-3 to 1e-6 in float32) by `controller`, a `PID`.
-    - seed: int, int64 tensor [*batch] (a stream a sample), torch.Generator or None; or noise: increments [steps,
-      *batch, m].
-    - save: "ts", "steps", "dense", or `Save(fn=...)`. regularize: "error", "stiffness" or objects:
-      `Solution.penalties`.
+    - method: a name (`methods`), `Tableau` or `Stepper`; None = tsit5, for SDEs euler (Ito) or heun. dt: fixed steps;
+      without it they adapt to rtol, atol (numbers or trees; good: 1e-3 to 1e-6 in float32) by `controller`, a `PID`.
+    - seed: int, int64 tensor [*batch] (a stream a sample), Generator, None; or noise: increments [steps, *batch, m].
+    - save: "ts", "steps", "dense", `Save(fn=...)`. regularize: "error", "stiffness", objects: `Solution.penalties`.
     - adjoint: "direct" (tape), "recompute" (one state a step), "backsolve" (constant memory, approximate), "auto".
-    - max_steps: trial steps a sample may take. resume: an earlier solution to go on from, with y0=None. progress: a
-      bar.
-
+    - max_steps: trial steps a sample may take. resume: an earlier solution to go on from, with y0=None.
+    Raises ValueError for misuse, before any step; SolveError for failed samples, unless throw=False (see `status`).
+    Source: Hairer, Norsett, Wanner (1993); Kloeden, Platen (1992). Example: `solve(lambda t, y: -y, y0, [0.0, 1.0])`.
     """
     wish = Wish(method, dt, rtol, atol, controller, _save(save), batch_dims, coupled, noise, seed, regularize)
     choose("engine", engine, ENGINES)
     _check_adjoint(adjoint, wish)
     if not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps: expected a positive integer, got {max_steps!r}")
-    begun = (
-        begin(as_term(field), y0, ts, args, wish)
-        if resume is None
-        else proceed(as_term(field), y0, ts, args, wish, resume)
-    )
+    start = begin if resume is None else partial(proceed, earlier=resume)
+    begun = start(as_term(field), y0, ts, args, wish)
     with watcher(progress, begun.problem) as watch:
         found = _differentiate(begun, adjoint, lambda carry: run_engine(begun.problem, carry, max_steps, watch))
     solution = _solution(begun, found)

@@ -38,9 +38,8 @@ class SDETerm:
     Arguments:
         drift: f(t, y[, args]) -> [*batch, *state], like an ODE's field.
         diffusion: g(t, y[, args]) -> the state's shape if `noise="diagonal"` (component i feels W_i alone, and g_i
-        should
-            depend on y_i alone if a method of order above 1/2 is to keep its order), else [*batch, *state, m] for m
-            Brownian motions.
+            should depend on y_i alone if a method of order above 1/2 is to keep its order), else [*batch, *state, m]
+            for m Brownian motions.
         noise: "diagonal"; "additive" (g does not depend on y); "scalar" (m = 1); "general".
         calculus: "ito" (method None = euler) or "stratonovich" (method None = heun).
 

@@ -17,8 +17,7 @@ class Crossing(NamedTuple):
     """Output times that a step passed: `k` their numbers, theta in (0, 1] where in the step they lie.
 
     With one clock for all samples (lane None), k is a range and theta a tuple of floats; else all three are tensors
-    [n],
-    one entry for every (time, sample) pair.
+    [n], one entry for every (time, sample) pair.
     """
 
     k: Any
@@ -55,10 +54,9 @@ class Run(NamedTuple):
     """The result of an engine: the last carry, the accepted steps and their emissions, and how often it went round.
 
     `carry` is the one before a sample's last step; `origin` the one to resume from: earlier, if that sample's last
-    step was
-    rejected at the end of the interval, where a longer one might have been accepted. `problem` is the one that was
-    run (an engine may split a shared clock); `interpolated` counts the steps that needed
-    their dense output; `step_nfe` is the number of evaluations a trial step took.
+    step was rejected at the end of the interval, where a longer one might have been accepted. `problem` is the one
+    that was run (an engine may split a shared clock); `interpolated` counts the steps that needed their dense output;
+    `step_nfe` is the number of evaluations a trial step took.
     """
 
     problem: Problem

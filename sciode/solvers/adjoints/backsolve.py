@@ -2,10 +2,9 @@
 
     dy/dt = f,   da/dt = -a^T df/dy,   dtheta/dt = -a^T df/dtheta,   from the last time to the first.
 
-The gradient is that of the exact flow, not of the discrete solution: its error is that of the backward solve. Chen
-et al.:
-Neural ordinary differential equations (NeurIPS 2018); the seminorm: Kidger, Chen, Lyons: "Hey, that's not an ODE"
-(ICML 2021).
+The gradient is that of the exact flow, not of the discrete solution: its error is that of the backward solve. Chen et
+al.: Neural ordinary differential equations (NeurIPS 2018); the seminorm: Kidger, Chen, Lyons: "Hey, that's not an
+ODE" (ICML 2021).
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def _step_vjp(
     seeds = [*(_only(record.accept, c) for c in (lam.y, *lam.memory)), *pytree.tree_leaves(seed)]
     pairs = [(o, s) for o, s in zip(outputs, seeds, strict=True) if o.requires_grad]
     inputs = [y, *essential, *sources]
-    _check_leaves([o for o, _ in pairs], inputs, since, float(record.s.reshape(-1)[0]))
+    _check_leaves([o for o, _ in pairs], inputs, since, float(problem.forward(record.s)[0]))
     pulled = _grad(pairs, inputs)
     before = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, pulled, strict=True)][
         : 1 + len(essential)
@@ -199,13 +199,12 @@ def _add(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
     return total + gradient
 
 
-def _check_leaves(outputs: list[Tensor], inputs: list[Tensor], since: int, s: float) -> None:
+def _check_leaves(outputs: list[Tensor], inputs: list[Tensor], since: int, t: float) -> None:
     """A tensor that joins the field only later would lose its gradient: refuse instead."""
     known = {id(x) for x in inputs}
     leaves, older = leaves_behind(outputs, since)
     if older or any(id(leaf) not in known for leaf in leaves):
         raise RuntimeError(
-            f"the field at t = {abs(s):g} uses a tensor that requires grad and that it did not use at the first time, "
-            f"so "
+            f"the field at t = {t:g} uses a tensor that requires grad and that it did not use at the first time, so "
             'adjoint="recompute" cannot give its gradient; pass the tensor through args=, or use adjoint="direct"'
         )

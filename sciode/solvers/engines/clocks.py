@@ -107,8 +107,7 @@ class LaneClock:
 
 
 def _flags(tried: Attempt, fresh: Tensor) -> list[bool]:
-    """Any of: accepted, not finite, cut, output time passed; all of: accepted, going on, ended. One read of a
-    device."""
+    """Any: accepted, not finite, cut, output time passed; all: accepted, going on, ended. One read of a device."""
     ended = tried.status != RUNNING
     some_of = (tried.accept, ~tried.finite, tried.final & ~(tried.accept | ended))
     all_of = (tried.accept, tried.accept & ~tried.final, ended)

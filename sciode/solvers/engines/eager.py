@@ -19,6 +19,7 @@ from .clocks import HostClock, LaneClock, Seen
 __all__ = ["run", "split_clock"]
 
 Watch = Callable[[Tensor], None]
+_BOOKS = ("t", "h", "n", "status", "trials", "accepted")
 _DRAW = 2**18
 """How many normals to hash at a time: enough to hide the cost of a call, little enough to stay in cache."""
 
@@ -40,10 +41,10 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None = No
 def split_clock(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
     """The same solve with a clock and a status for every sample (noise hangs on seeds, so nothing else changes)."""
     lanes = 1 if problem.coupled else carry.y.shape[0]
-    each = {name: getattr(carry, name).expand(lanes) for name in ("t", "h", "n", "status", "trials", "accepted")}
+    carry = _kept(carry, lambda book: book.expand(lanes))
     steps = None if problem.steps is None else problem.steps.expand(lanes)
     problem = replace(problem, s0=problem.s0.expand(lanes), s1=problem.s1.expand(lanes), steps=steps)
-    return problem, carry._replace(**each)
+    return problem, carry
 
 
 def _lockstep(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) -> tuple[Run, Tensor]:
@@ -130,17 +131,18 @@ def _books(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
     if carry.y.device.type != "cpu":
         return problem, carry
     steps = None if problem.steps is None else on_host(problem.steps)
-    names = ("t", "h", "n", "status", "trials", "accepted")
-    carry = carry._replace(**{name: on_host(getattr(carry, name)) for name in names})
-    carry = carry._replace(control=tuple(on_host(c) for c in carry.control))
-    return replace(problem, s0=on_host(problem.s0), s1=on_host(problem.s1), steps=steps), carry
+    return replace(problem, s0=on_host(problem.s0), s1=on_host(problem.s1), steps=steps), _kept(carry, on_host)
 
 
 def _tensors(carry: Carry) -> Carry:
     """The carry with its books as tensors."""
-    names = ("t", "h", "n", "status", "trials", "accepted")
-    carry = carry._replace(**{name: on_tensor(getattr(carry, name)) for name in names})
-    return carry._replace(control=tuple(on_tensor(c) for c in carry.control))
+    return _kept(carry, on_tensor)
+
+
+def _kept(carry: Carry, how: Callable[[Book], Book]) -> Carry:
+    """The carry with its books kept in another way."""
+    books = {name: how(getattr(carry, name)) for name in _BOOKS}
+    return carry._replace(**books, control=tuple(how(c) for c in carry.control))
 
 
 def _record(problem: Problem, carry: Carry, tried: Attempt, seen: Seen, n: int | Tensor) -> Record:
@@ -166,8 +168,7 @@ def _merge(carry: Carry, tried: Attempt, seen: Seen) -> Carry:
 
 
 def _without_failures(problem: Problem, carry: Carry, tried: Attempt, noise: Tensor | None) -> Attempt:
-    """The same step with length 0 where it was not accepted: a NaN on the tape would reach shared parameters as 0 *
-    NaN."""
+    """The step with length 0 where it was not accepted: a NaN on the tape reaches shared parameters as 0 * NaN."""
     dt = namespace(tried.dt).where(tried.accept, tried.dt, 0.0)
     t = problem.forward(on_tensor(carry.t))
     return tried._replace(

@@ -23,8 +23,7 @@ class Error(Regularizer):
     """sum_j E_j |h_j| (power 1) or sum_j E_j^2 (power 2) over accepted steps, or their mean or maximum.
 
     E_j = rms(error / (atol + rtol max(|y_j|, |y_{j+1}|))) is the scaled error the controller sees, taken per sample
-    even
-    if the batch shares its steps. The step size carries no gradient.
+    even if the batch shares its steps. The step size carries no gradient.
     Good values: power=1, reduce="sum"; weights of 1 to 1000 in the loss, falling exponentially.
 
     Source: Pal, Ma, Shah, Rackauckas: Opening the Blackbox (ICML 2021).

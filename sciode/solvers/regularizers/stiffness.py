@@ -25,8 +25,7 @@ class Stiffness(Regularizer):
     """sum_j |k_a - k_b| / |g_a - g_b| / r, for two stages a, b of step j at the same node, or the mean or maximum.
 
     g are the stages' states, k the slopes there: the quotient estimates the dominant eigenvalue (units 1/time), r is
-    the
-    real stability extent of the table (tsit5: 3.507). 0/0 counts as 0.
+    the real stability extent of the table (tsit5: 3.507). 0/0 counts as 0.
     Good values: reduce="sum"; weights about 0.1 in the loss.
 
     Source: Pal, Ma, Shah, Rackauckas: Opening the Blackbox (ICML 2021); Hairer, Wanner: Solving ODEs II, section IV.2.

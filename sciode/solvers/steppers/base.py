@@ -18,10 +18,9 @@ Memory = tuple[Tensor, ...]
 class Step(NamedTuple):
     """What one step from t to t + dt gives.
 
-    y1 [B, D]; error [B, D], the local error estimate, or None; memory, what the next step starts from; stages, whatever
-    dense output and regularizers need; ok [B] bool, whether the step exists (a Newton iteration may fail), or None
-    if it
-    always does; nfe, evaluations of the field it took.
+    y1 [B, D]; error [B, D], the local error estimate, or None; memory, what the next step starts from; stages,
+    whatever dense output and regularizers need; ok [B] bool, whether the step exists (a Newton iteration may fail), or
+    None if it always does; nfe, evaluations of the field it took.
     """
 
     y1: Tensor
@@ -36,9 +35,8 @@ class Stepper(ABC):
     """A one-step method. Subclasses are final; all of a method's state is in `memory`.
 
     `step` must be pure: no `.item()`, no Python branch on a tensor, no in-place write, the samples of a batch apart.
-    Then
-    every engine, adjoint and test works. `sciode.testing.check_method` holds a stepper of your own to this contract.
-    Shapes: t, dt [L] float64 with L = 1 (shared) or B; y [B, D]; dt is negative backward in time.
+    Then every engine, adjoint and test works. `sciode.testing.check_method` holds a stepper of your own to this
+    contract. Shapes: t, dt [L] float64 with L = 1 (shared) or B; y [B, D]; dt is negative backward in time.
     """
 
     name: str

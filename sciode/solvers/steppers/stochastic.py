@@ -36,8 +36,7 @@ class SDEStepper(Stepper):
 
 @dataclass(frozen=True)
 class Euler(SDEStepper):
-    """Euler–Maruyama: y1 = y + f dt + g dW. Ito; strong order 1/2 (1 for additive noise), weak order 1. Section
-    10.2."""
+    """Euler–Maruyama: y1 = y + f dt + g dW. Ito; strong order 1/2 (1 for additive noise), weak order 1."""
 
     name = "euler"
     order = 0.5
