@@ -126,4 +126,6 @@ def _control(problem: Problem, carry: Carry, length: Book, step: Step) -> Decisi
 
 
 def _book(x: Tensor, like: Book) -> Book:
+    """A decision's input; detached, because no_grad does not stop forward-mode derivatives."""
+    x = x.detach()
     return x if isinstance(like, Tensor) else on_host(x)

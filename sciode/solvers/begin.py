@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from .start import any_bad, fixed_steps, start_carry
 from .status import RUNNING, Status
 from .steppers import SDEStepper, Stepper
 from .terms import ODETerm, SDETerm
+from .transforms import transforming
 from .trees import Layout
 
 __all__ = ["Begun", "Wish", "begin"]
@@ -75,7 +77,7 @@ class Begun(NamedTuple):
         """The field with these tensors in the place of `arg_tensors`."""
         field, replacement = self.problem.field, iter(tensors)
         args = pytree.tree_map(lambda a: next(replacement) if _differentiable(a) else a, field.args)
-        return Field(field.term, field.layout, args)
+        return replace(field, args=args)
 
     def captured(self) -> list[Tensor]:
         """Every leaf that requires grad and that the field reaches by itself (module, closure, global)."""
@@ -99,7 +101,9 @@ def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Begun:
     y = layout.ravel(y0)
     times, sign = check_times(ts, layout.batch, y.device)
     stepper, controller = _method(term, wish)
-    field = Field(term, layout, args)
+    if isinstance(term, SDETerm) and term.one_clock and times.shape[0] > 1:
+        raise ValueError("ts: this SDE takes one time for the whole batch, as torchsde's do; pass ts of shape [T]")
+    field = Field(term, layout, args, sign)
     lanes = _lanes(layout, times, controller, wish.coupled)
     s0 = times[:, 0].expand(lanes)
     s1 = torch.where(torch.isfinite(times), times, -torch.inf).amax(1).expand(lanes)
@@ -169,7 +173,7 @@ def _lanes(layout: Layout, times: Tensor, controller: PID | Fixed, coupled: bool
 
 def _first(field: Field, t0: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], int, int]:
     """The first evaluation; on the tape if there is one, counting what the tape keeps."""
-    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+    if not torch.is_grad_enabled() or transforming():
         return check_first(field, t0, y), 0, 0
     since = clock()
     with residual_bytes() as kept:
@@ -179,7 +183,7 @@ def _first(field: Field, t0: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], int
 
 def _check_samples(layout: Layout, wish: Wish, field: Field, t0: Tensor, y: Tensor, first: tuple[Tensor, ...]) -> None:
     defaulted = wish.batch_dims is None and layout.samples > 1 and not wish.coupled
-    if defaulted and not torch._C._are_functorch_transforms_active():
+    if defaulted and not transforming():
         check_independence(field, t0, y, first)
 
 
@@ -189,7 +193,7 @@ def _output(times: Tensor, save: Save, lanes: int) -> Output:
 
 def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...]) -> tuple[Problem, Carry]:
     """The first carry. A sample whose field is not finite at the start fails at once, with a healthy stand-in state."""
-    if torch._C._are_functorch_transforms_active():
+    if transforming():
         return problem, start_carry(problem, y, first)
     bad = any_bad(first)
     if not bool(bad.any()):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .fields import Field
 from .terms import ODETerm
+from .transforms import mapped, transforming
 from .trees import Layout, leaves_of, path_of
 
 __all__ = ["check_first", "check_independence", "check_state", "check_times", "check_tolerance", "default_batch_dims"]
@@ -23,6 +24,10 @@ def check_state(y0: Any) -> None:
         raise ValueError("y0: the state is empty; pass a tensor, or a tuple or dict of tensors")
     for i, leaf in enumerate(leaves):
         name = f"y0{path_of(y0, i)}"
+        if isinstance(leaf, Tensor) and mapped(leaf):
+            raise ValueError(
+                f"{name}: torch.func.vmap cannot pass through a solve; give y0 the mapped axis as its batch"
+            )
         if not isinstance(leaf, Tensor):
             raise ValueError(f"{name}: expected a tensor, got {type(leaf).__name__}; use torch.as_tensor")
         if not (leaf.is_floating_point() or leaf.is_complex()):
@@ -32,7 +37,7 @@ def check_state(y0: Any) -> None:
                 f"{name}: {leaf.dtype} on {leaf.device}, but the first leaf is {leaves[0].dtype} on "
                 f"{leaves[0].device}; give all leaves one dtype and device"
             )
-        if not torch._C._are_functorch_transforms_active() and not bool(torch.isfinite(leaf).all()):
+        if not transforming() and not bool(torch.isfinite(leaf).all()):
             raise ValueError(f"{name}: contains NaN or infinity; clean the initial state before solving")
 
 

@@ -16,11 +16,15 @@ __all__ = ["Field"]
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """Evaluates a user's drift and diffusion on matrices [B, D], translating time and nesting on the way."""
+    """Evaluates a user's drift and diffusion on matrices [B, D], translating time and nesting on the way.
+
+    sign: the direction of time, +1 or -1.
+    """
 
     term: ODETerm | SDETerm
     layout: Layout
     args: Any = None
+    sign: int = 1
 
     @property
     def stochastic(self) -> bool:
@@ -29,7 +33,12 @@ class Field:
 
     def call(self, function: Any, t: Tensor, y: Tensor) -> Any:
         """function(t, y[, args]) as the user sees it: time in y's real dtype, the state in its own nesting."""
-        time = self.layout.time(t.to(y.real.dtype if y.is_complex() else y.dtype))
+        t = t.to(y.real.dtype if y.is_complex() else y.dtype)
+        if isinstance(self.term, SDETerm) and self.term.one_clock:
+            # Samples that failed are left behind in time; those that go on share the latest one.
+            time = t.amax() if self.sign > 0 else t.amin()
+        else:
+            time = self.layout.time(t)
         state = self.layout.unravel(y)
         return function(time, state) if self.args is None else function(time, state, self.args)
 

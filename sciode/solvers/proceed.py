@@ -12,7 +12,6 @@ from .begin import Begun, Term, Wish
 from .brownian import CounterNoise
 from .checks import check_first, check_times
 from .controllers import Fixed
-from .fields import Field
 from .outputs import Output
 from .regularizers import as_regularizers
 from .solution import Solution
@@ -33,7 +32,7 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     if sign != old.sign or bool((start != ended).any()):
         raise ValueError("ts: a resumed solve starts at the earlier solution's last time and goes on in its direction")
     s1 = torch.where(torch.isfinite(times), times, -torch.inf).amax(1).expand(ended.shape)
-    field = Field(term, old.field.layout, args)
+    field = replace(old.field, term=term, args=args)
     t = old.forward(carry.t)
     end = _state_at_end(earlier)
     with torch.no_grad():
@@ -41,6 +40,12 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     steps = fixed_steps(s1 - old.s0, old.controller.dt) if isinstance(old.controller, Fixed) else None
     noise = old.noise
     if isinstance(noise, CounterNoise) and steps is not None:
+        if bool(((steps[0] == noise.cells) & (noise.cut < noise.dt)).any()):
+            # Both ends would be bridged from the same draw, as if the path had not been seen in between.
+            raise ValueError(
+                f"ts: the earlier solve ended inside a step of dt={noise.dt:g}, and this one would end inside the same "
+                "step; choose a later last time, or solve both times at once"
+            )
         noise = replace(noise, cells=steps[0], cut=steps[1])
     host_times = tuple(times[0].tolist()) if ended.shape[0] == 1 else None
     problem = replace(

@@ -24,6 +24,7 @@ from .solution import DenseOutput, Solution, Stats
 from .suggest import choose
 from .terms import as_term
 from .trajectory import Run
+from .transforms import transforming
 from .trees import map_tree
 
 __all__ = ["ENGINES", "solve"]
@@ -117,7 +118,7 @@ def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Carry]
     adjoint = choose_adjoint(adjoint, begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
     if adjoint == "direct":
         return results(y0, run(begun.carry))
-    if torch._C._are_functorch_transforms_active():
+    if transforming():
         raise ValueError("adjoint: torch.func transforms need adjoint='direct' (or 'auto')")
     leaves = begun.captured()
     carry = map_tree(lambda x: x.detach() if isinstance(x, Tensor) else x, begun.carry)

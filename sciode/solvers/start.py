@@ -44,7 +44,8 @@ def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor) -> T
     scale = y0.abs() * problem.rtol + problem.atol
 
     def size(x: Tensor) -> Tensor:
-        return rms(x / scale, problem.coupled, problem.weight).to(torch.float64)
+        # Detached: no_grad does not stop forward-mode derivatives, and step sizes carry none.
+        return rms(x / scale, problem.coupled, problem.weight).to(torch.float64).detach()
 
     d0, d1 = size(y0), size(f0)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1.clamp(min=1e-5))

@@ -42,6 +42,7 @@ class SDETerm:
             for m Brownian motions.
         noise: "diagonal"; "additive" (g does not depend on y); "scalar" (m = 1); "general".
         calculus: "ito" (method None = euler) or "stratonovich" (method None = heun).
+        one_clock: f and g take one 0-d time for the whole batch, torchsde's convention; ts must then be shared.
 
     Source: Kloeden, Platen: Numerical Solution of Stochastic Differential Equations (1992), chapters 4 and 10.
     """
@@ -50,6 +51,7 @@ class SDETerm:
     diffusion: Callable[..., Any]
     noise: Noise = "diagonal"
     calculus: Calculus = "ito"
+    one_clock: bool = False
 
     def __post_init__(self) -> None:
         for name in ("drift", "diffusion"):
@@ -64,5 +66,5 @@ def as_term(field: Any) -> ODETerm | SDETerm:
     if isinstance(field, ODETerm | SDETerm):
         return field
     if all(hasattr(field, name) for name in ("f", "g", "noise_type", "sde_type")):
-        return SDETerm(field.f, field.g, noise=field.noise_type, calculus=field.sde_type)
+        return SDETerm(field.f, field.g, noise=field.noise_type, calculus=field.sde_type, one_clock=True)
     return ODETerm(field)

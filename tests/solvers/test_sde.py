@@ -213,8 +213,7 @@ class Sde(torch.nn.Module):
         if self.noise_type == "diagonal":
             return 0.3 * torch.cos(y) + 0.1 * t
         if self.noise_type == "additive":
-            # torchsde's time is 0-d, ours [batch, 1].
-            return (0.2 + t.reshape(-1, 1, 1)) * torch.linspace(0.1, 0.6, 6).to(y).reshape(3, 2).expand(len(y), 3, 2)
+            return (0.2 + t) * torch.linspace(0.1, 0.6, 6).to(y).reshape(3, 2).expand(len(y), 3, 2)
         columns = [0.3 * torch.cos(y), 0.1 * torch.sin(y.roll(1, 1)) + 0.2 * t]
         return torch.stack(columns[: 1 if self.noise_type == "scalar" else 2], dim=-1)
 

@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from ..transforms import transforming
 from .backsolve import Backsolve
 
 __all__ = ["ADJOINTS", "choose_adjoint"]
@@ -26,7 +27,7 @@ def choose_adjoint(
     """
     if adjoint != "auto":
         return adjoint
-    if torch._C._are_functorch_transforms_active():
+    if transforming():
         return "direct"
     per_step = stages * (residuals + _STATES_A_STAGE * state_bytes)
     return "direct" if per_step * (steps or _ADAPTIVE_STEPS) <= free_bytes(device) // 4 else "recompute"

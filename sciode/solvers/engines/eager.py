@@ -14,6 +14,7 @@ from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import RUNNING, Status
 from ..trajectory import Record, Run, emit
+from ..transforms import transforming
 from .clocks import HostClock, LaneClock, Seen
 
 __all__ = ["run", "split_clock"]
@@ -128,7 +129,7 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
 
 def _books(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
     """On a CPU, the same problem and carry with their books as arrays."""
-    if carry.y.device.type != "cpu":
+    if carry.y.device.type != "cpu" or transforming():
         return problem, carry
     steps = None if problem.steps is None else on_host(problem.steps)
     return replace(problem, s0=on_host(problem.s0), s1=on_host(problem.s1), steps=steps), _kept(carry, on_host)

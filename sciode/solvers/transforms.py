@@ -1,0 +1,19 @@
+"""Whether a `torch.func` transform is running: tensors then have no memory to share, custom backwards are refused."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._C import _functorch  # type: ignore[attr-defined]
+
+__all__ = ["mapped", "transforming"]
+
+
+def transforming() -> bool:
+    """True inside `torch.func.grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`, `vmap`."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def mapped(x: Tensor) -> bool:
+    """Whether `torch.func.vmap` maps over an axis of this tensor."""
+    return _functorch.is_batchedtensor(x)

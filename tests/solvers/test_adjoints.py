@@ -1,0 +1,223 @@
+"""Gradients: adjoints against the tape and finite differences, and the promise that none is silently missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sciode import PID, Backsolve, Error, SDETerm, Stiffness, solve
+
+Seeded = Callable[[int], AbstractContextManager[None]]
+DOUBLE = torch.float64
+SHARED = torch.linspace(0, 2, 5, dtype=DOUBLE)
+OWN = torch.linspace(0, 1, 5, dtype=DOUBLE)[:, None] * torch.linspace(1, 2, 4, dtype=DOUBLE)
+OWN[4, 2] = torch.nan
+
+
+class Setting:
+    """A neural field of (t, y, args) with a captured leaf beside its module."""
+
+    def __init__(self, seeded: Seeded) -> None:
+        with seeded(3):
+            self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)).to(DOUBLE)
+            self.y0 = torch.randn(4, 2, dtype=DOUBLE).requires_grad_()
+            self.scale = (torch.rand(4, 1, dtype=DOUBLE) + 0.5).requires_grad_()
+            self.offset = torch.randn(2, dtype=DOUBLE).requires_grad_()
+
+    def field(self, t: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+        return self.net(torch.cat((y, t), dim=-1)) * scale + self.offset.sin()
+
+    @property
+    def sources(self) -> list[Tensor]:
+        return [self.y0, self.scale, self.offset, *self.net.parameters()]
+
+    def gradients(self, ts: Tensor, **options: Any) -> list[Tensor]:
+        # A non-leaf in args, as an encoder's output would be.
+        solution = solve(self.field, self.y0, ts, args=self.scale * 2, **options)
+        loss = (solution.ys**2).sum() + sum(p.sum() for p in solution.penalties.values())
+        return list(torch.autograd.grad(loss, self.sources))
+
+
+@pytest.fixture
+def setting(seeded: Seeded) -> Setting:
+    return Setting(seeded)
+
+
+def assert_close(got: list[Tensor], want: list[Tensor], relative: float) -> None:
+    for g, w in zip(got, want, strict=True):
+        assert (g - w).norm() <= relative * w.norm()
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "tsit5": {},
+    "rejections": {"controller": PID(first_step=1.0), "rtol": 1e-7},
+    "dopri8": {"method": "dopri8"},
+    "not fsal": {"method": "rk4", "dt": 0.13},
+    "steps": {"method": "bosh3", "save": "steps"},
+    "sums": {"regularize": ("error", "stiffness")},
+    "maximum and mean": {"regularize": (Error("max", power=2), Stiffness("mean"))},
+}
+
+
+@pytest.mark.parametrize("ts", [SHARED, OWN, SHARED.flip(0)], ids=["shared", "own times", "backward"])
+@pytest.mark.parametrize("how", OPTIONS.values(), ids=OPTIONS)
+def test_recompute_is_the_tape(setting: Setting, ts: Tensor, how: dict[str, Any]) -> None:
+    want = setting.gradients(ts, adjoint="direct", **how)
+    # The penalties subtract nearly equal stages, which costs them digits.
+    assert_close(setting.gradients(ts, adjoint="recompute", **how), want, 1e-10 if "regularize" in how else 1e-12)
+
+
+def test_recompute_is_the_tape_for_a_coupled_batch(setting: Setting) -> None:
+    want = setting.gradients(SHARED, adjoint="direct", coupled=True)
+    assert_close(setting.gradients(SHARED, adjoint="recompute", coupled=True), want, 1e-12)
+
+
+@pytest.mark.parametrize("method", ["heun", "milstein", "reversibleheun"])
+def test_recompute_is_the_tape_for_an_sde(setting: Setting, method: str) -> None:
+    term = SDETerm(setting.field, lambda t, y, a: 0.3 * torch.cos(y) * setting.offset, calculus="stratonovich")
+    found = []
+    for adjoint in ("direct", "recompute"):
+        ys = solve(term, setting.y0, SHARED, args=setting.scale, dt=0.07, seed=5, method=method, adjoint=adjoint).ys
+        found.append(list(torch.autograd.grad((ys**2).sum(), setting.sources)))
+    assert_close(found[1], found[0], 1e-12)
+
+
+@pytest.mark.parametrize("ts", [SHARED, OWN], ids=["shared", "own times"])
+@pytest.mark.parametrize("seminorm", [True, False])
+def test_backsolve_approaches_the_exact_gradient_with_its_tolerance(
+    setting: Setting, ts: Tensor, seminorm: bool
+) -> None:
+    exact = setting.gradients(ts, adjoint="direct", rtol=1e-12, atol=1e-12)
+    for tolerance in (1e-6, 1e-9):
+        settings = Backsolve(rtol=tolerance, atol=tolerance, seminorm=seminorm)
+        got = setting.gradients(ts, adjoint=settings, rtol=1e-12, atol=1e-12)
+        assert_close(got, exact, 100 * tolerance)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+def test_second_derivatives_are_finite_differences_of_first_ones(adjoint: str, seeded: Seeded) -> None:
+    y0 = torch.tensor([[0.3, -0.8], [1.1, 0.4]], dtype=DOUBLE, requires_grad=True)
+    w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+
+    def end(y0: Tensor, w: Tensor) -> Tensor:
+        return solve(lambda t, y, w: torch.sin(w * y), y0, [0.0, 1.0], args=w, method="rk4", dt=0.1, adjoint=adjoint).ys
+
+    with seeded(0):
+        assert torch.autograd.gradgradcheck(end, (y0, w))
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute", "auto"])
+def test_two_solves_before_one_backward_and_two_backwards_over_one_solve(setting: Setting, adjoint: str) -> None:
+    def loss() -> Tensor:
+        return (solve(setting.field, setting.y0, SHARED, args=setting.scale, adjoint=adjoint).ys ** 2).sum()
+
+    once = torch.autograd.grad(loss(), setting.sources)
+    both = torch.autograd.grad(loss() + loss(), setting.sources)
+    assert_close(list(both), [2 * g for g in once], 1e-14)
+    kept = loss()
+    first = torch.autograd.grad(kept, setting.sources, retain_graph=True)
+    assert_close(list(torch.autograd.grad(kept, setting.sources)), list(first), 0.0)
+
+
+@pytest.mark.parametrize("adjoint", ["recompute", "backsolve"])
+def test_a_captured_result_of_earlier_computation_is_refused(setting: Setting, adjoint: str) -> None:
+    encoded = setting.scale * 2
+    with pytest.raises(ValueError, match="pass it through args="):
+        solve(lambda t, y: -encoded * y, setting.y0, SHARED, adjoint=adjoint)
+
+
+def test_a_leaf_that_joins_the_field_later_is_refused(setting: Setting) -> None:
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return -y if float(t.max()) < 1 else -y * setting.offset
+
+    ys = solve(field, setting.y0, SHARED, adjoint="recompute", coupled=True).ys
+    with pytest.raises(RuntimeError, match="did not use at the first time"):
+        ys.sum().backward()
+
+
+def test_weights_changed_between_forward_and_backward_are_refused(setting: Setting) -> None:
+    ys = solve(setting.field, setting.y0, SHARED, args=setting.scale, adjoint="recompute").ys
+    with torch.no_grad():
+        next(setting.net.parameters()).mul_(1.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        ys.sum().backward()
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+def test_a_failing_sample_leaves_the_others_gradients_finite_and_untouched(adjoint: str) -> None:
+    y0 = torch.tensor([[1.0], [2.0], [0.5]], dtype=DOUBLE, requires_grad=True)
+    w = torch.tensor(1.5, dtype=DOUBLE, requires_grad=True)
+    poison = torch.tensor([[0.0], [torch.nan], [0.0]], dtype=DOUBLE)
+
+    def sick(t: Tensor, y: Tensor) -> Tensor:
+        return -w * y + torch.where(t > 0.5, poison, torch.zeros_like(poison))
+
+    failed = solve(sick, y0, SHARED, adjoint=adjoint, throw=False)
+    assert failed.status.tolist() == [0, 3, 0]
+    healthy = solve(lambda t, y: -w * y, y0, SHARED, adjoint=adjoint)
+    got = torch.autograd.grad(failed.ys[:, [0, 2]].sum(), (y0, w))
+    want = torch.autograd.grad(healthy.ys[:, [0, 2]].sum(), (y0, w))
+    assert_close(list(got), list(want), 1e-14)
+
+
+# Forward mode makes torch load formulas that it compiles with its own deprecated torch.jit.script.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_func_transforms_agree_with_autograd() -> None:
+    y0 = torch.tensor([[0.4, -0.2], [0.9, 0.1]], dtype=DOUBLE)
+
+    def end(y0: Tensor) -> Tensor:
+        return solve(lambda t, y: torch.sin(y) - y**3, y0, [0.0, 1.0], batch_dims=1).ys[-1]
+
+    tracked = y0.clone().requires_grad_()
+    (want,) = torch.autograd.grad(end(tracked).sum(), tracked)
+    torch.testing.assert_close(torch.func.grad(lambda y: end(y).sum())(y0), want, rtol=1e-14, atol=0)
+    jacobian = torch.func.jacrev(end)(y0)
+    torch.testing.assert_close(jacobian.sum((0, 1)), want, rtol=1e-13, atol=0)
+    tangent = torch.func.jvp(end, (y0,), (torch.ones_like(y0),))[1]
+    torch.testing.assert_close(tangent, jacobian.sum((2, 3)), rtol=1e-13, atol=0)
+    torch.testing.assert_close(torch.func.jacfwd(end)(y0), jacobian, rtol=1e-13, atol=1e-16)
+    with pytest.raises(ValueError, match=r"y0: torch\.func\.vmap cannot pass through a solve"):
+        torch.func.vmap(end)(y0.unsqueeze(0))
+
+
+def test_recompute_keeps_the_activations_of_one_step_and_one_state_a_step(seeded: Seeded) -> None:
+    """The bar of the design: peak <= 1.3 (one step's activations + steps x state), counted by the allocator."""
+    samples, hidden = 256, 256
+    with seeded(0):
+        net = nn.Sequential(
+            nn.Linear(16, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 16)
+        )
+        net.to(DOUBLE)
+        y0 = torch.randn(samples, 16, dtype=DOUBLE)
+        for p in net.parameters():
+            p.data.mul_(2.5)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return net(y)
+
+    solution = solve(field, y0, [0.0, 3.0], rtol=1e-7, atol=1e-7, coupled=True, adjoint="recompute")
+    steps = int(solution.stats.accepted[0])
+    assert steps >= 20
+    state = y0.numel() * y0.element_size()
+    # Two hidden layers, kept once each, and the stage's state and slope, for each of the seven stages.
+    step = 7 * (2 * samples * hidden * y0.element_size() + 2 * state)
+    peak = peak_bytes(lambda: solution.ys.sum().backward())
+    gradients = sum(p.numel() * p.element_size() for p in net.parameters())
+    assert peak - 2 * gradients <= 1.3 * (step + steps * state)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The highest rise of allocated CPU memory while `work` runs, from the profiler's record of allocations."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    level = peak = 0
+    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            level += event.nbytes()  # type: ignore[attr-defined]
+            peak = max(peak, level)
+    return peak
