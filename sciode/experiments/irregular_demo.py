@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -31,11 +31,11 @@ SPLITS = ("pooled", "official")
 REPETITIONS = 3
 Job = tuple[str, float, str, int, str, Path | None]
 PICTURED = ("BasicMotions", 0.5, "pooled")
-# The learning rate was chosen while looking at official TEST scores, not on validation parts, so the accuracies of this
-# demo are optimistic and no evidence for the method; few large minibatches where there are many short series.
+# Chosen by sciode.experiments.demo_settings on validation parts of the official training sets. The pooled splits' test
+# parts hold series from those sets, too, so only the official split's accuracy is free of the choice.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "BasicMotions": {"batch_size": 32, "lr": 4e-3, "epochs": 40},
-    "JapaneseVowels": {"batch_size": 128, "lr": 8e-3, "epochs": 40},
+    "BasicMotions": {"batch_size": 32, "lr": 2e-3, "label_smoothing": 0.0, "epochs": 40},
+    "JapaneseVowels": {"batch_size": 128, "lr": 4e-3, "label_smoothing": 0.1, "epochs": 40},
 }
 
 
@@ -142,13 +142,21 @@ def _data(dataset: str, missing: float, split: str, seed: int) -> tuple[Irregula
 
 
 def _results(jobs: Sequence[Job], device: str) -> Iterator[Row]:
-    """Yield the finished runs: two at a time on a CPU, where each uses one thread, else one after another."""
-    workers = min(2, os.cpu_count() or 1, len(jobs)) if device == "cpu" else 1
+    """Yield the finished runs: two at a time on a CPU, else one after another."""
+    if device == "cpu":
+        yield from in_parallel(_run_job, jobs)
+    else:
+        yield from map(_run_job, jobs)
+
+
+def in_parallel(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+    """Yield work(job) as they finish, from two processes of one thread each (small nets gain from no more)."""
+    workers = min(2, os.cpu_count() or 1, len(jobs))
     if workers < 2:
-        yield from (_run(*job) for job in jobs)
+        yield from map(work, jobs)
         return
     with get_context("spawn").Pool(workers, initializer=_start_worker) as pool:  # leaving the block ends the workers
-        yield from pool.imap_unordered(_run_job, jobs)
+        yield from pool.imap_unordered(work, jobs)
 
 
 def _start_worker() -> None:
