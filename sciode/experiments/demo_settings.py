@@ -49,7 +49,8 @@ class Trial:
 
 def trials() -> list[Trial]:
     """Every run of the search: data sets x missing rates x seeds x the grid."""
-    return [Trial(*cell) for cell in product(DATASETS, MISSING, SEEDS, *GRID.values())]
+    runs = product(DATASETS, MISSING, SEEDS, product(*GRID.values()))
+    return [Trial(name, rate, seed, **dict(zip(GRID, values, strict=True))) for name, rate, seed, values in runs]
 
 
 def score(trial: Trial) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,35 +32,51 @@ class Field:
         """Whether there is a diffusion."""
         return isinstance(self.term, SDETerm)
 
-    def call(self, function: Any, t: Tensor, y: Tensor) -> Any:
-        """function(t, y[, args]) as the user sees it: time in y's real dtype, the state in its own nesting."""
-        t = t.to(y.real.dtype if y.is_complex() else y.dtype)
+    def clocks(self, times: Sequence[Tensor], y: Tensor) -> tuple[Tensor, ...]:
+        """Times [L] float64 as the user's functions receive them; several at once cost little more than one."""
+        t = (torch.stack(list(times)) if len(times) > 1 else times[0].unsqueeze(0)).to(y.real.dtype)
         if isinstance(self.term, SDETerm) and self.term.one_clock:
             # Samples that failed are left behind in time; those that go on share the latest one.
-            time = t.amax() if self.sign > 0 else t.amin()
-        else:
-            time = self.layout.time(t)
-        state = self.layout.unravel(y)
-        return function(time, state) if self.args is None else function(time, state, self.args)
+            return (t.amax(1) if self.sign > 0 else t.amin(1)).unbind()
+        return self.layout.times(t).unbind()
+
+    def call(self, function: Any, t: Tensor, y: Tensor) -> Any:
+        """function(t, y[, args]) as the user sees it: time in y's real dtype, the state in its own nesting."""
+        return self._call(function, self.clocks((t,), y)[0], y)
 
     def drift(self, t: Tensor, y: Tensor) -> Tensor:
         """f(t, y) [B, D] for t [L] float64."""
+        return self.drift_at(self.clocks((t,), y)[0], y)
+
+    def drift_at(self, clock: Tensor, y: Tensor) -> Tensor:
+        """f(t, y) [B, D] for a time from `clocks`."""
         function = self.term.field if isinstance(self.term, ODETerm) else self.term.drift
-        out = self.layout.ravel(self.call(function, t, y))
-        return out if out.dtype == y.dtype else out.to(y.dtype)
+        return _as_state(self.layout.ravel(self._call(function, clock, y)), y)
 
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
-        """g(t, y): [B, D] for diagonal noise, else [B, D, m]."""
+        """g(t, y): [B, D] for diagonal noise, else [B, D, m]; t [L] float64."""
+        return self._diffusion_at(self.clocks((t,), y)[0], y)
+
+    def first(self, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """The evaluation every solve begins with: (f,) or (f, g) at the start."""
+        clock = self.clocks((t,), y)[0]
+        f = self.drift_at(clock, y)
+        return (f, self._diffusion_at(clock, y)) if self.stochastic else (f,)
+
+    def _diffusion_at(self, clock: Tensor, y: Tensor) -> Tensor:
         assert isinstance(self.term, SDETerm)
-        out = self.call(self.term.diffusion, t, y)
-        flat = self.layout.ravel(out, trailing=0 if self.term.noise == "diagonal" else 1)
-        return flat if flat.dtype == y.dtype else flat.to(y.dtype)
+        out = self._call(self.term.diffusion, clock, y)
+        return _as_state(self.layout.ravel(out, trailing=0 if self.term.noise == "diagonal" else 1), y)
+
+    def _call(self, function: Any, clock: Tensor, y: Tensor) -> Any:
+        state = self.layout.unravel(y)
+        return function(clock, state) if self.args is None else function(clock, state, self.args)
 
     def product(self, g: Tensor, dw: Tensor) -> Tensor:
         """g dW [B, D]: component by component for diagonal noise, else a matrix product."""
         return g * dw if g.ndim == 2 else torch.matmul(g, dw.unsqueeze(-1)).squeeze(-1)
 
-    def first(self, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """The evaluation every solve begins with: (f,) or (f, g) at the start."""
-        f = self.drift(t, y)
-        return (f, self.diffusion(t, y)) if self.stochastic else (f,)
+
+def _as_state(out: Tensor, y: Tensor) -> Tensor:
+    """In the state's dtype: under autocast a field returns a smaller one."""
+    return out if out.dtype == y.dtype else out.to(y.dtype)

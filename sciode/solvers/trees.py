@@ -96,11 +96,11 @@ class Layout:
         leaves = [part.reshape((*lead, *self.batch, *shape)) for part, shape in zip(parts, self.shapes, strict=True)]
         return pytree.tree_unflatten(leaves, self.spec)
 
-    def time(self, t: Tensor) -> Tensor:
-        """[L] with L in {1, B} -> the shape a field receives: see `solve`, paragraph Time."""
+    def times(self, t: Tensor) -> Tensor:
+        """[n, L] with L in {1, B} -> [n, *batch, 1, ..., 1] (nested states: [n, *batch]; without a batch: [n])."""
         if not self.batch:
-            return t.reshape(())
-        if t.shape[0] == 1 and self.samples != 1:
-            t = t.expand(self.samples)
+            return t.reshape(-1)
+        if t.shape[1] == 1 and self.samples != 1:
+            t = t.expand(-1, self.samples)
         ones = (1,) * len(self.shapes[0]) if self.single else ()
-        return t.reshape(*self.batch, *ones)
+        return t.reshape(-1, *self.batch, *ones)

@@ -73,13 +73,11 @@ class ExplicitRK(Stepper):
         """All stages, then the solution and its error estimate."""
         table = self.table
         h = scale_of(dt, y)
-        times = {0.0: t, 1.0: t + dt}
-        slopes, states = [memory[0] if table.fsal else field.drift(t, y)], [y]
-        for c, row in zip(table.c[1:], table.a[1:], strict=True):
-            if c not in times:
-                times[c] = torch.add(t, dt, alpha=c) if t.shape == dt.shape else t + c * dt
+        clocks = field.clocks([torch.add(t, dt, alpha=c) for c in table.c], y)
+        slopes, states = [memory[0] if table.fsal else field.drift_at(clocks[0], y)], [y]
+        for clock, row in zip(clocks[1:], table.a[1:], strict=True):
             states.append(torch.addcmul(y, h, combine(row, slopes)))
-            slopes.append(field.drift(times[c], states[-1]))
+            slopes.append(field.drift_at(clock, states[-1]))
         y1 = states[-1] if table.fsal else torch.addcmul(y, h, combine(table.b, slopes))
         error = None if table.b_error is None else h * combine(table.b_error, slopes)
         pair = None if table.stiffness_pair is None else tuple(states[i] for i in table.stiffness_pair)
