@@ -165,8 +165,6 @@ def test_a_failing_sample_leaves_the_others_gradients_finite_and_untouched(adjoi
     assert_close(list(got), list(want), 1e-14)
 
 
-# Forward mode makes torch load formulas that it compiles with its own deprecated torch.jit.script.
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_func_transforms_agree_with_autograd() -> None:
     y0 = torch.tensor([[0.4, -0.2], [0.9, 0.1]], dtype=DOUBLE)
 
@@ -213,7 +211,8 @@ def test_recompute_keeps_the_activations_of_one_step_and_one_state_a_step(seeded
 
 def peak_bytes(work: Callable[[], object]) -> int:
     """The highest rise of allocated CPU memory while `work` runs, from the profiler's record of allocations."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profiler:
         work()
     level = peak = 0
     for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
