@@ -40,7 +40,8 @@ def test_a_step_that_the_end_cut_and_that_was_rejected_is_tried_whole_again() ->
     def late(t: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-((t - 0.95) ** 2) / 2e-4) - 0.1 * y
 
-    y0, how = torch.ones(3, 1, dtype=torch.float64), {"rtol": 1e-7, "atol": 1e-9}
+    y0 = torch.ones(3, 1, dtype=torch.float64)
+    how: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-9}
     first = solve(late, y0, [0.0, 1.0], **how)
     run = first.state
     assert run is not None and bool((run.origin.t < run.carry.t).all())
@@ -67,7 +68,7 @@ def test_steps_of_a_resumed_solve_begin_where_the_first_ended() -> None:
 )
 def test_what_cannot_change_is_refused(change: dict[str, Any], message: str) -> None:
     first = solve(swing, Y0, [0.0, 1.0])
-    given = {"y0": None, "ts": [1.0, 2.0], **change}
+    given: dict[str, Any] = {"y0": None, "ts": [1.0, 2.0], **change}
     with pytest.raises(ValueError, match=message):
         solve(swing, given.pop("y0"), given.pop("ts"), resume=first, **given)
 
