@@ -10,7 +10,7 @@ from torch import Tensor
 from .problem import Carry, Problem
 from .steppers import Memory, Step
 
-__all__ = ["Crossing", "Emission", "Record", "Run", "accepts", "emit", "replay"]
+__all__ = ["Crossing", "Emission", "Record", "Row", "Run", "Tape", "accepts", "emit", "replay"]
 
 
 class Crossing(NamedTuple):
@@ -50,13 +50,42 @@ class Emission(NamedTuple):
     penalties: tuple[Tensor, ...]
 
 
+class Row(NamedTuple):
+    """One turn of a loop on the device: what it takes to take the step again, and which outputs it made.
+
+    s, dt [L] (dt signed, 0 where not accepted); n [L], which noise; y [B, D]; essential, as in `Record`; taken [L], which
+    samples accepted; merged [L], which of them went on from there; theta, k [m, L]: up to m output times passed, where
+    in the step and which (the number of output times, if none); penalties, each [B].
+    """
+
+    s: Tensor
+    dt: Tensor
+    n: Tensor
+    y: Tensor
+    essential: Memory
+    taken: Tensor
+    merged: Tensor
+    theta: Tensor
+    k: Tensor
+    penalties: tuple[Tensor, ...]
+
+
+class Tape(NamedTuple):
+    """What a loop on the device leaves behind: the states at ts [T, B, D], how many of them each sample reached [L], and
+    its rows, each column [n, ...], or None if nobody asked for them."""
+
+    ys: Tensor
+    count: Tensor
+    rows: Row | None
+
+
 class Run(NamedTuple):
     """The result of an engine: the last carry, the accepted steps and their emissions, and how often it went round.
 
     `carry` is the one before a sample's last step; `origin` the one to resume from: earlier, if that sample's last
     step was rejected at the end of the interval, where a longer one might have been accepted. `problem` is the one
     that was run (an engine may split a shared clock); `interpolated` counts the steps that needed their dense output;
-    `step_nfe` is the number of evaluations a trial step took.
+    `step_nfe` is the number of evaluations a trial step took. A loop on the device leaves a `tape` instead of records.
     """
 
     problem: Problem
@@ -67,6 +96,7 @@ class Run(NamedTuple):
     iterations: int
     interpolated: int
     step_nfe: int
+    tape: Tape | None = None
 
 
 def emit(problem: Problem, record: Record, step: Step) -> Emission:
@@ -74,7 +104,7 @@ def emit(problem: Problem, record: Record, step: Step) -> Emission:
     t = problem.forward(record.s)
     basis = None
     if problem.output.needs_basis(record.crossing):
-        basis = problem.stepper.basis(problem.field, t, record.dt, record.y, step)
+        basis = torch.stack(problem.stepper.basis(problem.field, t, record.dt, record.y, step))
     rows = problem.output.rows(problem, record, step, basis)
     dense = (record.y, basis) if problem.output.dense else ()
     penalties = tuple(r.measure(problem, record.dt, record.y, step) for r in problem.regularizers)

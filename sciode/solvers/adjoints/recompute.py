@@ -19,6 +19,7 @@ from ..problem import Problem
 from ..trajectory import Emission, Record, Run, replay
 from .graph import clock, leaves_behind
 from .results import Results, results
+from .rewind import Rewound, rewind, seeds_of
 
 __all__ = ["recompute"]
 
@@ -42,12 +43,12 @@ class _Recompute(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, bind: Bind, run: Run, plain: Results, n_args: int, y0: Tensor, *inputs: Tensor) -> Any:
-        kept, spec = pytree.tree_flatten((run.records, run.emissions))
+        kept, spec = pytree.tree_flatten((run.records, run.emissions, run.tape))
         tensors = [k for k in kept if isinstance(k, Tensor)]
         ctx.save_for_backward(y0, *inputs, *tensors)
         ctx.spec, ctx.kept = spec, [None if isinstance(k, Tensor) else k for k in kept]
         ctx.is_tensor = [isinstance(k, Tensor) for k in kept]
-        ctx.bind, ctx.run, ctx.n_args = bind, run._replace(records=[], emissions=[]), n_args
+        ctx.bind, ctx.run, ctx.n_args = bind, run._replace(records=[], emissions=[], tape=None), n_args
         ctx.n_inputs = 1 + len(inputs)
         outputs = tuple(t.view_as(t) for t in plain.tensors())
         ctx.set_materialize_grads(False)
@@ -58,8 +59,8 @@ class _Recompute(torch.autograd.Function):
         saved = ctx.saved_tensors
         inputs, kept = saved[: ctx.n_inputs], iter(saved[ctx.n_inputs :])
         flat = [next(kept) if is_tensor else k for is_tensor, k in zip(ctx.is_tensor, ctx.kept, strict=True)]
-        records, emissions = pytree.tree_unflatten(flat, ctx.spec)
-        run = ctx.run._replace(records=records, emissions=emissions)
+        records, emissions, tape = pytree.tree_unflatten(flat, ctx.spec)
+        run = ctx.run._replace(records=records, emissions=emissions, tape=tape)
         y0, args, leaves = inputs[0], list(inputs[1 : 1 + ctx.n_args]), list(inputs[1 + ctx.n_args :])
         needed = ctx.needs_input_grad[4:]
         vjp = _differentiable_vjp if torch.is_grad_enabled() else _vjp
@@ -89,8 +90,23 @@ def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor 
     """One step at a time, last first; every gradient in the order y0, args, leaves."""
     args = [a.detach().requires_grad_(n) for a, n in zip(pulled.args, pulled.needed[1:], strict=False)]
     problem = replace(pulled.run.problem, field=pulled.bind(args))
-    start, seeds = _seeds(pulled.run, pulled.y0, cotangents)
     sources = [a for a in args if a.requires_grad] + pulled.leaves
+    walk = _walk_records if pulled.run.tape is None else _walk_tape
+    start, lam, totals = walk(problem, pulled, sources, cotangents)
+    if lam.memory:
+        start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals)
+    by_source = dict(zip(map(id, sources), totals, strict=True))
+    return [start + lam.y, *(by_source.get(id(a)) for a in args), *(by_source[id(leaf)] for leaf in pulled.leaves)]
+
+
+Walked = tuple[Tensor, _Cotangent, list[Tensor | None]]
+
+
+def _walk_records(
+    problem: Problem, pulled: _Pulled, sources: list[Tensor], cotangents: tuple[Tensor | None, ...]
+) -> Walked:
+    """Cotangents of y0 as an output, of the first state and memory, and of the sources, record by record."""
+    start, seeds = _seeds(pulled.run, pulled.y0, cotangents)
     totals: list[Tensor | None] = [None] * len(sources)
     records = pulled.run.records
     essential = records[-1].essential if records else ()
@@ -98,10 +114,21 @@ def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor 
     for record, seed in zip(reversed(records), reversed(seeds), strict=True):
         lam, gradients = _step_vjp(problem, record, seed, lam, sources)
         totals = [_add(total, g) for total, g in zip(totals, gradients, strict=True)]
-    if lam.memory:
-        start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals)
-    by_source = dict(zip(map(id, sources), totals, strict=True))
-    return [start + lam.y, *(by_source.get(id(a)) for a in args), *(by_source[id(leaf)] for leaf in pulled.leaves)]
+    return start, lam, totals
+
+
+def _walk_tape(
+    problem: Problem, pulled: _Pulled, sources: list[Tensor], cotangents: tuple[Tensor | None, ...]
+) -> Walked:
+    """The same for a loop on the device, by a loop on the device."""
+    tape = pulled.run.tape
+    assert tape is not None
+    if tape.rows is None:
+        start, _ = _seeds(pulled.run, pulled.y0, cotangents)
+        return start, _Cotangent(torch.zeros_like(start), ()), [None] * len(sources)
+    seeds = seeds_of(pulled.run, pulled.y0, cotangents)
+    walk = rewind(Rewound(problem, tape.rows, sources), seeds)
+    return seeds.start, _Cotangent(walk.y, walk.essential), list(walk.totals)
 
 
 def _seeds(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor, list[Emission]]:

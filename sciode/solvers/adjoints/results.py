@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..outputs import assemble
+from ..problem import Problem
 from ..trajectory import Run, accepts
 
 __all__ = ["Dense", "Results", "results"]
@@ -47,10 +48,20 @@ def results(y0: Tensor, run: Run) -> Results:
     ys, ts, valid = assemble(problem, y0, run)
     penalties = []
     for i, regularizer in enumerate(problem.regularizers):
-        taken = accepts(problem, run.records) if run.records else valid[:0]
-        penalties.append(regularizer.total([e.penalties[i] for e in run.emissions], taken, y0.real.detach()))
+        values, taken = _measured(problem, run, i)
+        penalties.append(regularizer.total(values, taken, y0.real.detach()))
     dense = None
     if problem.output.dense and run.emissions:
         starts, bases = zip(*(e.dense for e in run.emissions), strict=True)
         dense = Dense(torch.stack(starts), torch.stack(bases))
     return Results(ys, penalties, dense, ts, valid, run)
+
+
+def _measured(problem: Problem, run: Run, i: int) -> tuple[list[Tensor], Tensor]:
+    """A regularizer's values [B] of all recorded steps, and which samples took which [n, L]."""
+    if run.tape is None:
+        if run.records:
+            return [e.penalties[i] for e in run.emissions], accepts(problem, run.records)
+    elif run.tape.rows is not None:
+        return list(run.tape.rows.penalties[i].unbind()), run.tape.rows.taken
+    return [], problem.s0.new_zeros((0, problem.s0.shape[0]), dtype=torch.bool)

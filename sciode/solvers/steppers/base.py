@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
@@ -56,12 +57,17 @@ class Stepper(ABC):
         """One step. `noise` [B, m] is the Brownian increment over it, None for an ODE."""
 
     @abstractmethod
-    def basis(self, field: Field, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Vectors K [s, B, D] that span the dense output of a step: y(t + theta dt) = y + sum_i w_i(theta) K_i."""
+    def basis(self, field: Field, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:
+        """Vectors K_i [B, D] that span the dense output of a step: y(t + theta dt) = y + sum_i w_i(theta) K_i."""
 
     @abstractmethod
-    def weights(self, theta: Tensor, dt: Tensor) -> Tensor:
+    def weights(self, theta: Tensor, dt: Tensor) -> Sequence[Tensor] | Tensor:
         """The weights w [s, *theta.shape] of the dense output, for theta in [0, 1]; dt has theta's shape."""
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the field (for an SDE: of the drift) that every step takes."""
+        return self.nstages
 
     @property
     def basis_nfe(self) -> int:

@@ -82,19 +82,21 @@ class ExplicitRK(Stepper):
         error = None if table.b_error is None else h * combine(table.b_error, slopes)
         pair = None if table.stiffness_pair is None else tuple(states[i] for i in table.stiffness_pair)
         last = (slopes[-1],) if table.fsal else ()
-        nfe = table.stages - int(table.fsal)
-        return Step(y1, error, last, Stages(tuple(slopes), pair), None, nfe)  # type: ignore[arg-type]
+        return Step(y1, error, last, Stages(tuple(slopes), pair), None, self.nfe)  # type: ignore[arg-type]
 
-    def basis(self, field: Field, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> Tensor:
-        """The slopes, and those of the table's extra stages: [stages + extra, B, D]."""
+    def basis(self, field: Field, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:
+        """The slopes, and those of the table's extra stages."""
         h = scale_of(dt, y)
         slopes = list(step.stages.slopes)
         for c, row in zip(self.table.extra_c, self.table.extra_a, strict=True):
             slopes.append(field.drift(t + c * dt, torch.addcmul(y, h, combine(row, slopes))))
-        return torch.stack(slopes)
+        return tuple(slopes)
 
-    def weights(self, theta: Tensor, dt: Tensor) -> Tensor:
+    def weights(self, theta: Tensor, dt: Tensor) -> Sequence[Tensor] | Tensor:
         """w_i = dt b_i(theta), the table's interpolant, by Horner's rule."""
+        if torch.compiler.is_compiling():
+            # Numbers in the code: a compiled loop cannot hold a table, and fuses these with what uses them.
+            return [_horner(row, theta) * dt for row in self.table.dense]
         columns = constant(self.table.dense, theta.dtype, theta.device).T.reshape(-1, self._width, *(1,) * theta.ndim)
         total = columns[-1] * theta
         for column in reversed(columns[:-1].unbind()):
@@ -104,6 +106,11 @@ class ExplicitRK(Stepper):
     @property
     def _width(self) -> int:
         return self.table.stages + len(self.table.extra_c)
+
+    @property
+    def nfe(self) -> int:
+        """One evaluation a stage; none for a first stage that is the last one of the step before."""
+        return self.table.stages - int(self.table.fsal)
 
     @property
     def basis_nfe(self) -> int:
@@ -117,6 +124,14 @@ class ExplicitRK(Stepper):
     def restore(self, field: Field, t: Tensor, y: Tensor, essential: Memory) -> Memory:
         """Evaluate the slope again."""
         return (field.drift(t, y),) if self.table.fsal else ()
+
+
+def _horner(coefficients: Sequence[float], theta: Tensor) -> Tensor:
+    """sum_j coefficients[j] theta^(j + 1)."""
+    total = torch.full_like(theta, coefficients[-1]) * theta
+    for c in reversed(coefficients[:-1]):
+        total = (total + c) * theta
+    return total
 
 
 def combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:

@@ -25,9 +25,9 @@ class SDEStepper(Stepper):
         """Nothing is handed on."""
         return ()
 
-    def basis(self, field: Field, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> Tensor:
-        """The chord [1, B, D]."""
-        return (step.y1 - y).unsqueeze(0)
+    def basis(self, field: Field, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:
+        """The chord."""
+        return (step.y1 - y,)
 
     def weights(self, theta: Tensor, dt: Tensor) -> Tensor:
         """theta itself."""
@@ -86,6 +86,11 @@ class Milstein(SDEStepper):
     calculi = ("ito", "stratonovich")
     noises = ("diagonal", "scalar", "additive")
     reference = "Kloeden & Platen (1992), section 11.1"
+
+    @property
+    def nfe(self) -> int:
+        """The drift is evaluated once."""
+        return 1
 
     def step(self, field: Field, noise: Tensor | None, t: Tensor, dt: Tensor, y: Tensor, memory: Memory) -> Step:
         """One evaluation of the drift, two of the diffusion."""

@@ -1,0 +1,195 @@
+"""`recompute` for a loop on the device: its tape is walked back by another loop on the device.
+
+Each row of the tape is taken again and differentiated in one graph (`retake` and its vector-Jacobian product); the
+loop carries the cotangent of the state and the sums of the sources' gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from ..brownian import BlockNoise
+from ..engines import CannotCompile, Lifted, check_repeatable, in_one_loop, key_of, lift_of
+from ..problem import Problem
+from ..trajectory import Row, Run
+from ..turn import retake
+from .results import Results, results
+
+__all__ = ["Rewound", "Seeds", "rewind", "seeds_of"]
+
+_BLOCK_BYTES = 64 * 2**20
+"""Memory of the noise drawn at a time."""
+
+
+class Seeds(NamedTuple):
+    """Cotangents of what the loop wrote: start, of y0 itself; out [T + 1, B, D]; penalties, each [n, B]."""
+
+    start: Tensor
+    out: Tensor
+    penalties: tuple[Tensor, ...]
+
+
+class Walk(NamedTuple):
+    """The state of the loop back: cotangents of y and of the essential memory, gradients so far, the row, whether on."""
+
+    y: Tensor
+    essential: tuple[Tensor, ...]
+    totals: tuple[Tensor, ...]
+    row: Tensor
+    going: Tensor
+
+
+class Rewound(NamedTuple):
+    """A problem whose field reads `sources`, and the tape of a loop that solved it."""
+
+    problem: Problem
+    rows: Row
+    sources: list[Tensor]
+
+
+def rewind(pulled: Rewound, seeds: Seeds) -> Walk:
+    """Cotangents at the start of the loop, and the gradients of the sources."""
+    rows = pulled.rows
+    count = rows.s.shape[0]
+    walk = Walk(
+        torch.zeros_like(rows.y[0]), tuple(torch.zeros_like(e[0]) for e in rows.essential),
+        tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in pulled.sources),
+        torch.full((), count - 1, dtype=torch.int64, device=rows.y.device),
+        torch.ones((), dtype=torch.bool, device=rows.y.device),
+    )  # fmt: skip
+    for first, last, problem in _stretches(pulled.problem, rows):
+        part = pytree.tree_map(lambda c, a=first, b=last: c[a:b], rows)
+        part_seeds = seeds._replace(penalties=tuple(p[first:last] for p in seeds.penalties))
+        walk = walk._replace(row=torch.full_like(walk.row, last - first - 1), going=torch.ones_like(walk.going))
+        walk = _walk_back(pulled._replace(problem=problem, rows=part), part_seeds, walk)
+    return walk
+
+
+def _stretches(problem: Problem, rows: Row) -> list[tuple[int, int, Problem]]:
+    """Parts [first, last) of the tape, the last one first, each with the noise its steps need."""
+    count, noise = rows.s.shape[0], problem.noise
+    if noise is None:
+        return [(0, count, problem)]
+    low = torch.where(rows.taken, rows.n, 2**62).amin(1).tolist()
+    high = torch.where(rows.taken, rows.n, -1).amax(1).tolist()
+    affordable = max(_BLOCK_BYTES // (8 * noise.width), 16)
+    stretches, last = [], count
+    while last > 0:
+        first, least, most = last, 2**62, -1
+        while first > 0 and max(most, high[first - 1]) - min(least, low[first - 1]) < affordable:
+            first -= 1
+            least, most = min(least, low[first]), max(most, high[first])
+        drawn = BlockNoise.of(noise, min(least, max(most, 0)), max(most - least + 1, 1))
+        stretches.append((first, last, replace(problem, noise=drawn)))
+        last = first
+    return stretches
+
+
+def _walk_back(pulled: Rewound, seeds: Seeds, walk: Walk) -> Walk:
+    problem, rows, sources = pulled
+    line = pytree.tree_map(lambda c: c[-1].clone(memory_format=torch.contiguous_format), rows)
+    lift = lift_of(key_of("retake", problem, line.y, rows.k.shape[1:], len(sources)), retake)
+    with torch.no_grad():
+        lifted = lift(problem, line)
+        made = lifted.traced.made
+        if made is None:
+            made = lifted.traced.made = _Back(lifted, line, sources)
+        return made(lifted.inputs, rows, seeds, walk)
+
+
+class _Back:
+    """The loop back over one graph: which of its inputs come from the row and which from sources never changes."""
+
+    def __init__(self, lifted: Lifted, line: Row, sources: list[Tensor]) -> None:
+        self.columns = lifted.positions(pytree.tree_leaves(line))
+        self.sources = lifted.positions(sources)
+        unknown = [x for x, a, b in zip(lifted.inputs, self.columns, self.sources, strict=True) if a < 0 and b < 0]
+        if any(x.requires_grad for x in unknown):
+            raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
+        check_repeatable(lifted.traced.graph, lifted.inputs, [])
+        state = [line.y, *line.essential]
+        self.wanted = lifted.positions([*state, *sources])
+        outputs = 2 + len(line.essential) + len(line.penalties)
+        if lifted.traced.outputs != outputs:
+            raise CannotCompile("a step's graph does not return all that a step returns")
+        self.joint = _vjp(lifted, self.wanted, [*state, *sources])
+        self.repeat: Any = None
+
+    def __call__(self, inputs: list[Tensor], rows: Row, seeds: Seeds, walk: Walk) -> Walk:
+        """Walk from walk.row to the first row."""
+        fixed = [x for x, p in zip(inputs, self.columns, strict=True) if p < 0]
+        state, spec = pytree.tree_flatten(walk)
+        others, shape = pytree.tree_flatten((fixed, pytree.tree_leaves(rows), seeds.out, seeds.penalties))
+        if self.repeat is None:
+
+            def body(*tensors: Tensor) -> list[Tensor]:
+                now = pytree.tree_unflatten(tensors[: len(state)], spec)
+                return pytree.tree_leaves(self._once(now, rows, *pytree.tree_unflatten(tensors[len(state) :], shape)))
+
+            self.repeat = in_one_loop(body, [*range(len(state)), *[-1] * len(others)])
+        return pytree.tree_unflatten(self.repeat([*state, *others]), spec)
+
+    def _once(self, walk: Walk, like: Row, fixed: Any, columns: Any, out: Tensor, penalties: Any) -> Walk:
+        index = walk.row.reshape(1)
+        line = [c.index_select(0, index).squeeze(0) for c in columns]
+        rest = iter(fixed)
+        flat = [line[p] if p >= 0 else next(rest) for p in self.columns]
+        k = pytree.tree_unflatten(line, pytree.tree_structure(like)).k
+        seeds = [walk.y, *walk.essential, _rows_of(out, k), *(p.index_select(0, index).squeeze(0) for p in penalties)]
+        gradients = list(self.joint(*flat, *seeds))
+        a = 1 + len(walk.essential)
+        totals = tuple(t + g for t, g in zip(walk.totals, gradients[a:], strict=True))
+        return Walk(gradients[0], tuple(gradients[1:a]), totals, walk.row - 1, walk.row > 0)
+
+
+def _rows_of(out: Tensor, k: Tensor) -> Tensor:
+    """out [T + 1, B, D] at k [m, L]: [m, B, D]."""
+    samples, size = out.shape[1:]
+    if k.shape[1] == 1:
+        return out.index_select(0, k.flatten())
+    flat = k * samples + torch.arange(samples, device=k.device)
+    return out.view(-1, size).index_select(0, flat.flatten()).view(k.shape[0], samples, size)
+
+
+def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:
+    """The graph of (inputs, cotangents of the outputs) -> gradients shaped like `like`; 0 for what the step ignores."""
+    graph, size = lifted.traced.graph, len(lifted.inputs)
+
+    def pull(*tensors: Tensor) -> list[Tensor]:
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_(p >= 0) for x, p in zip(tensors[:size], wanted, strict=True)]
+            pairs = [(o, c) for o, c in zip(graph(*inputs), tensors[size:], strict=True) if o.requires_grad]
+        places = [p for p in wanted if p >= 0]
+        asked = [x for x, p in zip(inputs, wanted, strict=True) if p >= 0]
+        outputs, seeds = zip(*pairs, strict=True)
+        found = dict(zip(places, torch.autograd.grad(outputs, asked, seeds, allow_unused=True), strict=True))
+        return [torch.zeros_like(x) if found.get(i) is None else found[i] for i, x in enumerate(like)]
+
+    with torch.no_grad():
+        outputs = graph(*lifted.inputs)
+    return make_fx(pull)(*lifted.inputs, *outputs)
+
+
+def seeds_of(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> Seeds:
+    """Pull the cotangents of the results back to y0 and to what the loop wrote: assembling is a function of both."""
+    tape = run.tape
+    assert tape is not None and tape.rows is not None
+    start, ys = y0.detach().requires_grad_(), tape.ys.detach().requires_grad_()
+    penalties = [p.detach().requires_grad_() for p in tape.rows.penalties]
+    written = tape._replace(ys=ys, rows=tape.rows._replace(penalties=tuple(penalties)))
+    with torch.enable_grad():
+        tensors = results(start, run._replace(tape=written)).tensors()
+    pairs = [(t, c) for t, c in zip(tensors, cotangents, strict=True) if c is not None and t.requires_grad]
+    sources = [start, ys, *penalties]
+    pulled: Any = [None] * len(sources)
+    if pairs:
+        outputs, given = zip(*pairs, strict=True)
+        pulled = torch.autograd.grad(outputs, sources, given, allow_unused=True)
+    first, out, *rest = (torch.zeros_like(s) if g is None else g for g, s in zip(pulled, sources, strict=True))
+    return Seeds(first, torch.cat((out, torch.zeros_like(out[:1]))), tuple(rest))

@@ -1,0 +1,182 @@
+"""The compiled engine: the whole loop on the device, outputs and tape included; the host waits for its end.
+
+One trace and one compilation for each (method, shapes, code of the field); see `lift` and `repeat`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..advance import select
+from ..brownian import BlockNoise
+from ..controllers import Fixed
+from ..problem import Carry, Problem
+from ..status import RUNNING
+from ..terms import ODETerm
+from ..trajectory import Row, Run, Tape
+from ..turn import Limits, Loop, Plan, Sinks, turn
+from .eager import split_clock
+from .lift import CannotCompile, Lift, Lifted, check_repeatable
+from .repeat import in_one_loop
+
+__all__ = ["key_of", "lift_of", "run", "why_not"]
+
+Watch = Callable[[Tensor], None]
+_WIDTH = 2
+"""Outputs a turn can write; a step that passes more takes several turns."""
+_TURNS = 10_000
+"""Turns between two looks of the host, so that a solve can be interrupted; fewer where a progress bar is fed."""
+_WATCHED_TURNS = 100
+_BLOCK_BYTES = 64 * 2**20
+"""Memory of one block of the tape."""
+_FAR = 2**62
+_KEPT = 64
+"""Graphs kept for later solves, the least recently used dropped first."""
+
+_lifts: OrderedDict[Hashable, Lift] = OrderedDict()
+
+
+def why_not(problem: Problem) -> str | None:
+    """What this engine cannot do of a problem, None if it can do all."""
+    save = problem.output.save
+    if save.at != "ts":
+        return f'it keeps states at ts, not save="{save.at}"'
+    if save.fn is not None and problem.s0.shape[0] == 1:
+        return "it keeps whole states, and Save(fn=) asks for something smaller"
+    return None
+
+
+def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, taped: bool) -> Run:
+    """Repeat the transition in compiled code; without a tape of autograd's. Raises CannotCompile."""
+    if isinstance(problem.controller, Fixed) and problem.s0.shape[0] == 1:
+        problem, carry = split_clock(problem, carry)
+    save = problem.output.save
+    plan = Plan(_WIDTH, save.state, taped or bool(problem.regularizers))
+    count, (samples, size) = problem.output.times.shape[1], carry.y.shape
+    times = torch.nn.functional.pad(problem.output.times, (0, plan.width + 1), value=torch.inf)
+    out = carry.y.new_empty(count + 1, samples, size)
+    loop = _first(plan, carry)
+    lift = lift_of(key_of("turn", problem, carry.y, plan), turn)
+    blocks: list[Row] = []
+    going = bool((carry.status == RUNNING).any())
+    while going:
+        sinks = Sinks(out, _block(problem, plan, loop) if plan.taped else ())
+        limits = _limits(max_steps, loop, _WATCHED_TURNS if watch is not None else _TURNS)
+        fed, limits = _feed(problem, loop, limits)
+        loop = _repeat(lift(fed, plan, times, limits, loop, sinks), loop, sinks)
+        if plan.taped:
+            written = int(loop.row)
+            blocks.append(pytree.tree_map(lambda column, n=written: column[:n], sinks.rows))
+            loop = loop._replace(row=torch.zeros_like(loop.row))
+        if watch is not None:
+            watch(loop.carry.t)
+        going = bool((loop.carry.status == RUNNING).any())
+        loop = loop._replace(going=torch.ones_like(loop.going))
+    rows = pytree.tree_map(lambda *parts: torch.cat(parts), *blocks) if blocks else None
+    tape = Tape(out[:count], loop.count, rows)
+    origin = loop.carry
+    if plan.resumable:
+        kept, marked = loop.origin
+        origin = select(marked, kept, loop.carry)._replace(status=loop.carry.status)
+    turns = int(loop.turns)
+    return Run(problem, loop.carry, origin, [], [], turns, turns, problem.stepper.nfe, tape)
+
+
+def _first(plan: Plan, carry: Carry) -> Loop:
+    """The state before the first turn: fresh, contiguous tensors, each an object of its own, as a graph wants them."""
+    device = carry.y.device
+
+    def own(x: Tensor) -> Tensor:
+        return x.detach().clone(memory_format=torch.contiguous_format)
+
+    def number(value: int) -> Tensor:
+        return torch.full((), value, dtype=torch.int64, device=device)
+
+    origin: Any = ()
+    if plan.resumable:
+        origin = (pytree.tree_map(own, carry), torch.zeros_like(carry.status, dtype=torch.bool))
+    going = torch.ones((), dtype=torch.bool, device=device)
+    return Loop(pytree.tree_map(own, carry), origin, torch.ones_like(carry.n), number(0), number(0), going)
+
+
+def _limits(max_steps: int, loop: Loop, turns: int) -> Limits:
+    return Limits(torch.full_like(loop.turns, max_steps), loop.turns + turns, torch.zeros_like(loop.turns))
+
+
+def _feed(problem: Problem, loop: Loop, limits: Limits) -> tuple[Problem, Limits]:
+    """The problem with the increments of its next steps drawn: hashing inside a loop would compile for minutes."""
+    noise = problem.noise
+    if noise is None:
+        return problem, limits
+    assert problem.steps is not None
+    running = loop.carry.status == RUNNING
+    first = int(torch.where(running, loop.carry.n, _FAR).min())
+    affordable = max(_BLOCK_BYTES // (8 * noise.width), 16)
+    count = min(affordable, int(problem.steps.max()))
+    drawn = BlockNoise.of(noise, first, count)
+    return replace(problem, noise=drawn), limits._replace(noise=drawn.base + count)
+
+
+def _block(problem: Problem, plan: Plan, loop: Loop) -> Row:
+    """Empty columns for the rows of the tape, as many as fit in a block, and one for waste."""
+    carry = loop.carry
+    lanes = carry.t.shape[0]
+    essential = problem.stepper.essential(carry.memory)
+    flag = torch.empty(lanes, dtype=torch.bool, device=carry.y.device)
+    k = torch.empty(plan.width, lanes, dtype=torch.int64, device=carry.y.device)
+    penalty = carry.y.real.new_empty(carry.y.shape[0])
+    line = Row(
+        carry.t, carry.t, carry.n, carry.y, essential, flag, flag, k.to(torch.float64), k,
+        tuple(penalty for _ in problem.regularizers),
+    )  # fmt: skip
+    bytes_a_row = sum(x.numel() * x.element_size() for x in pytree.tree_leaves(line))
+    rows = min(max(_BLOCK_BYTES // bytes_a_row, 8), 512)
+    return pytree.tree_map(lambda x: x.new_empty(rows + 1, *x.shape), line)
+
+
+def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks) -> Loop:
+    """Run the loop's graph from this state to its end."""
+    state, spec = pytree.tree_flatten(loop)
+    if lifted.traced.made is None:
+        positions = lifted.positions(state)
+        if lifted.traced.outputs != len(state) or set(range(len(state))) - set(positions):
+            raise CannotCompile("a turn's graph does not take and return the whole state of the loop")
+        check_repeatable(lifted.traced.graph, lifted.inputs, pytree.tree_leaves(sinks))
+        lifted.traced.made = in_one_loop(lifted.traced.graph, positions)
+    return pytree.tree_unflatten(lifted.traced.made(lifted.inputs), spec)
+
+
+def lift_of(key: Hashable, function: Callable[..., Any]) -> Lift:
+    """The lift of a function for this key, made when first asked for."""
+    lift = _lifts.get(key)
+    if lift is None:
+        lift = _lifts[key] = Lift(function)
+        while len(_lifts) > _KEPT:
+            _lifts.popitem(last=False)
+    _lifts.move_to_end(key)
+    return lift
+
+
+def key_of(what: str, problem: Problem, y: Tensor, *more: Hashable) -> Hashable:
+    """What solves have in common that one graph can serve: the field's code, the method, the shapes."""
+    term = problem.field.term
+    fields = (term.field,) if isinstance(term, ODETerm) else (term.drift, term.diffusion)
+    shapes = (tuple(y.shape), problem.s0.shape[0], tuple(problem.output.times.shape), y.dtype, y.device)
+    return (what, *map(_code, fields), type(term), problem.stepper, shapes, problem.coupled, *more)
+
+
+def _code(function: Any) -> Hashable:
+    """The code of a function, however often the function is made again; the class of anything else."""
+    if isinstance(function, types.MethodType):
+        return function.__func__.__code__, type(function.__self__)
+    if isinstance(function, types.FunctionType):
+        return function.__code__
+    return type(function)

@@ -1,0 +1,132 @@
+"""A Python function as a graph whose every tensor is an argument, however the function reached it.
+
+Dynamo traces the function once for each (code, structure, shapes) and finds the tensors anew at every call: a module's
+parameters, a closure's cells, a lambda made again in each iteration. It calls nothing here: an engine gets the graph
+and the tensors of this call, and repeats the graph as it likes.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["CannotCompile", "Lift", "Lifted", "Traced", "check_repeatable", "own_code"]
+
+
+class CannotCompile(RuntimeError):
+    """A field that cannot be put into a graph; the message names the operation."""
+
+
+class Traced:
+    """One graph and what engines made of it; lives as long as Dynamo's guards let the graph be used again."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.graph = graph
+        self.made: Any = None
+
+    @property
+    def outputs(self) -> int:
+        """How many tensors the graph returns."""
+        return len(self.graph.graph.output_node().args[0])  # type: ignore[arg-type]
+
+
+class Lifted(NamedTuple):
+    """A traced graph and the tensors of this call in the order of its arguments."""
+
+    traced: Traced
+    inputs: list[Tensor]
+
+    def positions(self, tensors: list[Tensor]) -> list[int]:
+        """For every argument, which of these tensors it is; -1 if none."""
+        known = {id(x): i for i, x in enumerate(tensors)}
+        return [known.get(id(x), -1) for x in self.inputs]
+
+
+class Lift:
+    """A function to be lifted; `traces` counts how often it was traced."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.traces = 0
+        self._found: Lifted | None = None
+        self._call = torch.compile(own_code(function), backend=self._receive, fullgraph=True, dynamic=False)
+
+    def __call__(self, *arguments: Any) -> Lifted:
+        """The graph for these arguments. Raises CannotCompile."""
+        try:
+            self._call(*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise CannotCompile(_reason(error)) from error
+        found, self._found = self._found, None
+        assert found is not None
+        return found
+
+    def _receive(self, graph: fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
+        self.traces += 1
+        # A copy whose code exists from the start: Dynamo cannot look into a lazily compiled one.
+        graph = fx.GraphModule(graph, graph.graph)
+        getattr(graph, "real_recompile", graph.recompile)()
+        traced = Traced(graph)
+        count = traced.outputs
+
+        def record(*inputs: Tensor) -> list[Tensor]:
+            self._found = Lifted(traced, list(inputs))
+            return [_NOTHING] * count
+
+        return record
+
+
+_NOTHING = torch.empty(0)
+
+
+def own_code(function: Callable[..., Any]) -> Any:
+    """A copy of a function with a code object of its own: Dynamo keeps its graphs, and their limit, by code object."""
+    assert isinstance(function, types.FunctionType)
+    code = function.__code__.replace()
+    copy = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def _reason(error: BaseException) -> str:
+    """The first lines of what Dynamo says: what it met, and where in the user's code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    where = [line for line in lines if line.startswith("File ")]
+    first = lines[0] if lines else type(error).__name__
+    return f"{first} ({where[-1]})" if where else first
+
+
+def check_repeatable(graph: fx.GraphModule, inputs: list[Tensor], writable: list[Tensor]) -> None:
+    """CannotCompile if the graph draws random numbers or writes to an input that is not `writable`; runs on fakes."""
+    own = {id(x) for x in writable}
+    with FakeTensorMode() as fakes, torch.no_grad():
+        stand_ins = [fakes.from_tensor(x) for x in inputs]
+        given = [fake for fake, x in zip(stand_ins, inputs, strict=True) if id(x) not in own]
+        with _Habits(given) as habits:
+            graph(*stand_ins)
+    if habits.found is not None:
+        raise CannotCompile(habits.found)
+
+
+class _Habits(TorchDispatchMode):
+    """Watches operations for what a graph must not repeat: random draws, and writes to tensors it was given."""
+
+    def __init__(self, given: list[Tensor]) -> None:
+        super().__init__()
+        self.given = {x.untyped_storage()._cdata for x in given}
+        self.found: str | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.found = f"{func} draws random numbers (dropout?): a step taken again would differ"
+        elif func._schema.is_mutable:
+            declared = zip(args, func._schema.arguments, strict=False)
+            written = [a for a, formal in declared if formal.alias_info is not None and formal.alias_info.is_write]
+            if any(isinstance(a, Tensor) and a.untyped_storage()._cdata in self.given for a in written):
+                self.found = f"{func} writes to a tensor of the field's (batch statistics?)"
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,64 @@
+"""Ways to repeat a graph until it says that there is nothing more to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .lift import CannotCompile, own_code
+
+__all__ = ["Body", "Repeat", "in_one_loop"]
+
+Body = Callable[..., Any]
+"""body(*inputs) -> the next state; the last tensor of the state, bool [], says whether to go on."""
+
+Repeat = Callable[[list[Tensor]], list[Tensor]]
+"""repeat(inputs) -> the state at the end; the inputs hold the first state, and whatever else the body takes."""
+
+
+def in_one_loop(body: Body, positions: list[int]) -> Repeat:
+    """A whole loop in C++: `while_loop` under Inductor, one call from Python for any number of turns.
+
+    positions: for every input of the body, which tensor of the state it is; -1 for what does not change.
+    """
+    size = max(positions) + 1
+
+    def whole(inputs: list[Tensor]) -> Any:
+        first: list[Any] = [None] * size
+        for x, p in zip(inputs, positions, strict=True):
+            if p >= 0:
+                first[p] = x
+        rest = [x for x, p in zip(inputs, positions, strict=True) if p < 0]
+
+        def going(*state: Tensor) -> Tensor:
+            return state[-1].clone()
+
+        def once(*state: Tensor) -> tuple[Tensor, ...]:
+            others = iter(rest)
+            return tuple(body(*[state[p] if p >= 0 else next(others) for p in positions]))
+
+        return torch.while_loop(going, once, tuple(first))  # type: ignore[attr-defined]
+
+    compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
+
+    def repeat(inputs: list[Tensor]) -> list[Tensor]:
+        try:
+            return list(compiled(_apart(inputs)))
+        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+            raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
+
+    return repeat
+
+
+def _apart(inputs: list[Tensor]) -> list[Tensor]:
+    """The inputs, with copies of those that look into the memory of an earlier one: a loop refuses views of a kind."""
+    seen: set[int] = set()
+    apart = []
+    for x in inputs:
+        storage = x.untyped_storage()._cdata
+        apart.append(x.clone(memory_format=torch.contiguous_format) if storage in seen else x)
+        seen.add(storage)
+    return apart

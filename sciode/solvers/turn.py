@@ -1,0 +1,197 @@
+"""One turn of a loop that never looks at a value: a step, the outputs it passed, and a row of the tape.
+
+`turn` is `advance` with its results written where the host can find them afterwards. Engines repeat it inside compiled
+code; `retake` is the same turn as a differentiable function of what its row recorded, for the adjoint that walks back.
+A turn writes at most `width` outputs a sample: a step that passed more is taken again, unmerged, until all are written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .advance import Attempt, attempt, merge, select
+from .problem import Carry, Problem
+from .status import RUNNING, Status
+from .steppers import Memory, Step
+from .trajectory import Row
+
+__all__ = ["Limits", "Loop", "Plan", "Retaken", "Sinks", "retake", "turn"]
+
+_AT_END = 1e-9
+"""An output time within this part of a step from its end is at its end."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a loop does beside stepping: outputs a turn, whether it keeps where to resume, whether it keeps a tape."""
+
+    width: int
+    resumable: bool
+    taped: bool
+
+
+class Loop(NamedTuple):
+    """The state of a loop between two turns.
+
+    origin: () or the carry to resume from and which samples have one of their own [L]; count [L], outputs written, the
+    first included; row, rows of the tape written; turns taken; going, whether there is more to do: [] each.
+    """
+
+    carry: Carry
+    origin: Any
+    count: Tensor
+    row: Tensor
+    turns: Tensor
+    going: Tensor
+
+
+class Sinks(NamedTuple):
+    """Where a turn writes: out [T + 1, B, D] and the tape's columns [rows + 1, ...]; the last row of each is waste."""
+
+    out: Tensor
+    rows: Any
+
+
+class Limits(NamedTuple):
+    """Numbers [] at which a loop stops: trial steps a sample, turns of the loop, the first step without noise."""
+
+    trials: Tensor
+    turns: Tensor
+    noise: Tensor
+
+
+class Due(NamedTuple):
+    """Output times that a step passed: theta, k [m, L] as in `Row`; fresh [L], how many; more [L], whether others wait."""
+
+    theta: Tensor
+    k: Tensor
+    fresh: Tensor
+    more: Tensor
+
+
+def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop, sinks: Sinks) -> Loop:
+    """Try a step, write the outputs it passed, merge it. `times` [R, T + width + 1] are padded with inf."""
+    carry = loop.carry
+    noise = None if problem.noise is None else problem.noise.at(carry.n)
+    tried = attempt(problem, carry, noise)
+    due = _due(times, plan.width, loop.count, tried)
+    values, penalties = _results(problem, carry.t, tried.dt, carry.y, tried.step, due.theta)
+    _write_outputs(sinks.out, due.k, values)
+    held = _hold(carry, tried, due.more)
+    row, written = loop.row, torch.where(tried.accept.any(), 1, 0)
+    if plan.taped:
+        last = sinks.rows.s.shape[0] - 1
+        line = _row(problem, carry, tried, held, due, penalties)
+        _write_row(sinks.rows, torch.where(written > 0, row, last), line)
+    row = row + written
+    merged = merge(carry, held)
+    merged = merged._replace(trials=merged.trials - due.more)
+    late = (merged.status == RUNNING) & (merged.trials >= limits.trials)
+    merged = merged._replace(status=torch.where(late, int(Status.MAX_STEPS), merged.status).to(torch.int8))
+    turns = loop.turns + 1
+    running = merged.status == RUNNING
+    going = loop.going & running.any() & (turns < limits.turns)
+    if problem.noise is not None:
+        going = going & ~(running & (merged.n >= limits.noise)).any()
+    if plan.taped:
+        going = going & (row < last)
+    return Loop(merged, _origin(plan, loop, tried), loop.count + due.fresh, row, turns, going)
+
+
+class Retaken(NamedTuple):
+    """The differentiable results of a turn: the state and the essential memory after it, outputs, penalties."""
+
+    y: Tensor
+    essential: Memory
+    values: Tensor
+    penalties: tuple[Tensor, ...]
+
+
+def retake(problem: Problem, row: Row) -> Retaken:
+    """Take the step of a row again, from row.y and row.essential."""
+    memory = problem.stepper.restore(problem.field, problem.forward(row.s), row.y, row.essential)
+    noise = None if problem.noise is None else problem.noise.at(row.n)
+    step = problem.stepper.step(problem.field, noise, problem.forward(row.s), row.dt, row.y, memory)
+    values, penalties = _results(problem, row.s, row.dt, row.y, step, row.theta)
+    after = problem.stepper.essential(step.memory)
+    essential = tuple(_where(row.merged, a, b) for a, b in zip(after, row.essential, strict=True))
+    return Retaken(_where(row.merged, step.y1, row.y), essential, values, penalties)
+
+
+def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
+
+
+def _due(times: Tensor, width: int, count: Tensor, tried: Attempt) -> Due:
+    """The next output times of each sample that lie in its accepted step."""
+    k = count + torch.arange(width + 1, device=count.device).unsqueeze(-1)
+    due = times[0][k] if times.shape[0] == 1 else times.gather(1, k.T).T
+    length = tried.dt.abs()
+    passed = tried.accept & (due <= tried.reached + _AT_END * length)
+    # Divided by a safe length where nothing was passed, so that no 0 / 0 is written anywhere.
+    theta = 1 - (tried.reached - due) / torch.where(passed, length, 1.0)
+    theta = torch.where(passed & (theta <= 1 - _AT_END), theta.clamp(min=0.0), 1.0)
+    none = times.shape[1] - width - 1
+    passed, more = passed[:width], passed[width]
+    return Due(theta[:width], torch.where(passed, k[:width], none), passed.sum(0), more)
+
+
+def _results(
+    problem: Problem, s: Tensor, dt: Tensor, y: Tensor, step: Step, theta: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """States [m, B, D] at theta [m, L] of a step, and the regularizers' values."""
+    basis = problem.stepper.basis(problem.field, problem.forward(s), dt, y, step)
+    values = []
+    for at in theta.unbind():
+        value = y
+        for w, k in zip(problem.stepper.weights(at, dt), basis, strict=True):
+            value = value + w.to(y.dtype).unsqueeze(-1) * k
+        values.append(_where(at >= 1, step.y1, value))
+    penalties = tuple(r.measure(problem, dt, y, step) for r in problem.regularizers)
+    return torch.stack(values), penalties
+
+
+def _write_outputs(out: Tensor, k: Tensor, values: Tensor) -> None:
+    """values [m, B, D] into the rows k [m, L] of out."""
+    if k.shape[1] == 1:
+        out.index_copy_(0, k.flatten(), values)
+        return
+    samples = out.shape[1]
+    flat = k * samples + torch.arange(samples, device=k.device)
+    out.view(-1, out.shape[2]).index_copy_(0, flat.flatten(), values.flatten(0, 1))
+
+
+def _hold(carry: Carry, tried: Attempt, more: Tensor) -> Attempt:
+    """The attempt, not accepted where outputs still wait; nothing else of those samples changes either."""
+    return tried._replace(
+        accept=tried.accept & ~more,
+        h=torch.where(more, carry.h, tried.h),
+        status=torch.where(more, carry.status, tried.status),
+    )
+
+
+def _row(problem: Problem, carry: Carry, tried: Attempt, held: Attempt, due: Due, penalties: Any) -> Row:
+    dt = torch.where(tried.accept, tried.dt, 0.0)
+    essential = problem.stepper.essential(carry.memory)
+    merged = held.accept & ~held.final
+    return Row(carry.t, dt, carry.n, carry.y, essential, held.accept, merged, due.theta, due.k, penalties)
+
+
+def _write_row(columns: Row, at: Tensor, line: Row) -> None:
+    index = at.reshape(1)
+    for column, value in zip(pytree.tree_leaves(columns), pytree.tree_leaves(line), strict=True):
+        column.index_copy_(0, index, value.unsqueeze(0))
+
+
+def _origin(plan: Plan, loop: Loop, tried: Attempt) -> Any:
+    """Where samples resume whose step was cut short by the end of the interval and then rejected (see `Run.origin`)."""
+    if not plan.resumable:
+        return ()
+    carry, (kept, marked) = loop.carry, loop.origin
+    cut = tried.final & ~tried.accept & (carry.status == RUNNING) & ~marked
+    return select(cut, carry, kept), marked | cut
