@@ -10,6 +10,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["NUMBA_NUM_THREADS"] = "1"
+# Tests say themselves when something is to be compiled.
+os.environ["SCIODE_COMPILE"] = "0"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["JAX_PLATFORMS"] = "cpu"
 

@@ -14,7 +14,7 @@ from .adjoints import ADJOINTS, Backsolve, backsolve, choose_adjoint, recompute
 from .adjoints.results import Results, results
 from .begin import Begun, Wish, begin
 from .controllers import PID, Fixed
-from .engines import run as run_engine
+from .engines import ENGINES, engine_for
 from .outputs import SAVES, Save
 from .problem import Carry
 from .proceed import proceed
@@ -27,9 +27,7 @@ from .trajectory import Run
 from .transforms import transforming
 from .trees import map_tree
 
-__all__ = ["ENGINES", "solve"]
-
-ENGINES = ("auto", "eager")
+__all__ = ["solve"]
 
 
 def solve(
@@ -80,7 +78,14 @@ def solve(
     start = begin if resume is None else partial(proceed, earlier=resume)
     begun = start(as_term(field), y0, ts, args, wish)
     with watcher(progress, begun.problem) as watch:
-        found = _differentiate(begun, adjoint, lambda carry: run_engine(begun.problem, carry, max_steps, watch))
+        chosen = engine_for(engine, begun.problem, begun.y0, adjoint, begun.requires_grad)
+        if chosen.loops and adjoint == "auto":
+            adjoint = "recompute"
+
+        def run(carry: Carry, taped: bool) -> Run:
+            return chosen.run(begun.problem, carry, max_steps, watch, taped)
+
+        found = _differentiate(begun, adjoint, run)
     solution = _solution(begun, found)
     return solution.check() if throw else solution
 
@@ -107,27 +112,27 @@ def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
             )
 
 
-def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Carry], Run]) -> Results:
+def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Carry, bool], Run]) -> Results:
     """Run the engine under the adjoint that was asked for, if anything asks for a gradient."""
     if not begun.requires_grad:
         with torch.no_grad():
-            return results(begun.y0, run(begun.carry))
+            return results(begun.y0, run(begun.carry, False))
     problem, y0 = begun.problem, begun.y0
     steps = None if problem.steps is None else int(problem.steps.max())
     state_bytes = y0.numel() * y0.element_size()
     adjoint = choose_adjoint(adjoint, begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
     if adjoint == "direct":
-        return results(y0, run(begun.carry))
+        return results(y0, run(begun.carry, False))
     if transforming():
         raise ValueError("adjoint: torch.func transforms need adjoint='direct' (or 'auto')")
     leaves = begun.captured()
     carry = map_tree(lambda x: x.detach() if isinstance(x, Tensor) else x, begun.carry)
     if adjoint == "recompute":
-        return recompute(begun.bind, lambda: run(carry), y0, begun.arg_tensors, leaves)
+        return recompute(begun.bind, lambda: run(carry, True), y0, begun.arg_tensors, leaves)
     if problem.field.stochastic:
         raise ValueError("adjoint: backsolve is for ODEs; SDEs have adjoint='recompute', exact at one state a step")
     settings = adjoint if isinstance(adjoint, Backsolve) else Backsolve()
-    return backsolve(settings, begun.bind, lambda: run(carry), y0, begun.arg_tensors, leaves)
+    return backsolve(settings, begun.bind, lambda: run(carry, False), y0, begun.arg_tensors, leaves)
 
 
 def _solution(begun: Begun, found: Results) -> Solution:
@@ -149,7 +154,7 @@ def _solution(begun: Begun, found: Results) -> Solution:
         accepted=per_sample(carry.accepted),
         rejected=per_sample(carry.trials - carry.accepted),
         calls=begun.evaluations + run.iterations * run.step_nfe + run.interpolated * dense_nfe,
-        engine="eager",
+        engine=run.engine,
     )
     kept = run._replace(emissions=[], records=run.records if save.at == "dense" else [])
     return Solution(
@@ -177,7 +182,7 @@ def _states(begun: Begun, found: Results) -> Any:
         return field.layout.unravel(found.ys[0])
     with torch.no_grad():
         spec = pytree.tree_structure(field.call(fn, problem.forward(problem.s0), begun.y0))
-    if problem.s0.shape[0] == 1 and problem.output.save.at != "steps":
+    if problem.s0.shape[0] == 1 and problem.output.save.at != "steps" and found.run.tape is None:
         return pytree.tree_unflatten(found.ys, spec)
     times = torch.where(torch.isfinite(found.ts), found.ts, -torch.inf).cummax(0).values
     rows = [field.call(fn, problem.forward(s), y) for s, y in zip(times, found.ys[0], strict=True)]

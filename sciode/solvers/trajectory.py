@@ -97,6 +97,7 @@ class Run(NamedTuple):
     interpolated: int
     step_nfe: int
     tape: Tape | None = None
+    engine: str = "eager"
 
 
 def emit(problem: Problem, record: Record, step: Step) -> Emission:

@@ -90,7 +90,7 @@ def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
         _write_row(sinks.rows, torch.where(written > 0, row, last), line)
     row = row + written
     merged = merge(carry, held)
-    merged = merged._replace(trials=merged.trials - due.more)
+    merged = merged._replace(trials=torch.where(due.more, carry.trials, merged.trials))
     late = (merged.status == RUNNING) & (merged.trials >= limits.trials)
     merged = merged._replace(status=torch.where(late, int(Status.MAX_STEPS), merged.status).to(torch.int8))
     turns = loop.turns + 1

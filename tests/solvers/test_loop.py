@@ -40,8 +40,8 @@ class Dictated(Stepper):
         error = self.rule(t, dt).unsqueeze(-1).expand_as(y)
         return Step(y + dt.unsqueeze(-1) * field.drift(t, y), error, (), None, None, 1)
 
-    def basis(self, field: Any, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> Tensor:
-        return (step.y1 - y).unsqueeze(0)
+    def basis(self, field: Any, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:
+        return (step.y1 - y,)
 
     def weights(self, theta: Tensor, dt: Tensor) -> Tensor:
         return theta.unsqueeze(0)

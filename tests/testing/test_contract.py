@@ -47,8 +47,8 @@ class HeunByHand(Stepper):
     def combine(self, y: Tensor, h: Tensor, first: Tensor, second: Tensor) -> Tensor:
         return y + h / 2 * (first + second)
 
-    def basis(self, field: Field, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> Tensor:
-        return torch.stack((step.stages[0], step.y1 - y))
+    def basis(self, field: Field, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:
+        return (step.stages[0], step.y1 - y)
 
     def weights(self, theta: Tensor, dt: Tensor) -> Tensor:
         return torch.stack((dt * theta * (1 - theta), theta * theta))

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..engines import CannotCompile
 from ..fields import Field
 from ..problem import Problem
 from ..trajectory import Emission, Record, Run, replay
 from .graph import clock, leaves_behind
 from .results import Results, results
-from .rewind import Rewound, rewind, seeds_of
+from .rewind import Rewound, rewind, seeds_of, taken_again
 
 __all__ = ["recompute"]
 
@@ -63,8 +64,10 @@ class _Recompute(torch.autograd.Function):
         run = ctx.run._replace(records=records, emissions=emissions, tape=tape)
         y0, args, leaves = inputs[0], list(inputs[1 : 1 + ctx.n_args]), list(inputs[1 + ctx.n_args :])
         needed = ctx.needs_input_grad[4:]
-        vjp = _differentiable_vjp if torch.is_grad_enabled() else _vjp
-        gradients = vjp(_Pulled(ctx.bind, run, y0, args, leaves, needed), cotangents)
+        pulled = _Pulled(ctx.bind, run, y0, args, leaves, needed)
+        gradients = (
+            _differentiable_vjp(pulled, cotangents, True) if torch.is_grad_enabled() else _vjp(pulled, cotangents)
+        )
         return (None, None, None, None, *(g if need else None for g, need in zip(gradients, needed, strict=True)))
 
 
@@ -92,7 +95,12 @@ def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor 
     problem = replace(pulled.run.problem, field=pulled.bind(args))
     sources = [a for a in args if a.requires_grad] + pulled.leaves
     walk = _walk_records if pulled.run.tape is None else _walk_tape
-    start, lam, totals = walk(problem, pulled, sources, cotangents)
+    try:
+        start, lam, totals = walk(problem, pulled, sources, cotangents)
+    except CannotCompile:
+        # The loop forward could be compiled, this one not: its steps once more, on autograd's tape.
+        with torch.enable_grad():
+            return _differentiable_vjp(pulled, cotangents, False)
     if lam.memory:
         start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals)
     by_source = dict(zip(map(id, sources), totals, strict=True))
@@ -183,7 +191,9 @@ def _start_vjp(
     return start if pulled[0] is None else start + pulled[0], totals
 
 
-def _differentiable_vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+def _differentiable_vjp(
+    pulled: _Pulled, cotangents: tuple[Tensor | None, ...], create_graph: bool
+) -> list[Tensor | None]:
     """For create_graph=True: put the recorded steps on one tape and differentiate that (memory as `direct`)."""
     run, y0 = pulled.run, pulled.y0
     problem = replace(run.problem, field=pulled.bind(pulled.args))
@@ -196,11 +206,14 @@ def _differentiable_vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) 
         accept = record.accept
         y = step.y1 if accept is None else torch.where(accept.unsqueeze(-1), step.y1, y)
         memory = tuple(_select(accept, new, old) for new, old in zip(step.memory, memory, strict=True))
-    tensors = results(y0, run._replace(emissions=emissions)).tensors()
+    again = run._replace(emissions=emissions)
+    if run.tape is not None and run.tape.rows is not None:
+        again = run._replace(tape=taken_again(problem, y0, problem.stepper.essential(memory), run.tape))
+    tensors = results(y0, again).tensors()
     pairs = [(t, c) for t, c in zip(tensors, cotangents, strict=True) if c is not None and t.requires_grad]
     inputs = [y0, *pulled.args, *pulled.leaves]
     wanted = [x for x, need in zip(inputs, pulled.needed, strict=True) if need]
-    got = iter(_grad(pairs, wanted, create_graph=True))
+    got = iter(_grad(pairs, wanted, create_graph))
     return [next(got) if need else None for need in pulled.needed]
 
 

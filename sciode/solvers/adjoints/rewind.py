@@ -17,11 +17,11 @@ from torch.utils import _pytree as pytree
 from ..brownian import BlockNoise
 from ..engines import CannotCompile, Lifted, check_repeatable, in_one_loop, key_of, lift_of
 from ..problem import Problem
-from ..trajectory import Row, Run
+from ..trajectory import Row, Run, Tape
 from ..turn import retake
-from .results import Results, results
+from .results import results
 
-__all__ = ["Rewound", "Seeds", "rewind", "seeds_of"]
+__all__ = ["Rewound", "Seeds", "rewind", "seeds_of", "taken_again"]
 
 _BLOCK_BYTES = 64 * 2**20
 """Memory of the noise drawn at a time."""
@@ -111,7 +111,10 @@ class _Back:
         self.sources = lifted.positions(sources)
         unknown = [x for x, a, b in zip(lifted.inputs, self.columns, self.sources, strict=True) if a < 0 and b < 0]
         if any(x.requires_grad for x in unknown):
-            raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
+            raise RuntimeError(
+                "the field uses a tensor that requires grad and that it did not use at the first time, so "
+                'adjoint="recompute" cannot give its gradient; pass the tensor through args='
+            )
         check_repeatable(lifted.traced.graph, lifted.inputs, [])
         state = [line.y, *line.essential]
         self.wanted = lifted.positions([*state, *sources])
@@ -151,10 +154,8 @@ class _Back:
 def _rows_of(out: Tensor, k: Tensor) -> Tensor:
     """out [T + 1, B, D] at k [m, L]: [m, B, D]."""
     samples, size = out.shape[1:]
-    if k.shape[1] == 1:
-        return out.index_select(0, k.flatten())
-    flat = k * samples + torch.arange(samples, device=k.device)
-    return out.view(-1, size).index_select(0, flat.flatten()).view(k.shape[0], samples, size)
+    shape, flat = _places(out, k)
+    return out.view(shape).index_select(0, flat).view(k.shape[0], samples, size)
 
 
 def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:
@@ -193,3 +194,28 @@ def seeds_of(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> See
         pulled = torch.autograd.grad(outputs, sources, given, allow_unused=True)
     first, out, *rest = (torch.zeros_like(s) if g is None else g for g, s in zip(pulled, sources, strict=True))
     return Seeds(first, torch.cat((out, torch.zeros_like(out[:1]))), tuple(rest))
+
+
+def taken_again(problem: Problem, y: Tensor, essential: tuple[Tensor, ...], tape: Tape) -> Tape:
+    """The tape with its states at ts and penalties on autograd's tape, as functions of the first state and memory."""
+    rows = tape.rows
+    assert rows is not None
+    out = torch.cat((tape.ys.detach(), torch.zeros_like(tape.ys[:1])))
+    penalties: list[tuple[Tensor, ...]] = []
+    for first, last, fed in reversed(_stretches(problem, rows)):
+        for i in range(first, last):
+            line = pytree.tree_map(lambda c, i=i: c[i], rows)._replace(y=y, essential=essential)
+            y, essential, values, measured = retake(fed, line)
+            flat, k = _places(out, line.k)
+            out = out.reshape(flat).index_copy(0, k, values.reshape(-1, *flat[1:])).reshape(out.shape)
+            penalties.append(measured)
+    stacked = tuple(torch.stack(column) for column in zip(*penalties, strict=True))
+    return tape._replace(ys=out[:-1], rows=rows._replace(penalties=stacked))
+
+
+def _places(out: Tensor, k: Tensor) -> tuple[tuple[int, ...], Tensor]:
+    """A shape of out [T + 1, B, D] and the rows of it that outputs k [m, L] fill."""
+    if k.shape[1] == 1:
+        return tuple(out.shape), k.flatten()
+    samples, size = out.shape[1:]
+    return (-1, size), (k * samples + torch.arange(samples, device=k.device)).flatten()

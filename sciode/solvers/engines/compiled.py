@@ -5,6 +5,7 @@ One trace and one compilation for each (method, shapes, code of the field); see 
 
 from __future__ import annotations
 
+import math
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -22,6 +23,7 @@ from ..problem import Carry, Problem
 from ..status import RUNNING
 from ..terms import ODETerm
 from ..trajectory import Row, Run, Tape
+from ..trees import map_tree
 from ..turn import Limits, Loop, Plan, Sinks, turn
 from .eager import split_clock
 from .lift import CannotCompile, Lift, Lifted, check_repeatable
@@ -30,8 +32,8 @@ from .repeat import in_one_loop
 __all__ = ["key_of", "lift_of", "run", "why_not"]
 
 Watch = Callable[[Tensor], None]
-_WIDTH = 2
-"""Outputs a turn can write; a step that passes more takes several turns."""
+_WIDEST = 16
+"""Most outputs a turn can write; a step that passes more takes several turns."""
 _TURNS = 10_000
 """Turns between two looks of the host, so that a solve can be interrupted; fewer where a progress bar is fed."""
 _WATCHED_TURNS = 100
@@ -42,6 +44,7 @@ _KEPT = 64
 """Graphs kept for later solves, the least recently used dropped first."""
 
 _lifts: OrderedDict[Hashable, Lift] = OrderedDict()
+_widths: dict[Hashable, int] = {}
 
 
 def why_not(problem: Problem) -> str | None:
@@ -58,8 +61,9 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
     """Repeat the transition in compiled code; without a tape of autograd's. Raises CannotCompile."""
     if isinstance(problem.controller, Fixed) and problem.s0.shape[0] == 1:
         problem, carry = split_clock(problem, carry)
+    problem = replace(problem, field=replace(problem.field, args=map_tree(_detached, problem.field.args)))
     save = problem.output.save
-    plan = Plan(_WIDTH, save.state, taped or bool(problem.regularizers))
+    plan = Plan(_width(problem, carry), save.state, taped or bool(problem.regularizers))
     count, (samples, size) = problem.output.times.shape[1], carry.y.shape
     times = torch.nn.functional.pad(problem.output.times, (0, plan.width + 1), value=torch.inf)
     out = carry.y.new_empty(count + 1, samples, size)
@@ -87,7 +91,21 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
         kept, marked = loop.origin
         origin = select(marked, kept, loop.carry)._replace(status=loop.carry.status)
     turns = int(loop.turns)
-    return Run(problem, loop.carry, origin, [], [], turns, turns, problem.stepper.nfe, tape)
+    return Run(problem, loop.carry, origin, [], [], turns, turns, problem.stepper.nfe, tape, "compiled")
+
+
+def _detached(x: Any) -> Any:
+    return x.detach() if isinstance(x, Tensor) else x
+
+
+def _width(problem: Problem, carry: Carry) -> int:
+    """Outputs a turn should be able to write: those in two first steps. Chosen once for a key, so that it stays."""
+    key = key_of("width", problem, carry.y)
+    if key not in _widths:
+        span = (problem.s1 - problem.s0).clamp(min=1e-300)
+        wanted = 2 * problem.output.times.shape[1] * float((carry.h / span).median())
+        _widths[key] = min(max(math.ceil(wanted), 1), _WIDEST)
+    return _widths[key]
 
 
 def _first(plan: Plan, carry: Carry) -> Loop:

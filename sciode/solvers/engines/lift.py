@@ -8,12 +8,14 @@ and the tensors of this call, and repeats the graph as it likes.
 from __future__ import annotations
 
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["CannotCompile", "Lift", "Lifted", "Traced", "check_repeatable", "own_code"]
@@ -59,7 +61,10 @@ class Lift:
     def __call__(self, *arguments: Any) -> Lifted:
         """The graph for these arguments. Raises CannotCompile."""
         try:
-            self._call(*arguments)
+            with warnings.catch_warnings():
+                # Dynamo reads the .grad of every tensor it meets, also where the field has computed it before.
+                warnings.filterwarnings("ignore", ".*not a leaf Tensor.*")
+                self._call(*arguments)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise CannotCompile(_reason(error)) from error
         found, self._found = self._found, None
@@ -88,7 +93,9 @@ def own_code(function: Callable[..., Any]) -> Any:
     """A copy of a function with a code object of its own: Dynamo keeps its graphs, and their limit, by code object."""
     assert isinstance(function, types.FunctionType)
     code = function.__code__.replace()
-    copy = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    copy = types.FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
@@ -107,8 +114,12 @@ def check_repeatable(graph: fx.GraphModule, inputs: list[Tensor], writable: list
     with FakeTensorMode() as fakes, torch.no_grad():
         stand_ins = [fakes.from_tensor(x) for x in inputs]
         given = [fake for fake, x in zip(stand_ins, inputs, strict=True) if id(x) not in own]
-        with _Habits(given) as habits:
-            graph(*stand_ins)
+        habits = _Habits(given)
+        try:
+            with habits:
+                graph(*stand_ins)
+        except DataDependentOutputException as error:
+            raise CannotCompile(f"the field looks at a value ({error}): every step would wait for the host") from error
     if habits.found is not None:
         raise CannotCompile(habits.found)
 

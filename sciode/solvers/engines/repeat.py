@@ -10,13 +10,25 @@ from torch import Tensor
 
 from .lift import CannotCompile, own_code
 
-__all__ = ["Body", "Repeat", "in_one_loop"]
+__all__ = ["Body", "Repeat", "in_one_loop", "step_by_step"]
 
 Body = Callable[..., Any]
 """body(*inputs) -> the next state; the last tensor of the state, bool [], says whether to go on."""
 
 Repeat = Callable[[list[Tensor]], list[Tensor]]
 """repeat(inputs) -> the state at the end; the inputs hold the first state, and whatever else the body takes."""
+
+
+def step_by_step(body: Body, positions: list[int]) -> Repeat:
+    """A loop in Python, one call of the body and one look at its flag a turn: where nothing better can be compiled."""
+
+    def repeat(inputs: list[Tensor]) -> list[Tensor]:
+        state = [x for _, x in sorted((p, x) for p, x in zip(positions, inputs, strict=True) if p >= 0)]
+        while bool(state[-1]):
+            state = list(body(*[state[p] if p >= 0 else x for p, x in zip(positions, inputs, strict=True)]))
+        return state
+
+    return repeat
 
 
 def in_one_loop(body: Body, positions: list[int]) -> Repeat:

@@ -1,0 +1,114 @@
+"""Which engine runs a solve, and what happens where the one that was asked for cannot."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..problem import Carry, Problem
+from ..trajectory import Run
+from ..transforms import transforming
+from . import compiled, eager
+from .lift import CannotCompile
+
+__all__ = ["ENGINES", "CompileNotice", "Engine", "engine_for"]
+
+ENGINES = ("auto", "eager", "compiled")
+Watch = Callable[[Tensor], None]
+_SOLVES, _SECONDS = 3, 5.0
+"""After so many solves of a kind, or so much time spent on them, `auto` compiles."""
+
+
+class CompileNotice(UserWarning):
+    """Says once that something is being compiled, or why it was not."""
+
+
+@dataclass
+class _Past:
+    """What is known of the solves of one kind."""
+
+    solves: int = 0
+    seconds: float = 0.0
+    refused: bool = False
+
+
+_past: dict[Hashable, _Past] = {}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine chosen for one problem: `run` never refuses, it falls back on `eager` and says so once.
+
+    loops: whether it is a loop on the device, which keeps a tape of its own and none of autograd's.
+    """
+
+    name: str
+    past: _Past
+    key: Hashable
+
+    @property
+    def loops(self) -> bool:
+        """Whether it repeats compiled code, without autograd's tape."""
+        return self.name != "eager"
+
+    def run(self, problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, taped: bool) -> Run:
+        """Run the problem; taped: an adjoint will walk back."""
+        start = time.monotonic()
+        try:
+            if self.loops:
+                try:
+                    return compiled.run(problem, carry, max_steps, watch, taped)
+                except CannotCompile as error:
+                    self.past.refused = True
+                    _say(f"engine: the {self.name} engine cannot run this field, 'eager' does instead: {error}")
+            return eager.run(problem, carry, max_steps, watch)
+        finally:
+            self.past.solves += 1
+            self.past.seconds += time.monotonic() - start
+
+
+def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> Engine:
+    """The engine for a problem; adjoint and gradient: what will be asked of its result."""
+    key = compiled.key_of("solve", problem, y, gradient)
+    past = _past.setdefault(key, _Past())
+    reason = _obstacle(problem, y, adjoint, gradient)
+    if asked == "compiled" and not past.refused:
+        if reason is None:
+            return Engine("compiled", past, key)
+        past.refused = True
+        _say(f"engine: the compiled engine cannot run this, 'eager' does instead: {reason}")
+    if asked == "auto" and reason is None and _worth_it(past, y):
+        if past.solves == _SOLVES or past.seconds >= _SECONDS > past.seconds:
+            _say(
+                "engine: this solve repeats, so it is compiled now, once, for some seconds; SCIODE_COMPILE=0 forbids it"
+            )
+        return Engine("compiled", past, key)
+    return Engine("eager", past, key)
+
+
+def _obstacle(problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> str | None:
+    """Why a loop on the device cannot do this, if it cannot."""
+    if transforming():
+        return "torch.func transforms need operations one by one"
+    if gradient and adjoint == "direct":
+        return 'adjoint="direct" keeps autograd\'s tape; "recompute" gives the same gradient'
+    if y.device.type != "cpu":
+        return f"it runs on CPUs, the state is on {y.device}"
+    if y.is_complex():
+        return "complex states are not compiled"
+    return compiled.why_not(problem)
+
+
+def _worth_it(past: _Past, y: Tensor) -> bool:
+    allowed = os.environ.get("SCIODE_COMPILE", "1") != "0" and not past.refused
+    return allowed and (past.solves >= _SOLVES or past.seconds >= _SECONDS)
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, CompileNotice, stacklevel=4)
