@@ -51,7 +51,8 @@ class Contestant:
 class Peer:
     """A library: the module that must be importable, and how it is made to solve a problem.
 
-    joint, separate: how it then steps the batch, in words, when the problem is coupled and when it is not.
+    joint, separate: how it then steps the batch, in words, when the problem is coupled and when it is not. count: how
+    it is made to call the field from Python, where `prepare` compiles the calls away.
     """
 
     library: str
@@ -59,6 +60,7 @@ class Peer:
     joint: str = "joint"
     separate: str = "per sample"
     torch_field: bool = True
+    count: Callable[[Problem, str], Contestant] | None = None
 
     def how(self, problem: Problem, mode: str) -> str:
         """How the library is called here, e.g. "jit, vmap"."""
@@ -96,7 +98,7 @@ def count_calls(peer: Peer, problem: Problem, mode: str) -> int | None:
     if not peer.torch_field:
         return None
     counted = _Counted(problem.field)
-    peer.prepare(replace(problem, field=counted), mode).call()
+    (peer.count or peer.prepare)(replace(problem, field=counted), mode).call()
     return counted.calls
 
 
@@ -140,7 +142,7 @@ def _torch_read(
     return Answer(ys(out).detach().numpy(), tuple(gradient.numpy() for gradient in gradients), steps(out))
 
 
-def _prepare_sciode(problem: Problem, mode: str) -> Contestant:
+def _prepare_sciode(problem: Problem, mode: str, engine: str = "compiled") -> Contestant:
     def run(y0: Tensor) -> Any:
         return solve(
             problem.field,
@@ -151,13 +153,14 @@ def _prepare_sciode(problem: Problem, mode: str) -> Contestant:
             rtol=problem.rtol,
             atol=problem.atol,
             coupled=problem.coupled,
+            engine=engine,
         )
 
     def ys(solution: Any) -> Tensor:
         return solution.ys
 
     read = partial(_torch_read, ys=ys, steps=lambda solution: int(solution.stats.steps.max()))
-    return Contestant(_torch_call(problem, mode, run, ys), read)
+    return Contestant(_torch_call(problem, mode, run, ys), read, compiles=engine != "eager")
 
 
 def _prepare_torchdiffeq(problem: Problem, mode: str) -> Contestant:
@@ -272,8 +275,11 @@ def _precision(problem: Problem) -> Iterator[None]:
         yield
 
 
+_EAGER = partial(_prepare_sciode, engine="eager")
+
 PEERS = (
-    Peer("sciode", _prepare_sciode),
+    Peer("sciode", _prepare_sciode, joint="compiled, joint", separate="compiled, per sample", count=_EAGER),
+    Peer("sciode", _EAGER, joint="eager, joint", separate="eager, per sample"),
     Peer("torchdiffeq", _prepare_torchdiffeq, separate="joint"),
     Peer("torchode", _prepare_torchode, joint="per sample"),
     Peer("diffrax", _prepare_diffrax, joint="jit, joint", separate="jit, vmap", torch_field=False),

@@ -113,7 +113,7 @@ def main(out: Path | None = None) -> int:
 
 
 def measure(case: Case, peers: Sequence[Peer] = PEERS, warmup: int = 2) -> list[Row]:
-    """One row a library, ours first; with a gradient, torchdiffeq's odeint_adjoint has a row of its own as well.
+    """One row a peer, ours first; with a gradient, torchdiffeq's odeint_adjoint has a row of its own as well.
 
     Raises ValueError if the first of `peers` is not installed (ratios are against it).
     """
@@ -124,19 +124,19 @@ def measure(case: Case, peers: Sequence[Peer] = PEERS, warmup: int = 2) -> list[
     if case.mode == "backward":
         wanted += [(peer, "adjoint") for peer in peers if peer.library == "torchdiffeq"]
     present = [(peer, mode) for peer, mode in wanted if peer.version is not None]
-    entries = {(peer.library, mode): _enter(problem, peer, mode) for peer, mode in present}
+    entries = {(peer, mode): _enter(problem, peer, mode) for peer, mode in present}
     timings = interleaved({key: entry.contestant.call for key, entry in entries.items()}, case.repeats, warmup)
     exact = reference(problem, case.mode)
     errors = {key: _errors(entry.answer, exact) for key, entry in entries.items()}
-    ours = (peers[0].library, case.mode)
+    ours = (peers[0], case.mode)
     rows = []
     for peer, mode in wanted:
-        key = (peer.library, mode)
+        key = (peer, mode)
         row = Row(problem.name, mode, peer.library, peer.how(problem, mode), peer.version)
         if key in entries:
             row = _fill(row, entries[key], timings[key], timings[ours].median, errors[key], errors[ours])
             row = replace(row, evaluations=count_calls(peer, problem, mode))
-        if key in entries and key == ("torchdiffeq", case.mode):
+        if key in entries and (peer.library, mode) == ("torchdiffeq", case.mode):
             row = _judge(row, case.bar, timings[key], timings[ours])
         rows.append(row)
     return rows

@@ -53,9 +53,9 @@ class Emission(NamedTuple):
 class Row(NamedTuple):
     """One turn of a loop on the device: what it takes to take the step again, and which outputs it made.
 
-    s, dt [L] (dt signed, 0 where not accepted); n [L], which noise; y [B, D]; essential, as in `Record`; taken [L], which
-    samples accepted; merged [L], which of them went on from there; theta, k [m, L]: up to m output times passed, where
-    in the step and which (the number of output times, if none); penalties, each [B].
+    s, dt [L] (dt signed, 0 where not accepted); n [L], which noise; y [B, D]; essential, as in `Record`; taken [L],
+    which samples accepted; merged [L], which of them went on from there; theta, k [m, L]: up to m output times passed,
+    where in the step and which (the number of output times, if none); penalties, each [B].
     """
 
     s: Tensor
@@ -71,8 +71,11 @@ class Row(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What a loop on the device leaves behind: the states at ts [T, B, D], how many of them each sample reached [L], and
-    its rows, each column [n, ...], or None if nobody asked for them."""
+    """What a loop on the device leaves behind.
+
+    ys [T, B, D], the states at ts; count [L], how many of them a sample reached; rows, each column [n, ...], or None if
+    nobody asked for them.
+    """
 
     ys: Tensor
     count: Tensor

@@ -66,7 +66,7 @@ class Limits(NamedTuple):
 
 
 class Due(NamedTuple):
-    """Output times that a step passed: theta, k [m, L] as in `Row`; fresh [L], how many; more [L], whether others wait."""
+    """Output times that a step passed: theta, k [m, L] as in `Row`; fresh [L], how many; more [L], do others wait."""
 
     theta: Tensor
     k: Tensor
@@ -149,7 +149,7 @@ def _results(
     values = []
     for at in theta.unbind():
         value = y
-        for w, k in zip(problem.stepper.weights(at, dt), basis, strict=True):
+        for w, k in zip(problem.stepper.weights_apart(at, dt), basis, strict=True):
             value = value + w.to(y.dtype).unsqueeze(-1) * k
         values.append(_where(at >= 1, step.y1, value))
     penalties = tuple(r.measure(problem, dt, y, step) for r in problem.regularizers)

@@ -36,7 +36,7 @@ class Seeds(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """The state of the loop back: cotangents of y and of the essential memory, gradients so far, the row, whether on."""
+    """The state of the loop back: cotangents of y and of the essential memory, gradients so far, the row, go on."""
 
     y: Tensor
     essential: tuple[Tensor, ...]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch._dynamo.exc import TorchDynamoException
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -65,7 +66,7 @@ class Lift:
                 # Dynamo reads the .grad of every tensor it meets, also where the field has computed it before.
                 warnings.filterwarnings("ignore", ".*not a leaf Tensor.*")
                 self._call(*arguments)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except TorchDynamoException as error:
             raise CannotCompile(_reason(error)) from error
         found, self._found = self._found, None
         assert found is not None
@@ -112,7 +113,7 @@ def check_repeatable(graph: fx.GraphModule, inputs: list[Tensor], writable: list
     """CannotCompile if the graph draws random numbers or writes to an input that is not `writable`; runs on fakes."""
     own = {id(x) for x in writable}
     with FakeTensorMode() as fakes, torch.no_grad():
-        stand_ins = [fakes.from_tensor(x) for x in inputs]
+        stand_ins: list[Tensor] = [fakes.from_tensor(x) for x in inputs]
         given = [fake for fake, x in zip(stand_ins, inputs, strict=True) if id(x) not in own]
         habits = _Habits(given)
         try:

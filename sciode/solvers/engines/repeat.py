@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
 
@@ -59,7 +60,7 @@ def in_one_loop(body: Body, positions: list[int]) -> Repeat:
     def repeat(inputs: list[Tensor]) -> list[Tensor]:
         try:
             return list(compiled(_apart(inputs)))
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+        except TorchDynamoException as error:
             raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
 
     return repeat

@@ -61,8 +61,12 @@ class Stepper(ABC):
         """Vectors K_i [B, D] that span the dense output of a step: y(t + theta dt) = y + sum_i w_i(theta) K_i."""
 
     @abstractmethod
-    def weights(self, theta: Tensor, dt: Tensor) -> Sequence[Tensor] | Tensor:
+    def weights(self, theta: Tensor, dt: Tensor) -> Tensor:
         """The weights w [s, *theta.shape] of the dense output, for theta in [0, 1]; dt has theta's shape."""
+
+    def weights_apart(self, theta: Tensor, dt: Tensor) -> Sequence[Tensor]:
+        """The same weights, each by itself: for compiled loops, which fuse them with what uses them."""
+        return self.weights(theta, dt).unbind()
 
     @property
     def nfe(self) -> int:

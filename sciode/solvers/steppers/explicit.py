@@ -92,16 +92,18 @@ class ExplicitRK(Stepper):
             slopes.append(field.drift(t + c * dt, torch.addcmul(y, h, combine(row, slopes))))
         return tuple(slopes)
 
-    def weights(self, theta: Tensor, dt: Tensor) -> Sequence[Tensor] | Tensor:
+    def weights(self, theta: Tensor, dt: Tensor) -> Tensor:
         """w_i = dt b_i(theta), the table's interpolant, by Horner's rule."""
-        if torch.compiler.is_compiling():
-            # Numbers in the code: a compiled loop cannot hold a table, and fuses these with what uses them.
-            return [_horner(row, theta) * dt for row in self.table.dense]
         columns = constant(self.table.dense, theta.dtype, theta.device).T.reshape(-1, self._width, *(1,) * theta.ndim)
         total = columns[-1] * theta
         for column in reversed(columns[:-1].unbind()):
             total = (total + column) * theta
         return total * dt
+
+    def weights_apart(self, theta: Tensor, dt: Tensor) -> Sequence[Tensor]:
+        """The same with the table's numbers in the code: a compiled loop cannot hold a tensor of its own."""
+        assert self.table.dense is not None
+        return [_horner(row, theta) * dt for row in self.table.dense]
 
     @property
     def _width(self) -> int:
