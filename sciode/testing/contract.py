@@ -143,6 +143,8 @@ def _check_fields(stepper: Stepper, begun: Begun, noise: Tensor | None) -> Step:
     calls = _count_calls(stepper)
     if step.nfe != calls:
         _fail(stepper, f"a step evaluates the field {calls} times and reports nfe={step.nfe}")
+    if step.nfe != stepper.nfe:
+        _fail(stepper, f"a step reports nfe={step.nfe}, the stepper {stepper.nfe}; let its property nfe say the same")
     return step
 
 
