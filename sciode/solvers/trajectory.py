@@ -10,7 +10,7 @@ from torch import Tensor
 from .problem import Carry, Problem
 from .steppers import Memory, Step
 
-__all__ = ["Crossing", "Emission", "Record", "Row", "Run", "Tape", "accepts", "emit", "replay"]
+__all__ = ["Block", "Crossing", "Emission", "Record", "Row", "Run", "Tape", "accepts", "emit", "replay"]
 
 
 class Crossing(NamedTuple):
@@ -70,16 +70,24 @@ class Row(NamedTuple):
     penalties: tuple[Tensor, ...]
 
 
+class Block(NamedTuple):
+    """A stretch of a tape: its columns [room, ...], of which `count` rows are written; the first step its noise has."""
+
+    rows: Row
+    count: int
+    first: int
+
+
 class Tape(NamedTuple):
     """What a loop on the device leaves behind.
 
-    ys [T, B, D], the states at ts; count [L], how many of them a sample reached; rows, each column [n, ...], or None if
-    nobody asked for them.
+    ys [T, B, D], the states at ts; count [L], how many of them a sample reached; blocks, in order of time, if anybody
+    asked for them.
     """
 
     ys: Tensor
     count: Tensor
-    rows: Row | None
+    blocks: tuple[Block, ...]
 
 
 class Run(NamedTuple):

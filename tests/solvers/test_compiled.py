@@ -24,8 +24,10 @@ ADAPTIVE = [name for name, info in sciode.methods("ode").items() if info.adaptiv
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are traced and repeated, but not compiled: seconds become milliseconds."""
-    monkeypatch.setattr(compiled, "in_one_loop", step_by_step)
-    monkeypatch.setattr(rewind, "in_one_loop", step_by_step)
+    for module in (compiled, rewind):
+        monkeypatch.setattr(
+            module, "loop_of", lambda engine, device, body, positions, *how: step_by_step(body, positions)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +201,6 @@ def test_gradients_are_those_of_the_tape(case: str) -> None:
 def test_sde_gradients_are_those_of_the_tape(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Noise drawn in several stretches, as in a solve too long for one.
     monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
-    monkeypatch.setattr(rewind, "_BLOCK_BYTES", 0)
     net, y0 = Net(), start().requires_grad_()
     term = SDETerm(net, lambda t, y: 0.3 * torch.cos(y * net.b), calculus="stratonovich")
 
@@ -291,6 +292,7 @@ def test_auto_compiles_what_repeats_and_says_so_once(monkeypatch: pytest.MonkeyP
     assert engines(5) == ["eager"] * 5  # SCIODE_COMPILE=0 in the tests
     choice._past.clear()
     monkeypatch.setenv("SCIODE_COMPILE", "1")
+    monkeypatch.setattr(choice, "_SECONDS", 0.0)
     assert engines(3) == ["eager"] * 3
     with pytest.warns(CompileNotice, match="compiled now"):
         assert engines(1) == ["compiled"]

@@ -131,11 +131,11 @@ def _walk_tape(
     """The same for a loop on the device, by a loop on the device."""
     tape = pulled.run.tape
     assert tape is not None
-    if tape.rows is None:
+    if not tape.blocks:
         start, _ = _seeds(pulled.run, pulled.y0, cotangents)
         return start, _Cotangent(torch.zeros_like(start), ()), [None] * len(sources)
     seeds = seeds_of(pulled.run, pulled.y0, cotangents)
-    walk = rewind(Rewound(problem, tape.rows, sources), seeds)
+    walk = rewind(Rewound(problem, tape.blocks, sources, pulled.run.engine), seeds)
     return seeds.start, _Cotangent(walk.y, walk.essential), list(walk.totals)
 
 
@@ -207,7 +207,7 @@ def _differentiable_vjp(
         y = step.y1 if accept is None else torch.where(accept.unsqueeze(-1), step.y1, y)
         memory = tuple(_select(accept, new, old) for new, old in zip(step.memory, memory, strict=True))
     again = run._replace(emissions=emissions)
-    if run.tape is not None and run.tape.rows is not None:
+    if run.tape is not None and run.tape.blocks:
         again = run._replace(tape=taken_again(problem, y0, problem.stepper.essential(memory), run.tape))
     tensors = results(y0, again).tensors()
     pairs = [(t, c) for t, c in zip(tensors, cotangents, strict=True) if c is not None and t.requires_grad]

@@ -62,6 +62,8 @@ def _measured(problem: Problem, run: Run, i: int) -> tuple[list[Tensor], Tensor]
     if run.tape is None:
         if run.records:
             return [e.penalties[i] for e in run.emissions], accepts(problem, run.records)
-    elif run.tape.rows is not None:
-        return list(run.tape.rows.penalties[i].unbind()), run.tape.rows.taken
+    elif run.tape.blocks:
+        blocks = run.tape.blocks
+        values = [value for rows, count, _ in blocks for value in rows.penalties[i][:count].unbind()]
+        return values, torch.cat([rows.taken[:count] for rows, count, _ in blocks])
     return [], problem.s0.new_zeros((0, problem.s0.shape[0]), dtype=torch.bool)

@@ -6,7 +6,6 @@ loop carries the cotangent of the state and the sums of the sources' gradients.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,25 +13,21 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from ..brownian import BlockNoise
-from ..engines import CannotCompile, Lifted, check_repeatable, in_one_loop, key_of, lift_of
+from ..engines import CannotCompile, Lifted, check_repeatable, feed, key_of, lift_of, loop_of
 from ..problem import Problem
-from ..trajectory import Row, Run, Tape
+from ..trajectory import Block, Row, Run, Tape
 from ..turn import retake
 from .results import results
 
 __all__ = ["Rewound", "Seeds", "rewind", "seeds_of", "taken_again"]
 
-_BLOCK_BYTES = 64 * 2**20
-"""Memory of the noise drawn at a time."""
-
 
 class Seeds(NamedTuple):
-    """Cotangents of what the loop wrote: start, of y0 itself; out [T + 1, B, D]; penalties, each [n, B]."""
+    """Cotangents of what the loop wrote: start, of y0 itself; out [T + 1, B, D]; penalties of every block."""
 
     start: Tensor
     out: Tensor
-    penalties: tuple[Tensor, ...]
+    penalties: tuple[tuple[Tensor, ...], ...]
 
 
 class Walk(NamedTuple):
@@ -49,64 +44,50 @@ class Rewound(NamedTuple):
     """A problem whose field reads `sources`, and the tape of a loop that solved it."""
 
     problem: Problem
-    rows: Row
+    blocks: tuple[Block, ...]
     sources: list[Tensor]
+    engine: str
 
 
 def rewind(pulled: Rewound, seeds: Seeds) -> Walk:
     """Cotangents at the start of the loop, and the gradients of the sources."""
-    rows = pulled.rows
-    count = rows.s.shape[0]
+    rows = pulled.blocks[0].rows
     walk = Walk(
         torch.zeros_like(rows.y[0]), tuple(torch.zeros_like(e[0]) for e in rows.essential),
         tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in pulled.sources),
-        torch.full((), count - 1, dtype=torch.int64, device=rows.y.device),
+        torch.zeros((), dtype=torch.int64, device=rows.y.device),
         torch.ones((), dtype=torch.bool, device=rows.y.device),
     )  # fmt: skip
-    for first, last, problem in _stretches(pulled.problem, rows):
-        part = pytree.tree_map(lambda c, a=first, b=last: c[a:b], rows)
-        part_seeds = seeds._replace(penalties=tuple(p[first:last] for p in seeds.penalties))
-        walk = walk._replace(row=torch.full_like(walk.row, last - first - 1), going=torch.ones_like(walk.going))
-        walk = _walk_back(pulled._replace(problem=problem, rows=part), part_seeds, walk)
+    for block, penalties in zip(reversed(pulled.blocks), reversed(seeds.penalties), strict=True):
+        if block.count:
+            walk = walk._replace(row=torch.full_like(walk.row, block.count - 1), going=torch.ones_like(walk.going))
+            part = pulled._replace(problem=feed(pulled.problem, block.first), blocks=(block,))
+            walk = _walk_back(part, seeds.out, penalties, walk)
     return walk
 
 
-def _stretches(problem: Problem, rows: Row) -> list[tuple[int, int, Problem]]:
-    """Parts [first, last) of the tape, the last one first, each with the noise its steps need."""
-    count, noise = rows.s.shape[0], problem.noise
-    if noise is None:
-        return [(0, count, problem)]
-    low = torch.where(rows.taken, rows.n, 2**62).amin(1).tolist()
-    high = torch.where(rows.taken, rows.n, -1).amax(1).tolist()
-    affordable = max(_BLOCK_BYTES // (8 * noise.width), 16)
-    stretches, last = [], count
-    while last > 0:
-        first, least, most = last, 2**62, -1
-        while first > 0 and max(most, high[first - 1]) - min(least, low[first - 1]) < affordable:
-            first -= 1
-            least, most = min(least, low[first]), max(most, high[first])
-        drawn = BlockNoise.of(noise, min(least, max(most, 0)), max(most - least + 1, 1))
-        stretches.append((first, last, replace(problem, noise=drawn)))
-        last = first
-    return stretches
-
-
-def _walk_back(pulled: Rewound, seeds: Seeds, walk: Walk) -> Walk:
-    problem, rows, sources = pulled
-    line = pytree.tree_map(lambda c: c[-1].clone(memory_format=torch.contiguous_format), rows)
-    lift = lift_of(key_of("retake", problem, line.y, rows.k.shape[1:], len(sources)), retake)
+def _walk_back(part: Rewound, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk) -> Walk:
+    """Through one block of the tape, by a loop on the device."""
+    rows, sources = part.blocks[0].rows, part.sources
+    line = pytree.tree_map(lambda c: c[0].clone(memory_format=torch.contiguous_format), rows)
+    key = key_of("retake", part.problem, line.y, rows.k.shape[1:], len(sources), part.engine)
     with torch.no_grad():
-        lifted = lift(problem, line)
-        made = lifted.traced.made
-        if made is None:
-            made = lifted.traced.made = _Back(lifted, line, sources)
-        return made(lifted.inputs, rows, seeds, walk)
+        lifted = lift_of(key, _retake)(part.problem, line)
+        if lifted.traced.made is None:
+            lifted.traced.made = _Back(lifted, line, sources, part.engine)
+        return lifted.traced.made(lifted.inputs, rows, out, penalties, walk)
+
+
+def _retake(problem: Problem, row: Row) -> tuple[Tensor, ...]:
+    """`retake`, its results as a flat tuple: Dynamo of torch 2.11 cannot return tuples with names."""
+    return tuple(pytree.tree_leaves(retake(problem, row)))
 
 
 class _Back:
     """The loop back over one graph: which of its inputs come from the row and which from sources never changes."""
 
-    def __init__(self, lifted: Lifted, line: Row, sources: list[Tensor]) -> None:
+    def __init__(self, lifted: Lifted, line: Row, sources: list[Tensor], engine: str) -> None:
+        self.engine = engine
         self.columns = lifted.positions(pytree.tree_leaves(line))
         self.sources = lifted.positions(sources)
         unknown = [x for x, a, b in zip(lifted.inputs, self.columns, self.sources, strict=True) if a < 0 and b < 0]
@@ -124,18 +105,19 @@ class _Back:
         self.joint = _vjp(lifted, self.wanted, [*state, *sources])
         self.repeat: Any = None
 
-    def __call__(self, inputs: list[Tensor], rows: Row, seeds: Seeds, walk: Walk) -> Walk:
+    def __call__(self, inputs: list[Tensor], rows: Row, out: Tensor, penalties: Any, walk: Walk) -> Walk:
         """Walk from walk.row to the first row."""
         fixed = [x for x, p in zip(inputs, self.columns, strict=True) if p < 0]
         state, spec = pytree.tree_flatten(walk)
-        others, shape = pytree.tree_flatten((fixed, pytree.tree_leaves(rows), seeds.out, seeds.penalties))
+        others, shape = pytree.tree_flatten((fixed, pytree.tree_leaves(rows), out, penalties))
         if self.repeat is None:
 
             def body(*tensors: Tensor) -> list[Tensor]:
                 now = pytree.tree_unflatten(tensors[: len(state)], spec)
                 return pytree.tree_leaves(self._once(now, rows, *pytree.tree_unflatten(tensors[len(state) :], shape)))
 
-            self.repeat = in_one_loop(body, [*range(len(state)), *[-1] * len(others)])
+            positions = [*range(len(state)), *[-1] * len(others)]
+            self.repeat = loop_of(self.engine, out.device, body, positions)
         return pytree.tree_unflatten(self.repeat([*state, *others]), spec)
 
     def _once(self, walk: Walk, like: Row, fixed: Any, columns: Any, out: Tensor, penalties: Any) -> Walk:
@@ -180,37 +162,38 @@ def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModul
 def seeds_of(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> Seeds:
     """Pull the cotangents of the results back to y0 and to what the loop wrote: assembling is a function of both."""
     tape = run.tape
-    assert tape is not None and tape.rows is not None
+    assert tape is not None
     start, ys = y0.detach().requires_grad_(), tape.ys.detach().requires_grad_()
-    penalties = [p.detach().requires_grad_() for p in tape.rows.penalties]
-    written = tape._replace(ys=ys, rows=tape.rows._replace(penalties=tuple(penalties)))
+    penalties = [tuple(p.detach().requires_grad_() for p in block.rows.penalties) for block in tape.blocks]
+    blocks = [b._replace(rows=b.rows._replace(penalties=p)) for b, p in zip(tape.blocks, penalties, strict=True)]
     with torch.enable_grad():
-        tensors = results(start, run._replace(tape=written)).tensors()
+        tensors = results(start, run._replace(tape=tape._replace(ys=ys, blocks=tuple(blocks)))).tensors()
     pairs = [(t, c) for t, c in zip(tensors, cotangents, strict=True) if c is not None and t.requires_grad]
-    sources = [start, ys, *penalties]
+    sources, spec = pytree.tree_flatten((start, ys, tuple(penalties)))
     pulled: Any = [None] * len(sources)
     if pairs:
         outputs, given = zip(*pairs, strict=True)
         pulled = torch.autograd.grad(outputs, sources, given, allow_unused=True)
-    first, out, *rest = (torch.zeros_like(s) if g is None else g for g, s in zip(pulled, sources, strict=True))
-    return Seeds(first, torch.cat((out, torch.zeros_like(out[:1]))), tuple(rest))
+    filled = [torch.zeros_like(s) if g is None else g for g, s in zip(pulled, sources, strict=True)]
+    first, out, measured = pytree.tree_unflatten(filled, spec)
+    return Seeds(first, torch.cat((out, torch.zeros_like(out[:1]))), measured)
 
 
 def taken_again(problem: Problem, y: Tensor, essential: tuple[Tensor, ...], tape: Tape) -> Tape:
     """The tape with its states at ts and penalties on autograd's tape, as functions of the first state and memory."""
-    rows = tape.rows
-    assert rows is not None
     out = torch.cat((tape.ys.detach(), torch.zeros_like(tape.ys[:1])))
-    penalties: list[tuple[Tensor, ...]] = []
-    for first, last, fed in reversed(_stretches(problem, rows)):
-        for i in range(first, last):
-            line = pytree.tree_map(lambda c, i=i: c[i], rows)._replace(y=y, essential=essential)
+    blocks = []
+    for block in tape.blocks:
+        fed, penalties = feed(problem, block.first), []
+        for i in range(block.count):
+            line = pytree.tree_map(lambda c, i=i: c[i], block.rows)._replace(y=y, essential=essential)
             y, essential, values, measured = retake(fed, line)
             flat, k = _places(out, line.k)
             out = out.reshape(flat).index_copy(0, k, values.reshape(-1, *flat[1:])).reshape(out.shape)
             penalties.append(measured)
-    stacked = tuple(torch.stack(column) for column in zip(*penalties, strict=True))
-    return tape._replace(ys=out[:-1], rows=rows._replace(penalties=stacked))
+        stacked = tuple(torch.stack(column) for column in zip(*penalties, strict=True))
+        blocks.append(block._replace(rows=block.rows._replace(penalties=stacked)))
+    return tape._replace(ys=out[:-1], blocks=tuple(blocks))
 
 
 def _places(out: Tensor, k: Tensor) -> tuple[tuple[int, ...], Tensor]:

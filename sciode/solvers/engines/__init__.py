@@ -1,10 +1,9 @@
 """Engines: how the transition is repeated."""
 
 from .choice import ENGINES, CompileNotice, Engine, engine_for
-from .compiled import key_of, lift_of
+from .compiled import feed, key_of, lift_of, loop_of
 from .eager import run, split_clock
 from .lift import CannotCompile, Lifted, check_repeatable
-from .repeat import in_one_loop
 
 __all__ = [
     "ENGINES",
@@ -14,9 +13,10 @@ __all__ = [
     "Lifted",
     "check_repeatable",
     "engine_for",
-    "in_one_loop",
+    "feed",
     "key_of",
     "lift_of",
+    "loop_of",
     "run",
     "split_clock",
 ]

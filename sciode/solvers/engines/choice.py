@@ -19,10 +19,11 @@ from .lift import CannotCompile
 
 __all__ = ["ENGINES", "CompileNotice", "Engine", "engine_for"]
 
-ENGINES = ("auto", "eager", "compiled")
+ENGINES = ("auto", "eager", "compiled", "graph")
+_LOOPS = ("compiled", "graph")
 Watch = Callable[[Tensor], None]
 _SOLVES, _SECONDS = 3, 5.0
-"""After so many solves of a kind, or so much time spent on them, `auto` compiles."""
+"""After so many solves of a kind, and so much time spent on them, `auto` compiles: as long as compiling itself takes."""
 
 
 class CompileNotice(UserWarning):
@@ -36,6 +37,7 @@ class _Past:
     solves: int = 0
     seconds: float = 0.0
     refused: bool = False
+    announced: bool = False
 
 
 _past: dict[Hashable, _Past] = {}
@@ -63,10 +65,11 @@ class Engine:
         try:
             if self.loops:
                 try:
-                    return compiled.run(problem, carry, max_steps, watch, taped)
-                except CannotCompile as error:
+                    return compiled.run(problem, carry, max_steps, watch, taped, self.name)
+                except Exception as error:
+                    # Whatever it is: if the field itself is at fault, `eager` raises it, too.
                     self.past.refused = True
-                    _say(f"engine: the {self.name} engine cannot run this field, 'eager' does instead: {error}")
+                    _say(f"engine: the {self.name} engine cannot run this field, 'eager' does instead: {_what(error)}")
             return eager.run(problem, carry, max_steps, watch)
         finally:
             self.past.solves += 1
@@ -77,38 +80,44 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
     """The engine for a problem; adjoint and gradient: what will be asked of its result."""
     key = compiled.key_of("solve", problem, y, gradient)
     past = _past.setdefault(key, _Past())
-    reason = _obstacle(problem, y, adjoint, gradient)
-    if asked == "compiled" and not past.refused:
+    reason = _obstacle(asked, problem, y, adjoint, gradient)
+    if asked in _LOOPS and not past.refused:
         if reason is None:
-            return Engine("compiled", past, key)
+            return Engine(asked, past, key)
         past.refused = True
-        _say(f"engine: the compiled engine cannot run this, 'eager' does instead: {reason}")
-    if asked == "auto" and reason is None and _worth_it(past, y):
-        if past.solves == _SOLVES or past.seconds >= _SECONDS > past.seconds:
+        _say(f"engine: the {asked} engine cannot run this, 'eager' does instead: {reason}")
+    if asked == "auto" and reason is None and _worth_it(past):
+        if not past.announced:
+            past.announced = True
             _say(
                 "engine: this solve repeats, so it is compiled now, once, for some seconds; SCIODE_COMPILE=0 forbids it"
             )
-        return Engine("compiled", past, key)
+        return Engine("graph" if y.is_cuda else "compiled", past, key)
     return Engine("eager", past, key)
 
 
-def _obstacle(problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> str | None:
+def _obstacle(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> str | None:
     """Why a loop on the device cannot do this, if it cannot."""
     if transforming():
         return "torch.func transforms need operations one by one"
     if gradient and adjoint == "direct":
         return 'adjoint="direct" keeps autograd\'s tape; "recompute" gives the same gradient'
-    if y.device.type != "cpu":
-        return f"it runs on CPUs, the state is on {y.device}"
+    if y.device.type not in ("cpu", "cuda") or (asked == "graph" and not y.is_cuda):
+        return f"the state is on {y.device}"
     if y.is_complex():
         return "complex states are not compiled"
     return compiled.why_not(problem)
 
 
-def _worth_it(past: _Past, y: Tensor) -> bool:
+def _worth_it(past: _Past) -> bool:
     allowed = os.environ.get("SCIODE_COMPILE", "1") != "0" and not past.refused
-    return allowed and (past.solves >= _SOLVES or past.seconds >= _SECONDS)
+    return allowed and past.solves >= _SOLVES and past.seconds >= _SECONDS
 
 
 def _say(text: str) -> None:
     warnings.warn(text, CompileNotice, stacklevel=4)
+
+
+def _what(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return str(error) if isinstance(error, CannotCompile) else f"{type(error).__name__}: {text[0] if text else ''}"

@@ -22,14 +22,15 @@ from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import RUNNING
 from ..terms import ODETerm
-from ..trajectory import Row, Run, Tape
+from ..trajectory import Block, Row, Run, Tape
 from ..trees import map_tree
 from ..turn import Limits, Loop, Plan, Sinks, turn
 from .eager import split_clock
+from .graphs import InGraphs, StepByStep
 from .lift import CannotCompile, Lift, Lifted, check_repeatable
-from .repeat import in_one_loop
+from .repeat import Body, Repeat, in_one_loop
 
-__all__ = ["key_of", "lift_of", "run", "why_not"]
+__all__ = ["feed", "key_of", "lift_of", "loop_of", "run", "why_not"]
 
 Watch = Callable[[Tensor], None]
 _WIDEST = 16
@@ -40,6 +41,8 @@ _WATCHED_TURNS = 100
 _BLOCK_BYTES = 64 * 2**20
 """Memory of one block of the tape."""
 _FAR = 2**62
+_ROWS = 256
+"""Most rows of a block: a short solve should not hold the memory of a long one."""
 _KEPT = 64
 """Graphs kept for later solves, the least recently used dropped first."""
 
@@ -57,7 +60,7 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
-def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, taped: bool) -> Run:
+def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, taped: bool, engine: str) -> Run:
     """Repeat the transition in compiled code; without a tape of autograd's. Raises CannotCompile."""
     if isinstance(problem.controller, Fixed) and problem.s0.shape[0] == 1:
         problem, carry = split_clock(problem, carry)
@@ -68,30 +71,33 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
     times = torch.nn.functional.pad(problem.output.times, (0, plan.width + 1), value=torch.inf)
     out = carry.y.new_empty(count + 1, samples, size)
     loop = _first(plan, carry)
-    lift = lift_of(key_of("turn", problem, carry.y, plan), turn)
-    blocks: list[Row] = []
+    lift = lift_of(key_of("turn", problem, carry.y, plan, engine), _turn)
+    blocks: list[Block] = []
     going = bool((carry.status == RUNNING).any())
     while going:
         sinks = Sinks(out, _block(problem, plan, loop) if plan.taped else ())
         limits = _limits(max_steps, loop, _WATCHED_TURNS if watch is not None else _TURNS)
-        fed, limits = _feed(problem, loop, limits)
-        loop = _repeat(lift(fed, plan, times, limits, loop, sinks), loop, sinks)
+        fed, limits, first_step = _feed(problem, loop, limits)
+        loop = _repeat(lift(fed, plan, times, limits, loop, sinks), loop, sinks, engine)
         if plan.taped:
-            written = int(loop.row)
-            blocks.append(pytree.tree_map(lambda column, n=written: column[:n], sinks.rows))
+            blocks.append(Block(sinks.rows, int(loop.row), first_step))
             loop = loop._replace(row=torch.zeros_like(loop.row))
         if watch is not None:
             watch(loop.carry.t)
         going = bool((loop.carry.status == RUNNING).any())
         loop = loop._replace(going=torch.ones_like(loop.going))
-    rows = pytree.tree_map(lambda *parts: torch.cat(parts), *blocks) if blocks else None
-    tape = Tape(out[:count], loop.count, rows)
+    tape = Tape(out[:count], loop.count, tuple(blocks))
     origin = loop.carry
     if plan.resumable:
         kept, marked = loop.origin
         origin = select(marked, kept, loop.carry)._replace(status=loop.carry.status)
     turns = int(loop.turns)
-    return Run(problem, loop.carry, origin, [], [], turns, turns, problem.stepper.nfe, tape, "compiled")
+    return Run(problem, loop.carry, origin, [], [], turns, turns, problem.stepper.nfe, tape, engine)
+
+
+def _turn(*arguments: Any) -> tuple[Tensor, ...]:
+    """`turn`, its state as a flat tuple: Dynamo of torch 2.11 cannot return tuples with names."""
+    return tuple(pytree.tree_leaves(turn(*arguments)))
 
 
 def _detached(x: Any) -> Any:
@@ -129,18 +135,24 @@ def _limits(max_steps: int, loop: Loop, turns: int) -> Limits:
     return Limits(torch.full_like(loop.turns, max_steps), loop.turns + turns, torch.zeros_like(loop.turns))
 
 
-def _feed(problem: Problem, loop: Loop, limits: Limits) -> tuple[Problem, Limits]:
+def _feed(problem: Problem, loop: Loop, limits: Limits) -> tuple[Problem, Limits, int]:
     """The problem with the increments of its next steps drawn: hashing inside a loop would compile for minutes."""
     noise = problem.noise
     if noise is None:
-        return problem, limits
-    assert problem.steps is not None
+        return problem, limits, 0
     running = loop.carry.status == RUNNING
     first = int(torch.where(running, loop.carry.n, _FAR).min())
-    affordable = max(_BLOCK_BYTES // (8 * noise.width), 16)
-    count = min(affordable, int(problem.steps.max()))
-    drawn = BlockNoise.of(noise, first, count)
-    return replace(problem, noise=drawn), limits._replace(noise=drawn.base + count)
+    fed = feed(problem, first)
+    return fed, limits._replace(noise=fed.noise.base + fed.noise.increments.shape[0]), first
+
+
+def feed(problem: Problem, first: int) -> Problem:
+    """The problem with as many increments drawn, from step `first` on, as memory allows."""
+    if problem.noise is None:
+        return problem
+    assert problem.steps is not None
+    affordable = max(_BLOCK_BYTES // (8 * problem.noise.width), 16)
+    return replace(problem, noise=BlockNoise.of(problem.noise, first, min(affordable, int(problem.steps.max()))))
 
 
 def _block(problem: Problem, plan: Plan, loop: Loop) -> Row:
@@ -156,11 +168,11 @@ def _block(problem: Problem, plan: Plan, loop: Loop) -> Row:
         tuple(penalty for _ in problem.regularizers),
     )  # fmt: skip
     bytes_a_row = sum(x.numel() * x.element_size() for x in pytree.tree_leaves(line))
-    rows = min(max(_BLOCK_BYTES // bytes_a_row, 8), 512)
+    rows = min(max(_BLOCK_BYTES // bytes_a_row, 8), _ROWS)
     return pytree.tree_map(lambda x: x.new_empty(rows + 1, *x.shape), line)
 
 
-def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks) -> Loop:
+def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks, engine: str) -> Loop:
     """Run the loop's graph from this state to its end."""
     state, spec = pytree.tree_flatten(loop)
     if lifted.traced.made is None:
@@ -168,8 +180,19 @@ def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks) -> Loop:
         if lifted.traced.outputs != len(state) or set(range(len(state))) - set(positions):
             raise CannotCompile("a turn's graph does not take and return the whole state of the loop")
         check_repeatable(lifted.traced.graph, lifted.inputs, pytree.tree_leaves(sinks))
-        lifted.traced.made = in_one_loop(lifted.traced.graph, positions)
+        written = [p >= 0 for p in lifted.positions(pytree.tree_leaves(sinks))]
+        lifted.traced.made = loop_of(engine, loop.going.device, lifted.traced.graph, positions, written)
     return pytree.tree_unflatten(lifted.traced.made(lifted.inputs), spec)
+
+
+def loop_of(
+    engine: str, device: torch.device, body: Body, positions: list[int], written: list[bool] | None = None
+) -> Repeat:
+    """How an engine repeats a body on a device; `written`: which of its inputs the body writes to (none)."""
+    if device.type == "cpu":
+        return in_one_loop(body, positions)
+    loop = InGraphs if engine == "graph" else StepByStep
+    return loop(body, positions, written or [False] * len(positions))
 
 
 def lift_of(key: Hashable, function: Callable[..., Any]) -> Lift:

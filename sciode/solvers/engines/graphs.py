@@ -1,0 +1,158 @@
+"""Repeating a graph on a CUDA device: k turns captured into one CUDA graph, replayed without a word from the host.
+
+The host looks once a batch of replays, through pinned memory. How many turns a solve takes is remembered, so that a
+solve like the last one is looked at once. Static buffers stay inside: what comes out is copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+
+from .lift import CannotCompile, own_code
+from .repeat import Body
+
+__all__ = ["InGraphs", "StepByStep"]
+
+_LONGEST = 32
+"""Most turns in one CUDA graph."""
+
+
+class _Static:
+    """The compiled turn over buffers that stay where they are.
+
+    positions: for every input of the body, which tensor of the state it is, -1 for what does not change; written: which
+    inputs the body writes to. Parameters are read where they lie; everything else is copied in and out.
+    """
+
+    def __init__(self, body: Body, positions: list[int], written: list[bool]) -> None:
+        self.positions, self.written = positions, written
+        self.place = {p: i for i, p in enumerate(positions) if p >= 0}
+        self.buffers: list[Tensor] = []
+        self.given: list[Tensor | None] = []
+
+        def once(buffers: list[Tensor], report: Tensor) -> None:
+            going = buffers[self.place[len(self.place) - 1]].clone()
+            state = body(*buffers)
+            for p, x in enumerate(state):
+                buffers[self.place[p]].copy_(x)
+            report.copy_(torch.stack((state[-1].to(torch.int64), report[1] + going)))
+
+        self.once = torch.compile(own_code(once), fullgraph=True, dynamic=False)
+        self.report = torch.zeros(0)
+        self.host = torch.zeros(0)
+
+    def load(self, inputs: list[Tensor]) -> bool:
+        """Put this solve's tensors where the turn reads them; whether buffers had to be made anew."""
+        pairs = list(zip(inputs, self.given, strict=True)) if self.given else []
+        moved = not pairs or any(kept is not None and kept.data_ptr() != x.data_ptr() for x, kept in pairs)
+        if moved:
+            stays = [x.is_leaf and x.requires_grad for x in inputs]
+            self.given = [x if s else None for x, s in zip(inputs, stays, strict=True)]
+            self.buffers = [
+                x.detach() if s else x.detach().clone(memory_format=torch.contiguous_format)
+                for x, s in zip(inputs, stays, strict=True)
+            ]
+            self.report = torch.zeros(2, dtype=torch.int64, device=inputs[0].device)
+            self.host = torch.zeros(2, dtype=torch.int64, pin_memory=True)
+        else:
+            self.fill(inputs)
+        return moved
+
+    def fill(self, inputs: list[Tensor]) -> None:
+        """Copy this solve's tensors in."""
+        for x, kept, buffer, sink in zip(inputs, self.given, self.buffers, self.written, strict=True):
+            if kept is None and not sink:
+                buffer.copy_(x)
+        self.report.zero_()
+
+    def unload(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Copy out what was written, and the state."""
+        for x, buffer, sink in zip(inputs, self.buffers, self.written, strict=True):
+            if sink:
+                x.copy_(buffer)
+        return [self.buffers[self.place[p]].clone() for p in range(len(self.place))]
+
+    def turn(self) -> None:
+        """Launch one turn."""
+        try:
+            self.once(self.buffers, self.report)
+        except TorchDynamoException as error:
+            raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
+
+    def look(self) -> tuple[bool, int]:
+        """Wait for the device: whether to go on, and how many turns were not in vain."""
+        self.host.copy_(self.report, non_blocking=True)
+        torch.cuda.current_stream().synchronize()
+        going, turns = self.host.tolist()
+        return bool(going), turns
+
+
+class StepByStep(_Static):
+    """The compiled turn, launched and looked at turn by turn."""
+
+    def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
+        """The state at the end."""
+        self.load(inputs)
+        going = True
+        while going:
+            self.turn()
+            going, _ = self.look()
+        return self.unload(inputs)
+
+
+class InGraphs(_Static):
+    """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed."""
+
+    def __init__(self, body: Body, positions: list[int], written: list[bool]) -> None:
+        super().__init__(body, positions, written)
+        self.graphs: dict[int, Any] = {}
+        self.expected = 0
+
+    def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
+        """The state at the end."""
+        if self.load(inputs):
+            self.graphs.clear()
+            self._warm_up()
+            self.fill(inputs)
+        for k in _powers(self.expected):
+            self._graph(k).replay()
+        going, turns = self.look() if self.expected else (True, 0)
+        k = max(self.expected // 8, 1)
+        while going:
+            for part in _powers(k):
+                self._graph(part).replay()
+            going, turns = self.look()
+            k = min(2 * k, _LONGEST)
+        self.expected = turns
+        return self.unload(inputs)
+
+    def _warm_up(self) -> None:
+        """Compile, and let libraries allocate, on a stream of its own, as capture wants it."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self.turn()
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def _graph(self, turns: int) -> Any:
+        if turns not in self.graphs:
+            graph = torch.cuda.CUDAGraph()
+            torch.cuda.synchronize()
+            try:
+                with torch.cuda.graph(graph):
+                    for _ in range(turns):
+                        self.turn()
+            except RuntimeError as error:
+                raise CannotCompile(f"it cannot be captured: {str(error).strip().splitlines()[0]}") from error
+            self.graphs[turns] = graph
+        return self.graphs[turns]
+
+
+def _powers(k: int) -> list[int]:
+    """k as a sum of powers of two, none above the longest graph."""
+    parts = [_LONGEST] * (k // _LONGEST)
+    return parts + [1 << b for b in range(k.bit_length()) if (k % _LONGEST) >> b & 1]
