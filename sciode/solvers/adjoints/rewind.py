@@ -121,7 +121,7 @@ class _Back:
         return pytree.tree_unflatten(self.repeat([*state, *others]), spec)
 
     def _once(self, walk: Walk, like: Row, fixed: Any, columns: Any, out: Tensor, penalties: Any) -> Walk:
-        index = walk.row.reshape(1)
+        index = walk.row.clamp(min=0).reshape(1)
         line = [c.index_select(0, index).squeeze(0) for c in columns]
         rest = iter(fixed)
         flat = [line[p] if p >= 0 else next(rest) for p in self.columns]

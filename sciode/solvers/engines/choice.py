@@ -23,7 +23,7 @@ ENGINES = ("auto", "eager", "compiled", "graph")
 _LOOPS = ("compiled", "graph")
 Watch = Callable[[Tensor], None]
 _SOLVES, _SECONDS = 3, 5.0
-"""After so many solves of a kind, and so much time spent on them, `auto` compiles: as long as compiling itself takes."""
+"""After so many solves of a kind, and as much time spent on them as compiling takes, `auto` compiles."""
 
 
 class CompileNotice(UserWarning):

@@ -35,11 +35,13 @@ class _Static:
         self.given: list[Tensor | None] = []
 
         def once(buffers: list[Tensor], report: Tensor) -> None:
-            going = buffers[self.place[len(self.place) - 1]].clone()
-            state = body(*buffers)
-            for p, x in enumerate(state):
-                buffers[self.place[p]].copy_(x)
+            before = [buffers[self.place[p]] for p in range(len(self.place))]
+            # A turn too many, at the end of a batch of replays, changes nothing.
+            going = before[-1].clone()
+            state = [torch.where(going, new, old) for new, old in zip(body(*buffers), before, strict=True)]
             report.copy_(torch.stack((state[-1].to(torch.int64), report[1] + going)))
+            for old, new in zip(before, state, strict=True):
+                old.copy_(new)
 
         self.once = torch.compile(own_code(once), fullgraph=True, dynamic=False)
         self.report = torch.zeros(0)
