@@ -11,7 +11,15 @@ from torch.utils import _pytree as pytree
 
 from .adjoints.graph import clock, leaves_behind, residual_bytes
 from .brownian import CounterNoise, GridNoise, sample_seeds
-from .checks import check_first, check_independence, check_state, check_times, check_tolerance, default_batch_dims
+from .checks import (
+    Times,
+    check_first,
+    check_independence,
+    check_state,
+    check_times,
+    check_tolerance,
+    default_batch_dims,
+)
 from .controllers import PID, Fixed
 from .engines import split_clock
 from .fields import Field
@@ -99,14 +107,14 @@ def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Begun:
     check_state(y0)
     layout = Layout.of(y0, default_batch_dims(y0, wish.batch_dims))
     y = layout.ravel(y0)
-    times, sign = check_times(ts, layout.batch, y.device)
+    times = check_times(ts, layout.batch, y.device)
+    sign = times.sign
     stepper, controller = _method(term, wish)
-    if isinstance(term, SDETerm) and term.one_clock and times.shape[0] > 1:
+    if isinstance(term, SDETerm) and term.one_clock and times.host.shape[0] > 1:
         raise ValueError("ts: this SDE takes one time for the whole batch, as torchsde's do; pass ts of shape [T]")
     field = Field(term, layout, args, sign)
-    lanes = _lanes(layout, times, controller, wish.coupled)
-    s0 = times[:, 0].expand(lanes)
-    s1 = torch.where(torch.isfinite(times), times, -torch.inf).amax(1).expand(lanes)
+    lanes = _lanes(layout, times.rows, controller, wish.coupled)
+    s0, s1 = times.first.expand(lanes), times.last.expand(lanes)
     first, since, residuals = _first(field, s0 * sign, y)
     _check_samples(layout, wish, field, s0 * sign, y, first)
     steps = fixed_steps(s1 - s0, controller.dt) if isinstance(controller, Fixed) else None
@@ -187,8 +195,8 @@ def _check_samples(layout: Layout, wish: Wish, field: Field, t0: Tensor, y: Tens
         check_independence(field, t0, y, first)
 
 
-def _output(times: Tensor, save: Save, lanes: int) -> Output:
-    return Output(times, save, tuple(times[0].tolist()) if lanes == 1 else None)
+def _output(times: Times, save: Save, lanes: int) -> Output:
+    return Output(times.rows, save, tuple(times.host[0].tolist()) if lanes == 1 else None)
 
 
 def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...]) -> tuple[Problem, Carry]:
