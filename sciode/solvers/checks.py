@@ -82,7 +82,9 @@ def check_times(ts: Tensor | Sequence[float], batch: tuple[int, ...], device: to
     """The times of a solve. A device is asked once for them, and given them once."""
     if isinstance(ts, Tensor) and ts.requires_grad:
         raise ValueError("ts: gradients with respect to times are not supported; pass ts.detach()")
-    times = (ts.detach().cpu() if isinstance(ts, Tensor) else torch.as_tensor(ts)).to(torch.float64).numpy()
+    # As numbers where a transform hides a tensor's memory.
+    given = ts.tolist() if isinstance(ts, Tensor) and transforming() else ts
+    times = given.cpu().to(torch.float64).numpy() if isinstance(given, Tensor) else np.asarray(given, dtype=np.float64)
     if times.ndim != 1 and tuple(times.shape[1:]) != batch:
         raise ValueError(
             f"ts: expected shape [T] or [T, *batch] = [T, {', '.join(map(str, batch))}], got {[*times.shape]}"
