@@ -102,7 +102,7 @@ def _differentiable(a: Any) -> bool:
     return isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())
 
 
-def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Begun:
+def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, swift: bool = False) -> Begun:
     """Validate, lay out the state, evaluate the field once, and choose the first step."""
     check_state(y0)
     layout = Layout.of(y0, default_batch_dims(y0, wish.batch_dims))
@@ -127,7 +127,7 @@ def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Begun:
         coupled=wish.coupled, steps=None if steps is None else steps[0], noise=noise,
         regularizers=as_regularizers(wish.regularize, stepper),
     )  # fmt: skip
-    problem, carry = _start(problem, y, first)
+    problem, carry = _start(problem, y, first, swift and y.is_cuda)
     ts = torch.as_tensor(ts, dtype=torch.float64, device=y.device)
     adaptive = isinstance(controller, PID) and controller.first_step is None
     return Begun(problem, carry, y, ts, seed, 1 + adaptive, first, since, residuals)
@@ -199,13 +199,13 @@ def _output(times: Times, save: Save, lanes: int) -> Output:
     return Output(times.rows, save, tuple(times.host[0].tolist()) if lanes == 1 else None)
 
 
-def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...]) -> tuple[Problem, Carry]:
+def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...], swift: bool) -> tuple[Problem, Carry]:
     """The first carry. A sample whose field is not finite at the start fails at once, with a healthy stand-in state."""
     if transforming():
         return problem, start_carry(problem, y, first)
     bad = any_bad(first)
     if not bool(bad.any()):
-        return problem, start_carry(problem, y, first)
+        return problem, start_carry(problem, y, first, swift)
     if not problem.coupled and not bool(bad.all()):
         y = torch.where(bad.unsqueeze(-1), y[int((~bad).nonzero()[0])], y)
         first = problem.field.first(problem.forward(problem.s0), y)
