@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
 from sciode.solvers.adjoints import rewind
-from sciode.solvers.engines import CompileNotice, choice, compiled
+from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled
 from sciode.solvers.engines.repeat import step_by_step
 from sciode.testing import HOPF
 
@@ -311,3 +311,14 @@ def test_a_loop_in_cpp_is_the_loop_in_python() -> None:
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
     term = SDETerm(lambda t, y: -y, lambda t, y: 0.3 * y)
     assert_same(*both(term, start(), TS, dt=0.07, seed=2))
+
+
+def test_where_a_loop_cannot_be_compiled_the_turn_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(body: Any, positions: list[int]) -> Any:
+        def repeat(inputs: list[Tensor]) -> Any:
+            raise CannotCompile("no loops here")
+
+        return repeat
+
+    monkeypatch.setattr(compiled, "in_one_loop", refuse)
+    assert_same(*both(Net(), start(), TS, method="bosh3"))

@@ -202,10 +202,27 @@ def loop_of(
     engine: str, device: torch.device, body: Body, positions: list[int], written: list[bool] | None = None
 ) -> Repeat:
     """How an engine repeats a body on a device; `written`: which of its inputs the body writes to (none)."""
+    flags = written or [False] * len(positions)
     if device.type == "cpu":
-        return in_one_loop(body, positions)
-    loop = InGraphs if engine == "graph" else StepByStep
-    return loop(body, positions, written or [False] * len(positions))
+        return _best_on_cpu(body, positions, flags)
+    return (InGraphs if engine == "graph" else StepByStep)(body, positions, flags)
+
+
+def _best_on_cpu(body: Body, positions: list[int], written: list[bool]) -> Repeat:
+    """The whole loop in C++ where this torch can compile it (2.11 cannot: no writes in loops), else the turn."""
+    best = in_one_loop(body, positions)
+
+    def repeat(inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        nonlocal best
+        try:
+            return best(inputs)
+        except CannotCompile:
+            if isinstance(best, StepByStep):
+                raise
+            best = StepByStep(body, positions, written)
+            return best(inputs)
+
+    return repeat
 
 
 def lift_of(key: Hashable, function: Callable[..., Any]) -> Lift:
