@@ -81,7 +81,6 @@ def _dissected(workload: str, found: Started, device: str, share: float | None) 
 
 def census(call: Callable[[], Any]) -> tuple[Counter[str], float]:
     """Kernels, launches and syncs of one call, and the seconds of its kernels, as torch's profiler sees them."""
-    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     call()
@@ -90,8 +89,8 @@ def census(call: Callable[[], Any]) -> tuple[Counter[str], float]:
         torch.cuda.synchronize()
     counts: Counter[str] = Counter()
     busy = 0.0
-    for event in seen.events():
-        if event.device_type == DeviceType.CUDA and not event.name.startswith(("Memcpy", "Memset")):
+    for event in seen.events() or ():
+        if event.device_type.name == "CUDA" and not event.name.startswith(("Memcpy", "Memset")):
             counts["kernel"] += 1
             busy += event.time_range.elapsed_us() * 1e-6
         elif event.name in _LAUNCHES:

@@ -114,7 +114,9 @@ def measure(workload: Workload, device: str, warmup: int = 2) -> tuple[list[Row]
 def _exact(problem: Any, mode: str) -> tuple[Answer | None, str | None]:
     """What answers are compared with, or why there is nothing."""
     try:
-        return (same_paths if isinstance(problem, StochasticProblem) else reference)(problem, mode), None
+        if isinstance(problem, StochasticProblem):
+            return same_paths(problem, mode), None
+        return reference(problem, mode), None
     except Exception as fault:
         return None, f"{type(fault).__name__}: {fault}"
 

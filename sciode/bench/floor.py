@@ -20,7 +20,9 @@ _AT_ONCE = 64
 
 def evaluations(problem: Problem) -> int:
     """Batched evaluations of the field that our solve makes."""
-    settings = {"dt": problem.dt} if problem.dt is not None else {"rtol": problem.rtol, "atol": problem.atol}
+    settings: dict[str, Any] = (
+        {"dt": problem.dt} if problem.dt is not None else {"rtol": problem.rtol, "atol": problem.atol}
+    )
     with torch.no_grad():
         found = solve(
             problem.field,

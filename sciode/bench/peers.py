@@ -53,7 +53,7 @@ def prepare_sciode(problem: Problem, mode: str, engine: str = "compiled", adjoin
     """Our solve; FellBack where another engine than the one asked for did the work."""
     # Output times on the host: what they decide there needs no word from the device.
     ts = problem.ts.cpu()
-    steps = {"rtol": problem.rtol, "atol": problem.atol} if problem.dt is None else {"dt": problem.dt}
+    steps: dict[str, Any] = {"rtol": problem.rtol, "atol": problem.atol} if problem.dt is None else {"dt": problem.dt}
 
     def run(y0: Tensor) -> Any:
         solution = solve(
@@ -76,6 +76,7 @@ def prepare_sciode(problem: Problem, mode: str, engine: str = "compiled", adjoin
 
 
 def prepare_torchdiffeq(problem: Problem, mode: str) -> Contestant:
+    """torchdiffeq's `odeint`, or in mode "adjoint" its `odeint_adjoint`: one step size for the batch."""
     import torchdiffeq
 
     odeint = torchdiffeq.odeint_adjoint if mode == "adjoint" else torchdiffeq.odeint
@@ -89,6 +90,7 @@ def prepare_torchdiffeq(problem: Problem, mode: str) -> Contestant:
 
 
 def prepare_torchode(problem: Problem, mode: str) -> Contestant:
+    """torchode's `solve_ivp` with its integral controller: each sample steps by itself."""
     torchode = _import_torchode()
     ts = problem.ts.to(problem.y0.device)
 

@@ -87,7 +87,7 @@ class Workload:
     repeats: int = 21
 
 
-def _per_sample(**sizes: int) -> Problem:
+def _per_sample(**sizes: Any) -> Problem:
     return replace(neural_ode(**sizes), coupled=False)
 
 
