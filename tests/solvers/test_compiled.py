@@ -285,6 +285,18 @@ def test_what_cannot_be_compiled_is_named_once_and_solved_all_the_same(field: An
 
 
 @pytest.mark.usefixtures("traced_only")
+def test_what_one_solve_asks_too_much_is_not_held_against_the_next() -> None:
+    def engine(**options: Any) -> str:
+        return solve(Net(), start().requires_grad_(), TS, **options).stats.engine
+
+    with pytest.warns(CompileNotice, match="direct"):
+        assert engine(engine="compiled", adjoint="direct") == "eager"
+    with pytest.warns(CompileNotice, match="state is on cpu"):
+        assert engine(engine="graph") == "eager"
+    assert engine(engine="compiled") == "compiled"
+
+
+@pytest.mark.usefixtures("traced_only")
 def test_auto_compiles_what_repeats_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def engines(count: int) -> list[str]:
         return [solve(Net(), start(), TS).stats.engine for _ in range(count)]
