@@ -16,7 +16,7 @@ __all__ = ["DIALECTS", "Algebra", "Expr", "Operation", "Written", "literal", "na
 class Expr:
     """A node: `op` applied to `args`; a "const" holds its value, a "leaf" its name.
 
-    varies: it depends on time or state, so it has to be computed anew at every stage; lanes: it differs between samples.
+    varies: it depends on time or state, so every stage computes it anew; lanes: it differs between samples.
     """
 
     op: str

@@ -427,5 +427,3 @@ def _addmm(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict
     product = product if alpha == 1 else it.pointwise("mul", [product, alpha], dtype)
     bias = args[0] if beta == 1 else it.pointwise("mul", [args[0], beta], dtype)
     return it.pointwise("add", [product, bias], dtype)
-
-

@@ -161,7 +161,22 @@ def _gaussian(text: Text) -> str:
 
 def _parameters(design: Design, inputs: Sequence[int]) -> list[str]:
     """Parameters of the kernel; `run` passes them in this order."""
-    names = ["OUT", "BOOKS", "COUNTS", "STATES", "T", "H", "N", "Y", "S0", "S1", "STATUS", "TRIALS", "ACCEPTED", "TIMES"]
+    names = [
+        "OUT",
+        "BOOKS",
+        "COUNTS",
+        "STATES",
+        "T",
+        "H",
+        "N",
+        "Y",
+        "S0",
+        "S1",
+        "STATUS",
+        "TRIALS",
+        "ACCEPTED",
+        "TIMES",
+    ]
     names += ["TOLERANCES"] if design.controller is not None else ["STEPS"]
     names += [f"M{i}" for i in range(len(design.widths))] + [f"C{i}" for i in range(design.control)]
     names += {"": [], "hashed": ["SEEDS", "CELLS", "CUT", "ANCHOR"], "given": ["NOISE"]}[design.noise]
@@ -311,7 +326,9 @@ def _control(text: Text, design: Design, pid: PID, y: Names, stepped: Stepped) -
     text.let("ratio", f"{text.sqrt(' + '.join(squares))} * {1 / math.sqrt(design.size)!r}")
     text.let("finite", "finite & (ratio < float('inf'))")
     p, i, d = pid.pcoeff, pid.icoeff, pid.dcoeff
-    text.put("ratio = tl.where(finite, ratio, float('inf'))", "accept = ratio <= 1.0", "ratio = tl.maximum(ratio, 1e-30)")
+    text.put(
+        "ratio = tl.where(finite, ratio, float('inf'))", "accept = ratio <= 1.0", "ratio = tl.maximum(ratio, 1e-30)"
+    )
     text.let("factor", f"{_power('ratio', -(p + i + d) / order)} * {pid.safety!r}")
     if design.control:
         text.let("factor", f"factor * {_power(f'c_0.to({real})', -(p + 2 * d) / order)}")

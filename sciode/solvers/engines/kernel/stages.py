@@ -40,7 +40,9 @@ class Calls:
         """Whether component i feels channel i alone."""
         return self.noise == "diagonal"
 
-    def evaluate(self, text: Text, name: str, time: str, y: Names, function: str = "first") -> tuple[Names, list[Names]]:
+    def evaluate(
+        self, text: Text, name: str, time: str, y: Names, function: str = "first"
+    ) -> tuple[Names, list[Names]]:
         """Lines that evaluate a function; the names of the drift [D] and of the diffusion [D][1 or m]."""
         drift = [f"{name}f_{i}" for i in range(self.size)] if function == "first" else []
         columns = 1 if self.diagonal else self.channels
@@ -161,7 +163,9 @@ class SDEStages(Stages):
 
     def increment(self, text: Text, name: str, y: Names, f: Names, g: list[Names], dw: Names) -> Names:
         """y + f h + g dW."""
-        return [text.let(f"{name}_{i}", f"{y[i]} + {f[i]} * h + {self.calls.driven(g[i], dw, i)}") for i in range(len(y))]
+        return [
+            text.let(f"{name}_{i}", f"{y[i]} + {f[i]} * h + {self.calls.driven(g[i], dw, i)}") for i in range(len(y))
+        ]
 
     def mean(self, text: Text, name: str, a: Names, b: Names) -> Names:
         """Half the sum of two vectors."""
@@ -204,9 +208,7 @@ class MilsteinStages(SDEStages):
         ito = self.calls.calculus == "ito"
         text.put("size = tl.abs(h)", f"root = {text.sqrt('size')}")
         drifted = " + {f} * h" if ito else ""
-        support = [
-            text.let(f"s_{i}", f"{y[i]}{drifted.format(f=f[i])} + {g[i][0]} * root") for i in range(len(y))
-        ]
+        support = [text.let(f"s_{i}", f"{y[i]}{drifted.format(f=f[i])} + {g[i][0]} * root") for i in range(len(y))]
         _, gs = self.calls.evaluate(text, "ks", "now", support, "diffusion")
         y1 = []
         text.put("safe = tl.where(root > 0, 2.0 * root, 1.0)")

@@ -15,7 +15,19 @@ import numpy as np
 from ..lift import CannotCompile
 from .expressions import Expr
 
-__all__ = ["Symbolic", "concatenate", "elementwise", "expand", "permute", "reduce", "scatter_slice", "select", "take", "unsqueeze", "view"]
+__all__ = [
+    "Symbolic",
+    "concatenate",
+    "elementwise",
+    "expand",
+    "permute",
+    "reduce",
+    "scatter_slice",
+    "select",
+    "take",
+    "unsqueeze",
+    "view",
+]
 
 
 _LONGEST = 1024

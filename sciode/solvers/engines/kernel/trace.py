@@ -78,7 +78,10 @@ def formula_of(lifted: Lifted, samples: int, real: torch.dtype) -> Formula:
     apart = [_apart(x, p, n, samples) for x, p, n in zip(lifted.inputs, positions, _names(lifted), strict=True)]
     readings = [apart]
     if any(a == "unclear" for a in apart):
-        readings = [["apart" if a == "unclear" else a for a in apart], ["shared" if a == "unclear" else a for a in apart]]
+        readings = [
+            ["apart" if a == "unclear" else a for a in apart],
+            ["shared" if a == "unclear" else a for a in apart],
+        ]
     refusal = None
     for reading in readings:
         try:
@@ -147,7 +150,9 @@ class _Reader:
     def read(self, graph: fx.GraphModule) -> Formula:
         """The field's components."""
         interpreter = Interpreter(self.algebra, self.samples)
-        inputs = [self._input(i, x, how) for i, (x, how) in enumerate(zip(self.lifted.inputs, self.reading, strict=True))]
+        inputs = [
+            self._input(i, x, how) for i, (x, how) in enumerate(zip(self.lifted.inputs, self.reading, strict=True))
+        ]
         outputs = [interpreter.scalar(x, self.real) for x in interpreter.run(graph, inputs)]
         drift = self._components(outputs[0])
         diffusion = None if len(outputs) == 1 else self._matrix(outputs[1])
