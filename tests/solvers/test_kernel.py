@@ -1,4 +1,4 @@
-"""The kernel engine, through Triton's interpreter: the same solve as `eager`, to rounding, on fields it has not seen."""
+"""The kernel engine, through Triton's interpreter: the solve of `eager`, to rounding, on fields it has not seen."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...fields import Field
@@ -126,14 +127,14 @@ def _aten(lifted: Lifted) -> fx.GraphModule:
 
 def _decompositions() -> dict[Any, Any]:
     aten = torch.ops.aten
-    more = torch._decomp.get_decompositions([
+    more = get_decompositions([
         aten.addmv, aten.addr, aten.baddbmm, aten.gelu, aten.silu, aten.elu, aten.softplus, aten.leaky_relu,
         aten.hardtanh, aten.mish, aten.log_sigmoid_forward, aten.addcmul, aten.addcdiv, aten.lerp, aten.square,
         aten.linalg_vector_norm, aten.norm, aten.var, aten.std, aten.softmax, aten._softmax, aten.native_layer_norm,
         aten.linalg_cross, aten.eye, aten.stack, aten.hardswish, aten.hardsigmoid, aten.logit, aten.sinc,
         aten.dot, aten.mv, aten.vdot, aten.frac, aten.diag_embed, aten.triu, aten.tril, aten.trace,
     ])  # fmt: skip
-    return {**torch._decomp.core_aten_decompositions(), **more}
+    return {**core_aten_decompositions(), **more}
 
 
 class _Reader:
