@@ -127,6 +127,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     return result
 
 
+# Triton looks when it is first imported. Without a GPU its programs are interpreted, operation by operation.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 def pytest_configure() -> None:
     torch.set_num_threads(1)
 

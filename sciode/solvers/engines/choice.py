@@ -14,13 +14,13 @@ from torch import Tensor
 from ..problem import Carry, Problem
 from ..trajectory import Run
 from ..transforms import transforming
-from . import compiled, eager
+from . import compiled, eager, kernel
 from .lift import CannotCompile
 
 __all__ = ["ENGINES", "CompileNotice", "Engine", "engine_for"]
 
-ENGINES = ("auto", "eager", "compiled", "graph")
-_LOOPS = ("compiled", "graph")
+ENGINES = ("auto", "eager", "compiled", "graph", "kernel")
+_LOOPS = ("compiled", "graph", "kernel")
 Watch = Callable[[Tensor], None]
 _SOLVES, _SECONDS = 3, 5.0
 """After so many solves of a kind, and as much time spent on them as compiling takes, `auto` compiles."""
@@ -66,6 +66,8 @@ class Engine:
         try:
             if self.loops:
                 try:
+                    if self.name == "kernel":
+                        return kernel.run(problem, carry, max_steps, watch, taped)
                     return compiled.run(problem, carry, max_steps, watch, taped, self.name)
                 except Exception as error:
                     # Whatever it is: if the field itself is at fault, `eager` raises it, too.
@@ -109,7 +111,7 @@ def _obstacle(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: b
         return f"the state is on {y.device}"
     if y.is_complex():
         return "complex states are not compiled"
-    return compiled.why_not(problem)
+    return kernel.why_not(problem, y, gradient) if asked == "kernel" else compiled.why_not(problem)
 
 
 def _worth_it(past: _Past) -> bool:

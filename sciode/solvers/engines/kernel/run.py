@@ -1,0 +1,196 @@
+"""The kernel engine: one launch, one read of the device, and the whole solve is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...brownian import CounterNoise, GridNoise
+from ...controllers import PID
+from ...problem import Carry, Problem
+from ...terms import SDETerm
+from ...trajectory import Run, Tape
+from ...trees import map_tree
+from ..eager import split_clock
+from .build import built, interpreting, missing
+from .source import Design, Kernel, kernel_source
+from .stages import stages_of
+from .trace import formula_of, lift_field
+
+__all__ = ["run", "source_of", "why_not"]
+
+Watch = Callable[[Tensor], None]
+_LANES = 32
+"""Trajectories a program: one warp, so that lanes wait for as few others as possible, and nothing is synchronised."""
+_MOST_COMPONENTS = 32
+
+
+def why_not(problem: Problem, y: Tensor, taped: bool = False) -> str | None:
+    """What this engine cannot do of a problem, None if it can do all; what the field's code says comes later."""
+    term, save = problem.field.term, problem.output.save
+    reasons = (
+        (missing(), "triton is not installed: pip install triton"),
+        (taped, "it keeps no tape of the steps for a gradient; wrap the solve in torch.no_grad()"),
+        (not (y.is_cuda or (y.device.type == "cpu" and interpreting())), f"the state is on {y.device.type}"),
+        (y.dtype not in (torch.float32, torch.float64), f"the state is {y.dtype}, not float32 or float64"),
+        (y.shape[1] > _MOST_COMPONENTS, f"it keeps states of up to {_MOST_COMPONENTS} components in registers"),
+        (y.shape[0] == 0, "there are no samples"),
+        (problem.coupled, "samples that share one step size (coupled=True) would wait for one another"),
+        (len(problem.field.layout.batch) > 1, "it takes one batch axis"),
+        (bool(problem.regularizers), "it measures no regularizers"),
+        (problem.weight is not None, "it knows no seminorm"),
+        (save.at != "ts", f'it keeps states at ts, not save="{save.at}"'),
+        (stages_of(problem.stepper) is None, f"the method {problem.stepper.name!r} has no kernel"),
+        (isinstance(term, SDETerm) and term.one_clock, "the term wants one clock for the whole batch"),
+        (problem.noise is not None and not _drawable(problem), "backward steps that do not divide the interval"),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
+
+
+def _drawable(problem: Problem) -> bool:
+    """Whether every increment is a whole cell, or, forward, the piece of one at the end."""
+    noise = problem.noise
+    if isinstance(noise, GridNoise) or problem.sign > 0:
+        return isinstance(noise, GridNoise | CounterNoise)
+    return isinstance(noise, CounterNoise) and not bool(((noise.cut < noise.dt) | (noise.anchor_cut < noise.dt)).any())
+
+
+class _Made(NamedTuple):
+    """What a traced field became."""
+
+    design: Design
+    kernel: Kernel
+
+
+def _prepared(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
+    """A clock for every sample, and no gradients."""
+    if problem.s0.shape[0] == 1 and carry.y.shape[0] > 1:
+        problem, carry = split_clock(problem, carry)
+    field = replace(problem.field, args=map_tree(_detached, problem.field.args))
+    return replace(problem, field=field), carry
+
+
+def _detached(x: Any) -> Any:
+    return x.detach() if isinstance(x, Tensor) else x
+
+
+def _design(problem: Problem, carry: Carry) -> Design:
+    term, controller, noise = problem.field.term, problem.controller, problem.noise
+    stochastic = isinstance(term, SDETerm)
+    channels = 0
+    if stochastic:
+        channels = noise.channels if isinstance(noise, CounterNoise) else noise.increments.shape[-1]
+    return Design(
+        stepper=problem.stepper,
+        controller=controller if isinstance(controller, PID) else None,
+        control=len(carry.control),
+        real=carry.y.dtype,
+        size=carry.y.shape[1],
+        channels=channels,
+        kind=term.noise if stochastic else "",
+        calculus=term.calculus if stochastic else "",
+        widths=tuple(m[0].numel() for m in carry.memory),
+        sign=problem.sign,
+        uniform=not isinstance(problem.rtol, Tensor) and not isinstance(problem.atol, Tensor),
+        resumable=problem.output.save.state,
+        noise="" if not stochastic else "hashed" if isinstance(noise, CounterNoise) else "given",
+        native=not interpreting(),
+    )
+
+
+def _make(problem: Problem, carry: Carry) -> tuple[_Made, list[Tensor]]:
+    """The kernel for a problem, and the tensors that its field reads. Raises CannotCompile."""
+    lifted = lift_field(problem, carry.y)
+    design = _design(problem, carry)
+    known = lifted.traced.made
+    if design not in known:
+        if "formula" not in known:
+            known["formula"] = formula_of(lifted, carry.y.shape[0], carry.y.dtype)
+        known[design] = kernel_source(design, known["formula"])
+    kernel = known[design]
+    device = carry.y.device
+    inputs = [lifted.inputs[i].detach().to(device).contiguous() for i in kernel.inputs]
+    return _Made(design, kernel), inputs
+
+
+def source_of(problem: Problem, carry: Carry) -> str:
+    """The Triton source for a problem, to be read. Raises CannotCompile."""
+    made, _ = _make(*_prepared(problem, carry))
+    return made.kernel.text
+
+
+def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, taped: bool) -> Run:
+    """Solve the problem in one launch. Raises CannotCompile."""
+    problem, carry = _prepared(problem, carry)
+    made, inputs = _make(problem, carry)
+    design, y = made.design, carry.y
+    samples, size = y.shape
+    times = problem.output.times.contiguous()
+    count, halves = times.shape[1], 1 + design.resumable
+    out = y.new_empty(count, samples, size)
+    books = carry.h.new_empty(halves, 2 + design.control, samples)
+    counts = torch.empty(halves, 5, samples, dtype=torch.int64, device=y.device)
+    states = y.new_empty(halves, (size + sum(design.widths)) * samples)
+    arguments = [
+        out, books, counts, states, carry.t, carry.h, carry.n, y, problem.s0, problem.s1, carry.status, carry.trials,
+        carry.accepted, times, _tolerances(problem, y) if design.controller is not None else problem.steps,
+        *carry.memory, *carry.control, *_noise(problem, samples), *inputs,
+    ]  # fmt: skip
+    tensors = [x.detach().contiguous() for x in arguments]
+    apart = 0 if times.shape[0] == 1 else count
+    grid = (-(-samples // _LANES),)
+    solve = built(made.kernel.text)
+    # The interpreter computes with NumPy, which warns of the numbers in lanes that are switched off.
+    with np.errstate(all="ignore"):
+        solve[grid](*tensors, samples, count, apart, max_steps, BLOCK=_LANES, num_warps=max(_LANES // 32, 1))
+    last = _carry(carry, design, books[0], counts[0], states[0])
+    origin = last
+    if design.resumable:
+        origin = _carry(carry, design, books[1], counts[1], states[1])._replace(status=last.status)
+    if watch is not None:
+        watch(last.t)
+    turns = int(last.trials.max())
+    tape = Tape(out, counts[0, 4], ())
+    return Run(problem, last, origin, [], [], turns, turns, problem.stepper.nfe, tape, "kernel")
+
+
+def _tolerances(problem: Problem, y: Tensor) -> Tensor:
+    """rtol and atol, of every component if any differ."""
+    if not isinstance(problem.rtol, Tensor) and not isinstance(problem.atol, Tensor):
+        return _pair(problem.rtol, problem.atol, y.dtype, y.device)
+    both = [torch.as_tensor(x, dtype=y.dtype, device=y.device) for x in (problem.rtol, problem.atol)]
+    return torch.cat([x.expand(1, y.shape[1]) for x in both])
+
+
+@lru_cache(maxsize=64)
+def _pair(rtol: float, atol: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Two numbers on the device, copied there once."""
+    return torch.tensor([rtol, atol], dtype=dtype, device=device)
+
+
+def _noise(problem: Problem, samples: int) -> list[Tensor]:
+    """What drives an SDE, as the kernel takes it."""
+    noise = problem.noise
+    if isinstance(noise, GridNoise):
+        return [noise.increments]
+    if isinstance(noise, CounterNoise):
+        return [noise.seeds, *(x.expand(samples) for x in (noise.cells, noise.cut, noise.anchor))]
+    return []
+
+
+def _carry(first: Carry, design: Design, books: Tensor, counts: Tensor, states: Tensor) -> Carry:
+    """A carry from the buffers the kernel wrote."""
+    samples = first.y.shape[0]
+    widths = (design.size, *design.widths)
+    vectors = [x.reshape(samples, -1) for x in states.split([w * samples for w in widths])]
+    memory = tuple(x.reshape(m.shape) for x, m in zip(vectors[1:], first.memory, strict=True))
+    return Carry(
+        t=books[0], h=books[1], n=counts[0], y=vectors[0], memory=memory, control=tuple(books[2:].unbind()),
+        status=counts[3].to(torch.int8), trials=counts[1], accepted=counts[2],
+    )  # fmt: skip

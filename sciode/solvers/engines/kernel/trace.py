@@ -1,0 +1,208 @@
+"""A field as scalar arithmetic of one sample.
+
+Dynamo finds the field's code and tensors, `make_fx` turns them into aten operations on fake tensors at the real batch
+size, and `operations` runs those on expressions. Nothing is guessed: an operation that would mix samples is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ...fields import Field
+from ...problem import Problem
+from ..compiled import key_of, lift_of
+from ..lift import CannotCompile, Lifted
+from .expressions import Algebra, Expr
+from .operations import Interpreter
+from .symbolic import Symbolic
+
+__all__ = ["Formula", "Source", "formula_of", "lift_field"]
+
+_MOST_SHARED = 4096
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a leaf's number lies: entry `offset` of input `index`, counted within a sample if it is `apart`.
+
+    size: numbers a sample (or in all, if they are shared).
+    """
+
+    index: int
+    offset: int
+    size: int
+    apart: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """A field written out: drift [D], diffusion [D][m] (m = 1 for each component if diagonal), or None for an ODE.
+
+    Leaves are named "t", "y_0", "y_1", ..., and as in `sources`; used: the graph's inputs that are read.
+    """
+
+    drift: tuple[Expr, ...]
+    diffusion: tuple[tuple[Expr, ...], ...] | None
+    sources: dict[str, Source]
+    used: tuple[int, ...]
+
+
+def _evaluate(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    return field.first(t, y)
+
+
+def lift_field(problem: Problem, y: Tensor) -> Lifted:
+    """The graph of one evaluation, and the tensors it needs; t and y are its first two tensors, if it needs them."""
+    # `time` is [B], also where all samples share a clock.
+    time = problem.s0.expand(y.shape[0]).contiguous()
+    key: Hashable = key_of("kernel", problem, y)
+    y = y.detach().contiguous()
+    lifted = lift_of(key, _evaluate)(problem.field, time, y)
+    positions = lifted.positions([time, y])
+    if lifted.traced.made is None:
+        lifted.traced.made = {"positions": positions}
+    return lifted
+
+
+def formula_of(lifted: Lifted, samples: int, real: torch.dtype) -> Formula:
+    """The graph as expressions. A tensor as long as the batch is read as one value a sample, then as a shared one."""
+    positions = lifted.traced.made["positions"]
+    graph = _aten(lifted)
+    apart = [_apart(x, p, n, samples) for x, p, n in zip(lifted.inputs, positions, _names(lifted), strict=True)]
+    readings = [apart]
+    if any(a == "unclear" for a in apart):
+        readings = [
+            ["apart" if a == "unclear" else a for a in apart],
+            ["shared" if a == "unclear" else a for a in apart],
+        ]
+    refusal = None
+    for reading in readings:
+        try:
+            return _Reader(lifted, positions, reading, samples, real).read(graph)
+        except CannotCompile as error:
+            refusal = refusal or error
+    assert refusal is not None
+    if len(readings) > 1:
+        raise CannotCompile(
+            f"{refusal} (a tensor has {samples} rows, as many as there are samples, and fits neither as one value a "
+            "sample nor as a shared one: give it a leading axis of 1)"
+        ) from refusal
+    raise refusal
+
+
+def _names(lifted: Lifted) -> list[str]:
+    return [n.name for n in lifted.traced.graph.graph.nodes if n.op == "placeholder"]
+
+
+def _apart(x: Tensor, position: int, name: str, samples: int) -> str:
+    """Whether an input has a value for each sample: "time", "state", "apart", "shared" or "unclear"."""
+    if position >= 0:
+        return ("time", "state")[position]
+    ours = isinstance(x, nn.Parameter) or "_parameters_" in name or "_buffers_" in name
+    if x.ndim == 0 or x.shape[0] != samples or samples == 1 or ours:
+        return "shared"
+    return "apart" if samples > 64 else "unclear"
+
+
+def _aten(lifted: Lifted) -> fx.GraphModule:
+    """The graph in core aten operations, without running any."""
+    graph = lifted.traced.graph
+
+    def functional(*inputs: Tensor) -> Any:
+        return torch.func.functionalize(graph, remove="mutations")(*inputs)
+
+    inputs = [x.detach() for x in lifted.inputs]
+    with torch.no_grad():
+        trace = make_fx(functional, _decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
+        return trace(*inputs)
+
+
+def _decompositions() -> dict[Any, Any]:
+    aten = torch.ops.aten
+    more = get_decompositions([
+        aten.addmv, aten.addr, aten.baddbmm, aten.gelu, aten.silu, aten.elu, aten.softplus, aten.leaky_relu,
+        aten.hardtanh, aten.mish, aten.log_sigmoid_forward, aten.addcmul, aten.addcdiv, aten.lerp, aten.square,
+        aten.linalg_vector_norm, aten.norm, aten.var, aten.std, aten.softmax, aten._softmax, aten.native_layer_norm,
+        aten.linalg_cross, aten.eye, aten.stack, aten.hardswish, aten.hardsigmoid, aten.logit, aten.sinc,
+        aten.dot, aten.mv, aten.vdot, aten.frac, aten.diag_embed, aten.triu, aten.tril, aten.trace,
+    ])  # fmt: skip
+    return {**core_aten_decompositions(), **more}
+
+
+class _Reader:
+    """Gives every input its expressions, runs the graph, and cuts the result into components."""
+
+    def __init__(
+        self, lifted: Lifted, positions: list[int], reading: Sequence[str], samples: int, real: torch.dtype
+    ) -> None:
+        self.lifted, self.positions, self.reading = lifted, positions, reading
+        self.samples, self.real = samples, real
+        self.algebra = Algebra()
+        self.sources: dict[str, Source] = {}
+
+    def read(self, graph: fx.GraphModule) -> Formula:
+        """The field's components."""
+        interpreter = Interpreter(self.algebra, self.samples)
+        inputs = [
+            self._input(i, x, how) for i, (x, how) in enumerate(zip(self.lifted.inputs, self.reading, strict=True))
+        ]
+        outputs = [interpreter.scalar(x, self.real) for x in interpreter.run(graph, inputs)]
+        drift = self._components(outputs[0])
+        diffusion = None if len(outputs) == 1 else self._matrix(outputs[1])
+        used = tuple(sorted({s.index for s in self.sources.values()}))
+        return Formula(drift, diffusion, self.sources, used)
+
+    def _input(self, i: int, x: Tensor, how: str) -> Symbolic:
+        alg, samples = self.algebra, self.samples
+        if how == "time":
+            return Symbolic((samples,), _array((1,), [alg.leaf("t64", torch.float64, True, True)]), self._lane(0))
+        if how == "state":
+            size = x.shape[1]
+            names = [alg.leaf(f"y_{j}", self.real, True, True) for j in range(size)]
+            return Symbolic((samples, size), _array((1, size), names), self._lane(0))
+        apart = how == "apart"
+        stored = (1, *x.shape[1:]) if apart else tuple(x.shape)
+        count = int(np.prod(stored))
+        if count > _MOST_SHARED:
+            raise CannotCompile(f"the kernel engine keeps weights on chip; a tensor of shape {[*x.shape]} is too large")
+        kind = x.dtype if x.dtype in (torch.float32, torch.float64, torch.bool) else torch.int64
+        leaves = []
+        for j in range(count):
+            name = f"p{i}_{j}"
+            self.sources[name] = Source(i, j, count, apart)
+            leaves.append(alg.leaf(name, kind, False, apart))
+        return Symbolic(tuple(x.shape), _array(stored, leaves), self._lane(0) if apart else None)
+
+    def _lane(self, axis: int) -> tuple[int, int, int] | None:
+        return (axis, 1, 1) if self.samples > 1 else None
+
+    def _components(self, x: Symbolic) -> tuple[Expr, ...]:
+        return tuple(row[0] for row in self._rows(x))
+
+    def _matrix(self, x: Symbolic) -> tuple[tuple[Expr, ...], ...]:
+        return tuple(tuple(row) for row in self._rows(x))
+
+    def _rows(self, x: Symbolic) -> list[list[Expr]]:
+        if x.lane not in (None, (0, 1, 1)) or x.shape[0] != self.samples:
+            raise CannotCompile("the kernel engine takes every sample by itself, and the field moves the batch axis")
+        if x.lane is None and self.samples > 1:
+            if x.data.shape[0] != 1:
+                raise CannotCompile("the kernel engine takes every sample by itself; the field returns constants a row")
+            x = x._replace(lane=(0, 1, 1))
+        rows = x.spread()[0]
+        return [[e] for e in rows] if rows.ndim == 1 else [list(row) for row in rows]
+
+
+def _array(shape: tuple[int, ...], entries: list[Expr]) -> np.ndarray:
+    data = np.empty(len(entries), dtype=object)
+    for i, e in enumerate(entries):
+        data[i] = e
+    return data.reshape(shape)

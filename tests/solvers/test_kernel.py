@@ -1,0 +1,279 @@
+"""The kernel engine, through Triton's interpreter: the solve of `eager`, to rounding, on fields it has not seen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import sciode
+from sciode import PID, Save, SDETerm, Solution, Status, solve
+from sciode.solvers.begin import Wish, begin
+from sciode.solvers.engines import CompileNotice, choice, compiled, kernel
+from sciode.solvers.terms import as_term
+from sciode.testing import HOPF
+
+pytest.importorskip("triton", reason="the kernel engine writes Triton")
+
+TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
+METHODS = sciode.methods("ode")
+
+
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    """What one test traced does not serve the next; falling back unasked is a failure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompileNotice)
+        yield
+    compiled._lifts.clear()
+    choice._past.clear()
+
+
+def uniform(*shape: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> Tensor:
+    draw = torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return low + (high - low) * draw
+
+
+def lotka_volterra(t: Tensor, y: Tensor) -> Tensor:
+    prey, predator = y.unbind(-1)
+    return torch.stack((prey * (1.1 - 0.4 * predator), predator * (0.1 * prey - 0.4)), -1)
+
+
+def lorenz(t: Tensor, y: Tensor) -> Tensor:
+    x, z = y[..., 0:1], y[..., 2:]
+    return torch.cat((10 * (y[..., 1:2] - x), x * (28 - z) - y[..., 1:2], x * y[..., 1:2] - 8 / 3 * z), dim=-1)
+
+
+def fitzhugh_nagumo(t: Tensor, y: Tensor) -> Tensor:
+    dy = torch.zeros_like(y)
+    dy[:, 0] = y[:, 0] - y[:, 0] ** 3 / 3 - y[:, 1] + 0.5 * torch.cos(t[:, 0]).clamp(min=0)
+    dy[:, 1] = 0.08 * (y[:, 0] + 0.7 - 0.8 * y[:, 1])
+    return dy
+
+
+def three_bodies(t: Tensor, y: Tensor, mass: Tensor) -> Tensor:
+    place, speed = y.reshape(-1, 2, 3, 2).unbind(1)
+    apart = place.unsqueeze(1) - place.unsqueeze(2)
+    distance = (apart.square().sum(-1) + torch.eye(3, dtype=y.dtype)).sqrt()
+    pull = (mass.reshape(1, 1, 3, 1) * apart / distance.unsqueeze(-1) ** 3).sum(2)
+    return torch.stack((speed, pull), 1).flatten(1)
+
+
+def van_der_pol(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
+    return torch.stack((y[:, 1], mu * (1 - y[:, 0].square()) * y[:, 1] - y[:, 0]), 1)
+
+
+class Net(nn.Module):
+    """Two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(uniform(8, 2, low=-1, seed=2))
+        self.b = nn.Parameter(uniform(8, low=-1, seed=3))
+        self.v = nn.Parameter(uniform(2, 8, low=-1, seed=4))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """A tanh network that knows the time."""
+        return F.linear(torch.tanh(F.linear(y, self.w, self.b) + torch.sin(t)), self.v)
+
+
+BODIES = torch.tensor([[1.0, 0, -0.5, 0.8, -0.5, -0.8, 0, 0.5, -0.4, -0.3, 0.4, -0.2]], dtype=torch.float64)
+UNSEEN: dict[str, tuple[Any, Tensor, Any]] = {
+    "Lotka-Volterra": (lotka_volterra, uniform(4, 2, low=1, high=6), None),
+    # As many samples as components: nothing about the shapes tells which axis is the batch.
+    "Lorenz": (lorenz, uniform(3, 3, low=-5, high=5), None),
+    "FitzHugh-Nagumo": (fitzhugh_nagumo, uniform(4, 2, low=-1), None),
+    "three bodies": (three_bodies, BODIES + 0.1 * uniform(4, 12), torch.tensor([1.0, 0.8, 1.2], dtype=torch.float64)),
+    "van der Pol": (van_der_pol, uniform(4, 2, low=1, high=2), torch.tensor([0.5, 1.0, 3.0, 6.0], dtype=torch.float64)),
+    "two layers": (Net(), uniform(4, 2, low=-1), None),
+}
+
+
+def assert_same(ours: Solution, eager: Solution, rtol: float = 1e-9, atol: float = 1e-10) -> None:
+    assert (ours.stats.engine, eager.stats.engine) == ("kernel", "eager")
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=rtol, atol=atol)
+    for name in ("valid", "status"):
+        assert torch.equal(getattr(ours, name), getattr(eager, name)), name
+    for name in ("nfe", "accepted", "rejected"):
+        assert torch.equal(getattr(ours.stats, name), getattr(eager.stats, name)), name
+
+
+def both(*arguments: Any, **options: Any) -> tuple[Solution, Solution]:
+    with torch.no_grad():
+        return solve(*arguments, engine="kernel", **options), solve(*arguments, engine="eager", **options)
+
+
+@pytest.mark.parametrize("case", UNSEEN)
+def test_unseen_fields_give_what_eager_gives(case: str) -> None:
+    field, y0, args = UNSEEN[case]
+    assert_same(*both(field, y0, TS, args=args, rtol=1e-6, atol=1e-8))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("fixed", [False, True], ids=["adaptive", "fixed"])
+def test_every_method_gives_what_eager_gives(name: str, fixed: bool) -> None:
+    if not fixed and not METHODS[name].adaptive:
+        pytest.skip("the table has no error estimate")
+    how: Any = {"dt": 0.13} if fixed else {}
+    assert_same(*both(lotka_volterra, uniform(3, 2, low=1, high=6), TS, method=name, **how))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"ts": TS.flip(0)},
+        {"controller": PID(pcoeff=0.3, icoeff=0.4, dcoeff=0.1)},
+        {"controller": PID(pcoeff=0.2)},
+        {"controller": PID(dtmin=0.05, force_dtmin=True, dtmax=0.2)},
+        {"controller": PID(dtmin=0.1), "throw": False},
+        {"rtol": torch.tensor([1e-3, 1e-6], dtype=torch.float64)},
+        {"max_steps": 3, "throw": False},
+        {"dt": 0.15, "method": "rk4", "max_steps": 3, "throw": False},
+        {"dt": 0.15, "method": "rk4", "ts": TS.flip(0)},
+        {"ts": torch.linspace(0, 2, 41, dtype=torch.float64), "rtol": 1e-3},
+        {"save": Save(state=False)},
+        {"save": Save(fn=lambda t, y: y.square().sum(-1))},
+    ],
+    ids=lambda how: " ".join(how),
+)
+def test_every_switch_does_what_it_does_to_eager(how: dict[str, Any]) -> None:
+    how = {"ts": TS, **how}
+    assert_same(*both(lotka_volterra, uniform(3, 2, low=1, high=6), how.pop("ts"), **how))
+
+
+def test_samples_have_times_of_their_own() -> None:
+    own = torch.stack((TS, 2 * TS, TS + 1), 1)
+    own[5:, 1] = torch.nan
+    assert_same(*both(Net(), uniform(3, 2), own))
+
+
+def test_a_single_sample_and_a_state_without_a_batch_are_solved() -> None:
+    assert_same(*both(HOPF.field, HOPF.y0[:1], TS))
+    assert_same(*both(lorenz, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), TS / 4))
+
+
+def test_nested_states_come_through() -> None:
+    def field(t: Tensor, y: Any, args: Any) -> Any:
+        return {"x": y["v"], "v": -args["k"] * y["x"] - args["c"][0] * y["v"]}
+
+    y0 = {"x": uniform(4, 2), "v": uniform(4, 2, seed=1)}
+    args = {"k": uniform(4, 1, low=1, high=3), "c": [0.3]}
+    ours, eager = both(field, y0, TS, args=args)
+    assert ours.stats.engine == "kernel"
+    assert torch.equal(ours.stats.accepted, eager.stats.accepted)
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-9, atol=1e-11)
+
+
+def test_single_precision_is_solved_in_single_precision() -> None:
+    ours, eager = both(lotka_volterra, uniform(3, 2, low=1, high=6).float(), TS, rtol=1e-4)
+    assert ours.ys.dtype == torch.float32
+    assert_same(ours, eager, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sample_that_fails_half_way_leaves_the_others_alone() -> None:
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where((t > 1) & (y[:, :1] > 5), torch.nan, -y)
+
+    y0 = torch.full((3, 2), 1.0, dtype=torch.float64)
+    y0[1] = 100.0
+    ours, eager = both(field, y0, TS, throw=False)
+    # The failing sample halves its way to the jump: how often, is a matter of the last bit.
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-9, atol=1e-10)
+    assert torch.equal(ours.stats.nfe[::2], eager.stats.nfe[::2]) and torch.equal(ours.valid, eager.valid)
+    assert ours.status.tolist() == eager.status.tolist() == [0, int(Status.NONFINITE), 0]
+    assert_same(*both(field, y0, TS, throw=False, method="rk4", dt=0.1))
+
+
+def test_a_resumed_solve_is_the_uninterrupted_one() -> None:
+    with torch.no_grad():
+        whole = solve(Net(), uniform(3, 2), TS, engine="kernel")
+        half = solve(Net(), uniform(3, 2), TS[:4], engine="kernel")
+        rest = solve(Net(), None, TS[3:], engine="kernel", resume=half)
+    torch.testing.assert_close(rest.ys[1:], whole.ys[4:], rtol=1e-12, atol=1e-13)
+
+
+def test_a_solve_resumes_from_before_a_step_that_its_end_cut_and_that_was_rejected() -> None:
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return -y + 50 * torch.exp(-((t - 0.98) ** 2) * 4000)
+
+    ours, eager = both(field, uniform(3, 2), torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=1e-7)
+    assert ours.state is not None and eager.state is not None
+    assert bool((eager.state.origin.t < eager.state.carry.t).any())
+    for a, b in zip(ours.state.origin[:5], eager.state.origin[:5], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+SDES = [
+    ("euler", "ito", "diagonal"),
+    ("euler", "ito", "general"),
+    ("heun", "stratonovich", "diagonal"),
+    ("heun", "stratonovich", "scalar"),
+    ("milstein", "ito", "diagonal"),
+    ("milstein", "stratonovich", "scalar"),
+    ("reversibleheun", "stratonovich", "diagonal"),
+    ("reversibleheun", "stratonovich", "general"),
+]
+
+
+def sde(calculus: Any, noise: Any) -> SDETerm:
+    channels = {"diagonal": 0, "scalar": 1, "general": 2}[noise]
+
+    def diffusion(t: Tensor, y: Tensor) -> Tensor:
+        if not channels:
+            return 0.3 * torch.cos(y + t)
+        return 0.3 * torch.stack([torch.cos(y + i) for i in range(channels)], -1)
+
+    return SDETerm(lambda t, y: -y, diffusion, noise=noise, calculus=calculus)
+
+
+@pytest.mark.parametrize(("method", "calculus", "noise"), SDES)
+def test_every_sde_method_walks_the_path_that_eager_walks(method: str, calculus: str, noise: str) -> None:
+    term = sde(calculus, noise)
+    # Five components take two blocks of the hash; 0.13 does not divide the interval, so the last cell is cut.
+    assert_same(*both(term, uniform(3, 5), TS, method=method, dt=0.13, seed=3), rtol=1e-6, atol=1e-8)
+
+
+def test_noise_runs_backward_and_may_be_given() -> None:
+    term = sde("ito", "diagonal")
+    assert_same(*both(term, uniform(3, 2), TS.flip(0), dt=0.25, seed=3))
+    given = uniform(8, 3, 2, low=-0.5, high=0.5)
+    assert_same(*both(term, uniform(3, 2), TS, dt=0.25, noise=given))
+
+
+REFUSED: dict[str, tuple[Any, Any, str]] = {
+    "an operation": (lambda t, y: torch.special.bessel_j0(y), {}, "special_bessel_j0"),
+    "coupling": (lambda t, y: y - y.mean(0), {"batch_dims": 1}, "by itself"),
+    "a large matrix": (lambda t, y, w: torch.tanh(y @ w) @ w.T, {"args": torch.ones(2, 1500).double()}, "unrolls"),
+    "one step size": (lotka_volterra, {"coupled": True}, "coupled"),
+    "dense output": (lotka_volterra, {"save": "dense"}, 'save="dense"'),
+    "backward noise": (sde("ito", "diagonal"), {"dt": 0.3, "ts": TS.flip(0), "seed": 0}, "backward"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_it_cannot_do_is_named_once_and_done_by_another_engine(case: str) -> None:
+    field, how, reason = REFUSED[case]
+    if case == "coupling":
+        how = {**how, "y0": uniform(3, 2)}
+    how = {"ts": TS, "y0": uniform(3, 2, low=1, high=2), **how}
+    y0, ts = how.pop("y0"), how.pop("ts")
+    with torch.no_grad():
+        with pytest.warns(CompileNotice, match=reason):
+            first = solve(field, y0, ts, engine="kernel", **how)
+        again = solve(field, y0, ts, engine="kernel", **how)
+        eager = solve(field, y0, ts, engine="eager", **how)
+    assert (first.stats.engine, again.stats.engine) == ("eager", "eager")
+    assert torch.equal(first.ys, eager.ys) and torch.equal(again.ys, eager.ys)
+
+
+def test_the_source_can_be_printed() -> None:
+    wish = Wish(None, None, 1e-5, 1e-6, None, Save(), None, False, None, None, ())
+    begun = begin(as_term(lotka_volterra), uniform(3, 2), TS, None, wish)
+    source = kernel.source_of(begun.problem, begun.carry)
+    assert "@triton.jit" in source and "def solve(OUT" in source
+    assert "y_0 * 0.1" in source, "the field's own arithmetic"
