@@ -43,7 +43,8 @@ def test_a_captured_solve_is_the_eager_one(name: str, coupled: bool) -> None:
         solve(Net(), states(), TS, method=name, coupled=coupled, engine=e, **how) for e in ("eager", "graph")
     )
     assert graph.stats.engine == "graph"
-    torch.testing.assert_close(graph.ys, eager.ys, rtol=1e-9, atol=1e-11)
+    # dopri8's coefficients reach 1e3, and rounding grows with them.
+    torch.testing.assert_close(graph.ys, eager.ys, rtol=1e-9, atol=1e-10)
     assert torch.equal(graph.stats.accepted, eager.stats.accepted)
 
 
