@@ -248,7 +248,8 @@ def _device(device: str | None) -> str:
     if device is None:
         return "cuda" if here else "cpu"
     if device not in ("cpu", "cuda") or (device == "cuda" and not here):
-        raise ValueError(f"device: {device!r} has no workloads or is not here; use 'cpu'{' or cuda' if here else ''}")
+        known = "'cpu' or 'cuda'" if here else "'cpu'"
+        raise ValueError(f"device: {device!r} has no workloads or is not here; use {known}")
     return device
 
 

@@ -152,7 +152,11 @@ def _prepare_torchsde(problem: StochasticProblem, mode: str) -> Contestant:
     ts = problem.ts.to(problem.y0)
 
     def run(y0: Tensor) -> Any:
-        return torchsde.sdeint(problem.field, y0, ts, method=method, dt=problem.dt)
+        # What sdeint makes by itself, but for the entropy, which it would draw from NumPy's global stream.
+        path = torchsde.BrownianInterval(
+            ts[0], ts[-1], size=tuple(y0.shape), dtype=y0.dtype, device=y0.device, entropy=problem.seed
+        )
+        return torchsde.sdeint(problem.field, y0, ts, bm=path, method=method, dt=problem.dt)
 
     return Contestant(torch_call(problem, mode, run), partial(read_torch, ys=lambda ys: ys, steps=lambda ys: None))
 
