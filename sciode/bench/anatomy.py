@@ -90,6 +90,9 @@ def census(call: Callable[[], Any]) -> tuple[Counter[str], float]:
     counts: Counter[str] = Counter()
     busy = 0.0
     for event in seen.events() or ():
+        if getattr(event, "is_user_annotation", False):
+            # Inductor's names for stretches of work, not work.
+            continue
         if event.device_type.name == "CUDA" and not event.name.startswith(("Memcpy", "Memset")):
             counts["kernel"] += 1
             busy += event.time_range.elapsed_us() * 1e-6

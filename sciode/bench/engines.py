@@ -22,7 +22,7 @@ from sciode.bench.contestants import Answer
 from sciode.bench.measuring import Started, start_all, take_turns
 from sciode.bench.reference import ERROR_LIMIT, as_exact, errors, reference
 from sciode.bench.scaling import curves, draw
-from sciode.bench.stochastic import StochasticProblem, law_distance, same_paths
+from sciode.bench.stochastic import SDE_PEERS, StochasticProblem, law_distance, same_paths
 from sciode.bench.timing import Timing, machine
 from sciode.bench.workloads import BEST, ODE_PEERS, OURS, WORKLOADS, Bar, Workload
 from sciode.lab.tables import show, table
@@ -255,7 +255,7 @@ def _device(device: str | None) -> str:
 
 def _host(device: str) -> dict[str, Any]:
     card = torch.cuda.get_device_name() if device == "cuda" else "none"
-    libraries = {peer.library: peer.version for peer in ODE_PEERS.values()}
+    libraries = {peer.library: peer.version for peer in (*ODE_PEERS.values(), *SDE_PEERS.values())}
     return machine() | {"device": device, "card": card, "libraries": libraries}
 
 

@@ -72,7 +72,7 @@ def _started(name: str, peer: Peer, problem: Any, mode: str, look: Callable[[Ans
     spent = time.perf_counter() - began
     answer = None if found is None else contestant.read(found)
     del found
-    memory = contestant.memory() if contestant.memory and device.type == "cuda" else _needed(contestant, device, before)
+    memory = _needed(contestant, device, before)
     read, steps = (None, None) if answer is None else (look(answer), answer.steps)
     return Started(name, peer, None, contestant, read, steps, spent, memory)
 
@@ -87,9 +87,16 @@ def _reserved(device: torch.device) -> int:
 
 
 def _needed(contestant: Contestant, device: torch.device, before: int) -> int | None:
-    """What the contestant keeps between calls, and the most a call needs beside that."""
+    """What the contestant keeps between calls, and the most a call needs beside that; only a card is asked."""
     if device.type != "cuda":
         return None
+    if contestant.memory is not None:
+        try:
+            return contestant.memory()
+        except Exception as fault:
+            # A plan that cannot be read is no reason to lose the contestant.
+            print(f"memory: {_reason(fault)}")
+            return None
     kept = _reserved(device) - before
     torch.cuda.reset_peak_memory_stats(device)
     base = torch.cuda.memory_allocated(device)

@@ -97,10 +97,11 @@ _JOINT_GRADIENT = (
     "torchode",
 )  # fmt: skip
 _SEPARATE = ("graph", "kernel", "eager", "diffrax", "torchode")
-_SEPARATE_GRADIENT = ("graph", "graph direct", "eager", "diffrax direct", "diffrax recursive", "torchode")
+_SEPARATE_GRADIENT = ("graph", "graph direct", "kernel", "eager", "diffrax direct", "diffrax recursive", "torchode")
 _SDE = ("graph", "kernel", "compiled", "eager", "diffrax unsafe", "diffrax tree", "scan", "torchsde")
 _SDE_GRADIENT = (
-    "graph", "graph direct", "eager", "diffrax unsafe", "diffrax tree", "diffrax tree direct", "scan", "torchsde",
+    "graph", "graph direct", "kernel", "eager", "diffrax unsafe", "diffrax tree", "diffrax tree direct", "scan",
+    "torchsde",
 )  # fmt: skip
 _SMALL: dict[str, Any] = {"batch": 128, "dim": 16, "hidden": 64}
 _MIDDLE: dict[str, Any] = {"batch": 1024, "dim": 64, "hidden": 256}
