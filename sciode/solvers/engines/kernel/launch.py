@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -200,7 +201,7 @@ def _launch(problem: Problem, carry: Carry, made: _Made, inputs: list[Tensor], m
     numbers = (samples, count, 0 if times.shape[0] == 1 else count, max_steps, rows)
     solve = built(made.kernel.text)
     # The interpreter computes with NumPy, which warns of the numbers in lanes that are switched off.
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), torch.cuda.device(y.device) if y.is_cuda else nullcontext():
         solve[(-(-samples // _LANES),)](*tensors, *numbers, BLOCK=_LANES, num_warps=max(_LANES // 32, 1))
     return _Launched(out, books, counts, states, tape, 0)
 

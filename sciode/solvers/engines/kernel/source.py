@@ -16,6 +16,7 @@ from ...controllers import PID
 from ...status import RUNNING, Status
 from ...steppers import Stepper
 from ...turn import _AT_END
+from ..lift import CannotCompile
 from .expressions import Expr, Written, names_of, write, write_values
 from .stages import Calls, Names, Stages, Stepped, stages_of
 from .tape import TAPE_POINTERS, put_rest, put_row, put_slot
@@ -26,6 +27,8 @@ __all__ = ["Design", "Kernel", "kernel_source"]
 
 _IN_REGISTERS = 96
 """More numbers than this are not kept in registers for the whole solve, but read (from cache) where they are used."""
+_LONGEST = 20_000
+"""Most operations of the field in a kernel: Triton's passes take about 4 ms for each (measured, triton 3.6)."""
 _NUMBERS = ("samples", "outputs", "apart", "limit", "rows")
 """Samples; output times; how far apart those of two samples lie (0 if shared); most trial steps; rows of the tape."""
 _EPS = torch.finfo(torch.float64).eps
@@ -77,6 +80,7 @@ def kernel_source(design: Design, formula: Formula) -> Kernel:
     family = stages_of(design.stepper)
     assert family is not None
     stages = family(design.stepper, calls)
+    _check_length(design, functions)
     text = Text(design.native)
     text.put('"""A solve of many trajectories, written by sciode: one lane a trajectory."""', "")
     text.put("import triton", "import triton.language as tl")
@@ -126,6 +130,16 @@ def _field(design: Design, formula: Formula) -> tuple[list[Written], Calls, list
         ends.append("".join(f", {name}" for name in names))
     calls = Calls(design.size, design.channels, design.kind, design.calculus, ends[0], ends[-1])
     return functions, calls, prologue, inputs
+
+
+def _check_length(design: Design, functions: list[Written]) -> None:
+    """CannotCompile if the compiler would be busy for minutes."""
+    evaluations = design.stepper.nstages + design.stepper.basis_nfe
+    length = evaluations * max(function.text.count("\n") for function in functions)
+    if length > _LONGEST:
+        raise CannotCompile(
+            f"the kernel engine writes every evaluation out, and {length:,} operations take minutes to compile"
+        )
 
 
 def _leaves(roots: Sequence[Expr]) -> list[str]:
