@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
+from sciode.solvers.adjoints import rewind
 from sciode.solvers.begin import Wish, begin
 from sciode.solvers.engines import CompileNotice, choice, compiled, kernel
+from sciode.solvers.engines.kernel import launch as kernel_run
+from sciode.solvers.engines.repeat import step_by_step
 from sciode.solvers.terms import as_term
 from sciode.testing import HOPF
 
@@ -243,6 +246,62 @@ def test_noise_runs_backward_and_may_be_given() -> None:
     assert_same(*both(term, uniform(3, 2), TS.flip(0), dt=0.25, seed=3))
     given = uniform(8, 3, 2, low=-0.5, high=0.5)
     assert_same(*both(term, uniform(3, 2), TS, dt=0.25, noise=given))
+
+
+GRADIENTS: dict[str, dict[str, Any]] = {
+    "tsit5": {},
+    "backward": {"ts": TS.flip(0)},
+    "vern7": {"method": "vern7", "rtol": 1e-8, "atol": 1e-8},
+    "rk4": {"method": "rk4", "dt": 0.15},
+    # More outputs in a step than a row of the tape can note.
+    "dense output": {"ts": torch.linspace(0, 2, 41, dtype=torch.float64), "rtol": 1e-3},
+}
+
+
+@pytest.fixture
+def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The walk back is traced and repeated, but not compiled."""
+    monkeypatch.setattr(rewind, "loop_of", lambda engine, device, body, positions, *how: step_by_step(body, positions))
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("case", GRADIENTS)
+def test_gradients_are_those_of_the_tape(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fewer rows than any solve needs: the launch is repeated with as many as it asked for.
+    monkeypatch.setattr(kernel_run, "_ROWS", 2)
+    kernel_run._rows.clear()
+    how = {"ts": TS, **GRADIENTS[case]}
+    net, gain = Net(), uniform(4, 1, low=0.5, high=1.5).requires_grad_()
+    y0 = uniform(4, 2, low=-1).requires_grad_()
+
+    def field(t: Tensor, y: Tensor, args: Tensor) -> Tensor:
+        return net(t, y) * args
+
+    def gradient(**options: Any) -> tuple[Tensor, ...]:
+        solution = solve(field, y0, args=gain * 2, **how, **options)
+        assert solution.stats.engine == options["engine"]
+        return torch.autograd.grad(solution.ys.square().mean(), (y0, gain, *net.parameters()))
+
+    ours, exact = gradient(engine="kernel"), gradient(engine="eager", adjoint="direct")
+    for a, b in zip(ours, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("method", ["heun", "milstein", "reversibleheun"])
+def test_gradients_of_sde_paths_are_those_of_the_tape(method: str) -> None:
+    net = Net()
+    term = SDETerm(net, lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
+    y0 = uniform(4, 2).requires_grad_()
+
+    def gradient(**options: Any) -> tuple[Tensor, ...]:
+        solution = solve(term, y0, TS, method=method, dt=0.13, seed=1, **options)
+        assert solution.stats.engine == options["engine"]
+        return torch.autograd.grad(solution.ys.square().mean(), (y0, *net.parameters()))
+
+    ours, exact = gradient(engine="kernel"), gradient(engine="eager", adjoint="direct")
+    for a, b in zip(ours, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
 REFUSED: dict[str, tuple[Any, Any, str]] = {

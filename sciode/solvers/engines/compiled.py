@@ -31,7 +31,7 @@ from .graphs import InGraphs, StepByStep
 from .lift import CannotCompile, Lift, Lifted, check_repeatable
 from .repeat import Body, Repeat, in_one_loop
 
-__all__ = ["feed", "key_of", "lift_of", "loop_of", "run", "why_not"]
+__all__ = ["feed", "held", "key_of", "lift_of", "loop_of", "run", "why_not"]
 
 Watch = Callable[[Tensor], None]
 _WIDEST = 16
@@ -163,8 +163,12 @@ def feed(problem: Problem, first: int) -> Problem:
     if problem.noise is None:
         return problem
     assert problem.steps is not None
-    affordable = max(_BLOCK_BYTES // (8 * problem.noise.width), 16)
-    return replace(problem, noise=BlockNoise.of(problem.noise, first, min(affordable, int(problem.steps.max()))))
+    return replace(problem, noise=BlockNoise.of(problem.noise, first, min(held(problem), int(problem.steps.max()))))
+
+
+def held(problem: Problem) -> int:
+    """How many steps' increments memory affords."""
+    return max(_BLOCK_BYTES // (8 * problem.noise.width), 16)
 
 
 def _block(problem: Problem, plan: Plan, loop: Loop) -> Row:
@@ -205,7 +209,7 @@ def loop_of(
     flags = written or [False] * len(positions)
     if device.type == "cpu":
         return _best_on_cpu(body, positions, flags)
-    return (InGraphs if engine == "graph" else StepByStep)(body, positions, flags)
+    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(body, positions, flags)
 
 
 def _best_on_cpu(body: Body, positions: list[int], written: list[bool]) -> Repeat:

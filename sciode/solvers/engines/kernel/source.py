@@ -16,8 +16,10 @@ from ...controllers import PID
 from ...status import RUNNING, Status
 from ...steppers import Stepper
 from ...turn import _AT_END
+from ..lift import CannotCompile
 from .expressions import Expr, Written, names_of, write, write_values
 from .stages import Calls, Names, Stages, Stepped, stages_of
+from .tape import TAPE_POINTERS, put_rest, put_row, put_slot
 from .text import Text
 from .trace import Formula
 
@@ -25,6 +27,10 @@ __all__ = ["Design", "Kernel", "kernel_source"]
 
 _IN_REGISTERS = 96
 """More numbers than this are not kept in registers for the whole solve, but read (from cache) where they are used."""
+_LONGEST = 20_000
+"""Most operations of the field in a kernel: Triton's passes take about 4 ms for each (measured, triton 3.6)."""
+_NUMBERS = ("samples", "outputs", "apart", "limit", "rows")
+"""Samples; output times; how far apart those of two samples lie (0 if shared); most trial steps; rows of the tape."""
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -33,7 +39,8 @@ class Design:
     """What a kernel is made for, beside the field's formula.
 
     control: how many numbers the controller remembers; widths: components of the stepper's memories; uniform: whether
-    all components have the same tolerances; noise: "" | "hashed" | "given"; native: for a GPU, not the interpreter.
+    all components have the same tolerances; noise: "" | "hashed" | "given"; native: for a GPU, not the interpreter;
+    tape: outputs a row of the tape can note, 0 without one; essential: how many memories a row keeps, the first ones.
     """
 
     stepper: Stepper
@@ -50,6 +57,8 @@ class Design:
     resumable: bool
     noise: str
     native: bool
+    tape: int = 0
+    essential: int = 0
 
     @property
     def dialect(self) -> str:
@@ -71,6 +80,7 @@ def kernel_source(design: Design, formula: Formula) -> Kernel:
     family = stages_of(design.stepper)
     assert family is not None
     stages = family(design.stepper, calls)
+    _check_length(design, functions)
     text = Text(design.native)
     text.put('"""A solve of many trajectories, written by sciode: one lane a trajectory."""', "")
     text.put("import triton", "import triton.language as tl")
@@ -80,7 +90,7 @@ def kernel_source(design: Design, formula: Formula) -> Kernel:
         text.put("", "", *function.text.splitlines())
     if design.noise == "hashed":
         text.put("", "", *_gaussian(text).splitlines())
-    text.put("", "", '@triton.jit(do_not_specialize=["samples", "outputs", "apart", "limit"])')
+    text.put("", "", f"@triton.jit(do_not_specialize={[*_NUMBERS]})")
     with text.block(f"def solve({', '.join(_parameters(design, inputs))}):"):
         _load(text, design, prologue)
         with text.block("while tl.max(active.to(tl.int32), 0) > 0:"):
@@ -122,6 +132,16 @@ def _field(design: Design, formula: Formula) -> tuple[list[Written], Calls, list
     return functions, calls, prologue, inputs
 
 
+def _check_length(design: Design, functions: list[Written]) -> None:
+    """CannotCompile if the compiler would be busy for minutes."""
+    evaluations = design.stepper.nstages + design.stepper.basis_nfe
+    length = evaluations * max(function.text.count("\n") for function in functions)
+    if length > _LONGEST:
+        raise CannotCompile(
+            f"the kernel engine writes every evaluation out, and {length:,} operations take minutes to compile"
+        )
+
+
 def _leaves(roots: Sequence[Expr]) -> list[str]:
     """Names of the inputs' entries that are needed."""
     seen: set[int] = set()
@@ -147,7 +167,7 @@ def _gaussian(text: Text) -> str:
         (
             "@triton.jit",
             "def gaussian(seed, cell, column: tl.constexpr, purpose: tl.constexpr, REAL: tl.constexpr):",
-            "    low, high = (cell & 0xFFFFFFFF).to(tl.uint32), ((cell >> 32) & 0xFFFFFFFF).to(tl.uint32)",
+            "    low, high = cell.to(tl.uint32), (cell >> 32).to(tl.uint32)",
             "    rest = tl.zeros_like(low)",
             "    w0, w1, w2, w3 = tl.philox(seed, low, high, rest + column, rest + purpose)",
             "    u0, u1 = (w0.to(REAL) + 0.5) * 2.3283064365386963e-10, (w1.to(REAL) + 0.5) * 2.3283064365386963e-10",
@@ -161,33 +181,26 @@ def _gaussian(text: Text) -> str:
 
 def _parameters(design: Design, inputs: Sequence[int]) -> list[str]:
     """Parameters of the kernel; `run` passes them in this order."""
-    names = [
-        "OUT",
-        "BOOKS",
-        "COUNTS",
-        "STATES",
-        "T",
-        "H",
-        "N",
-        "Y",
-        "S0",
-        "S1",
-        "STATUS",
-        "TRIALS",
-        "ACCEPTED",
-        "TIMES",
-    ]
+    names = ["OUT", "BOOKS", "COUNTS", "STATES", "T", "H", "N", "Y", "S0", "S1", "STATUS", "TRIALS"]
+    names += ["ACCEPTED", "TIMES"]
     names += ["TOLERANCES"] if design.controller is not None else ["STEPS"]
     names += [f"M{i}" for i in range(len(design.widths))] + [f"C{i}" for i in range(design.control)]
     names += {"": [], "hashed": ["SEEDS", "CELLS", "CUT", "ANCHOR"], "given": ["NOISE"]}[design.noise]
     names += [f"P{i}" for i in range(len(inputs))]
-    return [*names, "samples", "outputs", "apart", "limit", "BLOCK: tl.constexpr"]
+    if design.tape:
+        names += [*TAPE_POINTERS, *(f"ROW_E{i}" for i in range(design.essential))]
+    return [*names, *_NUMBERS, "BLOCK: tl.constexpr"]
 
 
 def _vectors(design: Design) -> list[Names]:
     """Names of the state and of the memories, flat."""
     memories = [[f"m{i}_{j}" for j in range(width)] for i, width in enumerate(design.widths)]
     return [[f"y_{j}" for j in range(design.size)], *memories]
+
+
+def _kept(design: Design) -> list[Names]:
+    """Names of what a row of the tape keeps: the state and the essential memories."""
+    return _vectors(design)[: 1 + design.essential]
 
 
 def _load(text: Text, design: Design, prologue: list[str]) -> None:
@@ -229,9 +242,10 @@ def _load(text: Text, design: Design, prologue: list[str]) -> None:
         )
     text.put(*prologue)
     text.put(
-        "row = lane * apart",
+        "shelf = lane * apart",
+        "line = tl.zeros([BLOCK], tl.int32)",
         "cursor = tl.full([BLOCK], 1, tl.int32)",
-        "due_time = tl.load(TIMES + row + cursor, mask=inside & (cursor < outputs), other=float('inf'))",
+        "due_time = tl.load(TIMES + shelf + cursor, mask=inside & (cursor < outputs), other=float('inf'))",
         "marked = tl.zeros([BLOCK], tl.int32)",
         f"active = status == {RUNNING}",
     )
@@ -272,6 +286,9 @@ def _body(text: Text, design: Design, stages: Stages) -> None:
             _store_carry(text, design, 1, "cut_off")
         text.let("marked", "tl.where(cut_off, 1, marked)")
     text.let("keep", "accept & (final == 0)")
+    if design.tape:
+        put_row(text, _kept(design), "accept", "1", "keep.to(tl.int8)")
+        text.let("line", "line + accept.to(tl.int32)")
     text.put("time = tl.where(keep, reached, time)", f"ahead = tl.where(verdict == {RUNNING}, proposed, ahead)")
     text.put("n = n + keep.to(tl.int64)")
     for old, new in zip([y, *memory], [stepped.y1, *stepped.memory], strict=True):
@@ -356,6 +373,8 @@ def _power(x: str, exponent: float) -> str:
 def _outputs(text: Text, design: Design, stages: Stages, y: Names, stepped: Stepped) -> None:
     """Lines that write the outputs a step passed; a lane with nothing due waits for those with much."""
     real = names_of(design.real)
+    if design.tape:
+        text.let("slot", "tl.zeros([BLOCK], tl.int32)")
     text.put(f"slack = reached + {_AT_END!r} * length", "due = accept & (due_time <= slack)")
     with text.block("if tl.max(due.to(tl.int32), 0) > 0:"):
         k = stages.prepare(text, y, stepped)
@@ -371,9 +390,11 @@ def _outputs(text: Text, design: Design, stages: Stages, y: Names, stepped: Step
                 terms = [f"{w} * {v[j]}" for w, v in zip(weights, k, strict=True) if w]
                 value = f"tl.where(part >= 1.0, {stepped.y1[j]}, {' + '.join((y[j], *terms))})"
                 text.put(f"tl.store(OUT + place + {j}, {value}, mask=due)")
+            if design.tape:
+                put_slot(text, _kept(design), design.tape)
             text.put(
                 "cursor = cursor + due.to(tl.int32)",
-                "due_time = tl.load(TIMES + row + cursor, mask=inside & (cursor < outputs), other=float('inf'))",
+                "due_time = tl.load(TIMES + shelf + cursor, mask=inside & (cursor < outputs), other=float('inf'))",
                 "due = accept & (due_time <= slack)",
             )
 
@@ -383,6 +404,9 @@ def _store(text: Text, design: Design) -> None:
     _store_carry(text, design, 0, "inside")
     text.put("tl.store(COUNTS + 3 * batch + lane, status, mask=inside)")
     text.put("tl.store(COUNTS + 4 * batch + lane, cursor, mask=inside)")
+    if design.tape:
+        text.put("tl.store(COUNTS + 5 * batch + lane, line, mask=inside)")
+        put_rest(text, _kept(design))
     if design.resumable:
         text.let("rest", "inside & (marked == 0)")
         _store_carry(text, design, 1, "rest")
@@ -393,7 +417,7 @@ def _store_carry(text: Text, design: Design, half: int, mask: str) -> None:
     books = ["time", "ahead", *(f"c_{i}" for i in range(design.control))]
     for i, name in enumerate(books, half * len(books)):
         text.put(f"tl.store(BOOKS + {i} * batch + lane, {name}, mask={mask})")
-    for i, name in enumerate(("n", "trials", "accepted"), half * 5):
+    for i, name in enumerate(("n", "trials", "accepted"), half * 6):
         text.put(f"tl.store(COUNTS + {i} * batch + lane, {name}, mask={mask})")
     vectors = _vectors(design)
     offset = half * sum(map(len, vectors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,12 +16,14 @@ from ...brownian import CounterNoise, GridNoise
 from ...controllers import PID
 from ...problem import Carry, Problem
 from ...terms import SDETerm
-from ...trajectory import Run, Tape
+from ...trajectory import Block, Row, Run, Tape
 from ...trees import map_tree
+from ..compiled import held
 from ..eager import split_clock
 from .build import built, interpreting, missing
 from .source import Design, Kernel, kernel_source
 from .stages import stages_of
+from .tape import blank_rows
 from .trace import formula_of, lift_field
 
 __all__ = ["run", "source_of", "why_not"]
@@ -29,6 +32,12 @@ Watch = Callable[[Tensor], None]
 _LANES = 32
 """Trajectories a program: one warp, so that lanes wait for as few others as possible, and nothing is synchronised."""
 _MOST_COMPONENTS = 32
+_WIDTH = 4
+"""Outputs a row of the tape can note."""
+_ROWS = 64
+"""Rows of a kernel's first tape; later ones have as many as the one before needed."""
+
+_rows: dict[Kernel, int] = {}
 
 
 def why_not(problem: Problem, y: Tensor, taped: bool = False) -> str | None:
@@ -36,7 +45,7 @@ def why_not(problem: Problem, y: Tensor, taped: bool = False) -> str | None:
     term, save = problem.field.term, problem.output.save
     reasons = (
         (missing(), "triton is not installed: pip install triton"),
-        (taped, "it keeps no tape of the steps for a gradient; wrap the solve in torch.no_grad()"),
+        (taped and not _fits(problem), "its tape needs the increments of all steps, and they are too many"),
         (not (y.is_cuda or (y.device.type == "cpu" and interpreting())), f"the state is on {y.device.type}"),
         (y.dtype not in (torch.float32, torch.float64), f"the state is {y.dtype}, not float32 or float64"),
         (y.shape[1] > _MOST_COMPONENTS, f"it keeps states of up to {_MOST_COMPONENTS} components in registers"),
@@ -61,6 +70,14 @@ def _drawable(problem: Problem) -> bool:
     return isinstance(noise, CounterNoise) and not bool(((noise.cut < noise.dt) | (noise.anchor_cut < noise.dt)).any())
 
 
+def _fits(problem: Problem) -> bool:
+    """Whether whoever walks the tape back can hold the increments of all steps at once."""
+    if problem.noise is None:
+        return True
+    assert problem.steps is not None
+    return int(problem.steps.max()) <= held(problem)
+
+
 class _Made(NamedTuple):
     """What a traced field became."""
 
@@ -80,7 +97,7 @@ def _detached(x: Any) -> Any:
     return x.detach() if isinstance(x, Tensor) else x
 
 
-def _design(problem: Problem, carry: Carry) -> Design:
+def _design(problem: Problem, carry: Carry, taped: bool) -> Design:
     term, controller, noise = problem.field.term, problem.controller, problem.noise
     stochastic = isinstance(term, SDETerm)
     channels = 0
@@ -101,13 +118,15 @@ def _design(problem: Problem, carry: Carry) -> Design:
         resumable=problem.output.save.state,
         noise="" if not stochastic else "hashed" if isinstance(noise, CounterNoise) else "given",
         native=not interpreting(),
+        tape=_WIDTH if taped else 0,
+        essential=len(problem.stepper.essential(carry.memory)),
     )
 
 
-def _make(problem: Problem, carry: Carry) -> tuple[_Made, list[Tensor]]:
+def _make(problem: Problem, carry: Carry, taped: bool) -> tuple[_Made, list[Tensor]]:
     """The kernel for a problem, and the tensors that its field reads. Raises CannotCompile."""
     lifted = lift_field(problem, carry.y)
-    design = _design(problem, carry)
+    design = _design(problem, carry, taped)
     known = lifted.traced.made
     if design not in known:
         if "formula" not in known:
@@ -121,21 +140,53 @@ def _make(problem: Problem, carry: Carry) -> tuple[_Made, list[Tensor]]:
 
 def source_of(problem: Problem, carry: Carry) -> str:
     """The Triton source for a problem, to be read. Raises CannotCompile."""
-    made, _ = _make(*_prepared(problem, carry))
+    made, _ = _make(*_prepared(problem, carry), taped=False)
     return made.kernel.text
 
 
 def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, taped: bool) -> Run:
     """Solve the problem in one launch. Raises CannotCompile."""
     problem, carry = _prepared(problem, carry)
-    made, inputs = _make(problem, carry)
+    made, inputs = _make(problem, carry, taped)
+    rows = max(_rows.get(made.kernel, _ROWS), 1)
+    launched = _launch(problem, carry, made, inputs, max_steps, rows)
+    if taped:
+        needed = int(launched.counts[0, 5].max())
+        _rows[made.kernel] = needed
+        if needed > rows:
+            # More rows than the last solve had: once more, now that their number is known.
+            launched = _launch(problem, carry, made, inputs, max_steps, needed)
+        launched = launched._replace(needed=needed)
+    last = _carry(carry, made.design, launched, 0)
+    origin = _carry(carry, made.design, launched, 1)._replace(status=last.status) if made.design.resumable else last
+    if watch is not None:
+        watch(last.t)
+    turns = int(last.trials.max())
+    blocks = () if launched.rows is None else (Block(launched.rows, launched.needed, int(carry.n.min())),)
+    tape = Tape(launched.out, launched.counts[0, 4], blocks)
+    return Run(problem, last, origin, [], [], turns, turns, problem.stepper.nfe, tape, "kernel")
+
+
+class _Launched(NamedTuple):
+    """What the kernel wrote; rows, the tape's columns, of which `needed` are used."""
+
+    out: Tensor
+    books: Tensor
+    counts: Tensor
+    states: Tensor
+    rows: Row | None
+    needed: int
+
+
+def _launch(problem: Problem, carry: Carry, made: _Made, inputs: list[Tensor], max_steps: int, rows: int) -> _Launched:
+    """Run the kernel on fresh buffers."""
     design, y = made.design, carry.y
     samples, size = y.shape
     times = problem.output.times.contiguous()
     count, halves = times.shape[1], 1 + design.resumable
     out = y.new_empty(count, samples, size)
     books = carry.h.new_empty(halves, 2 + design.control, samples)
-    counts = torch.empty(halves, 5, samples, dtype=torch.int64, device=y.device)
+    counts = torch.empty(halves, 6, samples, dtype=torch.int64, device=y.device)
     states = y.new_empty(halves, (size + sum(design.widths)) * samples)
     arguments = [
         out, books, counts, states, carry.t, carry.h, carry.n, y, problem.s0, problem.s1, carry.status, carry.trials,
@@ -143,21 +194,16 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
         *carry.memory, *carry.control, *_noise(problem, samples), *inputs,
     ]  # fmt: skip
     tensors = [x.detach().contiguous() for x in arguments]
-    apart = 0 if times.shape[0] == 1 else count
-    grid = (-(-samples // _LANES),)
+    tape = blank_rows(problem, carry, rows, design.tape) if design.tape else None
+    if tape is not None:
+        flags = (tape.taken.view(torch.int8), tape.merged.view(torch.int8))
+        tensors += [tape.s, tape.dt, tape.n, tape.y, *flags, tape.theta, tape.k, *tape.essential]
+    numbers = (samples, count, 0 if times.shape[0] == 1 else count, max_steps, rows)
     solve = built(made.kernel.text)
     # The interpreter computes with NumPy, which warns of the numbers in lanes that are switched off.
-    with np.errstate(all="ignore"):
-        solve[grid](*tensors, samples, count, apart, max_steps, BLOCK=_LANES, num_warps=max(_LANES // 32, 1))
-    last = _carry(carry, design, books[0], counts[0], states[0])
-    origin = last
-    if design.resumable:
-        origin = _carry(carry, design, books[1], counts[1], states[1])._replace(status=last.status)
-    if watch is not None:
-        watch(last.t)
-    turns = int(last.trials.max())
-    tape = Tape(out, counts[0, 4], ())
-    return Run(problem, last, origin, [], [], turns, turns, problem.stepper.nfe, tape, "kernel")
+    with np.errstate(all="ignore"), torch.cuda.device(y.device) if y.is_cuda else nullcontext():
+        solve[(-(-samples // _LANES),)](*tensors, *numbers, BLOCK=_LANES, num_warps=max(_LANES // 32, 1))
+    return _Launched(out, books, counts, states, tape, 0)
 
 
 def _tolerances(problem: Problem, y: Tensor) -> Tensor:
@@ -184,13 +230,14 @@ def _noise(problem: Problem, samples: int) -> list[Tensor]:
     return []
 
 
-def _carry(first: Carry, design: Design, books: Tensor, counts: Tensor, states: Tensor) -> Carry:
-    """A carry from the buffers the kernel wrote."""
+def _carry(first: Carry, design: Design, launched: _Launched, half: int) -> Carry:
+    """A carry from one half of the buffers the kernel wrote."""
     samples = first.y.shape[0]
-    widths = (design.size, *design.widths)
-    vectors = [x.reshape(samples, -1) for x in states.split([w * samples for w in widths])]
+    books, counts = launched.books[half], launched.counts[half]
+    widths = [w * samples for w in (design.size, *design.widths)]
+    vectors = [x.reshape(samples, -1) for x in launched.states[half].split(widths)]
     memory = tuple(x.reshape(m.shape) for x, m in zip(vectors[1:], first.memory, strict=True))
     return Carry(
         t=books[0], h=books[1], n=counts[0], y=vectors[0], memory=memory, control=tuple(books[2:].unbind()),
-        status=counts[3].to(torch.int8), trials=counts[1], accepted=counts[2],
+        status=launched.counts[0, 3].to(torch.int8), trials=counts[1], accepted=counts[2],
     )  # fmt: skip

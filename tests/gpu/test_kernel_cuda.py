@@ -1,0 +1,73 @@
+"""The kernel engine compiled for real: the solve of `eager` on the same GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciode import SDETerm, solve
+
+pytest.importorskip("triton", reason="the kernel engine writes Triton")
+pytestmark = pytest.mark.gpu
+
+TS = torch.linspace(0.0, 5.0, 21, dtype=torch.float64)
+
+
+def start(batch: int = 100, size: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return (1 + torch.rand(batch, size, generator=draw, dtype=torch.float64)).to("cuda", dtype)
+
+
+def van_der_pol(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
+    return torch.stack((y[:, 1], mu * (1 - y[:, 0].square()) * y[:, 1] - y[:, 0]), 1)
+
+
+def functions(t: Tensor, y: Tensor) -> Tensor:
+    return (
+        torch.tanh(y) * torch.sin(t) - torch.sigmoid(y) + torch.exp(-y * y) + torch.log1p(y * y).sqrt() - 0.1 * y**2.5
+    )
+
+
+def both(*arguments: Any, **options: Any) -> Any:
+    with torch.no_grad():
+        ours, eager = (solve(*arguments, engine=engine, **options) for engine in ("kernel", "eager"))
+    assert ours.stats.engine == "kernel"
+    return ours, eager
+
+
+@pytest.mark.parametrize("method", ["tsit5", "dopri5", "vern7", "bosh3"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_adaptive_solves_are_those_of_eager(method: str, dtype: torch.dtype) -> None:
+    mu = torch.linspace(0.5, 5, 100, device="cuda", dtype=dtype)
+    ours, eager = both(van_der_pol, start(dtype=dtype), TS, args=mu, method=method, rtol=1e-5, atol=1e-7)
+    close = 1e-8 if dtype == torch.float64 else 1e-2
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=close, atol=close)
+    if dtype == torch.float64:
+        assert torch.equal(ours.stats.accepted, eager.stats.accepted)
+        assert torch.equal(ours.stats.rejected, eager.stats.rejected)
+
+
+def test_elementary_functions_are_those_of_torch() -> None:
+    ours, eager = both(functions, start(), TS, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["heun", "milstein", "reversibleheun"])
+def test_paths_are_those_of_eager(method: str) -> None:
+    term = SDETerm(lambda t, y: -y, lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
+    ours, eager = both(term, start(size=5), TS, method=method, dt=0.13, seed=3)
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-8, atol=1e-8)
+
+
+def test_gradients_are_those_of_the_tape() -> None:
+    def gradient(engine: str, adjoint: str) -> tuple[Tensor, ...]:
+        y0, mu = start().requires_grad_(), torch.linspace(0.5, 3, 100, device="cuda").double().requires_grad_()
+        solution = solve(van_der_pol, y0, TS, args=mu, engine=engine, adjoint=adjoint)
+        assert solution.stats.engine == engine
+        return torch.autograd.grad(solution.ys.square().mean(), (y0, mu))
+
+    for a, b in zip(gradient("kernel", "recompute"), gradient("eager", "direct"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
