@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class Bench:
     """Which benchmark: a file of sciode/bench, e.g. solvers."""
     out: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Folder for the measured numbers as JSON; without it they are only printed."""
+    device: Annotated[str | None, arg(metavar="NAME")] = None
+    """engines: cpu or cuda, which have workloads of their own; by default CUDA where there is one."""
+    only: Annotated[str | None, arg(metavar="TEXT")] = None
+    """engines: measure only what has this text in its name."""
+    profile: bool = False
+    """engines: also say what a step is made of: kernels, waits for the device, the field's share."""
+    scaling: bool = False
+    """engines: instead, curves over batch, dimension, tolerance and steps."""
 
     def run(self) -> int:
         import sciode.bench
@@ -54,7 +63,13 @@ class Bench:
         known = sorted(sciode.bench.BENCHMARKS)
         if self.name not in known:
             raise ValueError(f"no benchmark is called {self.name!r}; {_nearest(self.name, known)}")
-        return importlib.import_module(f"sciode.bench.{self.name}").main(out=self.out) or 0
+        main = importlib.import_module(f"sciode.bench.{self.name}").main
+        wanted = {"device": self.device, "only": self.only, "profile": self.profile, "scaling": self.scaling}
+        options = {name: value for name, value in wanted.items() if value}
+        for name in options:
+            if name not in inspect.signature(main).parameters:
+                raise ValueError(f"bench {self.name} has no --{name}")
+        return main(out=self.out, **options) or 0
 
 
 @dataclass(frozen=True)

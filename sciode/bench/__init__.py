@@ -1,5 +1,5 @@
 """Side-by-side benchmarks against other libraries: BENCHMARKS names them, a file each."""
 
-BENCHMARKS = ("solvers",)
+BENCHMARKS = ("solvers", "engines")
 
 __all__ = ["BENCHMARKS"]

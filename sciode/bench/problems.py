@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLPField", "Problem", "neural_ode", "van_der_pol"]
+__all__ = ["MLPField", "Problem", "lorenz", "neural_ode", "van_der_pol"]
 
 
 @dataclass(frozen=True)
 class Problem:
     """dy/dt = f(t, y) or f(t, y, args) from y0 at ts[0], solved by dopri5 with outputs at ts.
 
-    y0 [B, D]; ts [T] of the same dtype; args [B] or None. field: f in PyTorch, batched. jax_field(jnp, t, y, args):
-    the same f for y [B, D] or, with the args of one sample, for y [D]; its constants are taken from `weights`, NumPy
-    arrays that JAX may differentiate. coupled: one step size for the batch where a library leaves the choice.
+    y0 [B, D]; ts [T] of the same dtype, always on the host; args [B] or None. field: f in PyTorch, batched.
+    jax_field(jnp, t, y, args, weights): the same f for y [B, D] or, with the args of one sample, for y [D]; its
+    constants are taken from `weights`, NumPy arrays that JAX may differentiate. coupled: one step size for the batch
+    where a library leaves the choice.
+    dt: fixed steps instead of tolerances. checked_until: the last time at which answers are compared, None = the end.
     """
 
     name: str
@@ -32,12 +34,26 @@ class Problem:
     coupled: bool
     rtol: float = 1e-5
     atol: float = 1e-5
+    dt: float | None = None
+    checked_until: float | None = None
 
     @property
     def bound(self) -> Callable[[Tensor, Tensor], Tensor]:
         """f(t, y) for libraries that hand no args on."""
         field, args = self.field, self.args
         return field if args is None else lambda t, y: field(t, y, args)
+
+    @property
+    def least_bytes(self) -> int:
+        """What no solver can do without: the states and the outputs."""
+        return self.y0.element_size() * self.y0.numel() * (1 + len(self.ts))
+
+    def to(self, device: str | torch.device) -> Problem:
+        """The same problem with its tensors, but for the output times, on a device."""
+        weights = tuple(weight.to(device) for weight in self.weights)
+        field = type(self.field)(weights) if isinstance(self.field, nn.Module) else self.field
+        args = None if self.args is None else self.args.to(device)
+        return replace(self, y0=self.y0.to(device), args=args, weights=weights, field=field)
 
 
 class MLPField(nn.Module):
@@ -112,4 +128,36 @@ def van_der_pol(batch: int = 256, outputs: int = 100, end: float = 20.0, dtype: 
         jax_field=_jax_oscillator,
         weights=(),
         coupled=False,
+    )
+
+
+def _convection(t: Tensor, y: Tensor) -> Tensor:
+    a, b, c = y[..., 0], y[..., 1], y[..., 2]
+    return torch.stack((10.0 * (b - a), a * (28.0 - c) - b, a * b - (8 / 3) * c), -1)
+
+
+def _jax_convection(jnp: Any, t: Any, y: Any, args: Any, weights: Any) -> Any:
+    a, b, c = y[..., 0], y[..., 1], y[..., 2]
+    return jnp.stack((10.0 * (b - a), a * (28.0 - c) - b, a * b - (8 / 3) * c), -1)
+
+
+def lorenz(batch: int = 1_000_000, outputs: int = 20, end: float = 10.0, dtype: torch.dtype = torch.float64) -> Problem:
+    """Lorenz's convection (sigma 10, rho 28, beta 8/3) from around (1, 1, 1), own steps a sample, tolerance 1e-6.
+
+    Neighbouring trajectories part by e^(0.9 t): answers are compared up to t = 2, where errors are still errors.
+    """
+    draw = torch.Generator().manual_seed(0)
+    return Problem(
+        name="lorenz",
+        title=f"Lorenz, {batch} trajectories, t 0 to {end:g}, {outputs} outputs",
+        y0=(1 + 0.1 * torch.randn(batch, 3, generator=draw, dtype=torch.float64)).to(dtype),
+        ts=torch.linspace(0, end, outputs, dtype=dtype),
+        args=None,
+        field=_convection,
+        jax_field=_jax_convection,
+        weights=(),
+        coupled=False,
+        rtol=1e-6,
+        atol=1e-6,
+        checked_until=2.0,
     )

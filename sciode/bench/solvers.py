@@ -12,19 +12,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 
-from sciode.bench.peers import PEERS, Answer, Contestant, Peer, count_calls, reference
+from sciode.bench.contestants import Answer, Contestant, Peer
+from sciode.bench.peers import PEERS, count_calls
 from sciode.bench.problems import Problem, neural_ode, van_der_pol
+from sciode.bench.reference import ERROR_LIMIT, Errors, as_exact, reference
+from sciode.bench.reference import errors as error_of
 from sciode.bench.timing import Timing, interleaved, machine
 from sciode.lab.tables import show, table
 
 __all__ = ["Case", "Row", "cases", "main", "measure"]
-
-Errors = dict[str, float | None]
-ERROR_LIMIT = 1.5
-"""How many times the peer's error ours may be before a ratio stops counting."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def measure(case: Case, peers: Sequence[Peer] = PEERS, warmup: int = 2) -> list[
     entries = {(peer, mode): _enter(problem, peer, mode) for peer, mode in present}
     timings = interleaved({key: entry.contestant.call for key, entry in entries.items()}, case.repeats, warmup)
     exact = reference(problem, case.mode)
-    errors = {key: _errors(entry.answer, exact) for key, entry in entries.items()}
+    errors = {key: error_of(entry.answer, exact) for key, entry in entries.items()}
     ours = (peers[0], case.mode)
     rows = []
     for peer, mode in wanted:
@@ -157,20 +155,6 @@ def _enter(problem: Problem, peer: Peer, mode: str) -> _Entry:
     return _Entry(contestant, contestant.read(found), first_call)
 
 
-def _errors(answer: Answer, exact: Answer) -> Errors:
-    """The three errors of a row, by its names."""
-    difference = np.abs(answer.ys - exact.ys)
-    gradient = None
-    if exact.gradients:
-        flat, true = (np.concatenate([g.ravel() for g in found.gradients]) for found in (answer, exact))
-        gradient = float(np.linalg.norm(flat - true) / np.linalg.norm(true))
-    return {
-        "error": float(np.sqrt(np.mean(difference**2))),
-        "error_max": float(difference.max()),
-        "gradient_error": gradient,
-    }
-
-
 def _fill(row: Row, entry: _Entry, timing: Timing, our_seconds: float, theirs: Errors, ours: Errors) -> Row:
     return replace(
         row,
@@ -183,8 +167,7 @@ def _fill(row: Row, entry: _Entry, timing: Timing, our_seconds: float, theirs: E
         error_max=theirs["error_max"],
         gradient_error=theirs["gradient_error"],
         steps=entry.answer.steps,
-        counts=_as_exact(ours["error"], theirs["error"])
-        and _as_exact(ours["gradient_error"], theirs["gradient_error"]),
+        counts=as_exact(ours["error"], theirs["error"]) and as_exact(ours["gradient_error"], theirs["gradient_error"]),
     )
 
 
@@ -193,10 +176,6 @@ def _judge(row: Row, bar: float, theirs: Timing, ours: Timing) -> Row:
     if not (theirs.steady and ours.steady):
         return replace(row, bar=bar, met=None)
     return replace(row, bar=bar, met=bool(row.counts) and theirs.median / ours.median >= bar)
-
-
-def _as_exact(ours: float | None, theirs: float | None) -> bool:
-    return ours is None or theirs is None or ours <= ERROR_LIMIT * theirs
 
 
 def _table(case: Case, rows: Sequence[Row], caption: str) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import platform
 import time
@@ -16,6 +17,9 @@ import torch
 
 __all__ = ["Timing", "interleaved", "machine"]
 
+
+_FEWEST = 3
+"""Timed calls below which nobody is impatient: a median needs some."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -33,12 +37,15 @@ class Timing(NamedTuple):
         return self.high - self.low <= 0.2 * self.median
 
 
-def interleaved(calls: Mapping[Key, Callable[[], Any]], repeats: int, warmup: int = 2) -> dict[Key, Timing]:
+def interleaved(
+    calls: Mapping[Key, Callable[[], Any]], repeats: int, warmup: int = 2, patience: float = math.inf
+) -> dict[Key, Timing]:
     """Time each call `repeats` times after `warmup` untimed ones, all calls taking turns in an order that rotates.
 
     A machine that slows down for a while thus slows everybody, and nobody always follows the same neighbour.
     Garbage is collected between the calls, so that none pays for another's; what lives before the first is set aside
-    meanwhile, since looking through every imported library each time would take longer than the calls.
+    meanwhile, since looking through every imported library each time would take longer than the calls. Whoever has used
+    up `patience` seconds, and has been timed three times, is called no more.
 
     Raises ValueError if repeats < 1 or warmup < 0.
     """
@@ -52,6 +59,8 @@ def interleaved(calls: Mapping[Key, Callable[[], Any]], repeats: int, warmup: in
         for turn in range(warmup + repeats):
             first = turn % max(len(names), 1)
             for name in names[first:] + names[:first]:
+                if len(seconds[name]) >= _FEWEST and sum(seconds[name]) >= patience:
+                    continue
                 spent = _seconds(calls[name])
                 if turn >= warmup:
                     seconds[name].append(spent)

@@ -11,7 +11,15 @@ from torch.utils import _pytree as pytree
 
 from .adjoints.graph import clock, leaves_behind, residual_bytes
 from .brownian import CounterNoise, GridNoise, sample_seeds
-from .checks import check_first, check_independence, check_state, check_times, check_tolerance, default_batch_dims
+from .checks import (
+    Times,
+    check_first,
+    check_independence,
+    check_state,
+    check_times,
+    check_tolerance,
+    default_batch_dims,
+)
 from .controllers import PID, Fixed
 from .engines import split_clock
 from .fields import Field
@@ -94,19 +102,19 @@ def _differentiable(a: Any) -> bool:
     return isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())
 
 
-def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Begun:
+def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, swift: bool = False) -> Begun:
     """Validate, lay out the state, evaluate the field once, and choose the first step."""
     check_state(y0)
     layout = Layout.of(y0, default_batch_dims(y0, wish.batch_dims))
     y = layout.ravel(y0)
-    times, sign = check_times(ts, layout.batch, y.device)
+    times = check_times(ts, layout.batch, y.device)
+    sign = times.sign
     stepper, controller = _method(term, wish)
-    if isinstance(term, SDETerm) and term.one_clock and times.shape[0] > 1:
+    if isinstance(term, SDETerm) and term.one_clock and times.host.shape[0] > 1:
         raise ValueError("ts: this SDE takes one time for the whole batch, as torchsde's do; pass ts of shape [T]")
     field = Field(term, layout, args, sign)
-    lanes = _lanes(layout, times, controller, wish.coupled)
-    s0 = times[:, 0].expand(lanes)
-    s1 = torch.where(torch.isfinite(times), times, -torch.inf).amax(1).expand(lanes)
+    lanes = _lanes(layout, times.rows, controller, wish.coupled)
+    s0, s1 = times.first.expand(lanes), times.last.expand(lanes)
     first, since, residuals = _first(field, s0 * sign, y)
     _check_samples(layout, wish, field, s0 * sign, y, first)
     steps = fixed_steps(s1 - s0, controller.dt) if isinstance(controller, Fixed) else None
@@ -119,7 +127,7 @@ def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Begun:
         coupled=wish.coupled, steps=None if steps is None else steps[0], noise=noise,
         regularizers=as_regularizers(wish.regularize, stepper),
     )  # fmt: skip
-    problem, carry = _start(problem, y, first)
+    problem, carry = _start(problem, y, first, swift and y.is_cuda)
     ts = torch.as_tensor(ts, dtype=torch.float64, device=y.device)
     adaptive = isinstance(controller, PID) and controller.first_step is None
     return Begun(problem, carry, y, ts, seed, 1 + adaptive, first, since, residuals)
@@ -187,17 +195,17 @@ def _check_samples(layout: Layout, wish: Wish, field: Field, t0: Tensor, y: Tens
         check_independence(field, t0, y, first)
 
 
-def _output(times: Tensor, save: Save, lanes: int) -> Output:
-    return Output(times, save, tuple(times[0].tolist()) if lanes == 1 else None)
+def _output(times: Times, save: Save, lanes: int) -> Output:
+    return Output(times.rows, save, tuple(times.host[0].tolist()) if lanes == 1 else None)
 
 
-def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...]) -> tuple[Problem, Carry]:
+def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...], swift: bool) -> tuple[Problem, Carry]:
     """The first carry. A sample whose field is not finite at the start fails at once, with a healthy stand-in state."""
     if transforming():
         return problem, start_carry(problem, y, first)
     bad = any_bad(first)
     if not bool(bad.any()):
-        return problem, start_carry(problem, y, first)
+        return problem, start_carry(problem, y, first, swift)
     if not problem.coupled and not bool(bad.all()):
         y = torch.where(bad.unsqueeze(-1), y[int((~bad).nonzero()[0])], y)
         first = problem.field.first(problem.forward(problem.s0), y)

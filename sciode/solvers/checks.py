@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,15 @@ from .terms import ODETerm
 from .transforms import mapped, transforming
 from .trees import Layout, leaves_of, path_of
 
-__all__ = ["check_first", "check_independence", "check_state", "check_times", "check_tolerance", "default_batch_dims"]
+__all__ = [
+    "Times",
+    "check_first",
+    "check_independence",
+    "check_state",
+    "check_times",
+    "check_tolerance",
+    "default_batch_dims",
+]
 
 
 def check_state(y0: Any) -> None:
@@ -37,7 +46,7 @@ def check_state(y0: Any) -> None:
                 f"{name}: {leaf.dtype} on {leaf.device}, but the first leaf is {leaves[0].dtype} on "
                 f"{leaves[0].device}; give all leaves one dtype and device"
             )
-        if not transforming() and not bool(torch.isfinite(leaf).all()):
+        if not transforming() and leaf.numel() and not bool(leaf.detach().abs().amax() < torch.inf):
             raise ValueError(f"{name}: contains NaN or infinity; clean the initial state before solving")
 
 
@@ -55,11 +64,27 @@ def default_batch_dims(y0: Any, batch_dims: int | None) -> int:
     return batch_dims
 
 
-def check_times(ts: Tensor | Sequence[float], batch: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
-    """(times in the direction of the solve [R, T] with R = 1 or B, padded with inf; that direction +1 or -1)."""
-    times = torch.as_tensor(ts, dtype=torch.float64, device=device)
-    if times.requires_grad:
+class Times(NamedTuple):
+    """Output times in the direction of the solve, looked through on the host.
+
+    rows [R, T] with R = 1 or B, padded with inf; first, last [R], where each begins and ends; sign, the direction +1
+    or -1; host, the same rows as an array.
+    """
+
+    rows: Tensor
+    first: Tensor
+    last: Tensor
+    sign: int
+    host: np.ndarray
+
+
+def check_times(ts: Tensor | Sequence[float], batch: tuple[int, ...], device: torch.device) -> Times:
+    """The times of a solve. A device is asked once for them, and given them once."""
+    if isinstance(ts, Tensor) and ts.requires_grad:
         raise ValueError("ts: gradients with respect to times are not supported; pass ts.detach()")
+    # As numbers where a transform hides a tensor's memory.
+    given = ts.tolist() if isinstance(ts, Tensor) and transforming() else ts
+    times = given.cpu().to(torch.float64).numpy() if isinstance(given, Tensor) else np.asarray(given, dtype=np.float64)
     if times.ndim != 1 and tuple(times.shape[1:]) != batch:
         raise ValueError(
             f"ts: expected shape [T] or [T, *batch] = [T, {', '.join(map(str, batch))}], got {[*times.shape]}"
@@ -67,17 +92,20 @@ def check_times(ts: Tensor | Sequence[float], batch: tuple[int, ...], device: to
     if times.shape[0] < 2:
         raise ValueError(f"ts: expected at least two times (the first is the initial time), got {times.shape[0]}")
     rows = times.reshape(times.shape[0], -1).T
-    missing = torch.isnan(rows)
-    if bool(missing[:, 0].any()) or bool((missing[:, :-1] & ~missing[:, 1:]).any()):
+    missing = np.isnan(rows)
+    if missing[:, 0].any() or (missing[:, :-1] & ~missing[:, 1:]).any():
         raise ValueError("ts: NaN may only fill the end of a sample's times; move the valid times to the front")
-    if bool(torch.isinf(rows).any()):
+    if np.isinf(rows).any():
         raise ValueError("ts: times must be finite")
-    steps = torch.diff(rows, dim=1)
-    up, down = bool((steps > 0).any()), bool((steps < 0).any())
-    if bool((steps == 0).any()) or (up and down):
+    steps = np.diff(rows, axis=1)
+    up, down = (steps > 0).any(), (steps < 0).any()
+    if (steps == 0).any() or (up and down):
         raise ValueError("ts: times must be strictly increasing or strictly decreasing, the same way for all samples")
     sign = -1 if down else 1
-    return torch.where(missing, torch.inf, rows * sign), sign
+    host = np.where(missing, np.inf, rows * sign)
+    last = np.where(missing, -np.inf, host).max(1, keepdims=True)
+    sent = torch.from_numpy(np.concatenate((host, last), 1)).to(device)
+    return Times(sent[:, :-1], sent[:, 0], sent[:, -1], sign, host)
 
 
 def check_tolerance(name: str, value: Any, y0: Any, layout: Layout, warn_below: float) -> float | Tensor:
@@ -86,7 +114,7 @@ def check_tolerance(name: str, value: Any, y0: Any, layout: Layout, warn_below: 
 
     leaves = leaves_of(value)
     for leaf in leaves:
-        smallest = float(torch.as_tensor(leaf).min())
+        smallest = float(leaf.min() if isinstance(leaf, Tensor) else leaf)
         if not 0 <= smallest < float("inf"):
             raise ValueError(f"{name}: must be a non-negative number, got {smallest}")
         if name == "rtol" and smallest < warn_below:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .problem import Carry, Problem
 from .steppers import Step
-from .trajectory import Crossing, Record, Run, Tape, accepts
+from .trajectory import Crossing, Record, Run, accepts
 
 __all__ = ["SAVES", "Output", "Save", "assemble", "compact", "gather_rows"]
 
@@ -112,21 +112,25 @@ def _spanned(y: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
 def assemble(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Tensor, Tensor]:
     """(leaves of ys with the times first, ts in the solve's direction [T, L or R], valid [T, L])."""
     if run.tape is not None:
-        return _from_tape(problem, y0, run.tape, run.carry)
+        return _from_tape(problem, y0, run)
     if problem.output.save.at == "steps":
         return _at_steps(problem, y0, run)
     return _at_times(problem, y0, run)
 
 
-def _from_tape(problem: Problem, y0: Tensor, tape: Tape, carry: Carry) -> tuple[list[Tensor], Tensor, Tensor]:
+def _from_tape(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Tensor, Tensor]:
     """The states a loop on the device has written; those it has not are as in `_held`."""
-    times, (count, samples, size) = problem.output.times, tape.ys.shape
+    tape, times = run.tape, problem.output.times
+    assert tape is not None
+    count, samples, size = tape.ys.shape
     valid = torch.arange(count, device=y0.device).unsqueeze(-1) < tape.count
     ys = torch.cat((y0.unsqueeze(0), tape.ys[1:]))
-    if not bool(valid.all()):
+    if not (run.clean or bool(valid.all())):
         reached = valid.expand(count, samples)
         ys = torch.where(reached.unsqueeze(-1), ys, torch.zeros_like(ys)).reshape(-1, size)
-        ys = torch.where(reached.reshape(-1, 1), ys, _held(problem, ys, reached, carry)).reshape(count, samples, size)
+        ys = torch.where(reached.reshape(-1, 1), ys, _held(problem, ys, reached, run.carry)).reshape(
+            count, samples, size
+        )
     return [ys], times.T, valid
 
 

@@ -26,12 +26,12 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     """The problem of an earlier solution over new times, from the carry before the step that ended it."""
     run = _check(y0, wish, earlier)
     old, carry = run.problem, run.origin
-    times, sign = check_times(ts, old.field.layout.batch, carry.y.device)
+    times = check_times(ts, old.field.layout.batch, carry.y.device)
     ended = old.s1
-    start = times[:, 0].expand(ended.shape)
-    if sign != old.sign or bool((start != ended).any()):
+    start = times.first.expand(ended.shape)
+    if times.sign != old.sign or bool((start != ended).any()):
         raise ValueError("ts: a resumed solve starts at the earlier solution's last time and goes on in its direction")
-    s1 = torch.where(torch.isfinite(times), times, -torch.inf).amax(1).expand(ended.shape)
+    s1 = times.last.expand(ended.shape)
     field = replace(old.field, term=term, args=args)
     t = old.forward(carry.t)
     end = _state_at_end(earlier)
@@ -47,9 +47,9 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
                 "step; choose a later last time, or solve both times at once"
             )
         noise = replace(noise, cells=steps[0], cut=steps[1])
-    host_times = tuple(times[0].tolist()) if ended.shape[0] == 1 else None
+    host_times = tuple(times.host[0].tolist()) if ended.shape[0] == 1 else None
     problem = replace(
-        old, field=field, output=Output(times, wish.save, host_times), s1=s1, noise=noise,
+        old, field=field, output=Output(times.rows, wish.save, host_times), s1=s1, noise=noise,
         steps=None if steps is None else steps[0], regularizers=as_regularizers(wish.regularize, old.stepper),
     )  # fmt: skip
     zero = torch.zeros_like(carry.trials)

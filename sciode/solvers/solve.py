@@ -75,7 +75,9 @@ def solve(
     _check_adjoint(adjoint, wish)
     if not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps: expected a positive integer, got {max_steps!r}")
-    start = begin if resume is None else partial(proceed, earlier=resume)
+    start = (
+        partial(begin, swift=engine not in ("auto", "eager")) if resume is None else partial(proceed, earlier=resume)
+    )
     begun = start(as_term(field), y0, ts, args, wish)
     with watcher(progress, begun.problem) as watch:
         chosen = engine_for(engine, begun.problem, begun.y0, adjoint, begun.requires_grad)
@@ -87,7 +89,7 @@ def solve(
 
         found = _differentiate(begun, adjoint, run)
     solution = _solution(begun, found)
-    return solution.check() if throw else solution
+    return solution.check() if throw and not found.run.clean else solution
 
 
 def _save(save: str | Save) -> Save:

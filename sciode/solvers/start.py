@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,15 +18,18 @@ from .status import RUNNING, Status
 __all__ = ["fixed_steps", "initial_step", "start_carry"]
 
 
-def start_carry(problem: Problem, y0: Tensor, first: tuple[Tensor, ...]) -> Carry:
-    """The carry before the first step; `first` is what the field's first evaluation at (t0, y0) returned."""
+def start_carry(problem: Problem, y0: Tensor, first: tuple[Tensor, ...], swift: bool = False) -> Carry:
+    """The carry before the first step; `first` is what the field's first evaluation at (t0, y0) returned.
+
+    swift: the arithmetic of the step-size heuristic may be compiled (some forty launches on a GPU otherwise).
+    """
     s0 = problem.s0
     controller = problem.controller
     control: tuple[Tensor, ...] = ()
     if isinstance(controller, PID):
         control = controller.start(s0)
         with torch.no_grad():
-            h = initial_step(problem, controller, y0, first[0])
+            h = initial_step(problem, controller, y0, first[0], swift)
     else:
         h = torch.full_like(s0, controller.dt)
     zero = torch.zeros(s0.shape, dtype=torch.int64, device=s0.device)
@@ -32,32 +38,63 @@ def start_carry(problem: Problem, y0: Tensor, first: tuple[Tensor, ...]) -> Carr
     return Carry(s0, h, zero, y0, memory, control, status, zero, zero)
 
 
-def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor) -> Tensor:
+def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor, swift: bool = False) -> Tensor:
     """Hairer's heuristic [L]: a step whose first two Taylor terms stay within 1 % of the tolerance.
 
     Costs one evaluation. Source: Hairer, Norsett, Wanner: Solving ODEs I (1993), section II.4.
     """
     if controller.first_step is not None:
         return torch.full_like(problem.s0, min(controller.first_step, controller.dtmax or controller.first_step))
-    span, order = problem.s1 - problem.s0, problem.stepper.error_order
+    order = problem.stepper.error_order
     assert order is not None
-    scale = y0.abs() * problem.rtol + problem.atol
+    norm = Norm(problem.rtol, problem.atol, problem.coupled, problem.weight)
+    guess, refine = (_guess, _refine) if not swift else _compiled(tuple(y0.shape), y0.dtype, y0.device, order, norm.key)
+    h0, d1, y1 = guess(norm, problem.s0, problem.s1, problem.sign, y0.detach(), f0.detach())
+    f1 = problem.field.drift(problem.forward(problem.s0 + h0), y1)
+    h = refine(norm, h0, d1, y0.detach(), f0.detach(), f1.detach(), order)
+    return h if controller.dtmax is None else h.clamp(max=controller.dtmax)
 
-    def size(x: Tensor) -> Tensor:
-        # Detached: no_grad does not stop forward-mode derivatives, and step sizes carry none.
-        return rms(x / scale, problem.coupled, problem.weight).to(torch.float64).detach()
 
-    d0, d1 = size(y0), size(f0)
+class Norm(NamedTuple):
+    """The scaled norm of the heuristic: tolerances, and whether the batch is one system, with which weights."""
+
+    rtol: float | Tensor
+    atol: float | Tensor
+    coupled: bool
+    weight: Tensor | None
+
+    @property
+    def key(self) -> Hashable:
+        """What compiled code depends on."""
+        return tuple(x if not isinstance(x, Tensor) else None for x in self)
+
+    def __call__(self, x: Tensor, y0: Tensor) -> Tensor:
+        """rms(x / (atol + rtol |y0|)), float64 [L]; step sizes carry no gradient."""
+        return rms(x / (y0.abs() * self.rtol + self.atol), self.coupled, self.weight).to(torch.float64)
+
+
+def _guess(norm: Norm, s0: Tensor, s1: Tensor, sign: int, y0: Tensor, f0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A first guess h0 from |y0| / |f0|, the norm of f0, and the Euler step of this length."""
+    d0, d1 = norm(y0, y0), norm(f0, y0)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1.clamp(min=1e-5))
-    h0 = torch.minimum(h0, span)
-    dt = problem.forward(h0)
-    y1 = torch.addcmul(y0, dt.to(y0.dtype).unsqueeze(-1), f0)
-    f1 = problem.field.drift(problem.forward(problem.s0) + dt, y1)
-    steepest = torch.maximum(d1, size(f1 - f0) / h0.clamp(min=1e-300))
+    h0 = torch.minimum(h0, s1 - s0)
+    return h0, d1, torch.addcmul(y0, (sign * h0).to(y0.dtype).unsqueeze(-1), f0)
+
+
+def _refine(norm: Norm, h0: Tensor, d1: Tensor, y0: Tensor, f0: Tensor, f1: Tensor, order: int) -> Tensor:
+    """The step that the change of the slope over h0 allows."""
+    steepest = torch.maximum(d1, norm(f1 - f0, y0) / h0.clamp(min=1e-300))
     h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1 / order))
     h = torch.minimum(100 * h0, h1)
-    h = torch.where(torch.isfinite(h) & (h > 0), h, (h0 * 1e-3).clamp(min=1e-6))
-    return h if controller.dtmax is None else h.clamp(max=controller.dtmax)
+    return torch.where(torch.isfinite(h) & (h > 0), h, (h0 * 1e-3).clamp(min=1e-6))
+
+
+@lru_cache(maxsize=64)
+def _compiled(*key: Hashable) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Both halves compiled for one kind of state; a copy of the code each, because Dynamo counts graphs by code."""
+    halves = (FunctionType(f.__code__.replace(), f.__globals__, f.__name__) for f in (_guess, _refine))
+    guess, refine = (torch.compile(f, fullgraph=True, dynamic=False) for f in halves)
+    return guess, refine
 
 
 def fixed_steps(span: Tensor, dt: float) -> tuple[Tensor, Tensor]:
@@ -75,4 +112,5 @@ def fixed_steps(span: Tensor, dt: float) -> tuple[Tensor, Tensor]:
 
 def any_bad(first: Any) -> Tensor:
     """Which samples' first evaluation is not finite [B]."""
-    return ~torch.stack([torch.isfinite(x).flatten(1).all(1) for x in first]).all(0)
+    good = [x.detach().flatten(1).abs().amax(1) < torch.inf for x in first]
+    return ~(good[0] if len(good) == 1 else torch.stack(good).all(0))

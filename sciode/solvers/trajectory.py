@@ -97,6 +97,7 @@ class Run(NamedTuple):
     step was rejected at the end of the interval, where a longer one might have been accepted. `problem` is the one
     that was run (an engine may split a shared clock); `interpolated` counts the steps that needed their dense output;
     `step_nfe` is the number of evaluations a trial step took. A loop on the device leaves a `tape` instead of records.
+    `clean` says that all samples succeeded with all their outputs, if that is known without asking the device.
     """
 
     problem: Problem
@@ -109,6 +110,7 @@ class Run(NamedTuple):
     step_nfe: int
     tape: Tape | None = None
     engine: str = "eager"
+    clean: bool = False
 
 
 def emit(problem: Problem, record: Record, step: Step) -> Emission:

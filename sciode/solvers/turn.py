@@ -20,7 +20,7 @@ from .status import RUNNING, Status
 from .steppers import Memory, Step
 from .trajectory import Row
 
-__all__ = ["Limits", "Loop", "Plan", "Retaken", "Sinks", "retake", "turn"]
+__all__ = ["Limits", "Loop", "Plan", "Retaken", "Sinks", "Word", "retake", "turn"]
 
 _AT_END = 1e-9
 """An output time within this part of a step from its end is at its end."""
@@ -39,7 +39,7 @@ class Loop(NamedTuple):
     """The state of a loop between two turns.
 
     origin: () or the carry to resume from and which samples have one of their own [L]; count [L], outputs written, the
-    first included; row, rows of the tape written; turns taken; going, whether there is more to do: [] each.
+    first included; row, rows of the tape written; turns taken: [] each; word, what the host wants to know.
     """
 
     carry: Carry
@@ -47,7 +47,22 @@ class Loop(NamedTuple):
     count: Tensor
     row: Tensor
     turns: Tensor
-    going: Tensor
+    word: Tensor
+
+
+class Word(NamedTuple):
+    """The word of a loop, int64 [6], as the host reads it.
+
+    Whether to go on in this loop; whether any sample runs; whether all have succeeded with all their outputs; whether
+    any has an origin of its own; rows of the tape written; turns taken.
+    """
+
+    going: int
+    running: int
+    well: int
+    marked: int
+    rows: int
+    turns: int
 
 
 class Sinks(NamedTuple):
@@ -93,14 +108,18 @@ def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
     merged = merged._replace(trials=torch.where(due.more, carry.trials, merged.trials))
     late = (merged.status == RUNNING) & (merged.trials >= limits.trials)
     merged = merged._replace(status=torch.where(late, int(Status.MAX_STEPS), merged.status).to(torch.int8))
-    turns = loop.turns + 1
+    turns, count = loop.turns + 1, loop.count + due.fresh
     running = merged.status == RUNNING
-    going = loop.going & running.any() & (turns < limits.turns)
+    going = (loop.word[0] > 0) & running.any() & (turns < limits.turns)
     if problem.noise is not None:
         going = going & ~(running & (merged.n >= limits.noise)).any()
     if plan.taped:
         going = going & (row < last)
-    return Loop(merged, _origin(plan, loop, tried), loop.count + due.fresh, row, turns, going)
+    origin = _origin(plan, loop, tried)
+    marked = origin[1].any() if plan.resumable else running.new_zeros(())
+    well = (merged.status == int(Status.SUCCESS)).all() & (count == sinks.out.shape[0] - 1).all()
+    word = torch.stack([x.to(torch.int64) for x in (going, running.any(), well, marked, row, turns)])
+    return Loop(merged, origin, count, row, turns, word)
 
 
 class Retaken(NamedTuple):

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from sciode.bench import BENCHMARKS, solvers
-from sciode.bench.peers import PEERS, Peer, count_calls, reference
+from sciode.bench.contestants import Peer
+from sciode.bench.peers import PEERS, count_calls
 from sciode.bench.problems import neural_ode, van_der_pol
+from sciode.bench.reference import as_exact, reference
 from sciode.bench.solvers import Case, Row, main, measure
 from sciode.bench.timing import Timing
 
@@ -72,8 +74,8 @@ def test_a_gradient_gives_torchdiffeqs_adjoint_a_row_without_a_bar() -> None:
 
 
 def test_a_ratio_counts_only_up_to_the_limit_of_error() -> None:
-    assert solvers._as_exact(1.5, 1.0) and not solvers._as_exact(1.6, 1.0)
-    assert solvers._as_exact(None, None)
+    assert as_exact(1.5, 1.0) and not as_exact(1.6, 1.0)
+    assert as_exact(None, None)
 
 
 def test_a_bar_is_judged_only_by_steady_timings() -> None:
@@ -117,5 +119,5 @@ def test_main_prints_tables_and_writes_what_it_printed(
 
 
 def test_every_benchmark_named_has_a_main() -> None:
-    assert BENCHMARKS == ("solvers",)
-    assert callable(solvers.main)
+    assert BENCHMARKS == ("solvers", "engines")
+    assert all(callable(importlib.import_module(f"sciode.bench.{name}").main) for name in BENCHMARKS)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
 from sciode.solvers.adjoints import rewind
-from sciode.solvers.engines import CompileNotice, choice, compiled
+from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled
 from sciode.solvers.engines.repeat import step_by_step
 from sciode.testing import HOPF
 
@@ -285,6 +285,18 @@ def test_what_cannot_be_compiled_is_named_once_and_solved_all_the_same(field: An
 
 
 @pytest.mark.usefixtures("traced_only")
+def test_what_one_solve_asks_too_much_is_not_held_against_the_next() -> None:
+    def engine(**options: Any) -> str:
+        return solve(Net(), start().requires_grad_(), TS, **options).stats.engine
+
+    with pytest.warns(CompileNotice, match="direct"):
+        assert engine(engine="compiled", adjoint="direct") == "eager"
+    with pytest.warns(CompileNotice, match="state is on cpu"):
+        assert engine(engine="graph") == "eager"
+    assert engine(engine="compiled") == "compiled"
+
+
+@pytest.mark.usefixtures("traced_only")
 def test_auto_compiles_what_repeats_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def engines(count: int) -> list[str]:
         return [solve(Net(), start(), TS).stats.engine for _ in range(count)]
@@ -311,3 +323,14 @@ def test_a_loop_in_cpp_is_the_loop_in_python() -> None:
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
     term = SDETerm(lambda t, y: -y, lambda t, y: 0.3 * y)
     assert_same(*both(term, start(), TS, dt=0.07, seed=2))
+
+
+def test_where_a_loop_cannot_be_compiled_the_turn_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(body: Any, positions: list[int]) -> Any:
+        def repeat(inputs: list[Tensor]) -> Any:
+            raise CannotCompile("no loops here")
+
+        return repeat
+
+    monkeypatch.setattr(compiled, "in_one_loop", refuse)
+    assert_same(*both(Net(), start(), TS, method="bosh3"))

@@ -31,13 +31,13 @@ class Seeds(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """The state of the loop back: cotangents of y and of the essential memory, gradients so far, the row, go on."""
+    """The state of the loop back: cotangents of y and of the essential memory, gradients so far, the row, its word."""
 
     y: Tensor
     essential: tuple[Tensor, ...]
     totals: tuple[Tensor, ...]
     row: Tensor
-    going: Tensor
+    word: Tensor
 
 
 class Rewound(NamedTuple):
@@ -56,11 +56,11 @@ def rewind(pulled: Rewound, seeds: Seeds) -> Walk:
         torch.zeros_like(rows.y[0]), tuple(torch.zeros_like(e[0]) for e in rows.essential),
         tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in pulled.sources),
         torch.zeros((), dtype=torch.int64, device=rows.y.device),
-        torch.ones((), dtype=torch.bool, device=rows.y.device),
+        torch.ones(1, dtype=torch.int64, device=rows.y.device),
     )  # fmt: skip
     for block, penalties in zip(reversed(pulled.blocks), reversed(seeds.penalties), strict=True):
         if block.count:
-            walk = walk._replace(row=torch.full_like(walk.row, block.count - 1), going=torch.ones_like(walk.going))
+            walk = walk._replace(row=torch.full_like(walk.row, block.count - 1), word=torch.ones_like(walk.word))
             part = pulled._replace(problem=feed(pulled.problem, block.first), blocks=(block,))
             walk = _walk_back(part, seeds.out, penalties, walk)
     return walk
@@ -118,7 +118,8 @@ class _Back:
 
             positions = [*range(len(state)), *[-1] * len(others)]
             self.repeat = loop_of(self.engine, out.device, body, positions)
-        return pytree.tree_unflatten(self.repeat([*state, *others]), spec)
+        found, _ = self.repeat([*state, *others])
+        return pytree.tree_unflatten(found, spec)
 
     def _once(self, walk: Walk, like: Row, fixed: Any, columns: Any, out: Tensor, penalties: Any) -> Walk:
         index = walk.row.clamp(min=0).reshape(1)
@@ -130,7 +131,9 @@ class _Back:
         gradients = list(self.joint(*flat, *seeds))
         a = 1 + len(walk.essential)
         totals = tuple(t + g for t, g in zip(walk.totals, gradients[a:], strict=True))
-        return Walk(gradients[0], tuple(gradients[1:a]), totals, walk.row - 1, walk.row > 0)
+        return Walk(
+            gradients[0], tuple(gradients[1:a]), totals, walk.row - 1, (walk.row > 0).to(torch.int64).reshape(1)
+        )
 
 
 def _rows_of(out: Tensor, k: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -32,12 +32,13 @@ class CompileNotice(UserWarning):
 
 @dataclass
 class _Past:
-    """What is known of the solves of one kind."""
+    """What is known of the solves of one kind; refused: engines that cannot run its field; told: what was said."""
 
     solves: int = 0
     seconds: float = 0.0
-    refused: bool = False
+    refused: set[str] = field(default_factory=set)
     announced: bool = False
+    told: set[str] = field(default_factory=set)
 
 
 _past: dict[Hashable, _Past] = {}
@@ -70,7 +71,7 @@ class Engine:
                     return compiled.run(problem, carry, max_steps, watch, taped, self.name)
                 except Exception as error:
                     # Whatever it is: if the field itself is at fault, `eager` raises it, too.
-                    self.past.refused = True
+                    self.past.refused.add(self.name)
                     _say(f"engine: the {self.name} engine cannot run this field, 'eager' does instead: {_what(error)}")
             return eager.run(problem, carry, max_steps, watch)
         finally:
@@ -83,11 +84,13 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
     key = compiled.key_of("solve", problem, y, gradient)
     past = _past.setdefault(key, _Past())
     reason = _obstacle(asked, problem, y, adjoint, gradient)
-    if asked in _LOOPS and not past.refused:
+    if asked in _LOOPS and asked not in past.refused:
         if reason is None:
             return Engine(asked, past, key)
-        past.refused = True
-        _say(f"engine: the {asked} engine cannot run this, 'eager' does instead: {reason}")
+        # Said once; not held against a later solve of this kind, which may ask for what the engine can do.
+        if reason not in past.told:
+            past.told.add(reason)
+            _say(f"engine: the {asked} engine cannot run this, 'eager' does instead: {reason}")
     if asked == "auto" and reason is None and _worth_it(past):
         if not past.announced:
             past.announced = True

@@ -10,6 +10,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from ..status import RUNNING
 from ..terms import ODETerm
 from ..trajectory import Block, Row, Run, Tape
 from ..trees import map_tree
-from ..turn import Limits, Loop, Plan, Sinks, turn
+from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .eager import split_clock
 from .graphs import InGraphs, StepByStep
 from .lift import CannotCompile, Lift, Lifted, check_repeatable
@@ -73,26 +74,36 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
     loop = _first(plan, carry)
     lift = lift_of(key_of("turn", problem, carry.y, plan, engine), _turn)
     blocks: list[Block] = []
-    going = bool((carry.status == RUNNING).any())
-    while going:
+    word = Word(1, 1, 0, 0, 0, 0)
+    while word.running:
         sinks = Sinks(out, _block(problem, plan, loop) if plan.taped else ())
-        limits = _limits(max_steps, loop, _WATCHED_TURNS if watch is not None else _TURNS)
+        limits = _limits(max_steps, loop, word.turns + (_WATCHED_TURNS if watch is not None else _TURNS))
         fed, limits, first_step = _feed(problem, loop, limits)
-        loop = _repeat(lift(fed, plan, times, limits, loop, sinks), loop, sinks, engine)
+        loop, word = _repeat(lift(fed, plan, times, limits, loop, sinks), loop, sinks, engine)
         if plan.taped:
-            blocks.append(Block(sinks.rows, int(loop.row), first_step))
-            loop = loop._replace(row=torch.zeros_like(loop.row))
+            blocks.append(Block(sinks.rows, word.rows, first_step))
         if watch is not None:
             watch(loop.carry.t)
-        going = bool((loop.carry.status == RUNNING).any())
-        loop = loop._replace(going=torch.ones_like(loop.going))
-    tape = Tape(out[:count], loop.count, tuple(blocks))
+        loop = loop._replace(row=_number("row", 0, out.device), word=_first_word(out.device))
     origin = loop.carry
-    if plan.resumable:
+    if plan.resumable and word.marked:
         kept, marked = loop.origin
         origin = select(marked, kept, loop.carry)._replace(status=loop.carry.status)
-    turns = int(loop.turns)
-    return Run(problem, loop.carry, origin, [], [], turns, turns, problem.stepper.nfe, tape, engine)
+    tape = Tape(out[:count], loop.count, tuple(blocks))
+    return Run(
+        problem, loop.carry, origin, [], [], word.turns, word.turns, problem.stepper.nfe, tape, engine, bool(word.well)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _number(role: str, value: int, device: torch.device) -> Tensor:
+    """A number on a device, made once; an object of its own for each role, because a graph tells roles by objects."""
+    return torch.full((), value, dtype=torch.int64, device=device)
+
+
+@lru_cache(maxsize=64)
+def _first_word(device: torch.device) -> Tensor:
+    return torch.ones(len(Word._fields), dtype=torch.int64, device=device)
 
 
 def _turn(*arguments: Any) -> tuple[Tensor, ...]:
@@ -115,24 +126,25 @@ def _width(problem: Problem, carry: Carry) -> int:
 
 
 def _first(plan: Plan, carry: Carry) -> Loop:
-    """The state before the first turn: fresh, contiguous tensors, each an object of its own, as a graph wants them."""
+    """The state before the first turn: contiguous tensors, each an object of its own, as a graph wants them."""
     device = carry.y.device
 
     def own(x: Tensor) -> Tensor:
-        return x.detach().clone(memory_format=torch.contiguous_format)
-
-    def number(value: int) -> Tensor:
-        return torch.full((), value, dtype=torch.int64, device=device)
+        # CUDA's loops copy what they are given; the one on a CPU refuses two views of the same memory.
+        return x.detach().contiguous() if x.is_cuda else x.detach().clone(memory_format=torch.contiguous_format)
 
     origin: Any = ()
     if plan.resumable:
         origin = (pytree.tree_map(own, carry), torch.zeros_like(carry.status, dtype=torch.bool))
-    going = torch.ones((), dtype=torch.bool, device=device)
-    return Loop(pytree.tree_map(own, carry), origin, torch.ones_like(carry.n), number(0), number(0), going)
+    row, turns = _number("row", 0, device), _number("turns", 0, device)
+    return Loop(pytree.tree_map(own, carry), origin, torch.ones_like(carry.n), row, turns, _first_word(device))
 
 
 def _limits(max_steps: int, loop: Loop, turns: int) -> Limits:
-    return Limits(torch.full_like(loop.turns, max_steps), loop.turns + turns, torch.zeros_like(loop.turns))
+    """Compiled code takes no number beyond 31 bits."""
+    device = loop.turns.device
+    trials = _number("trials", min(max_steps, 2**31 - 1), device)
+    return Limits(trials, _number("last turn", turns, device), _number("noise", 0, device))
 
 
 def _feed(problem: Problem, loop: Loop, limits: Limits) -> tuple[Problem, Limits, int]:
@@ -176,7 +188,7 @@ def _block(problem: Problem, plan: Plan, loop: Loop) -> Row:
     return pytree.tree_map(lambda x: x.new_empty(rows + 1, *x.shape), line)
 
 
-def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks, engine: str) -> Loop:
+def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks, engine: str) -> tuple[Loop, Word]:
     """Run the loop's graph from this state to its end."""
     state, spec = pytree.tree_flatten(loop)
     if lifted.traced.made is None:
@@ -185,18 +197,36 @@ def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks, engine: str) -> Loop:
             raise CannotCompile("a turn's graph does not take and return the whole state of the loop")
         check_repeatable(lifted.traced.graph, lifted.inputs, pytree.tree_leaves(sinks))
         written = [p >= 0 for p in lifted.positions(pytree.tree_leaves(sinks))]
-        lifted.traced.made = loop_of(engine, loop.going.device, lifted.traced.graph, positions, written)
-    return pytree.tree_unflatten(lifted.traced.made(lifted.inputs), spec)
+        lifted.traced.made = loop_of(engine, loop.word.device, lifted.traced.graph, positions, written)
+    found, word = lifted.traced.made(lifted.inputs)
+    return pytree.tree_unflatten(found, spec), Word(*word)
 
 
 def loop_of(
     engine: str, device: torch.device, body: Body, positions: list[int], written: list[bool] | None = None
 ) -> Repeat:
     """How an engine repeats a body on a device; `written`: which of its inputs the body writes to (none)."""
+    flags = written or [False] * len(positions)
     if device.type == "cpu":
-        return in_one_loop(body, positions)
-    loop = InGraphs if engine in ("graph", "kernel") else StepByStep
-    return loop(body, positions, written or [False] * len(positions))
+        return _best_on_cpu(body, positions, flags)
+    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(body, positions, flags)
+
+
+def _best_on_cpu(body: Body, positions: list[int], written: list[bool]) -> Repeat:
+    """The whole loop in C++ where this torch can compile it (2.11 cannot: no writes in loops), else the turn."""
+    best = in_one_loop(body, positions)
+
+    def repeat(inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        nonlocal best
+        try:
+            return best(inputs)
+        except CannotCompile:
+            if isinstance(best, StepByStep):
+                raise
+            best = StepByStep(body, positions, written)
+            return best(inputs)
+
+    return repeat
 
 
 def lift_of(key: Hashable, function: Callable[..., Any]) -> Lift:

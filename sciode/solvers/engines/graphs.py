@@ -37,20 +37,23 @@ class _Static:
         def once(buffers: list[Tensor], report: Tensor) -> None:
             before = [buffers[self.place[p]] for p in range(len(self.place))]
             # A turn too many, at the end of a batch of replays, changes nothing.
-            going = before[-1].clone()
+            going = before[-1][0] > 0
             state = [torch.where(going, new, old) for new, old in zip(body(*buffers), before, strict=True)]
-            report.copy_(torch.stack((state[-1].to(torch.int64), report[1] + going)))
+            report.copy_(torch.cat((state[-1], report[-1:] + going)))
             for old, new in zip(before, state, strict=True):
                 old.copy_(new)
 
         self.once = torch.compile(own_code(once), fullgraph=True, dynamic=False)
         self.report = torch.zeros(0)
         self.host = torch.zeros(0)
+        self.fresh: list[bool] = []
+        self.known: list[Any] = []
 
     def load(self, inputs: list[Tensor]) -> bool:
         """Put this solve's tensors where the turn reads them; whether buffers had to be made anew."""
-        pairs = list(zip(inputs, self.given, strict=True)) if self.given else []
-        moved = not pairs or any(kept is not None and kept.data_ptr() != x.data_ptr() for x, kept in pairs)
+        moved = not self.given or any(
+            kept is not None and kept.data_ptr() != x.data_ptr() for x, kept in zip(inputs, self.given, strict=True)
+        )
         if moved:
             stays = [x.is_leaf and x.requires_grad for x in inputs]
             self.given = [x if s else None for x, s in zip(inputs, stays, strict=True)]
@@ -58,25 +61,36 @@ class _Static:
                 x.detach() if s else x.detach().clone(memory_format=torch.contiguous_format)
                 for x, s in zip(inputs, stays, strict=True)
             ]
-            self.report = torch.zeros(2, dtype=torch.int64, device=inputs[0].device)
-            self.host = torch.zeros(2, dtype=torch.int64, pin_memory=True)
+            size = self.buffers[self.place[len(self.place) - 1]].shape[0] + 1
+            self.report = torch.zeros(size, dtype=torch.int64, device=inputs[0].device)
+            self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
+            self.fresh = [not s and not sink for s, sink in zip(stays, self.written, strict=True)]
+            self.known = [None] * len(inputs)
         else:
             self.fill(inputs)
         return moved
 
     def fill(self, inputs: list[Tensor]) -> None:
-        """Copy this solve's tensors in."""
-        for x, kept, buffer, sink in zip(inputs, self.given, self.buffers, self.written, strict=True):
-            if kept is None and not sink:
-                buffer.copy_(x)
+        """Copy in what is not there since the last solve."""
+        at = [i for i, fresh in enumerate(self.fresh) if fresh and self._news(i, inputs[i])]
+        _copy([self.buffers[i] for i in at], [inputs[i] for i in at])
         self.report.zero_()
+
+    def _news(self, i: int, x: Tensor) -> bool:
+        """Whether an input may hold something else than at the last solve."""
+        if self.positions[i] >= 0 or x.is_inference():
+            return True
+        # The tensor itself is kept, so that no other can take its place in memory, and its name.
+        last, self.known[i] = self.known[i], (x, x._version)
+        return last is None or last[0] is not x or last[1] != x._version
 
     def unload(self, inputs: list[Tensor]) -> list[Tensor]:
         """Copy out what was written, and the state."""
-        for x, buffer, sink in zip(inputs, self.buffers, self.written, strict=True):
-            if sink:
-                x.copy_(buffer)
-        return [self.buffers[self.place[p]].clone() for p in range(len(self.place))]
+        sinks = [i for i, sink in enumerate(self.written) if sink]
+        state = [self.buffers[self.place[p]] for p in range(len(self.place))]
+        copies = [torch.empty_like(x) for x in state]
+        _copy([*copies, *(inputs[i] for i in sinks)], [*state, *(self.buffers[i] for i in sinks)])
+        return copies
 
     def turn(self) -> None:
         """Launch one turn."""
@@ -85,25 +99,33 @@ class _Static:
         except TorchDynamoException as error:
             raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
 
-    def look(self) -> tuple[bool, int]:
-        """Wait for the device: whether to go on, and how many turns were not in vain."""
+    def look(self) -> tuple[list[int], int]:
+        """Wait for the device: its word, and how many turns were not in vain."""
         self.host.copy_(self.report, non_blocking=True)
-        torch.cuda.current_stream().synchronize()
-        going, turns = self.host.tolist()
-        return bool(going), turns
+        if self.report.is_cuda:
+            torch.cuda.current_stream().synchronize()
+        *word, turns = self.host.tolist()
+        return word, turns
+
+
+def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+    """Copy many tensors, in one launch for each dtype."""
+    for dtype in {x.dtype for x in to}:
+        at = [i for i, x in enumerate(to) if x.dtype == dtype]
+        torch._foreach_copy_([to[i] for i in at], [source[i] for i in at])  # pyright: ignore[reportPrivateImportUsage]
 
 
 class StepByStep(_Static):
     """The compiled turn, launched and looked at turn by turn."""
 
-    def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
-        """The state at the end."""
+    def __call__(self, inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        """The state at the end, and its word."""
         self.load(inputs)
-        going = True
-        while going:
+        word = [1]
+        while word[0]:
             self.turn()
-            going, _ = self.look()
-        return self.unload(inputs)
+            word, _ = self.look()
+        return self.unload(inputs), word
 
 
 class InGraphs(_Static):
@@ -114,23 +136,23 @@ class InGraphs(_Static):
         self.graphs: dict[int, Any] = {}
         self.expected = 0
 
-    def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
-        """The state at the end."""
+    def __call__(self, inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        """The state at the end, and its word."""
         if self.load(inputs):
             self.graphs.clear()
             self._warm_up()
             self.fill(inputs)
         for k in _powers(self.expected):
             self._graph(k).replay()
-        going, turns = self.look() if self.expected else (True, 0)
+        word, turns = self.look() if self.expected else ([1], 0)
         k = max(self.expected // 8, 1)
-        while going:
+        while word[0]:
             for part in _powers(k):
                 self._graph(part).replay()
-            going, turns = self.look()
+            word, turns = self.look()
             k = min(2 * k, _LONGEST)
         self.expected = turns
-        return self.unload(inputs)
+        return self.unload(inputs), word
 
     def _warm_up(self) -> None:
         """Compile, and let libraries allocate, on a stream of its own, as capture wants it."""

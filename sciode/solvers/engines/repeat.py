@@ -14,20 +14,20 @@ from .lift import CannotCompile, own_code
 __all__ = ["Body", "Repeat", "in_one_loop", "step_by_step"]
 
 Body = Callable[..., Any]
-"""body(*inputs) -> the next state; the last tensor of the state, bool [], says whether to go on."""
+"""body(*inputs) -> the next state; its last tensor, int64 [n], is a word to the host: whether to go on comes first."""
 
-Repeat = Callable[[list[Tensor]], list[Tensor]]
-"""repeat(inputs) -> the state at the end; the inputs hold the first state, and whatever else the body takes."""
+Repeat = Callable[[list[Tensor]], tuple[list[Tensor], list[int]]]
+"""repeat(inputs) -> the state at the end, and its word; the inputs hold the first state, and what else a body takes."""
 
 
 def step_by_step(body: Body, positions: list[int]) -> Repeat:
     """A loop in Python, one call of the body and one look at its flag a turn: where nothing better can be compiled."""
 
-    def repeat(inputs: list[Tensor]) -> list[Tensor]:
+    def repeat(inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
         state = [x for _, x in sorted((p, x) for p, x in zip(positions, inputs, strict=True) if p >= 0)]
-        while bool(state[-1]):
+        while bool(state[-1][0]):
             state = list(body(*[state[p] if p >= 0 else x for p, x in zip(positions, inputs, strict=True)]))
-        return state
+        return state, state[-1].tolist()
 
     return repeat
 
@@ -47,7 +47,7 @@ def in_one_loop(body: Body, positions: list[int]) -> Repeat:
         rest = [x for x, p in zip(inputs, positions, strict=True) if p < 0]
 
         def going(*state: Tensor) -> Tensor:
-            return state[-1].clone()
+            return state[-1][0] > 0
 
         def once(*state: Tensor) -> tuple[Tensor, ...]:
             others = iter(rest)
@@ -57,11 +57,12 @@ def in_one_loop(body: Body, positions: list[int]) -> Repeat:
 
     compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
 
-    def repeat(inputs: list[Tensor]) -> list[Tensor]:
+    def repeat(inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
         try:
-            return list(compiled(_apart(inputs)))
+            state = list(compiled(_apart(inputs)))
         except TorchDynamoException as error:
             raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
+        return state, state[-1].tolist()
 
     return repeat
 
