@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
@@ -47,7 +47,6 @@ class _Static:
         self.report = torch.zeros(0)
         self.host = torch.zeros(0)
         self.fresh: list[bool] = []
-        self.known: list[Any] = []
 
     def load(self, inputs: list[Tensor]) -> bool:
         """Put this solve's tensors where the turn reads them; whether buffers had to be made anew."""
@@ -55,7 +54,7 @@ class _Static:
             kept is not None and kept.data_ptr() != x.data_ptr() for x, kept in zip(inputs, self.given, strict=True)
         )
         if moved:
-            stays = [x.is_leaf and x.requires_grad for x in inputs]
+            stays = [isinstance(x, nn.Parameter) for x in inputs]
             self.given = [x if s else None for x, s in zip(inputs, stays, strict=True)]
             self.buffers = [
                 x.detach() if s else x.detach().clone(memory_format=torch.contiguous_format)
@@ -65,24 +64,15 @@ class _Static:
             self.report = torch.zeros(size, dtype=torch.int64, device=inputs[0].device)
             self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
             self.fresh = [not s and not sink for s, sink in zip(stays, self.written, strict=True)]
-            self.known = [None] * len(inputs)
         else:
             self.fill(inputs)
         return moved
 
     def fill(self, inputs: list[Tensor]) -> None:
-        """Copy in what is not there since the last solve."""
-        at = [i for i, fresh in enumerate(self.fresh) if fresh and self._news(i, inputs[i])]
+        """Copy this solve's tensors in."""
+        at = [i for i, fresh in enumerate(self.fresh) if fresh]
         _copy([self.buffers[i] for i in at], [inputs[i] for i in at])
         self.report.zero_()
-
-    def _news(self, i: int, x: Tensor) -> bool:
-        """Whether an input may hold something else than at the last solve."""
-        if self.positions[i] >= 0 or x.is_inference():
-            return True
-        # The tensor itself is kept, so that no other can take its place in memory, and its name.
-        last, self.known[i] = self.known[i], (x, x._version)
-        return last is None or last[0] is not x or last[1] != x._version
 
     def unload(self, inputs: list[Tensor]) -> list[Tensor]:
         """Copy out what was written, and the state."""

@@ -62,15 +62,21 @@ class Lift:
     def __call__(self, *arguments: Any) -> Lifted:
         """The graph for these arguments. Raises CannotCompile."""
         try:
-            with warnings.catch_warnings():
-                # Dynamo reads the .grad of every tensor it meets, also where the field has computed it before.
-                warnings.filterwarnings("ignore", ".*not a leaf Tensor.*")
+            if self.traces:
                 self._call(*arguments)
+            else:
+                self._first_call(*arguments)
         except TorchDynamoException as error:
             raise CannotCompile(_reason(error)) from error
         found, self._found = self._found, None
         assert found is not None
         return found
+
+    def _first_call(self, *arguments: Any) -> None:
+        with warnings.catch_warnings():
+            # Tracing reads the .grad of every tensor it meets, also of one that was computed before the solve.
+            warnings.filterwarnings("ignore", ".*not a leaf Tensor.*")
+            self._call(*arguments)
 
     def _receive(self, graph: fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
         self.traces += 1
