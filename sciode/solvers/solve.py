@@ -158,7 +158,7 @@ def _solution(begun: Begun, found: Results) -> Solution:
         calls=begun.evaluations + run.iterations * run.step_nfe + run.interpolated * dense_nfe,
         engine=run.engine,
     )
-    kept = run._replace(emissions=[], records=run.records if save.at == "dense" else [])
+    kept = run._replace(tape=None, emissions=[], records=run.records if save.at == "dense" else [])
     return Solution(
         ts=ts,
         ys=_states(begun, found),

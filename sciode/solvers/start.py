@@ -49,7 +49,12 @@ def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor, swif
     assert order is not None
     norm = Norm(problem.rtol, problem.atol, problem.coupled, problem.weight)
     guess, refine = (_guess, _refine) if not swift else _compiled(tuple(y0.shape), y0.dtype, y0.device, order, norm.key)
-    h0, d1, y1 = guess(norm, problem.s0, problem.s1, problem.sign, y0.detach(), f0.detach())
+    try:
+        h0, d1, y1 = guess(norm, problem.s0, problem.s1, problem.sign, y0.detach(), f0.detach())
+    except Exception:
+        # Where nothing can be compiled, the engine will say so; a misuse shows again at once.
+        guess, refine = _guess, _refine
+        h0, d1, y1 = guess(norm, problem.s0, problem.s1, problem.sign, y0.detach(), f0.detach())
     f1 = problem.field.drift(problem.forward(problem.s0 + h0), y1)
     h = refine(norm, h0, d1, y0.detach(), f0.detach(), f1.detach(), order)
     return h if controller.dtmax is None else h.clamp(max=controller.dtmax)

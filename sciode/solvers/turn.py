@@ -93,7 +93,7 @@ def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
     """Try a step, write the outputs it passed, merge it. `times` [R, T + width + 1] are padded with inf."""
     carry = loop.carry
     noise = None if problem.noise is None else problem.noise.at(carry.n)
-    tried = attempt(problem, carry, noise)
+    tried, waits = _wait(problem, limits, carry, attempt(problem, carry, noise))
     due = _due(times, plan.width, loop.count, tried)
     values, penalties = _results(problem, carry.t, tried.dt, carry.y, tried.step, due.theta)
     _write_outputs(sinks.out, due.k, values)
@@ -105,7 +105,7 @@ def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
         _write_row(sinks.rows, torch.where(written > 0, row, last), line)
     row = row + written
     merged = merge(carry, held)
-    merged = merged._replace(trials=torch.where(due.more, carry.trials, merged.trials))
+    merged = merged._replace(trials=torch.where(due.more | waits, carry.trials, merged.trials))
     late = (merged.status == RUNNING) & (merged.trials >= limits.trials)
     merged = merged._replace(status=torch.where(late, int(Status.MAX_STEPS), merged.status).to(torch.int8))
     turns, count = loop.turns + 1, loop.count + due.fresh
@@ -183,6 +183,15 @@ def _write_outputs(out: Tensor, k: Tensor, values: Tensor) -> None:
     samples = out.shape[1]
     flat = k * samples + torch.arange(samples, device=k.device)
     out.view(-1, out.shape[2]).index_copy_(0, flat.flatten(), values.flatten(0, 1))
+
+
+def _wait(problem: Problem, limits: Limits, carry: Carry, tried: Attempt) -> tuple[Attempt, Tensor]:
+    """Samples that are ahead of the noise that was drawn wait for those that were held back by their outputs."""
+    if problem.noise is None:
+        return tried, torch.zeros_like(tried.accept)
+    waits = (carry.status == RUNNING) & (carry.n >= limits.noise)
+    status = torch.where(waits, carry.status, tried.status)
+    return tried._replace(accept=tried.accept & ~waits, final=tried.final & ~waits, status=status), waits
 
 
 def _hold(carry: Carry, tried: Attempt, more: Tensor) -> Attempt:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
 from sciode.solvers.adjoints import rewind
-from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled
+from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, graphs
 from sciode.solvers.engines.repeat import step_by_step
 from sciode.testing import HOPF
 
@@ -338,3 +338,93 @@ def test_where_a_loop_cannot_be_compiled_the_turn_is(monkeypatch: pytest.MonkeyP
         # Whatever way the weights change, the buffers of the compiled turn hold what they are now.
         net.w.data.mul_(scale)
         assert_same(*both(net, scale * start(), TS, method="bosh3"))
+
+
+class Teacher(nn.Module):
+    """A field with a part that is not differentiated: its own `no_grad` block, and a frozen network in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = Net(), Net(seed=7)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """The student's slope, scaled by its own norm, plus the teacher's."""
+        f = self.student(t, y)
+        with torch.no_grad():
+            size, target = f.norm(dim=1, keepdim=True), self.teacher(t, y)
+        return f * size + target * torch.sin(y)
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_a_fields_own_no_grad_block_ends_where_it_ends() -> None:
+    field, y0 = Teacher(), start().requires_grad_()
+
+    def gradient(**options: Any) -> tuple[Tensor, ...]:
+        loss = solve(field, y0, TS, method="rk4", dt=0.25, **options).ys.square().mean()
+        return torch.autograd.grad(loss, (y0, *field.student.parameters()))
+
+    ours, exact = gradient(engine="compiled"), gradient(engine="eager", adjoint="direct")
+    for a, b in zip(ours, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+class Counting(Net):
+    """A field that keeps a tensor in Python."""
+
+    calls = torch.zeros(())
+
+    def forward(self, t: Tensor, y: Tensor, gain: Tensor | None = None) -> Tensor:
+        """The net, counted."""
+        self.calls = self.calls + 1
+        return super().forward(t, y, gain)
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_a_field_that_keeps_tensors_is_refused_and_its_tensors_are_left_alone() -> None:
+    field = Counting()
+    with pytest.warns(CompileNotice, match="keeps a tensor in Python"):
+        solution = solve(field, start(), TS, engine="compiled")
+    assert solution.stats.engine == "eager" and field.calls.shape == () and float(field.calls) > 10
+
+
+@pytest.fixture
+def turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The static buffers of CUDA's loops, on a CPU and with nothing compiled."""
+    monkeypatch.setattr(graphs, "_compiled", lambda function: function)
+    for module in (compiled, rewind):
+        monkeypatch.setattr(
+            module,
+            "loop_of",
+            lambda engine, device, body, positions, uses=None: graphs.StepByStep(
+                body, positions, uses or ["read"] * len(positions)
+            ),
+        )
+
+
+@pytest.mark.usefixtures("turn_by_turn")
+def test_static_buffers_hold_this_solves_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Noise in stretches of 16 steps, the last one shorter; outputs and tape of one solve must not reach the next.
+    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
+    net = Net()
+    term = SDETerm(net, lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
+    for seed in range(3):
+        draw = torch.Generator().manual_seed(seed)
+        noise = torch.randn(24, 5, 3, generator=draw, dtype=torch.float64) * 0.3
+        net.w.data.mul_(0.9)
+        found = []
+        for engine in ("compiled", "eager"):
+            y0 = (start() + seed).requires_grad_()
+            solution = solve(term, y0, TS, method="heun", dt=2 / 24, noise=noise, engine=engine, adjoint="recompute")
+            found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().mean(), (y0, net.w))))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_a_sample_held_back_by_its_outputs_keeps_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
+    steady = torch.linspace(0.0, 2.0, 60, dtype=torch.float64)
+    crowded = torch.cat((torch.zeros(1), torch.linspace(0.01, 0.04, 58), torch.tensor([2.0]))).double()
+    own = torch.stack((crowded, steady, steady), 1)
+    term = SDETerm(lambda t, y: -y, lambda t, y: 0.3 + 0.1 * y)
+    assert_same(*both(term, start(3), own, dt=0.05, seed=4))

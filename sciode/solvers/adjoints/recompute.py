@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..engines import CannotCompile
 from ..fields import Field
 from ..problem import Problem
 from ..trajectory import Emission, Record, Run, replay
 from .graph import clock, leaves_behind
 from .results import Results, results
-from .rewind import Rewound, rewind, seeds_of, taken_again
+from .rewind import JoinedLate, Rewound, rewind, seeds_of, taken_again
 
 __all__ = ["recompute"]
 
@@ -97,7 +96,11 @@ def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor 
     walk = _walk_records if pulled.run.tape is None else _walk_tape
     try:
         start, lam, totals = walk(problem, pulled, sources, cotangents)
-    except CannotCompile:
+    except JoinedLate:
+        raise
+    except Exception:
+        if pulled.run.tape is None:
+            raise
         # The loop forward could be compiled, this one not: its steps once more, on autograd's tape.
         with torch.enable_grad():
             return _differentiable_vjp(pulled, cotangents, False)

@@ -13,13 +13,17 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from ..engines import CannotCompile, Lifted, check_repeatable, feed, key_of, lift_of, loop_of
+from ..engines import Lifted, check_repeatable, feed, key_of, lift_of, loop_of
 from ..problem import Problem
 from ..trajectory import Block, Row, Run, Tape
 from ..turn import retake
 from .results import results
 
-__all__ = ["Rewound", "Seeds", "rewind", "seeds_of", "taken_again"]
+__all__ = ["JoinedLate", "Rewound", "Seeds", "rewind", "seeds_of", "taken_again"]
+
+
+class JoinedLate(RuntimeError):
+    """A tensor that joins the field only later would lose its gradient."""
 
 
 class Seeds(NamedTuple):
@@ -70,9 +74,11 @@ def _walk_back(part: Rewound, out: Tensor, penalties: tuple[Tensor, ...], walk: 
     """Through one block of the tape, by a loop on the device."""
     rows, sources = part.blocks[0].rows, part.sources
     line = pytree.tree_map(lambda c: c[0].clone(memory_format=torch.contiguous_format), rows)
-    key = key_of("retake", part.problem, line.y, rows.k.shape[1:], len(sources), part.engine)
+    key = key_of("retake", part.problem, line.y, rows.k.shape, len(sources), part.engine)
+    # Traced as it will be differentiated: a field's own `no_grad` blocks end where they end in its code.
+    with torch.enable_grad():
+        lifted = lift_of(key, _retake)(part.problem, line, returns=2 + len(line.essential) + len(line.penalties))
     with torch.no_grad():
-        lifted = lift_of(key, _retake)(part.problem, line)
         if lifted.traced.made is None:
             lifted.traced.made = _Back(lifted, line, sources, part.engine)
         return lifted.traced.made(lifted.inputs, rows, out, penalties, walk)
@@ -90,18 +96,9 @@ class _Back:
         self.engine = engine
         self.columns = lifted.positions(pytree.tree_leaves(line))
         self.sources = lifted.positions(sources)
-        unknown = [x for x, a, b in zip(lifted.inputs, self.columns, self.sources, strict=True) if a < 0 and b < 0]
-        if any(x.requires_grad for x in unknown):
-            raise RuntimeError(
-                "the field uses a tensor that requires grad and that it did not use at the first time, so "
-                'adjoint="recompute" cannot give its gradient; pass the tensor through args='
-            )
         check_repeatable(lifted.traced.graph, lifted.inputs, [])
         state = [line.y, *line.essential]
         self.wanted = lifted.positions([*state, *sources])
-        outputs = 2 + len(line.essential) + len(line.penalties)
-        if lifted.traced.outputs != outputs:
-            raise CannotCompile("a step's graph does not return all that a step returns")
         self.joint = _vjp(lifted, self.wanted, [*state, *sources])
         self.repeat: Any = None
 
@@ -111,22 +108,23 @@ class _Back:
         state, spec = pytree.tree_flatten(walk)
         others, shape = pytree.tree_flatten((fixed, pytree.tree_leaves(rows), out, penalties))
         if self.repeat is None:
+            size, column_spec = len(state), pytree.tree_structure(rows)
 
             def body(*tensors: Tensor) -> list[Tensor]:
-                now = pytree.tree_unflatten(tensors[: len(state)], spec)
-                return pytree.tree_leaves(self._once(now, rows, *pytree.tree_unflatten(tensors[len(state) :], shape)))
+                now = pytree.tree_unflatten(tensors[:size], spec)
+                return pytree.tree_leaves(self._once(now, column_spec, *pytree.tree_unflatten(tensors[size:], shape)))
 
             positions = [*range(len(state)), *[-1] * len(others)]
             self.repeat = loop_of(self.engine, out.device, body, positions)
         found, _ = self.repeat([*state, *others])
         return pytree.tree_unflatten(found, spec)
 
-    def _once(self, walk: Walk, like: Row, fixed: Any, columns: Any, out: Tensor, penalties: Any) -> Walk:
+    def _once(self, walk: Walk, columns_as: Any, fixed: Any, columns: Any, out: Tensor, penalties: Any) -> Walk:
         index = walk.row.clamp(min=0).reshape(1)
         line = [c.index_select(0, index).squeeze(0) for c in columns]
         rest = iter(fixed)
         flat = [line[p] if p >= 0 else next(rest) for p in self.columns]
-        k = pytree.tree_unflatten(line, pytree.tree_structure(like)).k
+        k = pytree.tree_unflatten(line, columns_as).k
         seeds = [walk.y, *walk.essential, _rows_of(out, k), *(p.index_select(0, index).squeeze(0) for p in penalties)]
         gradients = list(self.joint(*flat, *seeds))
         a = 1 + len(walk.essential)
@@ -146,15 +144,24 @@ def _rows_of(out: Tensor, k: Tensor) -> Tensor:
 def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:
     """The graph of (inputs, cotangents of the outputs) -> gradients shaped like `like`; 0 for what the step ignores."""
     graph, size = lifted.traced.graph, len(lifted.inputs)
+    others = [x.requires_grad and p < 0 for x, p in zip(lifted.inputs, wanted, strict=True)]
 
     def pull(*tensors: Tensor) -> list[Tensor]:
         with torch.enable_grad():
-            inputs = [x.detach().requires_grad_(p >= 0) for x, p in zip(tensors[:size], wanted, strict=True)]
+            marks = [p >= 0 or other for p, other in zip(wanted, others, strict=True)]
+            inputs = [x.detach().requires_grad_(m) for x, m in zip(tensors[:size], marks, strict=True)]
             pairs = [(o, c) for o, c in zip(graph(*inputs), tensors[size:], strict=True) if o.requires_grad]
         places = [p for p in wanted if p >= 0]
         asked = [x for x, p in zip(inputs, wanted, strict=True) if p >= 0]
+        strangers = [x for x, other in zip(inputs, others, strict=True) if other]
         outputs, seeds = zip(*pairs, strict=True)
-        found = dict(zip(places, torch.autograd.grad(outputs, asked, seeds, allow_unused=True), strict=True))
+        pulled = torch.autograd.grad(outputs, [*asked, *strangers], seeds, allow_unused=True)
+        if any(g is not None for g in pulled[len(asked) :]):
+            raise JoinedLate(
+                "the field uses a tensor that requires grad and that it did not use at the first time, so "
+                'adjoint="recompute" cannot give its gradient; pass the tensor through args='
+            )
+        found = dict(zip(places, pulled, strict=False))
         return [torch.zeros_like(x) if found.get(i) is None else found[i] for i, x in enumerate(like)]
 
     with torch.no_grad():

@@ -22,6 +22,11 @@ class BlockNoise:
     def of(noise: Any, first: int, count: int) -> BlockNoise:
         """The steps first, ..., first + count - 1 of a noise."""
         increments = noise.block(first, count)
+        if increments.shape[0] < count:
+            # Of one size, so that one graph serves all; nobody takes these steps.
+            increments = torch.cat(
+                (increments, increments.new_zeros(count - increments.shape[0], *increments.shape[1:]))
+            )
         return BlockNoise(increments, torch.full((), first, dtype=torch.int64, device=increments.device))
 
     def at(self, n: Tensor) -> Tensor:

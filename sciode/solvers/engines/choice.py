@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..problem import Carry, Problem
@@ -71,7 +72,8 @@ class Engine:
                     return compiled.run(problem, carry, max_steps, watch, taped, self.name)
                 except Exception as error:
                     # Whatever it is: if the field itself is at fault, `eager` raises it, too.
-                    self.past.refused.add(self.name)
+                    if not isinstance(error, torch.OutOfMemoryError):
+                        self.past.refused.add(self.name)
                     _say(f"engine: the {self.name} engine cannot run this field, 'eager' does instead: {_what(error)}")
             return eager.run(problem, carry, max_steps, watch)
         finally:

@@ -29,7 +29,7 @@ from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .eager import split_clock
 from .graphs import InGraphs, StepByStep
 from .lift import CannotCompile, Lift, Lifted, check_repeatable
-from .repeat import Body, Repeat, in_one_loop
+from .repeat import Body, Repeat, Use, in_one_loop
 
 __all__ = ["feed", "held", "key_of", "lift_of", "loop_of", "run", "why_not"]
 
@@ -79,7 +79,8 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
         sinks = Sinks(out, _block(problem, plan, loop) if plan.taped else ())
         limits = _limits(max_steps, loop, word.turns + (_WATCHED_TURNS if watch is not None else _TURNS))
         fed, limits, first_step = _feed(problem, loop, limits)
-        loop, word = _repeat(lift(fed, plan, times, limits, loop, sinks), loop, sinks, engine)
+        lifted = lift(fed, plan, times, limits, loop, sinks, returns=len(pytree.tree_leaves(loop)))
+        loop, word = _repeat(lifted, loop, sinks, engine)
         if plan.taped:
             blocks.append(Block(sinks.rows, word.rows, first_step))
         if watch is not None:
@@ -193,26 +194,30 @@ def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks, engine: str) -> tuple[Loop
     state, spec = pytree.tree_flatten(loop)
     if lifted.traced.made is None:
         positions = lifted.positions(state)
-        if lifted.traced.outputs != len(state) or set(range(len(state))) - set(positions):
+        if any(x.device != loop.word.device for x in lifted.inputs):
+            raise CannotCompile(f"the field reads a tensor that is not on {loop.word.device}, where the state is")
+        if set(range(len(state))) - set(positions):
             raise CannotCompile("a turn's graph does not take and return the whole state of the loop")
         check_repeatable(lifted.traced.graph, lifted.inputs, pytree.tree_leaves(sinks))
-        written = [p >= 0 for p in lifted.positions(pytree.tree_leaves(sinks))]
+        written: list[Use] = [
+            "read" if p < 0 else "kept" if p == 0 else "filled" for p in lifted.positions(pytree.tree_leaves(sinks))
+        ]
         lifted.traced.made = loop_of(engine, loop.word.device, lifted.traced.graph, positions, written)
     found, word = lifted.traced.made(lifted.inputs)
     return pytree.tree_unflatten(found, spec), Word(*word)
 
 
 def loop_of(
-    engine: str, device: torch.device, body: Body, positions: list[int], written: list[bool] | None = None
+    engine: str, device: torch.device, body: Body, positions: list[int], written: list[Use] | None = None
 ) -> Repeat:
-    """How an engine repeats a body on a device; `written`: which of its inputs the body writes to (none)."""
-    flags = written or [False] * len(positions)
+    """How an engine repeats a body on a device; `written`: what the body does with its inputs (read)."""
+    uses: list[Use] = written or ["read"] * len(positions)
     if device.type == "cpu":
-        return _best_on_cpu(body, positions, flags)
-    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(body, positions, flags)
+        return _best_on_cpu(body, positions, uses)
+    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(body, positions, uses)
 
 
-def _best_on_cpu(body: Body, positions: list[int], written: list[bool]) -> Repeat:
+def _best_on_cpu(body: Body, positions: list[int], written: list[Use]) -> Repeat:
     """The whole loop in C++ where this torch can compile it (2.11 cannot: no writes in loops), else the turn."""
     best = in_one_loop(body, positions)
 
@@ -245,7 +250,8 @@ def key_of(what: str, problem: Problem, y: Tensor, *more: Hashable) -> Hashable:
     term = problem.field.term
     fields = (term.field,) if isinstance(term, ODETerm) else (term.drift, term.diffusion)
     shapes = (tuple(y.shape), problem.s0.shape[0], tuple(problem.output.times.shape), y.dtype, y.device)
-    return (what, *map(_code, fields), type(term), problem.stepper, shapes, problem.coupled, *more)
+    stepper = problem.stepper if type(problem.stepper).__hash__ is not None else type(problem.stepper)
+    return (what, *map(_code, fields), type(term), stepper, shapes, problem.coupled, *more)
 
 
 def _code(function: Any) -> Hashable:
@@ -254,4 +260,4 @@ def _code(function: Any) -> Hashable:
         return function.__func__.__code__, type(function.__self__)
     if isinstance(function, types.FunctionType):
         return function.__code__
-    return type(function)
+    return type(function), getattr(function, "training", None)

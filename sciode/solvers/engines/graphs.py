@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
-from .repeat import Body
+from .repeat import Body, Use
 
 __all__ = ["InGraphs", "StepByStep"]
 
@@ -24,11 +24,11 @@ _LONGEST = 32
 class _Static:
     """The compiled turn over buffers that stay where they are.
 
-    positions: for every input of the body, which tensor of the state it is, -1 for what does not change; written: which
-    inputs the body writes to. Parameters are read where they lie; everything else is copied in and out.
+    positions: for every input of the body, which tensor of the state it is, -1 for what does not change; written: what
+    the body does with each. Parameters are read where they lie; everything else is copied in and out.
     """
 
-    def __init__(self, body: Body, positions: list[int], written: list[bool]) -> None:
+    def __init__(self, body: Body, positions: list[int], written: list[Use]) -> None:
         self.positions, self.written = positions, written
         self.place = {p: i for i, p in enumerate(positions) if p >= 0}
         self.buffers: list[Tensor] = []
@@ -43,7 +43,7 @@ class _Static:
             for old, new in zip(before, state, strict=True):
                 old.copy_(new)
 
-        self.once = torch.compile(own_code(once), fullgraph=True, dynamic=False)
+        self.once = _compiled(once)
         self.report = torch.zeros(0)
         self.host = torch.zeros(0)
         self.fresh: list[bool] = []
@@ -51,7 +51,8 @@ class _Static:
     def load(self, inputs: list[Tensor]) -> bool:
         """Put this solve's tensors where the turn reads them; whether buffers had to be made anew."""
         moved = not self.given or any(
-            kept is not None and kept.data_ptr() != x.data_ptr() for x, kept in zip(inputs, self.given, strict=True)
+            (kept is not None and kept.data_ptr() != x.data_ptr()) or x.shape != buffer.shape
+            for x, kept, buffer in zip(inputs, self.given, self.buffers, strict=True)
         )
         if moved:
             stays = [isinstance(x, nn.Parameter) for x in inputs]
@@ -63,7 +64,7 @@ class _Static:
             size = self.buffers[self.place[len(self.place) - 1]].shape[0] + 1
             self.report = torch.zeros(size, dtype=torch.int64, device=inputs[0].device)
             self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
-            self.fresh = [not s and not sink for s, sink in zip(stays, self.written, strict=True)]
+            self.fresh = [not s and use != "filled" for s, use in zip(stays, self.written, strict=True)]
         else:
             self.fill(inputs)
         return moved
@@ -76,7 +77,7 @@ class _Static:
 
     def unload(self, inputs: list[Tensor]) -> list[Tensor]:
         """Copy out what was written, and the state."""
-        sinks = [i for i, sink in enumerate(self.written) if sink]
+        sinks = [i for i, use in enumerate(self.written) if use != "read"]
         state = [self.buffers[self.place[p]] for p in range(len(self.place))]
         copies = [torch.empty_like(x) for x in state]
         _copy([*copies, *(inputs[i] for i in sinks)], [*state, *(self.buffers[i] for i in sinks)])
@@ -96,6 +97,10 @@ class _Static:
             torch.cuda.current_stream().synchronize()
         *word, turns = self.host.tolist()
         return word, turns
+
+
+def _compiled(function: Any) -> Any:
+    return torch.compile(own_code(function), fullgraph=True, dynamic=False)
 
 
 def _copy(to: list[Tensor], source: list[Tensor]) -> None:
@@ -121,7 +126,7 @@ class StepByStep(_Static):
 class InGraphs(_Static):
     """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed."""
 
-    def __init__(self, body: Body, positions: list[int], written: list[bool]) -> None:
+    def __init__(self, body: Body, positions: list[int], written: list[Use]) -> None:
         super().__init__(body, positions, written)
         self.graphs: dict[int, Any] = {}
         self.expected = 0

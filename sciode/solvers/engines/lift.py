@@ -7,6 +7,7 @@ and the tensors of this call, and repeats the graph as it likes.
 
 from __future__ import annotations
 
+import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -56,21 +57,21 @@ class Lift:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.traces = 0
-        self._found: Lifted | None = None
+        self._local = threading.local()
         self._call = torch.compile(own_code(function), backend=self._receive, fullgraph=True, dynamic=False)
 
-    def __call__(self, *arguments: Any) -> Lifted:
-        """The graph for these arguments. Raises CannotCompile."""
+    def __call__(self, *arguments: Any, returns: int | None = None) -> Lifted:
+        """The graph for these arguments; `returns`: how many tensors the function returns. Raises CannotCompile."""
+        self._local.returns = returns
         try:
             if self.traces:
                 self._call(*arguments)
             else:
                 self._first_call(*arguments)
         except TorchDynamoException as error:
-            raise CannotCompile(_reason(error)) from error
-        found, self._found = self._found, None
-        assert found is not None
-        return found
+            ours = getattr(error, "inner_exception", None)
+            raise CannotCompile(str(ours) if isinstance(ours, CannotCompile) else _reason(error)) from error
+        return self._local.__dict__.pop("found")
 
     def _first_call(self, *arguments: Any) -> None:
         with warnings.catch_warnings():
@@ -84,10 +85,13 @@ class Lift:
         graph = fx.GraphModule(graph, graph.graph)
         getattr(graph, "real_recompile", graph.recompile)()
         traced = Traced(graph)
-        count = traced.outputs
+        count, wanted = traced.outputs, self._local.returns
+        if wanted is not None and count != wanted:
+            # Before Python's side effects are written back with tensors that no graph has made.
+            raise CannotCompile("the field keeps a tensor in Python (a counter, a list), which a graph cannot do")
 
         def record(*inputs: Tensor) -> list[Tensor]:
-            self._found = Lifted(traced, list(inputs))
+            self._local.found = Lifted(traced, list(inputs))
             return [_NOTHING] * count
 
         return record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +11,13 @@ from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
 
-__all__ = ["Body", "Repeat", "in_one_loop", "step_by_step"]
+__all__ = ["Body", "Repeat", "Use", "in_one_loop", "step_by_step"]
 
 Body = Callable[..., Any]
 """body(*inputs) -> the next state; its last tensor, int64 [n], is a word to the host: whether to go on comes first."""
+
+Use = Literal["read", "kept", "filled"]
+"""What a body does with an input: it reads it; it writes to parts of it; it writes all of it that will be read."""
 
 Repeat = Callable[[list[Tensor]], tuple[list[Tensor], list[int]]]
 """repeat(inputs) -> the state at the end, and its word; the inputs hold the first state, and what else a body takes."""

@@ -152,10 +152,11 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
     launched = _launch(problem, carry, made, inputs, max_steps, rows)
     if taped:
         needed = int(launched.counts[0, 5].max())
-        _rows[made.kernel] = needed
+        # Of few sizes, and never shrinking, so that one loop back serves all.
+        room = _rows[made.kernel] = max(rows, 1 << max(needed - 1, 0).bit_length())
         if needed > rows:
             # More rows than the last solve had: once more, now that their number is known.
-            launched = _launch(problem, carry, made, inputs, max_steps, needed)
+            launched = _launch(problem, carry, made, inputs, max_steps, room)
         launched = launched._replace(needed=needed)
     last = _carry(carry, made.design, launched, 0)
     origin = _carry(carry, made.design, launched, 1)._replace(status=last.status) if made.design.resumable else last

@@ -65,7 +65,7 @@ def lift_field(problem: Problem, y: Tensor) -> Lifted:
     time = problem.s0.expand(y.shape[0]).contiguous()
     key: Hashable = key_of("kernel", problem, y)
     y = y.detach().contiguous()
-    lifted = lift_of(key, _evaluate)(problem.field, time, y)
+    lifted = lift_of(key, _evaluate)(problem.field, time, y, returns=2 if problem.field.stochastic else 1)
     positions = lifted.positions([time, y])
     if lifted.traced.made is None:
         lifted.traced.made = {"positions": positions}
