@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Answer", "Contestant", "FellBack", "Peer", "read_torch", "torch_call"]
+__all__ = ["Answer", "Contestant", "FellBack", "Peer", "prepare_ours", "read_torch", "torch_call"]
 
 
 class FellBack(RuntimeError):
@@ -107,3 +108,16 @@ def read_torch(
     """What a `torch_call` returned, on the host."""
     out, gradients = found
     return Answer(ys(out).detach().cpu().numpy(), tuple(g.cpu().numpy() for g in gradients), steps(out))
+
+
+def prepare_ours(problem: Any, mode: str, engine: str, run: Callable[[Tensor], Any]) -> Contestant:
+    """Our solve run(y0) on an engine, outputs and gradients read; FellBack where another engine did the work."""
+
+    def checked(y0: Tensor) -> Any:
+        solution = run(y0)
+        if solution.stats.engine != engine:
+            raise FellBack(f"fell back on {solution.stats.engine}")
+        return solution
+
+    read = partial(read_torch, ys=lambda found: found.ys, steps=lambda found: int(found.stats.steps.max()))
+    return Contestant(torch_call(problem, mode, checked, lambda found: found.ys), read, compiles=engine != "eager")

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sciode.bench.contestants import Contestant, FellBack, Peer, read_torch, torch_call
+from sciode.bench.contestants import Contestant, Peer, prepare_ours, read_torch, torch_call
 from sciode.bench.diffrax_peers import prepare_diffrax
 from sciode.bench.problems import Problem
 from sciode.solvers import solve
@@ -56,7 +56,7 @@ def prepare_sciode(problem: Problem, mode: str, engine: str = "compiled", adjoin
     steps: dict[str, Any] = {"rtol": problem.rtol, "atol": problem.atol} if problem.dt is None else {"dt": problem.dt}
 
     def run(y0: Tensor) -> Any:
-        solution = solve(
+        return solve(
             problem.field,
             y0,
             ts,
@@ -67,12 +67,8 @@ def prepare_sciode(problem: Problem, mode: str, engine: str = "compiled", adjoin
             adjoint=adjoint,
             **steps,
         )
-        if solution.stats.engine != engine:
-            raise FellBack(f"fell back on {solution.stats.engine}")
-        return solution
 
-    read = partial(read_torch, ys=lambda found: found.ys, steps=lambda found: int(found.stats.steps.max()))
-    return Contestant(torch_call(problem, mode, run, lambda found: found.ys), read, compiles=engine != "eager")
+    return prepare_ours(problem, mode, engine, run)
 
 
 def prepare_torchdiffeq(problem: Problem, mode: str) -> Contestant:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sciode.bench.contestants import Answer, Contestant, FellBack, Peer, read_torch, torch_call
+from sciode.bench.contestants import Answer, Contestant, Peer, prepare_ours, read_torch, torch_call
 from sciode.bench.diffrax_peers import jax_device, precision, read_jax, temporary_bytes
 from sciode.solvers import SDETerm, solve
 
@@ -133,16 +133,12 @@ def _prepare_sciode(problem: StochasticProblem, mode: str, engine: str, adjoint:
     ts = problem.ts.tolist()
 
     def run(y0: Tensor) -> Any:
-        solution = solve(
+        return solve(
             term, y0, ts, method=problem.method, dt=problem.dt, seed=problem.seed, coupled=True, engine=engine,
             adjoint=adjoint,
         )  # fmt: skip
-        if solution.stats.engine != engine:
-            raise FellBack(f"fell back on {solution.stats.engine}")
-        return solution
 
-    read = partial(read_torch, ys=lambda found: found.ys, steps=lambda found: int(found.stats.steps.max()))
-    return Contestant(torch_call(problem, mode, run, lambda found: found.ys), read, compiles=engine != "eager")
+    return prepare_ours(problem, mode, engine, run)
 
 
 def _prepare_torchsde(problem: StochasticProblem, mode: str) -> Contestant:

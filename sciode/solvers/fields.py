@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .terms import ODETerm, SDETerm
-from .trees import Layout
+from .trees import Layout, map_tree
 
 __all__ = ["Field"]
 
@@ -31,6 +31,10 @@ class Field:
     def stochastic(self) -> bool:
         """Whether there is a diffusion."""
         return isinstance(self.term, SDETerm)
+
+    def detached(self) -> Field:
+        """The same field, its arguments without gradients."""
+        return replace(self, args=map_tree(lambda a: a.detach() if isinstance(a, Tensor) else a, self.args))
 
     def clocks(self, times: Sequence[Tensor], y: Tensor) -> tuple[Tensor, ...]:
         """Times [L] float64 as the user's functions receive them; several at once cost little more than one."""

@@ -95,7 +95,6 @@ class _Back:
     def __init__(self, lifted: Lifted, line: Row, sources: list[Tensor], engine: str) -> None:
         self.engine = engine
         self.columns = lifted.positions(pytree.tree_leaves(line))
-        self.sources = lifted.positions(sources)
         check_repeatable(lifted.traced.graph, lifted.inputs, [])
         state = [line.y, *line.essential]
         self.wanted = lifted.positions([*state, *sources])

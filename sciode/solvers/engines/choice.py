@@ -54,7 +54,6 @@ class Engine:
 
     name: str
     past: _Past
-    key: Hashable
 
     @property
     def loops(self) -> bool:
@@ -88,7 +87,7 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
     reason = _obstacle(asked, problem, y, adjoint, gradient)
     if asked in _LOOPS and asked not in past.refused:
         if reason is None:
-            return Engine(asked, past, key)
+            return Engine(asked, past)
         # Said once; not held against a later solve of this kind, which may ask for what the engine can do.
         if reason not in past.told:
             past.told.add(reason)
@@ -99,8 +98,8 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
             _say(
                 "engine: this solve repeats, so it is compiled now, once, for some seconds; SCIODE_COMPILE=0 forbids it"
             )
-        return Engine("graph" if y.is_cuda else "compiled", past, key)
-    return Engine("eager", past, key)
+        return Engine("graph" if y.is_cuda else "compiled", past)
+    return Engine("eager", past)
 
 
 def _obstacle(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> str | None:

@@ -24,7 +24,6 @@ from ..problem import Carry, Problem
 from ..status import RUNNING
 from ..terms import ODETerm
 from ..trajectory import Block, Row, Run, Tape
-from ..trees import map_tree
 from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .eager import split_clock
 from .graphs import InGraphs, StepByStep
@@ -65,7 +64,7 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
     """Repeat the transition in compiled code; without a tape of autograd's. Raises CannotCompile."""
     if isinstance(problem.controller, Fixed) and problem.s0.shape[0] == 1:
         problem, carry = split_clock(problem, carry)
-    problem = replace(problem, field=replace(problem.field, args=map_tree(_detached, problem.field.args)))
+    problem = replace(problem, field=problem.field.detached())
     save = problem.output.save
     plan = Plan(_width(problem, carry), save.state, taped or bool(problem.regularizers))
     count, (samples, size) = problem.output.times.shape[1], carry.y.shape
@@ -110,10 +109,6 @@ def _first_word(device: torch.device) -> Tensor:
 def _turn(*arguments: Any) -> tuple[Tensor, ...]:
     """`turn`, its state as a flat tuple: Dynamo of torch 2.11 cannot return tuples with names."""
     return tuple(pytree.tree_leaves(turn(*arguments)))
-
-
-def _detached(x: Any) -> Any:
-    return x.detach() if isinstance(x, Tensor) else x
 
 
 def _width(problem: Problem, carry: Carry) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from ...controllers import PID
 from ...problem import Carry, Problem
 from ...terms import SDETerm
 from ...trajectory import Block, Row, Run, Tape
-from ...trees import map_tree
 from ..compiled import held
 from ..eager import split_clock
 from .build import built, interpreting, missing
@@ -89,12 +88,7 @@ def _prepared(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
     """A clock for every sample, and no gradients."""
     if problem.s0.shape[0] == 1 and carry.y.shape[0] > 1:
         problem, carry = split_clock(problem, carry)
-    field = replace(problem.field, args=map_tree(_detached, problem.field.args))
-    return replace(problem, field=field), carry
-
-
-def _detached(x: Any) -> Any:
-    return x.detach() if isinstance(x, Tensor) else x
+    return replace(problem, field=problem.field.detached()), carry
 
 
 def _design(problem: Problem, carry: Carry, taped: bool) -> Design:
