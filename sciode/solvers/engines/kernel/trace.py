@@ -18,8 +18,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...fields import Field
 from ...problem import Problem
-from ..compiled import key_of, lift_of
 from ..lift import CannotCompile, Lifted
+from ..witness import key_of, lift_of
 from .expressions import Algebra, Expr
 from .operations import Interpreter
 from .symbolic import Symbolic
