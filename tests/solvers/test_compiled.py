@@ -389,12 +389,12 @@ def test_a_field_that_keeps_tensors_is_refused_and_its_tensors_are_left_alone() 
 @pytest.fixture
 def turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The static buffers of CUDA's loops, on a CPU and with nothing compiled."""
-    monkeypatch.setattr(graphs, "_compiled", lambda function: function)
+    monkeypatch.setattr(graphs, "_compiled", lambda function, device: function)
     for module in (machine, rewind):
         monkeypatch.setattr(
             module,
             "loop_of",
-            lambda engine, device, once, uses, first=None: graphs.StepByStep(once, uses, first),
+            lambda engine, device, once, uses, first=None: graphs.StepByStep(once, uses, first, device),
         )
 
 
