@@ -168,7 +168,7 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
 def _as_given(ts: Any, times: Times) -> Tensor:
     """The times as a tensor on the state's device; those that were sent there already are not sent again."""
     if times.host.shape[0] == 1 and times.sign > 0 and not isinstance(ts, Tensor):
-        return times.rows[0]
+        return times.rows[0].clone()
     return torch.as_tensor(ts, dtype=torch.float64, device=times.rows.device)
 
 

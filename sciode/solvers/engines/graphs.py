@@ -67,20 +67,22 @@ class _Static:
             for x, kept, buffer in zip(others, self.given, self.buffers, strict=True)
         )
         if moved:
-            stays = [isinstance(x, nn.Parameter) for x in others]
-            self.given = [x if s else None for x, s in zip(others, stays, strict=True)]
-            self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
-            self.fresh = [
-                i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"
-            ]
-            with torch.no_grad():
-                self.state = [_copy_of(x) for x in (state or beginning(self.first, self.buffers))]
-            size = self.state[-1].shape[0] + 1
-            self.report = torch.zeros(size, dtype=torch.int64, device=others[0].device)
-            self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
+            with torch.inference_mode(False), torch.no_grad():
+                self._make(others, state)
         else:
             self.fill(others, state)
         return moved
+
+    def _make(self, others: list[Tensor], state: list[Tensor] | None) -> None:
+        """Buffers like this solve's tensors, with their values."""
+        stays = [isinstance(x, nn.Parameter) for x in others]
+        self.given = [x if s else None for x, s in zip(others, stays, strict=True)]
+        self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
+        self.fresh = [i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"]
+        self.state = [_copy_of(x) for x in (state or beginning(self.first, self.buffers))]
+        size = self.state[-1].shape[0] + 1
+        self.report = torch.zeros(size, dtype=torch.int64, device=others[0].device)
+        self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
 
     def fill(self, others: list[Tensor], state: list[Tensor] | None) -> None:
         """Copy this solve's tensors in."""
