@@ -16,7 +16,7 @@ from sciode import PID, Save, SDETerm, Solution, Status, solve
 from sciode.solvers.adjoints import rewind
 from sciode.solvers.begin import Wish, begin
 from sciode.solvers.engines import CompileNotice, choice, compiled, kernel
-from sciode.solvers.engines.kernel import launch as kernel_run
+from sciode.solvers.engines.kernel import launch as kernel_launch
 from sciode.solvers.engines.repeat import step_by_step
 from sciode.solvers.terms import as_term
 from sciode.testing import HOPF
@@ -268,8 +268,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("case", GRADIENTS)
 def test_gradients_are_those_of_the_tape(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Fewer rows than any solve needs: the launch is repeated with as many as it asked for.
-    monkeypatch.setattr(kernel_run, "_ROWS", 2)
-    kernel_run._rows.clear()
+    monkeypatch.setattr(kernel_launch, "FIRST_ROWS", 2)
     how = {"ts": TS, **GRADIENTS[case]}
     net, gain = Net(), uniform(4, 1, low=0.5, high=1.5).requires_grad_()
     y0 = uniform(4, 2, low=-1).requires_grad_()
