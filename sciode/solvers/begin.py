@@ -13,15 +13,17 @@ from .adjoints.graph import clock, leaves_behind, residual_bytes
 from .brownian import CounterNoise, GridNoise, sample_seeds
 from .checks import (
     Times,
+    check_finite,
     check_first,
     check_independence,
     check_state,
     check_times,
     check_tolerance,
     default_batch_dims,
+    is_independent,
 )
 from .controllers import PID, Fixed
-from .engines import split_clock
+from .engines import readied, split_clock
 from .fields import Field
 from .methods import stepper_of
 from .outputs import Output, Save
@@ -31,10 +33,11 @@ from .start import any_bad, fixed_steps, start_carry
 from .status import RUNNING, Status
 from .steppers import SDEStepper, Stepper
 from .terms import ODETerm, SDETerm
+from .trajectory import Start
 from .transforms import transforming
 from .trees import Layout
 
-__all__ = ["Begun", "Wish", "begin"]
+__all__ = ["Begun", "Laid", "Wish", "begin", "begin_again", "lay_out"]
 
 Term = ODETerm | SDETerm
 
@@ -55,14 +58,35 @@ class Wish(NamedTuple):
     regularize: Any
 
 
-class Begun(NamedTuple):
-    """A problem ready to run, and what its first evaluation taught.
+class Laid(NamedTuple):
+    """A problem laid out without a look at a value: no noise yet, because how much depends on the diffusion.
 
-    first: the values of that evaluation; since: the graph clock before it; residuals: bytes autograd kept of it.
+    ts, the output times as a tensor; steps, for fixed steps, their number and the length of the last one.
     """
 
     problem: Problem
-    carry: Carry
+    y0: Any
+    y: Tensor
+    ts: Tensor
+    wish: Wish
+    steps: tuple[Tensor, Tensor] | None
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the field before the first step."""
+        controller = self.problem.controller
+        return 1 + (isinstance(controller, PID) and controller.first_step is None)
+
+
+class Begun(NamedTuple):
+    """A problem ready to run, and what its first evaluation taught.
+
+    first: the values of that evaluation; since: the graph clock before it; residuals: bytes autograd kept of it. A
+    solve like an earlier one has no first evaluation, but knows what the field reads (`start.witness`).
+    """
+
+    problem: Problem
+    start: Start
     y0: Tensor
     ts: Tensor
     seed: Any
@@ -72,14 +96,25 @@ class Begun(NamedTuple):
     residuals: int
 
     @property
+    def carry(self) -> Carry:
+        """The first carry, of a solve that did not begin without a look."""
+        assert self.start.carry is not None
+        return self.start.carry
+
+    @property
     def requires_grad(self) -> bool:
         """Whether anything asks for a gradient."""
-        return torch.is_grad_enabled() and (self.y0.requires_grad or any(f.requires_grad for f in self.first))
+        asking = (self.y0, *self.first, *self._reads, *(self.arg_tensors if self.start.witness else ()))
+        return torch.is_grad_enabled() and any(x.requires_grad for x in asking)
 
     @property
     def arg_tensors(self) -> list[Tensor]:
         """The tensors in `args` that can carry a gradient."""
         return [a for a in pytree.tree_leaves(self.problem.field.args) if _differentiable(a)]
+
+    @property
+    def _reads(self) -> list[Tensor]:
+        return [] if self.start.witness is None else self.start.witness.inputs
 
     def bind(self, tensors: list[Tensor]) -> Field:
         """The field with these tensors in the place of `arg_tensors`."""
@@ -89,7 +124,11 @@ class Begun(NamedTuple):
 
     def captured(self) -> list[Tensor]:
         """Every leaf that requires grad and that the field reaches by itself (module, closure, global)."""
-        leaves, older = leaves_behind(self.first, self.since, [self.y0, *self.arg_tensors])
+        if self.start.witness is not None:
+            leaves = [x for x in self._reads if x.requires_grad]
+            older = any(not x.is_leaf for x in leaves)
+        else:
+            leaves, older = leaves_behind(self.first, self.since, [self.y0, *self.arg_tensors])
         if older:
             raise ValueError(
                 "field: it uses a tensor that requires grad and was computed before the solve (an encoder's output?): "
@@ -102,35 +141,53 @@ def _differentiable(a: Any) -> bool:
     return isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())
 
 
-def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, swift: bool = False) -> Begun:
-    """Validate, lay out the state, evaluate the field once, and choose the first step."""
+def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
+    """Validate what can be validated on the host, and lay out the state, the times and the method."""
     check_state(y0)
     layout = Layout.of(y0, default_batch_dims(y0, wish.batch_dims))
     y = layout.ravel(y0)
     times = check_times(ts, layout.batch, y.device)
-    sign = times.sign
     stepper, controller = _method(term, wish)
     if isinstance(term, SDETerm) and term.one_clock and times.host.shape[0] > 1:
         raise ValueError("ts: this SDE takes one time for the whole batch, as torchsde's do; pass ts of shape [T]")
-    field = Field(term, layout, args, sign)
     lanes = _lanes(layout, times.rows, controller, wish.coupled)
     s0, s1 = times.first.expand(lanes), times.last.expand(lanes)
-    first, since, residuals = _first(field, s0 * sign, y)
-    _check_samples(layout, wish, field, s0 * sign, y, first)
     steps = fixed_steps(s1 - s0, controller.dt) if isinstance(controller, Fixed) else None
-    noise, seed = _noise(wish, field, first, y, controller, sign, steps)
     eps = 10 * torch.finfo(y.dtype).eps
     problem = Problem(
-        field, stepper, controller, _output(times, wish.save, lanes), sign, s0, s1,
+        Field(term, layout, args, times.sign), stepper, controller, _output(times, wish.save, lanes), times.sign,
+        s0, s1,
         rtol=check_tolerance("rtol", wish.rtol, y0, layout, eps if stepper.adaptive and not steps else 0.0),
         atol=check_tolerance("atol", wish.atol, y0, layout, 0.0),
-        coupled=wish.coupled, steps=None if steps is None else steps[0], noise=noise,
+        coupled=wish.coupled, steps=None if steps is None else steps[0],
         regularizers=as_regularizers(wish.regularize, stepper),
     )  # fmt: skip
-    problem, carry = _start(problem, y, first, swift and y.is_cuda)
     ts = torch.as_tensor(ts, dtype=torch.float64, device=y.device)
-    adaptive = isinstance(controller, PID) and controller.first_step is None
-    return Begun(problem, carry, y, ts, seed, 1 + adaptive, first, since, residuals)
+    return Laid(problem, y0, y, ts, wish, steps)
+
+
+def begin(laid: Laid) -> Begun:
+    """Look at the state, evaluate the field once, and choose the first step."""
+    problem, y, wish = laid.problem, laid.y, laid.wish
+    check_finite(laid.y0)
+    field, t0 = problem.field, problem.forward(problem.s0)
+    first, since, residuals = _first(field, t0, y)
+    _check_samples(wish, field, t0, y, first)
+    channels = first[-1].shape[-1] if field.stochastic else 0
+    problem, seed = _with_noise(laid, channels)
+    problem, carry, fresh = _start(problem, y, first)
+    return Begun(problem, Start(y, carry, fresh), y, laid.ts, seed, laid.evaluations, first, since, residuals)
+
+
+def begin_again(laid: Laid, engine: str) -> Begun | None:
+    """A solve like an earlier one begins without a look at a value; None if there was none on this engine."""
+    ready = readied(laid.problem, laid.y, engine)
+    if ready is None or (_defaulted(laid.wish, laid.problem.field.layout) and not is_independent(laid.problem.field)):
+        return None
+    lifted, channels = ready
+    problem, seed = _with_noise(laid, channels)
+    start = Start(laid.y, None, True, lifted)
+    return Begun(problem, start, laid.y, laid.ts, seed, laid.evaluations, (), 0, 0)
 
 
 def _method(term: Term, wish: Wish) -> tuple[Stepper, PID | Fixed]:
@@ -189,51 +246,56 @@ def _first(field: Field, t0: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], int
     return first, since, kept.total
 
 
-def _check_samples(layout: Layout, wish: Wish, field: Field, t0: Tensor, y: Tensor, first: tuple[Tensor, ...]) -> None:
-    defaulted = wish.batch_dims is None and layout.samples > 1 and not wish.coupled
-    if defaulted and not transforming():
+def _check_samples(wish: Wish, field: Field, t0: Tensor, y: Tensor, first: tuple[Tensor, ...]) -> None:
+    if _defaulted(wish, field.layout) and not transforming():
         check_independence(field, t0, y, first)
+
+
+def _defaulted(wish: Wish, layout: Layout) -> bool:
+    """Whether nobody has said that the samples are samples."""
+    return wish.batch_dims is None and layout.samples > 1 and not wish.coupled
 
 
 def _output(times: Times, save: Save, lanes: int) -> Output:
     return Output(times.rows, save, tuple(times.host[0].tolist()) if lanes == 1 else None)
 
 
-def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...], swift: bool) -> tuple[Problem, Carry]:
-    """The first carry. A sample whose field is not finite at the start fails at once, with a healthy stand-in state."""
-    if transforming():
-        return problem, start_carry(problem, y, first)
-    bad = any_bad(first)
-    if not bool(bad.any()):
-        return problem, start_carry(problem, y, first, swift)
+def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...]) -> tuple[Problem, Carry, bool]:
+    """The first carry, and whether it is simply that of y and `first`.
+
+    A sample whose field is not finite at the start fails at once, with a healthy stand-in state.
+    """
+    bad = None if transforming() else any_bad(first)
+    if bad is None or not bool(bad.any()):
+        return problem, start_carry(problem, y, first), True
     if not problem.coupled and not bool(bad.all()):
         y = torch.where(bad.unsqueeze(-1), y[int((~bad).nonzero()[0])], y)
         first = problem.field.first(problem.forward(problem.s0), y)
     problem, carry = split_clock(problem, start_carry(problem, y, first))
     failed = bad.any().reshape(1) if problem.coupled else bad
     status = torch.where(failed & (carry.status == RUNNING), int(Status.NONFINITE), carry.status).to(torch.int8)
-    return problem, carry._replace(status=status)
+    return problem, carry._replace(status=status), False
 
 
-def _noise(
-    wish: Wish, field: Field, first: tuple[Tensor, ...], y: Tensor, controller: PID | Fixed, sign: int, steps: Any
-) -> tuple[CounterNoise | GridNoise | None, Any]:
-    """What drives an SDE, and the seed it hangs on."""
-    if not field.stochastic:
+def _with_noise(laid: Laid, channels: int) -> tuple[Problem, Any]:
+    """The problem with what drives it, if it is an SDE, and the seed that hangs on."""
+    problem, y, wish = laid.problem, laid.y, laid.wish
+    if not problem.field.stochastic:
         if wish.noise is not None:
             raise ValueError("noise: an ODE has none; pass an SDETerm")
-        return None, wish.seed
+        return problem, wish.seed
     if y.is_complex():
         raise ValueError("y0: complex SDE states are not supported; split them into real and imaginary parts")
-    assert isinstance(controller, Fixed)
-    channels = first[1].shape[-1]
+    assert isinstance(problem.controller, Fixed) and laid.steps is not None
+    cells, cut = laid.steps
+    layout = problem.field.layout
     if wish.noise is not None:
         if wish.seed is not None:
             raise ValueError("noise: pass either noise= or seed=, not both")
-        return _given(wish.noise, field.layout, channels, int(steps[0].max()), y), None
-    seed, seeds = _seeds(wish.seed, field.layout, y.device)
-    cells, cut = steps
-    return CounterNoise(seeds, channels, controller.dt, sign, cells, cut, cells, cut, y.dtype), seed
+        return replace(problem, noise=_given(wish.noise, layout, channels, int(cells.max()), y)), None
+    seed, seeds = _seeds(wish.seed, layout, y.device)
+    dt, sign = problem.controller.dt, problem.sign
+    return replace(problem, noise=CounterNoise(seeds, channels, dt, sign, cells, cut, cells, cut, y.dtype)), seed
 
 
 def _given(noise: Tensor, layout: Layout, channels: int, steps: int, y: Tensor) -> GridNoise:

@@ -17,17 +17,19 @@ from .trees import Layout, leaves_of, path_of
 
 __all__ = [
     "Times",
+    "check_finite",
     "check_first",
     "check_independence",
     "check_state",
     "check_times",
     "check_tolerance",
     "default_batch_dims",
+    "is_independent",
 ]
 
 
 def check_state(y0: Any) -> None:
-    """Tensors of one floating or complex dtype on one device, finite."""
+    """Tensors of one floating or complex dtype on one device."""
     leaves = leaves_of(y0)
     if not leaves or any(isinstance(leaf, Tensor) and leaf.numel() == 0 for leaf in leaves):
         raise ValueError("y0: the state is empty; pass a tensor, or a tuple or dict of tensors")
@@ -46,8 +48,13 @@ def check_state(y0: Any) -> None:
                 f"{name}: {leaf.dtype} on {leaf.device}, but the first leaf is {leaves[0].dtype} on "
                 f"{leaves[0].device}; give all leaves one dtype and device"
             )
-        if not transforming() and leaf.numel() and not bool(leaf.detach().abs().amax() < torch.inf):
-            raise ValueError(f"{name}: contains NaN or infinity; clean the initial state before solving")
+
+
+def check_finite(y0: Any) -> None:
+    """No NaN and no infinity."""
+    for i, leaf in enumerate(leaves_of(y0)):
+        if not transforming() and not bool(leaf.detach().abs().amax() < torch.inf):
+            raise ValueError(f"y0{path_of(y0, i)}: contains NaN or infinity; clean the initial state before solving")
 
 
 def default_batch_dims(y0: Any, batch_dims: int | None) -> int:
@@ -190,9 +197,7 @@ _independent: WeakSet[Any] = WeakSet()
 
 def check_independence(field: Field, t: Tensor, y: Tensor, first: tuple[Tensor, ...]) -> None:
     """Perturb the last sample: the first must not change. Done once a field, where batch_dims was not given."""
-    functions = [field.term.field] if isinstance(field.term, ODETerm) else [field.term.drift, field.term.diffusion]
-    keys = [getattr(f, "__code__", f) for f in functions]
-    if all(key in _independent for key in keys):
+    if is_independent(field):
         return
     with torch.no_grad():
         moved = torch.cat((y[:-1], y[-1:] + 1 + y[-1:].abs()))
@@ -207,5 +212,16 @@ def check_independence(field: Field, t: Tensor, y: Tensor, first: tuple[Tensor, 
             "samples influence each other: pass batch_dims=0 or coupled=True "
             "(the first axis of y0 was taken for the batch; a field that draws random numbers looks the same)"
         )
-    for key in keys:
+    for key in _keys(field):
         _independent.add(key)
+
+
+def is_independent(field: Field) -> bool:
+    """Whether this field has passed the check."""
+    return all(key in _independent for key in _keys(field))
+
+
+def _keys(field: Field) -> list[Any]:
+    term = field.term
+    functions = [term.field] if isinstance(term, ODETerm) else [term.drift, term.diffusion]
+    return [getattr(f, "__code__", f) for f in functions]

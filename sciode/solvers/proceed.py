@@ -17,6 +17,7 @@ from .regularizers import as_regularizers
 from .solution import Solution
 from .start import fixed_steps
 from .status import RUNNING, Status
+from .trajectory import Start
 from .trees import leaves_of
 
 __all__ = ["proceed"]
@@ -56,7 +57,7 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     going = torch.where(carry.status == int(Status.SUCCESS), RUNNING, carry.status).to(torch.int8)
     carry = carry._replace(status=going, trials=zero, accepted=zero)
     new_ts = torch.as_tensor(ts, dtype=torch.float64, device=carry.y.device)
-    return Begun(problem, carry, end, new_ts, earlier.seed, 1, first, 0, 0)
+    return Begun(problem, Start(end, carry), end, new_ts, earlier.seed, 1, first, 0, 0)
 
 
 def _check(y0: Any, wish: Wish, earlier: Solution) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +11,9 @@ from torch.utils import _pytree as pytree
 
 from .adjoints import ADJOINTS, Backsolve, backsolve, choose_adjoint, recompute
 from .adjoints.results import Results, results
-from .begin import Begun, Wish, begin
+from .begin import Begun, Laid, Wish, begin, begin_again, lay_out
 from .controllers import PID, Fixed
-from .engines import ENGINES, engine_for
+from .engines import ENGINES, Unsound, engine_for
 from .outputs import SAVES, Save
 from .problem import Carry
 from .proceed import proceed
@@ -23,7 +22,7 @@ from .regularizers import Regularizer
 from .solution import DenseOutput, Solution, Stats
 from .suggest import choose
 from .terms import as_term
-from .trajectory import Run
+from .trajectory import Run, Start
 from .transforms import transforming
 from .trees import map_tree
 
@@ -75,21 +74,49 @@ def solve(
     _check_adjoint(adjoint, wish)
     if not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps: expected a positive integer, got {max_steps!r}")
-    start = (
-        partial(begin, swift=engine not in ("auto", "eager")) if resume is None else partial(proceed, earlier=resume)
-    )
-    begun = start(as_term(field), y0, ts, args, wish)
-    with watcher(progress, begun.problem) as watch:
-        chosen = engine_for(engine, begun.problem, begun.y0, adjoint, begun.requires_grad)
+    how = How(adjoint, engine, max_steps, progress)
+    if resume is not None:
+        begun = proceed(as_term(field), y0, ts, args, wish, resume)
+        solution, clean = _solved(begun, how)
+    else:
+        solution, clean = _from_the_start(lay_out(as_term(field), y0, ts, args, wish), how)
+    return solution.check() if throw and not clean else solution
+
+
+class How(NamedTuple):
+    """The keyword arguments of `solve` that say how, not what."""
+
+    adjoint: str | Backsolve
+    engine: str
+    max_steps: int
+    progress: bool
+
+
+def _from_the_start(laid: Laid, how: How) -> tuple[Solution, bool]:
+    """Without a look at a value if an earlier solve was like this one; with the looks where that goes wrong."""
+    begun = begin_again(laid, how.engine)
+    if begun is not None:
+        try:
+            return _solved(begun, how)
+        except Unsound:
+            # The seed may have been drawn: one solve, one draw.
+            laid = laid._replace(wish=laid.wish._replace(seed=begun.seed))
+    return _solved(begin(laid), how)
+
+
+def _solved(begun: Begun, how: How) -> tuple[Solution, bool]:
+    """The solution, and whether all of it is known to be well."""
+    adjoint = how.adjoint
+    with watcher(how.progress, begun.problem) as watch:
+        chosen = engine_for(how.engine, begun.problem, begun.y0, adjoint, begun.requires_grad)
         if chosen.loops and adjoint == "auto":
             adjoint = "recompute"
 
-        def run(carry: Carry, taped: bool) -> Run:
-            return chosen.run(begun.problem, carry, max_steps, watch, taped)
+        def run(start: Start, taped: bool) -> Run:
+            return chosen.run(begun.problem, start, how.max_steps, watch, taped)
 
         found = _differentiate(begun, adjoint, run)
-    solution = _solution(begun, found)
-    return solution.check() if throw and not found.run.clean else solution
+    return _solution(begun, found), found.run.clean
 
 
 def _save(save: str | Save) -> Save:
@@ -114,27 +141,29 @@ def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
             )
 
 
-def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Carry, bool], Run]) -> Results:
+def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Start, bool], Run]) -> Results:
     """Run the engine under the adjoint that was asked for, if anything asks for a gradient."""
     if not begun.requires_grad:
         with torch.no_grad():
-            return results(begun.y0, run(begun.carry, False))
+            return results(begun.y0, run(begun.start, False))
     problem, y0 = begun.problem, begun.y0
     steps = None if problem.steps is None else int(problem.steps.max())
     state_bytes = y0.numel() * y0.element_size()
     adjoint = choose_adjoint(adjoint, begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
     if adjoint == "direct":
-        return results(y0, run(begun.carry, False))
+        return results(y0, run(begun.start, False))
     if transforming():
         raise ValueError("adjoint: torch.func transforms need adjoint='direct' (or 'auto')")
     leaves = begun.captured()
-    carry = map_tree(lambda x: x.detach() if isinstance(x, Tensor) else x, begun.carry)
+    start = begun.start
+    if start.carry is not None:
+        start = start._replace(carry=_detached(start.carry))
     if adjoint == "recompute":
-        return recompute(begun.bind, lambda: run(carry, True), y0, begun.arg_tensors, leaves)
+        return recompute(begun.bind, lambda: run(start, True), y0, begun.arg_tensors, leaves)
     if problem.field.stochastic:
         raise ValueError("adjoint: backsolve is for ODEs; SDEs have adjoint='recompute', exact at one state a step")
     settings = adjoint if isinstance(adjoint, Backsolve) else Backsolve()
-    return backsolve(settings, begun.bind, lambda: run(carry, False), y0, begun.arg_tensors, leaves)
+    return backsolve(settings, begun.bind, lambda: run(start, False), y0, begun.arg_tensors, leaves)
 
 
 def _solution(begun: Begun, found: Results) -> Solution:

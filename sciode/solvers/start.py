@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from functools import lru_cache
-from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,18 +15,15 @@ from .status import RUNNING, Status
 __all__ = ["fixed_steps", "initial_step", "start_carry"]
 
 
-def start_carry(problem: Problem, y0: Tensor, first: tuple[Tensor, ...], swift: bool = False) -> Carry:
-    """The carry before the first step; `first` is what the field's first evaluation at (t0, y0) returned.
-
-    swift: the arithmetic of the step-size heuristic may be compiled (some forty launches on a GPU otherwise).
-    """
+def start_carry(problem: Problem, y0: Tensor, first: tuple[Tensor, ...]) -> Carry:
+    """The carry before the first step; `first` is what the field's first evaluation at (t0, y0) returned."""
     s0 = problem.s0
     controller = problem.controller
     control: tuple[Tensor, ...] = ()
     if isinstance(controller, PID):
         control = controller.start(s0)
         with torch.no_grad():
-            h = initial_step(problem, controller, y0, first[0], swift)
+            h = initial_step(problem, controller, y0, first[0])
     else:
         h = torch.full_like(s0, controller.dt)
     zero = torch.zeros(s0.shape, dtype=torch.int64, device=s0.device)
@@ -38,7 +32,7 @@ def start_carry(problem: Problem, y0: Tensor, first: tuple[Tensor, ...], swift: 
     return Carry(s0, h, zero, y0, memory, control, status, zero, zero)
 
 
-def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor, swift: bool = False) -> Tensor:
+def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor) -> Tensor:
     """Hairer's heuristic [L]: a step whose first two Taylor terms stay within 1 % of the tolerance.
 
     Costs one evaluation. Source: Hairer, Norsett, Wanner: Solving ODEs I (1993), section II.4.
@@ -48,15 +42,9 @@ def initial_step(problem: Problem, controller: PID, y0: Tensor, f0: Tensor, swif
     order = problem.stepper.error_order
     assert order is not None
     norm = Norm(problem.rtol, problem.atol, problem.coupled, problem.weight)
-    guess, refine = (_guess, _refine) if not swift else _compiled(tuple(y0.shape), y0.dtype, y0.device, order, norm.key)
-    try:
-        h0, d1, y1 = guess(norm, problem.s0, problem.s1, problem.sign, y0.detach(), f0.detach())
-    except Exception:
-        # Where nothing can be compiled, the engine will say so; a misuse shows again at once.
-        guess, refine = _guess, _refine
-        h0, d1, y1 = guess(norm, problem.s0, problem.s1, problem.sign, y0.detach(), f0.detach())
+    h0, d1, y1 = _guess(norm, problem.s0, problem.s1, problem.sign, y0.detach(), f0.detach())
     f1 = problem.field.drift(problem.forward(problem.s0 + h0), y1)
-    h = refine(norm, h0, d1, y0.detach(), f0.detach(), f1.detach(), order)
+    h = _refine(norm, h0, d1, y0.detach(), f0.detach(), f1.detach(), order)
     return h if controller.dtmax is None else h.clamp(max=controller.dtmax)
 
 
@@ -67,11 +55,6 @@ class Norm(NamedTuple):
     atol: float | Tensor
     coupled: bool
     weight: Tensor | None
-
-    @property
-    def key(self) -> Hashable:
-        """What compiled code depends on."""
-        return tuple(x if not isinstance(x, Tensor) else None for x in self)
 
     def __call__(self, x: Tensor, y0: Tensor) -> Tensor:
         """rms(x / (atol + rtol |y0|)), float64 [L]; step sizes carry no gradient."""
@@ -92,14 +75,6 @@ def _refine(norm: Norm, h0: Tensor, d1: Tensor, y0: Tensor, f0: Tensor, f1: Tens
     h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1 / order))
     h = torch.minimum(100 * h0, h1)
     return torch.where(torch.isfinite(h) & (h > 0), h, (h0 * 1e-3).clamp(min=1e-6))
-
-
-@lru_cache(maxsize=64)
-def _compiled(*key: Hashable) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Both halves compiled for one kind of state; a copy of the code each, because Dynamo counts graphs by code."""
-    halves = (FunctionType(f.__code__.replace(), f.__globals__, f.__name__) for f in (_guess, _refine))
-    guess, refine = (torch.compile(f, fullgraph=True, dynamic=False) for f in halves)
-    return guess, refine
 
 
 def fixed_steps(span: Tensor, dt: float) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .problem import Carry, Problem
 from .steppers import Memory, Step
 
-__all__ = ["Block", "Crossing", "Emission", "Record", "Row", "Run", "Tape", "accepts", "emit", "replay"]
+__all__ = ["Block", "Crossing", "Emission", "Record", "Row", "Run", "Start", "Tape", "accepts", "emit", "replay"]
 
 
 class Crossing(NamedTuple):
@@ -90,6 +90,19 @@ class Tape(NamedTuple):
     blocks: tuple[Block, ...]
 
 
+class Start(NamedTuple):
+    """Where an engine begins: y [B, D], the state at the first time, and the carry there.
+
+    fresh: the carry is what `start_carry` makes of y, so that an engine may as well make it itself; a solve like an
+    earlier one begins without a carry. witness: what the field reads (`engines.witness`), if that was found already.
+    """
+
+    y: Tensor
+    carry: Carry | None
+    fresh: bool = False
+    witness: Any = None
+
+
 class Run(NamedTuple):
     """The result of an engine: the last carry, the accepted steps and their emissions, and how often it went round.
 
@@ -98,6 +111,7 @@ class Run(NamedTuple):
     that was run (an engine may split a shared clock); `interpolated` counts the steps that needed their dense output;
     `step_nfe` is the number of evaluations a trial step took. A loop on the device leaves a `tape` instead of records.
     `clean` says that all samples succeeded with all their outputs, if that is known without asking the device.
+    `machine` is what ran, and `reads` the tensors of the field it ran on.
     """
 
     problem: Problem
@@ -111,6 +125,8 @@ class Run(NamedTuple):
     tape: Tape | None = None
     engine: str = "eager"
     clean: bool = False
+    machine: Any = None
+    reads: Any = ()
 
 
 def emit(problem: Problem, record: Record, step: Step) -> Emission:

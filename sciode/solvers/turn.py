@@ -20,7 +20,7 @@ from .status import RUNNING, Status
 from .steppers import Memory, Step
 from .trajectory import Row
 
-__all__ = ["Limits", "Loop", "Plan", "Retaken", "Sinks", "Word", "retake", "turn"]
+__all__ = ["Limits", "Loop", "Plan", "Retaken", "Sinks", "Word", "retake", "turn", "word_of"]
 
 _AT_END = 1e-9
 """An output time within this part of a step from its end is at its end."""
@@ -51,10 +51,10 @@ class Loop(NamedTuple):
 
 
 class Word(NamedTuple):
-    """The word of a loop, int64 [6], as the host reads it.
+    """The word of a loop, int64 [7], as the host reads it.
 
     Whether to go on in this loop; whether any sample runs; whether all have succeeded with all their outputs; whether
-    any has an origin of its own; rows of the tape written; turns taken.
+    any has an origin of its own; rows of the tape written; turns taken; whether y0 and the field there were finite.
     """
 
     going: int
@@ -63,6 +63,7 @@ class Word(NamedTuple):
     marked: int
     rows: int
     turns: int
+    sound: int
 
 
 class Sinks(NamedTuple):
@@ -90,7 +91,7 @@ class Due(NamedTuple):
 
 
 def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop, sinks: Sinks) -> Loop:
-    """Try a step, write the outputs it passed, merge it. `times` [R, T + width + 1] are padded with inf."""
+    """Try a step, write the outputs it passed, merge it; times [R, T] are the output times."""
     carry = loop.carry
     noise = None if problem.noise is None else problem.noise.at(carry.n)
     tried, waits = _wait(problem, limits, carry, attempt(problem, carry, noise))
@@ -118,8 +119,15 @@ def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
     origin = _origin(plan, loop, tried)
     marked = origin[1].any() if plan.resumable else running.new_zeros(())
     well = (merged.status == int(Status.SUCCESS)).all() & (count == sinks.out.shape[0] - 1).all()
-    word = torch.stack([x.to(torch.int64) for x in (going, running.any(), well, marked, row, turns)])
+    word = word_of(going, running, well, marked, row, turns, loop.word[-1])
     return Loop(merged, origin, count, row, turns, word)
+
+
+def word_of(
+    going: Tensor, running: Tensor, well: Tensor, marked: Tensor, row: Tensor, turns: Tensor, sound: Tensor
+) -> Tensor:
+    """The fields of a `Word`, each [] but running [L], as one tensor."""
+    return torch.stack([x.to(torch.int64) for x in (going, running.any(), well, marked, row, turns, sound)])
 
 
 class Retaken(NamedTuple):
@@ -148,14 +156,15 @@ def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 def _due(times: Tensor, width: int, count: Tensor, tried: Attempt) -> Due:
     """The next output times of each sample that lie in its accepted step."""
+    none = times.shape[1]
     k = count + torch.arange(width + 1, device=count.device).unsqueeze(-1)
-    due = times[0][k] if times.shape[0] == 1 else times.gather(1, k.T).T
+    there = k.clamp(max=none - 1)
+    due = times[0][there] if times.shape[0] == 1 else times.gather(1, there.T).T
     length = tried.dt.abs()
-    passed = tried.accept & (due <= tried.reached + _AT_END * length)
+    passed = tried.accept & (k < none) & (due <= tried.reached + _AT_END * length)
     # Divided by a safe length where nothing was passed, so that no 0 / 0 is written anywhere.
     theta = 1 - (tried.reached - due) / torch.where(passed, length, 1.0)
     theta = torch.where(passed & (theta <= 1 - _AT_END), theta.clamp(min=0.0), 1.0)
-    none = times.shape[1] - width - 1
     passed, more = passed[:width], passed[width]
     return Due(theta[:width], torch.where(passed, k[:width], none), passed.sum(0), more)
 

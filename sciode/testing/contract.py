@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sciode.solvers import ExplicitRK, ODETerm, Save, SDETerm, Step, Stepper, Tableau, solve
 from sciode.solvers.advance import advance
-from sciode.solvers.begin import Begun, Wish, begin
+from sciode.solvers.begin import Begun, Wish, begin, lay_out
 from sciode.solvers.methods import methods, stepper_of
 from sciode.solvers.steppers.stochastic import SDEStepper
 
@@ -113,7 +113,7 @@ def _begun(stepper: Stepper, samples: slice, field: Callable[..., Tensor] = HOPF
     seed = torch.arange(HOPF.y0.shape[0])[samples] if stepper.kind == "sde" else None
     dt = None if stepper.adaptive else 0.125
     wish = Wish(stepper, dt, 1e-4, 1e-6, None, Save(), 1, False, None, seed, ())
-    begun = begin(term, y0, [0.0, 1.0], None, wish)
+    begun = begin(lay_out(term, y0, [0.0, 1.0], None, wish))
     return begun, None if begun.problem.noise is None else begun.problem.noise.block(0, 1)[0]
 
 

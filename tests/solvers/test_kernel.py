@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
 from sciode.solvers.adjoints import rewind
-from sciode.solvers.begin import Wish, begin
-from sciode.solvers.engines import CompileNotice, choice, compiled, kernel
+from sciode.solvers.begin import Wish, begin, lay_out
+from sciode.solvers.engines import CompileNotice, choice, kernel, witness
 from sciode.solvers.engines.kernel import launch as kernel_launch
 from sciode.solvers.engines.repeat import step_by_step
 from sciode.solvers.terms import as_term
@@ -33,7 +33,7 @@ def forgetful() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileNotice)
         yield
-    compiled._lifts.clear()
+    witness._lifts.clear()
     choice._past.clear()
 
 
@@ -261,7 +261,7 @@ GRADIENTS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk back is traced and repeated, but not compiled."""
-    monkeypatch.setattr(rewind, "loop_of", lambda engine, device, body, positions, *how: step_by_step(body, positions))
+    monkeypatch.setattr(rewind, "loop_of", lambda engine, device, once, uses, first=None: step_by_step(once, first))
 
 
 @pytest.mark.usefixtures("traced_only")
@@ -331,7 +331,7 @@ def test_what_it_cannot_do_is_named_once_and_done_by_another_engine(case: str) -
 
 def test_the_source_can_be_printed() -> None:
     wish = Wish(None, None, 1e-5, 1e-6, None, Save(), None, False, None, None, ())
-    begun = begin(as_term(lotka_volterra), uniform(3, 2), TS, None, wish)
+    begun = begin(lay_out(as_term(lotka_volterra), uniform(3, 2), TS, None, wish))
     source = kernel.source_of(begun.problem, begun.carry)
     assert "@triton.jit" in source and "def solve(OUT" in source
     assert "y_0 * 0.1" in source, "the field's own arithmetic"

@@ -138,7 +138,7 @@ def _walk_tape(
         start, _ = _seeds(pulled.run, pulled.y0, cotangents)
         return start, _Cotangent(torch.zeros_like(start), ()), [None] * len(sources)
     seeds = seeds_of(pulled.run, pulled.y0, cotangents)
-    walk = rewind(Rewound(problem, tape.blocks, sources, pulled.run.engine), seeds)
+    walk = rewind(Rewound(problem, pulled.run, sources), seeds)
     return seeds.start, _Cotangent(walk.y, walk.essential), list(walk.totals)
 
 

@@ -13,7 +13,19 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from ..engines import Lifted, check_repeatable, feed, key_of, lift_of, loop_of
+from ..engines import (
+    CannotCompile,
+    Lifted,
+    Part,
+    Repeat,
+    check_repeatable,
+    feed,
+    key_of,
+    lift_of,
+    loop_of,
+    number,
+    tensors_of,
+)
 from ..problem import Problem
 from ..trajectory import Block, Row, Run, Tape
 from ..turn import retake
@@ -45,43 +57,64 @@ class Walk(NamedTuple):
 
 
 class Rewound(NamedTuple):
-    """A problem whose field reads `sources`, and the tape of a loop that solved it."""
+    """A problem whose field reads `sources`, and the run that solved it."""
 
     problem: Problem
-    blocks: tuple[Block, ...]
+    run: Run
     sources: list[Tensor]
-    engine: str
 
 
 def rewind(pulled: Rewound, seeds: Seeds) -> Walk:
     """Cotangents at the start of the loop, and the gradients of the sources."""
-    rows = pulled.blocks[0].rows
-    walk = Walk(
-        torch.zeros_like(rows.y[0]), tuple(torch.zeros_like(e[0]) for e in rows.essential),
-        tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in pulled.sources),
-        torch.zeros((), dtype=torch.int64, device=rows.y.device),
-        torch.ones(1, dtype=torch.int64, device=rows.y.device),
-    )  # fmt: skip
-    for block, penalties in zip(reversed(pulled.blocks), reversed(seeds.penalties), strict=True):
+    tape = pulled.run.tape
+    assert tape is not None
+    walk = None
+    for block, penalties in zip(reversed(tape.blocks), reversed(seeds.penalties), strict=True):
         if block.count:
-            walk = walk._replace(row=torch.full_like(walk.row, block.count - 1), word=torch.ones_like(walk.word))
-            part = pulled._replace(problem=feed(pulled.problem, block.first), blocks=(block,))
-            walk = _walk_back(part, seeds.out, penalties, walk)
-    return walk
+            problem = feed(pulled.problem, block.first)
+            walk = _walk_back(pulled._replace(problem=problem), block, seeds.out, penalties, walk)
+    return walk or _still(tape.blocks[0].rows, pulled.sources)
 
 
-def _walk_back(part: Rewound, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk) -> Walk:
-    """Through one block of the tape, by a loop on the device."""
-    rows, sources = part.blocks[0].rows, part.sources
+def _still(rows: Row, sources: list[Tensor]) -> Walk:
+    """The walk before it has begun."""
+    device = rows.y.device
+    y, essential = torch.zeros_like(rows.y[0]), tuple(torch.zeros_like(e[0]) for e in rows.essential)
+    totals = tuple(torch.zeros(x.shape, dtype=x.dtype, device=device) for x in sources)
+    word = torch.ones(1, dtype=torch.int64, device=device)
+    return Walk(y, essential, totals, torch.zeros((), dtype=torch.int64, device=device), word)
+
+
+def _walk_back(part: Rewound, block: Block, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk | None) -> Walk:
+    """Through one block of the tape, by a loop on the device; walk None: it is the last block, the first to walk."""
+    run, rows, machine = part.run, block.rows, part.run.machine
+    others = [*tensors_of(part.problem), *run.reads]
+    if machine is not None:
+        places = {id(x): i for i, x in enumerate(others)}
+        asked = tuple(places.get(id(x), -1) for x in part.sources)
+        key = (rows.s.shape[0], tuple(a.requires_grad for a in others), asked)
+        back = machine.backs.get(key)
+        if back is None:
+            lifted, line = _lifted(part, rows)
+            back = machine.backs[key] = _Back(lifted, line, part.sources, others, run.engine)
+    else:
+        lifted, line = _lifted(part, rows)
+        others = lifted.inputs
+        if lifted.traced.made is None:
+            lifted.traced.made = _Back(lifted, line, part.sources, others, run.engine)
+        back = lifted.traced.made
+    with torch.no_grad():
+        return back(others, block, out, penalties, walk)
+
+
+def _lifted(part: Rewound, rows: Row) -> tuple[Lifted, Row]:
+    """The graph of one step retaken, and the row it was traced with."""
     line = pytree.tree_map(lambda c: c[0].clone(memory_format=torch.contiguous_format), rows)
-    key = key_of("retake", part.problem, line.y, rows.k.shape, len(sources), part.engine)
+    key = key_of("retake", part.problem, line.y, rows.k.shape, len(part.sources), part.run.engine)
     # Traced as it will be differentiated: a field's own `no_grad` blocks end where they end in its code.
     with torch.enable_grad():
-        lifted = lift_of(key, _retake)(part.problem, line, returns=2 + len(line.essential) + len(line.penalties))
-    with torch.no_grad():
-        if lifted.traced.made is None:
-            lifted.traced.made = _Back(lifted, line, sources, part.engine)
-        return lifted.traced.made(lifted.inputs, rows, out, penalties, walk)
+        returns = 2 + len(line.essential) + len(line.penalties)
+        return lift_of(key, _retake)(part.problem, line, returns=returns), line
 
 
 def _retake(problem: Problem, row: Row) -> tuple[Tensor, ...]:
@@ -90,33 +123,56 @@ def _retake(problem: Problem, row: Row) -> tuple[Tensor, ...]:
 
 
 class _Back:
-    """The loop back over one graph: which of its inputs come from the row and which from sources never changes."""
+    """The loop back over one graph: which of its inputs come from the row and which from what never changes."""
 
-    def __init__(self, lifted: Lifted, line: Row, sources: list[Tensor], engine: str) -> None:
-        self.engine = engine
-        self.columns = lifted.positions(pytree.tree_leaves(line))
+    def __init__(self, lifted: Lifted, line: Row, sources: list[Tensor], others: list[Tensor], engine: str) -> None:
         check_repeatable(lifted.traced.graph, lifted.inputs, [])
-        state = [line.y, *line.essential]
-        self.wanted = lifted.positions([*state, *sources])
-        self.joint = _vjp(lifted, self.wanted, [*state, *sources])
+        self.columns = lifted.positions(pytree.tree_leaves(line))
+        places = {id(x): i for i, x in reversed(list(enumerate(others)))}
+        strange = any(p < 0 and id(x) not in places for x, p in zip(lifted.inputs, self.columns, strict=True))
+        if strange:
+            raise CannotCompile("a step taken again reads a tensor that the field's first evaluation does not")
+        self.fixed = [places[id(x)] for x, p in zip(lifted.inputs, self.columns, strict=True) if p < 0]
+        state = [line.y, *line.essential, *sources]
+        with torch.no_grad():
+            self.joint = _vjp(lifted, lifted.positions(state), state)
+        self.like = [(x.shape, x.dtype) for x in state]
+        self.essential, self.engine = len(line.essential), engine
         self.repeat: Any = None
 
-    def __call__(self, inputs: list[Tensor], rows: Row, out: Tensor, penalties: Any, walk: Walk) -> Walk:
-        """Walk from walk.row to the first row."""
-        fixed = [x for x, p in zip(inputs, self.columns, strict=True) if p < 0]
-        state, spec = pytree.tree_flatten(walk)
-        others, shape = pytree.tree_flatten((fixed, pytree.tree_leaves(rows), out, penalties))
+    def __call__(
+        self, others: list[Tensor], block: Block, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk | None
+    ) -> Walk:
+        """Walk from the block's last row to its first."""
+        last = number("last row", block.count - 1, out.device)
+        given = (last, out, *penalties, *pytree.tree_leaves(block.rows), *(others[i] for i in self.fixed))
         if self.repeat is None:
-            size, column_spec = len(state), pytree.tree_structure(rows)
+            self.repeat = self._made(list(given), len(penalties), pytree.tree_structure(block.rows))
+        state = None
+        if walk is not None:
+            state = pytree.tree_leaves(walk._replace(row=last.clone(), word=torch.ones_like(walk.word)))
+        found, _ = self.repeat(list(given), state)
+        return self._walk(found)
 
-            def body(*tensors: Tensor) -> list[Tensor]:
-                now = pytree.tree_unflatten(tensors[:size], spec)
-                return pytree.tree_leaves(self._once(now, column_spec, *pytree.tree_unflatten(tensors[size:], shape)))
+    def _made(self, given: list[Tensor], penalties: int, rows: Any) -> Repeat:
+        size, device = len(self.like) + 2, given[0].device
+        a = 2 + penalties
+        b = a + rows.num_leaves
 
-            positions = [*range(len(state)), *[-1] * len(others)]
-            self.repeat = loop_of(self.engine, out.device, body, positions)
-        found, _ = self.repeat([*state, *others])
-        return pytree.tree_unflatten(found, spec)
+        def body(*tensors: Tensor) -> list[Tensor]:
+            walk, more = self._walk(tensors[:size]), tensors[size:]
+            return pytree.tree_leaves(self._once(walk, rows, more[b:], more[a:b], more[1], more[2:a]))
+
+        def still(last: Tensor) -> list[Tensor]:
+            zeros = [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in self.like]
+            return [*zeros, last.clone(), torch.ones(1, dtype=torch.int64, device=device)]
+
+        once = Part(body, (*range(size), *(~i for i in range(len(given)))))
+        return loop_of(self.engine, device, once, ["read"] * len(given), Part(still, (~0,)))
+
+    def _walk(self, state: Any) -> Walk:
+        a = 1 + self.essential
+        return Walk(state[0], tuple(state[1:a]), tuple(state[a:-2]), state[-2], state[-1])
 
     def _once(self, walk: Walk, columns_as: Any, fixed: Any, columns: Any, out: Tensor, penalties: Any) -> Walk:
         index = walk.row.clamp(min=0).reshape(1)
@@ -172,6 +228,10 @@ def seeds_of(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> See
     """Pull the cotangents of the results back to y0 and to what the loop wrote: assembling is a function of both."""
     tape = run.tape
     assert tape is not None
+    if run.clean and len(cotangents) == 1 and cotangents[0] is not None:
+        # Every row was written, so assembling is the identity; the row for waste gets none.
+        out = cotangents[0]
+        return Seeds(out[0], torch.nn.functional.pad(out, (0, 0, 0, 0, 0, 1)), ((),) * len(tape.blocks))
     start, ys = y0.detach().requires_grad_(), tape.ys.detach().requires_grad_()
     penalties = [tuple(p.detach().requires_grad_() for p in block.rows.penalties) for block in tape.blocks]
     blocks = [b._replace(rows=b.rows._replace(penalties=p)) for b, p in zip(tape.blocks, penalties, strict=True)]

@@ -20,6 +20,11 @@ class GridNoise:
     increments: Tensor
 
     @property
+    def channels(self) -> int:
+        """Brownian motions a sample."""
+        return self.increments.shape[-1]
+
+    @property
     def width(self) -> int:
         """Normals a step."""
         return self.increments[0].numel()

@@ -1,9 +1,12 @@
 """Engines: how the transition is repeated."""
 
-from .choice import ENGINES, CompileNotice, Engine, engine_for
-from .compiled import feed, key_of, lift_of, loop_of
+from .choice import ENGINES, CompileNotice, Engine, engine_for, readied
+from .compiled import Unsound, feed, number
 from .eager import run, split_clock
 from .lift import CannotCompile, Lifted, check_repeatable
+from .machine import loop_of, tensors_of
+from .repeat import Part, Repeat
+from .witness import key_of, lift_of
 
 __all__ = [
     "ENGINES",
@@ -11,12 +14,18 @@ __all__ = [
     "CompileNotice",
     "Engine",
     "Lifted",
+    "Part",
+    "Repeat",
+    "Unsound",
     "check_repeatable",
     "engine_for",
     "feed",
     "key_of",
     "lift_of",
     "loop_of",
+    "number",
+    "readied",
     "run",
     "split_clock",
+    "tensors_of",
 ]

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..problem import Carry, Problem
-from ..trajectory import Run
+from ..problem import Problem
+from ..trajectory import Run, Start
 from ..transforms import transforming
 from . import compiled, eager, kernel
-from .lift import CannotCompile
+from .lift import CannotCompile, Lifted
+from .witness import key_of, witness
 
-__all__ = ["ENGINES", "CompileNotice", "Engine", "engine_for"]
+__all__ = ["ENGINES", "CompileNotice", "Engine", "engine_for", "readied"]
 
 ENGINES = ("auto", "eager", "compiled", "graph", "kernel")
 _LOOPS = ("compiled", "graph", "kernel")
@@ -60,30 +61,33 @@ class Engine:
         """Whether it repeats compiled code, without autograd's tape."""
         return self.name != "eager"
 
-    def run(self, problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, taped: bool) -> Run:
-        """Run the problem; taped: an adjoint will walk back."""
-        start = time.monotonic()
+    def run(self, problem: Problem, start: Start, max_steps: int, watch: Watch | None, taped: bool) -> Run:
+        """Run the problem; taped: an adjoint will walk back. Raises Unsound where it has to begin with a look."""
+        began = time.monotonic()
         try:
             if self.loops:
                 try:
                     if self.name == "kernel":
-                        return kernel.run(problem, carry, max_steps, watch, taped)
-                    return compiled.run(problem, carry, max_steps, watch, taped, self.name)
+                        return kernel.run(problem, start, max_steps, watch, taped)
+                    return compiled.run(problem, start, max_steps, watch, taped, self.name)
+                except compiled.Unsound:
+                    raise
                 except Exception as error:
                     # Whatever it is: if the field itself is at fault, `eager` raises it, too.
                     if not isinstance(error, torch.OutOfMemoryError):
                         self.past.refused.add(self.name)
                     _say(f"engine: the {self.name} engine cannot run this field, 'eager' does instead: {_what(error)}")
-            return eager.run(problem, carry, max_steps, watch)
+            if start.carry is None:
+                raise compiled.Unsound
+            return eager.run(problem, start.carry, max_steps, watch)
         finally:
             self.past.solves += 1
-            self.past.seconds += time.monotonic() - start
+            self.past.seconds += time.monotonic() - began
 
 
 def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> Engine:
     """The engine for a problem; adjoint and gradient: what will be asked of its result."""
-    key = compiled.key_of("solve", problem, y, gradient)
-    past = _past.setdefault(key, _Past())
+    past = _past_of(problem, y)
     reason = _obstacle(asked, problem, y, adjoint, gradient)
     if asked in _LOOPS and asked not in past.refused:
         if reason is None:
@@ -100,6 +104,29 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
             )
         return Engine("graph" if y.is_cuda else "compiled", past)
     return Engine("eager", past)
+
+
+def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, int] | None:
+    """What the field reads in this solve and the channels of its noise, if an engine that loops knows such solves."""
+    past = _past.get(_key(problem, y))
+    if past is None or asked == "eager" or transforming() or past.refused:
+        return None
+    if asked == "auto" and not _worth_it(past):
+        return None
+    try:
+        lifted = witness(compiled.prepared(problem, y), y.detach())
+    except CannotCompile:
+        return None
+    known = lifted.traced.made
+    return None if known is None or not known.machines else (lifted, known.channels)
+
+
+def _key(problem: Problem, y: Tensor) -> Hashable:
+    return key_of("solve", problem, y)
+
+
+def _past_of(problem: Problem, y: Tensor) -> _Past:
+    return _past.setdefault(_key(problem, y), _Past())
 
 
 def _obstacle(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> str | None:

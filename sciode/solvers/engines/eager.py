@@ -17,7 +17,7 @@ from ..trajectory import Record, Run, emit
 from ..transforms import transforming
 from .clocks import HostClock, LaneClock, Seen
 
-__all__ = ["run", "split_clock"]
+__all__ = ["run", "split_clock", "with_lanes"]
 
 Watch = Callable[[Tensor], None]
 _BOOKS = ("t", "h", "n", "status", "trials", "accepted")
@@ -42,10 +42,13 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None = No
 def split_clock(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
     """The same solve with a clock and a status for every sample (noise hangs on seeds, so nothing else changes)."""
     lanes = 1 if problem.coupled else carry.y.shape[0]
-    carry = _kept(carry, lambda book: book.expand(lanes))
+    return with_lanes(problem, lanes), _kept(carry, lambda book: book.expand(lanes))
+
+
+def with_lanes(problem: Problem, lanes: int) -> Problem:
+    """The problem with so many clocks."""
     steps = None if problem.steps is None else problem.steps.expand(lanes)
-    problem = replace(problem, s0=problem.s0.expand(lanes), s1=problem.s1.expand(lanes), steps=steps)
-    return problem, carry
+    return replace(problem, s0=problem.s0.expand(lanes), s1=problem.s1.expand(lanes), steps=steps)
 
 
 def _lockstep(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) -> tuple[Run, Tensor]:

@@ -6,6 +6,7 @@ solve like the last one is looked at once. Static buffers stay inside: what come
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -13,80 +14,94 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
-from .repeat import Body, Use
+from .repeat import Part, Use, beginning
 
 __all__ = ["InGraphs", "StepByStep"]
 
 _LONGEST = 32
 """Most turns in one CUDA graph."""
+_LONG = 3e-4
+"""Seconds of a turn from which on a look after every turn costs less than turns too many."""
 
 
 class _Static:
     """The compiled turn over buffers that stay where they are.
 
-    positions: for every input of the body, which tensor of the state it is, -1 for what does not change; written: what
-    the body does with each. Parameters are read where they lie; everything else is copied in and out.
+    once: a turn; uses: what it does with each of the other tensors; first: what makes the first state, if the loop does
+    so itself. Parameters are read where they lie; everything else is copied in and out.
     """
 
-    def __init__(self, body: Body, positions: list[int], written: list[Use]) -> None:
-        self.positions, self.written = positions, written
-        self.place = {p: i for i, p in enumerate(positions) if p >= 0}
+    def __init__(self, once: Part, uses: list[Use], first: Part | None) -> None:
+        self.first, self.uses = first, uses
+        self.state: list[Tensor] = []
         self.buffers: list[Tensor] = []
         self.given: list[Tensor | None] = []
+        self.fresh: list[int] = []
+        self.report = self.host = torch.zeros(0)
 
-        def once(buffers: list[Tensor], report: Tensor) -> None:
-            before = [buffers[self.place[p]] for p in range(len(self.place))]
+        def turn(state: list[Tensor], buffers: list[Tensor], report: Tensor) -> None:
             # A turn too many, at the end of a batch of replays, changes nothing.
-            going = before[-1][0] > 0
-            state = [torch.where(going, new, old) for new, old in zip(body(*buffers), before, strict=True)]
-            report.copy_(torch.cat((state[-1], report[-1:] + going)))
-            for old, new in zip(before, state, strict=True):
+            going = state[-1][0] > 0
+            after = [torch.where(going, new, old) for new, old in zip(once(state, buffers), state, strict=True)]
+            report.copy_(torch.cat((after[-1], report[-1:] + going)))
+            for old, new in zip(state, after, strict=True):
                 old.copy_(new)
 
-        self.once = _compiled(once)
-        self.report = torch.zeros(0)
-        self.host = torch.zeros(0)
-        self.fresh: list[bool] = []
+        def start(state: list[Tensor], buffers: list[Tensor], report: Tensor) -> None:
+            begun = beginning(first, buffers)
+            report.copy_(torch.cat((begun[-1], torch.zeros_like(report[-1:]))))
+            for old, new in zip(state, begun, strict=True):
+                old.copy_(new)
 
-    def load(self, inputs: list[Tensor]) -> bool:
+        self._turn, self._start = _compiled(turn), _compiled(start)
+
+    def load(self, others: list[Tensor], state: list[Tensor] | None) -> bool:
         """Put this solve's tensors where the turn reads them; whether buffers had to be made anew."""
         moved = not self.given or any(
             (kept is not None and kept.data_ptr() != x.data_ptr()) or x.shape != buffer.shape
-            for x, kept, buffer in zip(inputs, self.given, self.buffers, strict=True)
+            for x, kept, buffer in zip(others, self.given, self.buffers, strict=True)
         )
         if moved:
-            stays = [isinstance(x, nn.Parameter) for x in inputs]
-            self.given = [x if s else None for x, s in zip(inputs, stays, strict=True)]
-            self.buffers = [
-                x.detach() if s else x.detach().clone(memory_format=torch.contiguous_format)
-                for x, s in zip(inputs, stays, strict=True)
+            stays = [isinstance(x, nn.Parameter) for x in others]
+            self.given = [x if s else None for x, s in zip(others, stays, strict=True)]
+            self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
+            self.fresh = [
+                i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"
             ]
-            size = self.buffers[self.place[len(self.place) - 1]].shape[0] + 1
-            self.report = torch.zeros(size, dtype=torch.int64, device=inputs[0].device)
+            with torch.no_grad():
+                self.state = [_copy_of(x) for x in (state or beginning(self.first, self.buffers))]
+            size = self.state[-1].shape[0] + 1
+            self.report = torch.zeros(size, dtype=torch.int64, device=others[0].device)
             self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
-            self.fresh = [not s and use != "filled" for s, use in zip(stays, self.written, strict=True)]
         else:
-            self.fill(inputs)
+            self.fill(others, state)
         return moved
 
-    def fill(self, inputs: list[Tensor]) -> None:
+    def fill(self, others: list[Tensor], state: list[Tensor] | None) -> None:
         """Copy this solve's tensors in."""
-        at = [i for i, fresh in enumerate(self.fresh) if fresh]
-        _copy([self.buffers[i] for i in at], [inputs[i] for i in at])
-        self.report.zero_()
+        to, source = [self.buffers[i] for i in self.fresh], [others[i] for i in self.fresh]
+        _copy(to + self.state, source + state) if state is not None else _copy(to, source)
+        if state is not None:
+            self.report.zero_()
 
-    def unload(self, inputs: list[Tensor]) -> list[Tensor]:
+    def unload(self, others: list[Tensor]) -> list[Tensor]:
         """Copy out what was written, and the state."""
-        sinks = [i for i, use in enumerate(self.written) if use != "read"]
-        state = [self.buffers[self.place[p]] for p in range(len(self.place))]
-        copies = [torch.empty_like(x) for x in state]
-        _copy([*copies, *(inputs[i] for i in sinks)], [*state, *(self.buffers[i] for i in sinks)])
+        sinks = [i for i, use in enumerate(self.uses) if use != "read"]
+        copies = [torch.empty_like(x) for x in self.state]
+        _copy([*copies, *(others[i] for i in sinks)], [*self.state, *(self.buffers[i] for i in sinks)])
         return copies
 
     def turn(self) -> None:
         """Launch one turn."""
+        self._launch(self._turn)
+
+    def start(self) -> None:
+        """Launch what makes the first state."""
+        self._launch(self._start)
+
+    def _launch(self, part: Any) -> None:
         try:
-            self.once(self.buffers, self.report)
+            part(self.state, self.buffers, self.report)
         except TorchDynamoException as error:
             raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
 
@@ -103,6 +118,10 @@ def _compiled(function: Any) -> Any:
     return torch.compile(own_code(function), fullgraph=True, dynamic=False)
 
 
+def _copy_of(x: Tensor) -> Tensor:
+    return x.detach().clone(memory_format=torch.contiguous_format)
+
+
 def _copy(to: list[Tensor], source: list[Tensor]) -> None:
     """Copy many tensors, in one launch for each dtype."""
     for dtype in {x.dtype for x in to}:
@@ -113,47 +132,60 @@ def _copy(to: list[Tensor], source: list[Tensor]) -> None:
 class StepByStep(_Static):
     """The compiled turn, launched and looked at turn by turn."""
 
-    def __call__(self, inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+    def __call__(self, others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
         """The state at the end, and its word."""
-        self.load(inputs)
-        word = [1]
+        self.load(others, state)
+        if state is None:
+            self.start()
+            word, _ = self.look()
+        else:
+            word = [1]
         while word[0]:
             self.turn()
             word, _ = self.look()
-        return self.unload(inputs), word
+        return self.unload(others), word
 
 
 class InGraphs(_Static):
-    """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed."""
+    """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed (0: the start)."""
 
-    def __init__(self, body: Body, positions: list[int], written: list[Use]) -> None:
-        super().__init__(body, positions, written)
+    def __init__(self, once: Part, uses: list[Use], first: Part | None) -> None:
+        super().__init__(once, uses, first)
         self.graphs: dict[int, Any] = {}
         self.expected = 0
+        self.long = False
 
-    def __call__(self, inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+    def __call__(self, others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
         """The state at the end, and its word."""
-        if self.load(inputs):
+        if self.load(others, state):
             self.graphs.clear()
             self._warm_up()
-            self.fill(inputs)
-        for k in _powers(self.expected):
+            self.fill(others, state)
+        began = time.monotonic()
+        if state is None:
+            self._graph(0).replay()
+        # A step less where steps are long: better one look more than a step in vain.
+        ahead = max(self.expected - 1, 0) if self.long else self.expected
+        for k in _powers(ahead):
             self._graph(k).replay()
-        word, turns = self.look() if self.expected else ([1], 0)
-        k = max(self.expected // 8, 1)
+        word, turns = self.look() if ahead or state is None else ([1], 0)
+        k = 1 if self.long else max(ahead // 8, 1)
         while word[0]:
             for part in _powers(k):
                 self._graph(part).replay()
             word, turns = self.look()
-            k = min(2 * k, _LONGEST)
+            k = 1 if self.long else min(2 * k, _LONGEST)
+        self.long = self.expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
         self.expected = turns
-        return self.unload(inputs), word
+        return self.unload(others), word
 
     def _warm_up(self) -> None:
         """Compile, and let libraries allocate, on a stream of its own, as capture wants it."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
+            if self.first is not None:
+                self.start()
             self.turn()
         torch.cuda.current_stream().wait_stream(stream)
 
@@ -165,6 +197,8 @@ class InGraphs(_Static):
                 with torch.cuda.graph(graph):
                     for _ in range(turns):
                         self.turn()
+                    if turns == 0:
+                        self.start()
             except RuntimeError as error:
                 raise CannotCompile(f"it cannot be captured: {str(error).strip().splitlines()[0]}") from error
             self.graphs[turns] = graph

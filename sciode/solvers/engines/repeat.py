@@ -1,8 +1,12 @@
-"""Ways to repeat a graph until it says that there is nothing more to do."""
+"""Repeating a graph until its word says stop: the whole loop in one compiled call, or a Python loop.
+
+A loop has a state, which every turn makes anew, and other tensors, which stay: what a turn reads, and where it writes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,61 +15,75 @@ from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
 
-__all__ = ["Body", "Repeat", "Use", "in_one_loop", "step_by_step"]
+__all__ = ["Body", "Part", "Repeat", "Use", "in_one_loop", "step_by_step"]
 
 Body = Callable[..., Any]
-"""body(*inputs) -> the next state; its last tensor, int64 [n], is a word to the host: whether to go on comes first."""
+"""body(*inputs) -> a state; its last tensor, int64 [n], is a word to the host: whether to go on comes first."""
 
 Use = Literal["read", "kept", "filled"]
-"""What a body does with an input: it reads it; it writes to parts of it; it writes all of it that will be read."""
+"""What a loop does with a tensor: it reads it; it writes to parts of it; it writes all of it that will be read."""
 
-Repeat = Callable[[list[Tensor]], tuple[list[Tensor], list[int]]]
-"""repeat(inputs) -> the state at the end, and its word; the inputs hold the first state, and what else a body takes."""
+Repeat = Callable[[list[Tensor], "list[Tensor] | None"], tuple[list[Tensor], list[int]]]
+"""repeat(others, state) -> the state at the end, and its word; state None: the loop makes its first state itself."""
 
 
-def step_by_step(body: Body, positions: list[int]) -> Repeat:
-    """A loop in Python, one call of the body and one look at its flag a turn: where nothing better can be compiled."""
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A graph as a loop calls it: its i-th input is state[w] if w = wiring[i] >= 0, else others[~w]."""
 
-    def repeat(inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
-        state = [x for _, x in sorted((p, x) for p, x in zip(positions, inputs, strict=True) if p >= 0)]
-        while bool(state[-1][0]):
-            state = list(body(*[state[p] if p >= 0 else x for p, x in zip(positions, inputs, strict=True)]))
-        return state, state[-1].tolist()
+    body: Body
+    wiring: tuple[int, ...]
+
+    def __call__(self, state: Any, others: Any) -> list[Tensor]:
+        """The next state."""
+        return list(self.body(*[state[w] if w >= 0 else others[~w] for w in self.wiring]))
+
+
+def step_by_step(once: Part, first: Part | None) -> Repeat:
+    """A loop in Python, nothing compiled: one call of the body and one look at its flag a turn."""
+
+    def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+        now = beginning(first, others) if state is None else state
+        while bool(now[-1][0]):
+            now = once(now, others)
+        return now, now[-1].tolist()
 
     return repeat
 
 
-def in_one_loop(body: Body, positions: list[int]) -> Repeat:
-    """A whole loop in C++: `while_loop` under Inductor, one call from Python for any number of turns.
+def beginning(first: Part | None, others: Any) -> list[Tensor]:
+    """The first state of a loop that makes it itself."""
+    assert first is not None, "this loop has to be given its first state"
+    return first((), others)
 
-    positions: for every input of the body, which tensor of the state it is; -1 for what does not change.
-    """
-    size = max(positions) + 1
 
-    def whole(inputs: list[Tensor]) -> Any:
-        first: list[Any] = [None] * size
-        for x, p in zip(inputs, positions, strict=True):
-            if p >= 0:
-                first[p] = x
-        rest = [x for x, p in zip(inputs, positions, strict=True) if p < 0]
+def in_one_loop(once: Part, first: Part | None) -> Repeat:
+    """A whole loop in C++: `while_loop` under Inductor, one call from Python for any number of turns."""
 
-        def going(*state: Tensor) -> Tensor:
-            return state[-1][0] > 0
+    def whole(others: list[Tensor], state: list[Tensor] | None) -> Any:
+        def going(*now: Tensor) -> Tensor:
+            return now[-1][0] > 0
 
-        def once(*state: Tensor) -> tuple[Tensor, ...]:
-            others = iter(rest)
-            return tuple(body(*[state[p] if p >= 0 else next(others) for p in positions]))
+        def turn(*now: Tensor) -> tuple[Tensor, ...]:
+            return tuple(once.body(*[now[w] if w >= 0 else others[~w] for w in once.wiring]))
 
-        return torch.while_loop(going, once, tuple(first))  # type: ignore[attr-defined]
+        if state is None:
+            assert first is not None
+            start = list(first.body(*[others[~w] for w in first.wiring]))
+        else:
+            start = state
+        return torch.while_loop(going, turn, tuple(start))  # type: ignore[attr-defined]
 
     compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
 
-    def repeat(inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+        (*tensors,) = _apart([*others, *(state or ())])
+        given = None if state is None else tensors[len(others) :]
         try:
-            state = list(compiled(_apart(inputs)))
+            found = list(compiled(tensors[: len(others)], given))
         except TorchDynamoException as error:
             raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
-        return state, state[-1].tolist()
+        return found, found[-1].tolist()
 
     return repeat
 

@@ -13,9 +13,9 @@ from .tape import TAPE_POINTERS, put_rest
 
 __all__ = ["NUMBERS", "WORD", "parameters", "put_carry", "put_end", "put_start"]
 
-NUMBERS = ("samples", "outputs", "apart", "clock", "grid", "mark", "limit", "rows")
-"""Samples; output times; how far apart lie those of two samples, their clocks, their grids of steps, their statuses (0
-where all share one); most trial steps; rows of the tape."""
+NUMBERS = ("samples", "outputs", "apart", "clock", "grid", "limit", "rows")
+"""Samples; output times; how far apart lie those of two samples, their clocks, their grids of steps (0 where all share
+one); most trial steps; rows of the tape."""
 WORD = ("unwell", "trials", "rows", "stillborn", "marked")
 """The word, int32: has any sample failed or an output missing; trial steps of the sample that took most; rows of the
 tape it needed; was any field not finite at the start; has any sample an origin of its own."""
@@ -26,10 +26,10 @@ def parameters(design: Design, inputs: int) -> list[str]:
     """Parameters of the kernel; `launch` passes them in this order."""
     names = ["OUT", "BOOKS", "COUNTS", "STATES", "STATUSES", "WORD"]
     names += ["FROM_BOOKS", "FROM_COUNTS", "FROM_STATES"] if design.resumable else []
-    names += ["Y", "S0", "S1", "STATUS", "TIMES", "SETTINGS"]
+    names += ["Y", "S0", "S1", "TIMES", "SETTINGS"]
     names += ["STEPS"] if design.controller is None else []
     if not design.ignites:
-        names += ["T", "H", "N"]
+        names += ["T", "H", "N", "STATUS"]
         names += [f"M{i}" for i in range(len(design.widths))] + [f"C{i}" for i in range(design.control)]
     names += {"": [], "hashed": ["SEEDS", "CELLS", "CUT", "ANCHOR"], "given": ["NOISE"]}[design.noise]
     names += [f"P{i}" for i in range(inputs)]
@@ -49,7 +49,6 @@ def put_start(draft: Draft, prologue: list[str]) -> None:
     frame.head(text)
     for name, pointer in (("begin", "S0"), ("end", "S1")):
         text.let(name, f"tl.load({pointer} + lane * clock, mask=inside, other=0.0)")
-    text.let("status", "tl.load(STATUS + lane * mark, mask=inside, other=0).to(tl.int32)")
     frame.load(text, draft.vectors[0], "Y", f"lane * {design.size}", "inside")
     _put_settings(draft)
     if not design.ignites:
@@ -95,6 +94,7 @@ def _put_carried(draft: Draft) -> None:
         "time = tl.load(T + lane, mask=inside, other=0.0)",
         "ahead = tl.load(H + lane, mask=inside, other=0.0)",
         "n = tl.load(N + lane, mask=inside, other=0)",
+        "status = tl.load(STATUS + lane, mask=inside, other=0).to(tl.int32)",
         "trials = tl.zeros_like(status)",
         "accepted = tl.zeros_like(status)",
     )

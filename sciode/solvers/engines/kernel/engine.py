@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,18 +12,19 @@ from ...advance import select
 from ...brownian import CounterNoise, GridNoise
 from ...controllers import PID
 from ...problem import Carry, Problem
-from ...status import RUNNING, Status
+from ...status import Status
 from ...terms import SDETerm
-from ...trajectory import Block, Run, Tape
-from ..compiled import held
+from ...trajectory import Block, Run, Start, Tape
+from ..compiled import Unsound, held, prepared
 from ..lift import CannotCompile, Lifted
+from ..witness import known_of, witness
 from .build import Launcher, interpreting, missing
 from .design import Design
-from .launch import Launched, Made, Start, launch
+from .launch import Launched, Made, launch
 from .source import Kernel, kernel_source
 from .stages import stages_of
 from .tiles import TileReader
-from .trace import Reader, aten_of, formula_of, lift_field, products_of
+from .trace import Formula, Graph, Reader, formula_of, graph_of
 
 __all__ = ["run", "source_of", "why_not"]
 
@@ -75,16 +75,6 @@ def _fits(problem: Problem) -> bool:
     return int(problem.steps.max()) <= held(problem)
 
 
-def _start(problem: Problem, carry: Carry | None, y0: Tensor | None) -> Start:
-    """Where to begin. A carry at the first time is made again in the kernel, so that one kernel serves both."""
-    if carry is None:
-        assert y0 is not None
-        return Start.of(y0)
-    if carry.t.shape == problem.s0.shape and carry.t.data_ptr() == problem.s0.data_ptr():
-        return Start(carry.y.detach(), carry.status, None)
-    return Start(carry.y.detach(), carry.status, carry)
-
-
 def _design(problem: Problem, start: Start, taped: bool) -> Design:
     term, controller, noise = problem.field.term, problem.controller, problem.noise
     stochastic = isinstance(term, SDETerm)
@@ -104,45 +94,58 @@ def _design(problem: Problem, start: Start, taped: bool) -> Design:
         resumable=problem.output.save.state,
         noise="" if not stochastic else "hashed" if isinstance(noise, CounterNoise) else "given",
         native=not interpreting(),
-        ignites=start.carry is None,
+        ignites=start.fresh,
         tape=_WIDTH if taped else 0,
     )
 
 
 def _make(problem: Problem, start: Start, taped: bool) -> tuple[Made, list[Tensor]]:
     """The kernel for a problem, and the tensors that its field reads. Raises CannotCompile."""
-    lifted = lift_field(problem, start.y)
-    known, noise = lifted.traced.made, problem.noise
+    lifted = start.witness
+    known = None if lifted is None else known_of(lifted, problem).machines.get("kernel")
+    if lifted is None or known is None:
+        lifted, known = _traced(problem, start.y.detach())
+    noise = problem.noise
     # What a design hangs on, beyond what one graph serves anyway.
     key = (
         problem.controller if isinstance(problem.controller, PID) else None, problem.sign, type(problem.rtol),
-        type(problem.atol), problem.output.save.state, type(noise), start.carry is None, taped,
+        type(problem.atol), problem.output.save.state, type(noise), start.fresh, taped,
     )  # fmt: skip
-    made: Made | None = known.get(key)
+    made = known.made.get(key)
     if made is None:
         design = _design(problem, start, taped)
-        kernel = _written(design, lifted, start.y.shape[0])
-        made = known[key] = Made(design, kernel, Launcher(kernel.text, kernel.warps))
-    device = start.y.device
-    inputs = [lifted.inputs[i] for i in made.kernel.inputs]
-    return made, [x if x.device == device and x.is_contiguous() else x.to(device).contiguous() for x in inputs]
+        kernel = _written(design, known, start.y.shape[0])
+        made = known.made[key] = Made(design, kernel, Launcher(kernel.text, kernel.warps))
+    return made, lifted.inputs
 
 
-def _written(design: Design, lifted: Lifted, samples: int) -> Kernel:
+class _Traced(NamedTuple):
+    """A field's graph, what it became in either form, and the kernels made of it."""
+
+    graph: Graph
+    formulas: dict[type[Reader], Formula]
+    made: dict[Hashable, Made]
+
+
+def _traced(problem: Problem, y: Tensor) -> tuple[Lifted, _Traced]:
+    lifted = witness(problem, y)
+    machines = known_of(lifted, problem).machines
+    if "kernel" not in machines:
+        machines["kernel"] = _Traced(graph_of(lifted, problem.s0, y), {}, {})
+    return lifted, machines["kernel"]
+
+
+def _written(design: Design, traced: _Traced, samples: int) -> Kernel:
     """The kernel in the form that suits the field, or, if it cannot be had, in the other."""
-    known: dict[Any, Any] = lifted.traced.made
-    graph = known.get("graph")
-    if graph is None:
-        graph = known["graph"] = aten_of(lifted)
     forms: list[type[Reader]] = [TileReader, Reader]
-    if products_of(graph) < _MATRIX * samples:
+    if traced.graph.products < _MATRIX * samples:
         forms.reverse()
     refusal = None
     for form in forms:
         try:
-            if form not in known:
-                known[form] = formula_of(lifted, graph, samples, design.size, design.real, form)
-            return kernel_source(design, known[form])
+            if form not in traced.formulas:
+                traced.formulas[form] = formula_of(traced.graph, samples, design.size, design.real, form)
+            return kernel_source(design, traced.formulas[form])
         except CannotCompile as error:
             refusal = refusal or error
     assert refusal is not None
@@ -151,52 +154,34 @@ def _written(design: Design, lifted: Lifted, samples: int) -> Kernel:
 
 def source_of(problem: Problem, carry: Carry) -> str:
     """The Triton source for a problem, to be read. Raises CannotCompile."""
-    made, _ = _make(_detached(problem), _start(problem, carry, None), taped=False)
+    made, _ = _make(prepared(problem, carry.y), Start(carry.y, carry, fresh=True), taped=False)
     return made.kernel.text
 
 
-def _detached(problem: Problem) -> Problem:
-    return problem if problem.field.args is None else replace(problem, field=problem.field.detached())
-
-
-def run(
-    problem: Problem, carry: Carry | None, max_steps: int, watch: Watch | None, taped: bool, y0: Tensor | None = None
-) -> Run:
-    """Solve the problem in one launch, from a carry or, without one, from y0 [B, D]. Raises CannotCompile."""
-    start = _start(problem, carry, y0)
+def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, taped: bool) -> Run:
+    """Solve the problem in one launch. Raises CannotCompile, and Unsound where it has to begin with a look."""
     with torch.no_grad():
-        problem = _detached(problem)
-        made, inputs = _make(problem, start, taped)
+        problem = prepared(problem, start.y)
+        made, reads = _make(problem, start, taped)
 
-        def solve(start: Start, limit: int) -> Launched:
-            return launch(problem, start, made, inputs, limit)
+        def solve(limit: int) -> Launched:
+            return launch(problem, start, made, reads, limit)
 
-        done = solve(start, max_steps)
-        if done.word.stillborn and start.unchecked and not problem.coupled:
-            start = _with_stand_ins(start, done)
-            done = solve(start, max_steps)
+        done = solve(max_steps)
+        if done.word.stillborn:
+            raise Unsound
         if problem.coupled and done.word.unwell:
-            done = _ended_together(start, done, solve)
-        return _run(problem, start, made, done, watch)
+            done = _ended_together(done, solve)
+        return _run(problem, start, made, done, watch)._replace(machine=made, reads=reads)
 
 
-def _with_stand_ins(start: Start, done: Launched) -> Start:
-    """Samples whose field is not finite at the start have failed, and get a healthy state: see `begin`."""
-    bad = (done.statuses[0] == int(Status.NONFINITE)) & (done.counts[1] == 0)
-    y = start.y if bool(bad.all()) else torch.where(bad.unsqueeze(-1), start.y[int((~bad).nonzero()[0])], start.y)
-    return Start(y, torch.where(bad, int(Status.NONFINITE), RUNNING).to(torch.int8), None)
-
-
-def _ended_together(start: Start, done: Launched, solve: Callable[[Start, int], Launched]) -> Launched:
+def _ended_together(done: Launched, solve: Callable[[int], Launched]) -> Launched:
     """Where samples share a clock, the first one that fails ends all: once more, up to that step, and no further."""
-    status, trials = done.statuses[0], done.counts[1]
-    failed = status == int(Status.NONFINITE)
-    if not bool(failed.any()):
-        return done
-    first = int(trials[failed].min())
+    failed, trials = done.statuses[0] == int(Status.NONFINITE), done.counts[1]
+    first = int(trials[failed].min()) if bool(failed.any()) else 0
     if first == 0:
-        return solve(start._replace(status=torch.full_like(status, int(Status.NONFINITE))), 1)
-    done = solve(start, first - 1)
+        return done
+    done = solve(first - 1)
     done.statuses[0].fill_(int(Status.NONFINITE))
     done.counts[1].fill_(first)
     return done._replace(word=done.word._replace(trials=first))
@@ -204,28 +189,21 @@ def _ended_together(start: Start, done: Launched, solve: Callable[[Start, int], 
 
 def _run(problem: Problem, start: Start, made: Made, done: Launched, watch: Watch | None) -> Run:
     """The result of an engine, from what the kernel wrote."""
-    design, word, shared = made.design, done.word, problem.s0.shape[0]
-    samples = start.y.shape[0]
-    # Samples on one clock that all did the same have one set of books.
-    lanes = shared if problem.coupled or not word.unwell else samples
-    if lanes != shared:
-        steps = None if problem.steps is None else problem.steps.expand(lanes)
-        problem = replace(problem, s0=problem.s0.expand(lanes), s1=problem.s1.expand(lanes), steps=steps)
-    counts, statuses = done.counts[:, :lanes], done.statuses[:, :lanes]
-    n, trials, accepted, cursor = counts.unbind()
+    design, word, samples, lanes = made.design, done.word, start.y.shape[0], problem.s0.shape[0]
+    statuses = done.statuses[:, :lanes]
+    n, trials, accepted, cursor = done.counts[:, :lanes].unbind()
     last = _carry(design, samples, lanes, (done.books, n, done.states), (statuses[0], trials, accepted))
     origin = last
     if word.marked:
         books, number, states = done.origin
-        kept = _carry(design, samples, lanes, (books, number[0, :lanes], states), (statuses[0], trials, accepted))
+        kept = _carry(design, samples, lanes, (books, number[0], states), (statuses[0], trials, accepted))
         origin = select(statuses[1] > 0, kept, last)
     if watch is not None:
         watch(last.t)
     blocks = ()
     if done.rows is not None:
         blocks = (Block(done.rows, word.rows, 0 if start.carry is None else int(start.carry.n.min())),)
-    tape = Tape(done.out, cursor, blocks)
-    nfe = problem.stepper.nfe
+    tape, nfe = Tape(done.out, cursor, blocks), problem.stepper.nfe
     return Run(problem, last, origin, [], [], word.trials, word.trials, nfe, tape, "kernel", not word.unwell)
 
 

@@ -1,6 +1,7 @@
 """The beginning of a solve inside a kernel: the first evaluation, the first step's length, the first memory.
 
-The text follows `start.start_carry`, and `begin` where a field is not finite at the start.
+The text follows `start.start_carry`. A sample that is not finite at the start, or whose field is not, does not begin:
+the word says so, and the solve begins again with a look, in `begin`.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ __all__ = ["put_ignition"]
 
 
 def put_ignition(draft: Draft) -> None:
-    """Lines that make the first carry from the state and the status the kernel was given."""
+    """Lines that make the first carry from the state."""
     text, design, frame = draft.text, draft.design, draft.frame
     y, *memory = draft.vectors
     sign = "" if design.sign > 0 else "-"
     text.put(
         "time = begin",
         "n = tl.zeros_like(lane)",
+        f"status = tl.where(inside & (end > begin), {RUNNING}, {int(Status.SUCCESS)})",
         "trials = tl.zeros_like(status)",
         "accepted = tl.zeros_like(status)",
-        f"status = tl.where((status == {RUNNING}) & (end <= begin), {int(Status.SUCCESS)}, status)",
     )
     f, g = draft.stages.calls.evaluate(text, "start_", f"{sign}begin", y)
-    conditions = [frame.every([f"tl.abs({x}) < float('inf')" for x in row]) for row in (f, *g)]
+    conditions = [frame.every([f"tl.abs({x}) < float('inf')" for x in row]) for row in (y, f, *g)]
     text.put(*(f"healthy_{i} = {condition}" for i, condition in enumerate(conditions)))
     text.let("healthy", " & ".join(f"healthy_{i}" for i in range(len(conditions))))
     if design.controller is not None:
         _put_first_step(draft, y, f)
-    text.let("status", f"tl.where((status == {RUNNING}) & (healthy == 0), {int(Status.NONFINITE)}, status)")
+    text.let("status", f"tl.where(inside & (healthy == 0), {int(Status.NONFINITE)}, status)")
     for old, new in zip(memory, draft.stages.start(y, f, g), strict=True):
         text.put(*(f"{a} = {b}" for a, b in zip(old, new, strict=True)))
     text.put(*(f"c_{i} = tl.full([{frame.samples}], 1.0, tl.float64)" for i in range(design.control)))

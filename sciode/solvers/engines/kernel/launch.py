@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,15 +13,14 @@ from torch import Tensor
 
 from ...brownian import CounterNoise, GridNoise
 from ...problem import Carry, Problem
-from ...status import RUNNING
-from ...trajectory import Row
+from ...trajectory import Row, Start
 from .build import Launcher
 from .carry import WORD
 from .design import Design
 from .source import Kernel
 from .tape import blank_rows
 
-__all__ = ["FIRST_ROWS", "Launched", "Made", "Start", "launch"]
+__all__ = ["FIRST_ROWS", "Launched", "Made", "launch"]
 
 FIRST_ROWS = 64
 """Rows of a kernel's first tape; later ones have as many as the one before needed."""
@@ -29,30 +28,13 @@ FIRST_ROWS = 64
 
 @dataclass(eq=False)
 class Made:
-    """A kernel, ready to be launched; rows: of its next tape."""
+    """A kernel, ready to be launched; rows: of its next tape; backs: what walks such tapes back."""
 
     design: Design
     kernel: Kernel
     launcher: Launcher
     rows: int = field(default_factory=lambda: FIRST_ROWS)
-
-
-class Start(NamedTuple):
-    """Where a solve begins: states y [B, D] and statuses [1 or B] int8, and, if it goes on from one, the carry."""
-
-    y: Tensor
-    status: Tensor
-    carry: Carry | None
-
-    @staticmethod
-    def of(y0: Tensor) -> Start:
-        """All samples at the first time."""
-        return Start(y0.detach(), _running(y0.device), None)
-
-    @property
-    def unchecked(self) -> bool:
-        """Whether nobody has looked yet if the field is finite there."""
-        return self.carry is None and self.status is _running(self.y.device)
+    backs: dict[Hashable, Any] = field(default_factory=dict)
 
 
 class Launched(NamedTuple):
@@ -81,10 +63,10 @@ class Word(NamedTuple):
 assert Word._fields == WORD
 
 
-def launch(problem: Problem, start: Start, made: Made, inputs: Sequence[Tensor], limit: int) -> Launched:
+def launch(problem: Problem, start: Start, made: Made, reads: Sequence[Tensor], limit: int) -> Launched:
     """Run the kernel on fresh buffers, and wait for its word; again, if its tape was too short."""
     while True:
-        launched = _once(problem, start, made, inputs, limit)
+        launched = _once(problem, start, made, reads, limit)
         needed = launched.word.rows
         if needed <= made.rows:
             return launched
@@ -92,8 +74,9 @@ def launch(problem: Problem, start: Start, made: Made, inputs: Sequence[Tensor],
         made.rows = 1 << (needed - 1).bit_length()
 
 
-def _once(problem: Problem, start: Start, made: Made, inputs: Sequence[Tensor], limit: int) -> Launched:
-    design, y = made.design, start.y.contiguous()
+def _once(problem: Problem, start: Start, made: Made, reads: Sequence[Tensor], limit: int) -> Launched:
+    design, carry = made.design, _carry_of(start)
+    y = (start.y if carry is None else carry.y).detach().contiguous()
     (samples, size), device, times = y.shape, y.device, problem.output.times
     count, columns = times.shape[1], size + sum(design.widths)
     out = y.new_empty((count, samples, size))
@@ -110,11 +93,9 @@ def _once(problem: Problem, start: Start, made: Made, inputs: Sequence[Tensor], 
     times = times if times.stride(1) == 1 else times.contiguous()
     rows = blank_rows(design, y, made.rows, count) if design.tape else None
     arguments = [
-        out, books, counts, states, statuses, word, *origin, y, s0, s1, start.status, times,
-        _settings(problem, y), *grid_tensors[:1], *_carried(start.carry, samples), *_noise(problem, grid_tensors),
-        *inputs, *_columns(rows),
-        samples, count, times.stride(0) if times.shape[0] > 1 else 0, clock, grid, _stride(start.status),
-        min(limit, 2**31 - 1), made.rows,
+        out, books, counts, states, statuses, word, *origin, y, s0, s1, times, _settings(problem, y),
+        *grid_tensors[:1], *_carried(carry, samples), *_noise(problem, grid_tensors), *_inputs(made, reads, device),
+        *_columns(rows), samples, count, _stride(times), clock, grid, min(limit, 2**31 - 1), made.rows,
     ]  # fmt: skip
     made.launcher(-(-samples // made.kernel.samples), device, arguments)
     return Launched(out, books, counts, states, statuses, Word(*_read(word)), origin, rows)
@@ -158,18 +139,24 @@ def _numbers(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 
-@lru_cache(maxsize=64)
-def _running(device: torch.device) -> Tensor:
-    """The status of samples of which nothing is known."""
-    return torch.full((1,), RUNNING, dtype=torch.int8, device=device)
+def _carry_of(start: Start) -> Carry | None:
+    """The carry, unless the kernel makes it: of an earlier solve, or with stand-ins for states that are not finite."""
+    return None if start.fresh else start.carry
 
 
 def _carried(carry: Carry | None, samples: int) -> list[Tensor]:
     """A carry, as a kernel without ignition takes it."""
     if carry is None:
         return []
-    t, h, n, *control = (x.expand(samples).contiguous() for x in (carry.t, carry.h, carry.n, *carry.control))
-    return [t, h, n, *(m.contiguous() for m in carry.memory), *control]
+    books = (carry.t, carry.h, carry.n, carry.status, *carry.control)
+    t, h, n, status, *control = (x.expand(samples).contiguous() for x in books)
+    return [t, h, n, status, *(m.contiguous() for m in carry.memory), *control]
+
+
+def _inputs(made: Made, reads: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """What the field reads, of that which the kernel needs."""
+    inputs = [reads[i] for i in made.kernel.inputs]
+    return [x if x.device == device and x.is_contiguous() else x.to(device).contiguous() for x in inputs]
 
 
 def _noise(problem: Problem, grid: list[Tensor]) -> list[Tensor]:

@@ -305,8 +305,8 @@ class TileReader(Reader):
         weights = sum(p.bytes for p in it.sources.values())
         if weights > _MOST_BYTES:
             raise CannotCompile(
-                f"the kernel engine keeps weights on chip, and {weights // 1024} KiB, with their padding, are more than "
-                f"{_MOST_BYTES // 1024} KiB"
+                f"the kernel engine keeps weights on chip, and {weights // 1024} KiB, with their padding, are more "
+                f"than {_MOST_BYTES // 1024} KiB"
             )
         widest = max([columns, *(p.columns for p in it.sources.values())])
         return Formula((pieces[0],), ((pieces[1],),) if len(pieces) > 1 else None, dict(it.sources), widest)

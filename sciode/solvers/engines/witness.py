@@ -1,0 +1,84 @@
+"""What a field reads, found anew at every call, and what is known of solves that read alike.
+
+One evaluation of the field is traced once for each (code, shapes); at every later call Dynamo's guards find the same
+graph and this call's tensors, and nothing is computed. Whatever was compiled for that graph can then run on them.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..fields import Field
+from ..problem import Problem
+from ..terms import ODETerm, SDETerm
+from .lift import Lift, Lifted
+
+__all__ = ["Known", "key_of", "known_of", "lift_of", "witness"]
+
+_KEPT = 64
+"""Graphs kept for later solves, the least recently used dropped first."""
+
+_lifts: OrderedDict[Hashable, Lift] = OrderedDict()
+
+
+class Known:
+    """What was learned of a traced field: channels of its noise (0 for an ODE), and what engines made for it."""
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+        self.machines: dict[Hashable, Any] = {}
+
+
+def witness(problem: Problem, y: Tensor) -> Lifted:
+    """The graph of one evaluation at (t0, y), and the tensors it reads. Raises CannotCompile."""
+    lift = lift_of(key_of("field", problem, y), _evaluate)
+    with torch.no_grad():
+        return lift(problem.field, problem.s0, y, returns=2 if problem.field.stochastic else 1)
+
+
+def known_of(lifted: Lifted, problem: Problem) -> Known:
+    """What is known of solves whose field has this graph."""
+    if lifted.traced.made is None:
+        noise = problem.noise
+        lifted.traced.made = Known(0 if noise is None else noise.channels)
+    return lifted.traced.made
+
+
+def _evaluate(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    return field.first(t, y)
+
+
+def lift_of(key: Hashable, function: Callable[..., Any]) -> Lift:
+    """The lift of a function for this key, made when first asked for."""
+    lift = _lifts.get(key)
+    if lift is None:
+        lift = _lifts[key] = Lift(function)
+        while len(_lifts) > _KEPT:
+            _lifts.popitem(last=False)
+    _lifts.move_to_end(key)
+    return lift
+
+
+def key_of(what: str, problem: Problem, y: Tensor, *more: Hashable) -> Hashable:
+    """What solves have in common that one graph can serve: the field's code, the method, the shapes."""
+    term = problem.field.term
+    fields = (term.field,) if isinstance(term, ODETerm) else (term.drift, term.diffusion)
+    kind = (term.noise, term.calculus) if isinstance(term, SDETerm) else ()
+    shapes = (tuple(y.shape), problem.s0.shape[0], tuple(problem.output.times.shape), y.dtype, y.device)
+    stepper = problem.stepper if type(problem.stepper).__hash__ is not None else type(problem.stepper)
+    return (what, *map(_code, fields), type(term), kind, stepper, shapes, problem.coupled, *more)
+
+
+def _code(function: Any) -> Hashable:
+    """The code of a function, however often the function is made again; the class of anything else."""
+    if isinstance(function, types.MethodType):
+        return function.__func__.__code__, type(function.__self__)
+    if isinstance(function, types.FunctionType):
+        return function.__code__
+    return type(function), getattr(function, "training", None)
