@@ -26,12 +26,14 @@ from .stages import stages_of
 from .tiles import TileReader
 from .trace import Formula, Graph, Reader, formula_of, graph_of
 
-__all__ = ["run", "source_of", "why_not"]
+__all__ = ["run", "source_of", "suits", "why_not"]
 
 Watch = Callable[[Tensor], None]
 _MOST_COMPONENTS = 128
 _WIDTH = 4
 """Outputs a row of the tape can note."""
+_SHORT = 2_000
+"""Operations of the field that a compiler is done with in some ten seconds (4 ms each; measured, triton 3.6)."""
 _MATRIX = 256
 """From so many multiplications on, the matrix products of an evaluation are done in tiles."""
 
@@ -57,6 +59,18 @@ def why_not(problem: Problem, y: Tensor, taped: bool = False) -> str | None:
         (problem.noise is not None and not _drawable(problem), "backward steps that do not divide the interval"),
     )
     return next((reason for holds, reason in reasons if holds), None)
+
+
+def suits(problem: Problem, y: Tensor, taped: bool) -> bool:
+    """Whether this engine is the one to choose: each sample by itself, in registers, and compiled in seconds."""
+    if problem.coupled or why_not(problem, y, taped) is not None:
+        return False
+    try:
+        made, _ = _make(prepared(problem, y), Start(y, None, fresh=True), taped)
+    except Exception:
+        # Whatever it is, another engine will say it.
+        return False
+    return not made.kernel.tiled and made.kernel.length <= _SHORT
 
 
 def _drawable(problem: Problem) -> bool:

@@ -30,7 +30,8 @@ _LONGEST = 20_000
 class Kernel:
     """Source text, and the inputs of the field's graph that it takes as pointers P0, P1, ..., in this order.
 
-    samples: how many a program solves, by how many warps; length: operations of the field that it writes out.
+    samples: how many a program solves, by how many warps; length: operations of the field that it writes out; tiled:
+    whether vectors are tiles.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Kernel:
     samples: int
     warps: int
     length: int
+    tiled: bool
 
 
 def kernel_source(design: Design, formula: Formula) -> Kernel:
@@ -67,7 +69,7 @@ def kernel_source(design: Design, formula: Formula) -> Kernel:
         put_start(draft, prologue)
         put_loop(draft)
         put_end(draft)
-    return Kernel(str(text) + "\n", inputs, frame.samples, frame.warps, length)
+    return Kernel(str(text) + "\n", inputs, frame.samples, frame.warps, length, bool(formula.widest))
 
 
 def _field(design: Design, formula: Formula, frame: Frame) -> tuple[list[Written], Calls, list[str], tuple[int, ...]]:

@@ -101,11 +101,17 @@ class TileInterpreter(Interpreter):
         """e, its padding zero."""
         return e if e.trim or padded(e.width) == e.width else self.algebra.node("trim", (e,), e.dtype, e.width, True)
 
+    def scalar(self, x: Any, dtype: torch.dtype) -> Symbolic:
+        """An argument in this dtype; a matrix of one row is a row."""
+        if isinstance(x, Matrix) and x.shape[0] == 1:
+            return super().scalar(_row([self.piece(x, 0, 1)], Symbolic(x.shape, np.empty(0), None), x.shape[1]), dtype)
+        return super().scalar(x, dtype)
+
     def _call(self, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
         args: list[Any] = []
         fx.map_arg((node.args, node.kwargs), lambda n: args.append(known[n]))
         tensors = [a for a in args if isinstance(a, Symbolic)]
-        matrices = any(isinstance(a, Matrix) for a in args)
+        matrices = [a for a in args if isinstance(a, Matrix)]
         if not matrices and not any(_wide(x) for x in tensors):
             return super()._call(node, known)
         packet = getattr(node.target, "overloadpacket", None)
@@ -118,7 +124,7 @@ class TileInterpreter(Interpreter):
         joined = split | {
             (e.width,) for x in tensors for e in x.data.reshape(-1)[:1] if e.width > 1 and x.data.size == 1
         }
-        if matrices or name not in POINTWISE or (split and len(joined) > 1):
+        if any(m.shape[0] > 1 for m in matrices) or name not in POINTWISE or (split and len(joined) > 1):
             raise _refused(node.target)
         return super()._call(node, known)
 
@@ -222,7 +228,8 @@ def _join(it: TileInterpreter, name: str, value: Any, args: list[Any], kwargs: d
 
 @_on("slice")
 def _slice(it: TileInterpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic | Matrix:
-    x, dim, start, end, step = (*args, *(0, None, None, None)[len(args) - 1 :])
+    given: Any = (*args, *(0, None, None, None)[len(args) - 1 :])
+    x, dim, start, end, step = given
     entries = range(*slice(start, end, step).indices(x.shape[dim]))
     if len(entries) == x.shape[dim] and entries.step == 1:
         return x
@@ -290,12 +297,12 @@ class TileReader(Reader):
         if how == "apart" and len(shape) < 3:
             panel = Panel(i, 0, 1, size, size, 1, True, 0)
             leaf = it.leaf(panel, kind)
-            return _row([leaf], like, shape[-1])
+            return _row([leaf], like, x.shape[-1])
+        if how == "shared" and len(shape) == 2 and kind == self.real:
+            return Matrix(i, shape, 0, shape[1], 1, kind)
         if how == "shared" and (not shape or shape[-1] == size):
             leaf = it.leaf(panel_of(i, 0, (1, size), 0, 1, kind), kind)
             return _row([leaf], like, size) if shape else Symbolic.of(leaf)
-        if how == "shared" and len(shape) == 2 and kind == self.real:
-            return Matrix(i, shape, 0, shape[1], 1, kind)
         raise _refused(f"an input of shape {[*shape]}")
 
     def _formula(self, it: Interpreter, outputs: list[Symbolic]) -> Formula:
