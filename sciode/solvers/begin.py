@@ -162,8 +162,14 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
         coupled=wish.coupled, steps=None if steps is None else steps[0],
         regularizers=as_regularizers(wish.regularize, stepper),
     )  # fmt: skip
-    ts = torch.as_tensor(ts, dtype=torch.float64, device=y.device)
-    return Laid(problem, y0, y, ts, wish, steps)
+    return Laid(problem, y0, y, _as_given(ts, times), wish, steps)
+
+
+def _as_given(ts: Any, times: Times) -> Tensor:
+    """The times as a tensor on the state's device; those that were sent there already are not sent again."""
+    if times.host.shape[0] == 1 and times.sign > 0 and not isinstance(ts, Tensor):
+        return times.rows[0].clone()
+    return torch.as_tensor(ts, dtype=torch.float64, device=times.rows.device)
 
 
 def begin(laid: Laid) -> Begun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -71,6 +72,10 @@ def default_batch_dims(y0: Any, batch_dims: int | None) -> int:
     return batch_dims
 
 
+_REMEMBERED = 16_384
+"""Bytes of output times that are kept for the next solve."""
+
+
 class Times(NamedTuple):
     """Output times in the direction of the solve, looked through on the host.
 
@@ -92,6 +97,18 @@ def check_times(ts: Tensor | Sequence[float], batch: tuple[int, ...], device: to
     # As numbers where a transform hides a tensor's memory.
     given = ts.tolist() if isinstance(ts, Tensor) and transforming() else ts
     times = given.cpu().to(torch.float64).numpy() if isinstance(given, Tensor) else np.asarray(given, dtype=np.float64)
+    if times.nbytes > _REMEMBERED or torch.is_inference_mode_enabled():
+        return _looked_through(times, batch, device)
+    return _remembered(times.tobytes(), times.shape, batch, device)
+
+
+@lru_cache(maxsize=64)
+def _remembered(times: bytes, shape: tuple[int, ...], batch: tuple[int, ...], device: torch.device) -> Times:
+    """A training loop asks for the same times again and again."""
+    return _looked_through(np.frombuffer(times, dtype=np.float64).reshape(shape), batch, device)
+
+
+def _looked_through(times: np.ndarray, batch: tuple[int, ...], device: torch.device) -> Times:
     if times.ndim != 1 and tuple(times.shape[1:]) != batch:
         raise ValueError(
             f"ts: expected shape [T] or [T, *batch] = [T, {', '.join(map(str, batch))}], got {[*times.shape]}"

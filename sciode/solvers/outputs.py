@@ -123,7 +123,10 @@ def _from_tape(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Te
     tape, times = run.tape, problem.output.times
     assert tape is not None
     count, samples, size = tape.ys.shape
-    valid = torch.arange(count, device=y0.device).unsqueeze(-1) < tape.count
+    if run.clean:
+        valid = torch.ones(count, tape.count.shape[0], dtype=torch.bool, device=y0.device)
+    else:
+        valid = torch.arange(count, device=y0.device).unsqueeze(-1) < tape.count
     ys = torch.cat((y0.unsqueeze(0), tape.ys[1:]))
     if not (run.clean or bool(valid.all())):
         reached = valid.expand(count, samples)

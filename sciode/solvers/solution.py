@@ -29,21 +29,27 @@ class SolveError(RuntimeError):
 class Stats:
     """What a solve cost.
 
-    nfe [*batch]: evaluations of the field (for an SDE: of the drift) that a sample's own steps took, with the first one
-    and the step-size heuristic; accepted, rejected [*batch]: its steps; calls: batched evaluations of the field, with
-    those for dense output; engine: the one that ran.
+    steps [*batch]: trial steps, accepted + rejected; accepted [*batch]; before, each: evaluations of the field (for an
+    SDE: of the drift) before the first step, and in every step; calls: batched evaluations, with those for dense
+    output; engine: the one that ran.
     """
 
-    nfe: Tensor
+    steps: Tensor
     accepted: Tensor
-    rejected: Tensor
+    before: int
+    each: int
     calls: int
     engine: str
 
     @property
-    def steps(self) -> Tensor:
-        """Trial steps [*batch]: accepted + rejected."""
-        return self.accepted + self.rejected
+    def nfe(self) -> Tensor:
+        """Evaluations of the field that a sample's own steps took, the first one and the heuristic's included."""
+        return self.before + self.steps * self.each
+
+    @property
+    def rejected(self) -> Tensor:
+        """Steps [*batch] that were not accepted."""
+        return self.steps - self.accepted
 
 
 @dataclass(frozen=True)

@@ -181,9 +181,10 @@ def _solution(begun: Begun, found: Results) -> Solution:
         ts = ts.squeeze(-1) if ts.shape[1] == 1 else ts.reshape(ts.shape[0], *batch)
     dense_nfe = problem.stepper.basis_nfe
     stats = Stats(
-        nfe=per_sample(begun.evaluations + carry.trials * run.step_nfe),
+        steps=per_sample(carry.trials),
         accepted=per_sample(carry.accepted),
-        rejected=per_sample(carry.trials - carry.accepted),
+        before=begun.evaluations,
+        each=run.step_nfe,
         calls=begun.evaluations + run.iterations * run.step_nfe + run.interpolated * dense_nfe,
         engine=run.engine,
     )
@@ -196,13 +197,20 @@ def _solution(begun: Begun, found: Results) -> Solution:
         status=per_sample(carry.status),
         penalties={r.name: per_sample(p) for r, p in zip(problem.regularizers, found.penalties, strict=True)},
         seed=begun.seed,
-        state=kept._replace(carry=_detached(carry), origin=_detached(run.origin)) if save.state else None,
+        state=_without_tape(kept) if save.state else None,
         dense=None if found.dense is None else DenseOutput(problem, kept, found.dense),
     )
 
 
+def _without_tape(run: Run) -> Run:
+    """The run, its carries off autograd's tape; a loop on the device never puts them there."""
+    if run.engine != "eager":
+        return run
+    return run._replace(carry=_detached(run.carry), origin=_detached(run.origin))
+
+
 def _detached(carry: Carry) -> Carry:
-    return map_tree(lambda x: x.detach(), carry)
+    return map_tree(lambda x: x.detach() if x.requires_grad else x, carry)
 
 
 def _states(begun: Begun, found: Results) -> Any:

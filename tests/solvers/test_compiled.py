@@ -389,12 +389,12 @@ def test_a_field_that_keeps_tensors_is_refused_and_its_tensors_are_left_alone() 
 @pytest.fixture
 def turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The static buffers of CUDA's loops, on a CPU and with nothing compiled."""
-    monkeypatch.setattr(graphs, "_compiled", lambda function: function)
+    monkeypatch.setattr(graphs, "_compiled", lambda function, device: function)
     for module in (machine, rewind):
         monkeypatch.setattr(
             module,
             "loop_of",
-            lambda engine, device, once, uses, first=None: graphs.StepByStep(once, uses, first),
+            lambda engine, device, once, uses, first=None: graphs.StepByStep(once, uses, first, device),
         )
 
 
@@ -415,6 +415,39 @@ def test_static_buffers_hold_this_solves_numbers(monkeypatch: pytest.MonkeyPatch
             found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().mean(), (y0, net.w))))
         for a, b in zip(*found, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("loop", ["traced_only", "turn_by_turn"])
+def test_a_solve_in_inference_mode_does_not_spoil_the_next(loop: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(loop)
+    net = Net()
+    for attempt in range(3):
+        with torch.inference_mode(attempt < 2):
+            inferred = solve(net, start() + attempt, TS, engine="compiled")
+        expected = solve(net, start() + attempt, TS, engine="eager")
+        torch.testing.assert_close(inferred.ys, expected.ys, rtol=1e-9, atol=1e-11)
+    trained = solve(net, start(), TS, engine="compiled")
+    (gradient,) = torch.autograd.grad(trained.ys.square().mean(), net.w)
+    (wanted,) = torch.autograd.grad(solve(net, start(), TS, engine="eager").ys.square().mean(), net.w)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-12)
+    assert trained.stats.engine == "compiled"
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_a_solve_whose_start_has_to_be_looked_at_is_looked_at() -> None:
+    def root(t: Tensor, y: Tensor) -> Tensor:
+        return torch.sqrt(1 - y) - y
+
+    def solved(y0: Tensor) -> tuple[Solution, Solution]:
+        return both(root, y0, TS, throw=False)
+
+    fine, strange = torch.full((3, 2), 0.5).double(), torch.tensor([[0.5], [2.0], [0.5]]).double().repeat(1, 2)
+    for y0 in (fine, fine, strange, fine):
+        ours, eager = solved(y0)
+        assert_same(ours, eager)
+        assert torch.equal(ours.status, eager.status) and ours.stats.engine == "compiled"
+    with pytest.raises(ValueError, match="contains NaN"):
+        solved(fine * torch.nan)
 
 
 @pytest.mark.usefixtures("traced_only")

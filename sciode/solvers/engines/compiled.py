@@ -133,12 +133,14 @@ def _apart(problem: Problem, carry: Carry) -> Carry:
 @lru_cache(maxsize=4096)
 def number(role: str, value: int, device: torch.device) -> Tensor:
     """A number on a device, made once; an object of its own for each role, because a graph tells roles by objects."""
-    return torch.full((), value, dtype=torch.int64, device=device)
+    with torch.inference_mode(False):
+        return torch.full((), value, dtype=torch.int64, device=device)
 
 
 @lru_cache(maxsize=64)
 def _first_word(device: torch.device) -> Tensor:
-    return torch.ones(len(Word._fields), dtype=torch.int64, device=device)
+    with torch.inference_mode(False):
+        return torch.ones(len(Word._fields), dtype=torch.int64, device=device)
 
 
 def _width(problem: Problem, carry: Carry) -> int:

@@ -20,6 +20,11 @@ __all__ = ["InGraphs", "StepByStep"]
 
 _LONGEST = 32
 """Most turns in one CUDA graph."""
+_TUNED: dict[str, Any] = {
+    "max_autotune_gemm": True, "max_autotune_gemm_backends": "ATEN,TRITON", "autotune_num_choices_displayed": 0
+}  # fmt: skip
+"""Matrix products by whichever is faster with what surrounds it, a library or a generated kernel: for the small ones of
+a neural field the library splits sums over several launches (a neural ODE of 128 x 16 takes 2.0 ms instead of 3.3)."""
 _LONG = 3e-4
 """Seconds of a turn from which on a look after every turn costs less than turns too many."""
 
@@ -31,7 +36,7 @@ class _Static:
     so itself. Parameters are read where they lie; everything else is copied in and out.
     """
 
-    def __init__(self, once: Part, uses: list[Use], first: Part | None) -> None:
+    def __init__(self, once: Part, uses: list[Use], first: Part | None, device: torch.device) -> None:
         self.first, self.uses = first, uses
         self.state: list[Tensor] = []
         self.buffers: list[Tensor] = []
@@ -53,7 +58,7 @@ class _Static:
             for old, new in zip(state, begun, strict=True):
                 old.copy_(new)
 
-        self._turn, self._start = _compiled(turn), _compiled(start)
+        self._turn, self._start = _compiled(turn, device), _compiled(start, device)
 
     def load(self, others: list[Tensor], state: list[Tensor] | None) -> bool:
         """Put this solve's tensors where the turn reads them; whether buffers had to be made anew."""
@@ -62,20 +67,22 @@ class _Static:
             for x, kept, buffer in zip(others, self.given, self.buffers, strict=True)
         )
         if moved:
-            stays = [isinstance(x, nn.Parameter) for x in others]
-            self.given = [x if s else None for x, s in zip(others, stays, strict=True)]
-            self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
-            self.fresh = [
-                i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"
-            ]
-            with torch.no_grad():
-                self.state = [_copy_of(x) for x in (state or beginning(self.first, self.buffers))]
-            size = self.state[-1].shape[0] + 1
-            self.report = torch.zeros(size, dtype=torch.int64, device=others[0].device)
-            self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
+            with torch.inference_mode(False), torch.no_grad():
+                self._make(others, state)
         else:
             self.fill(others, state)
         return moved
+
+    def _make(self, others: list[Tensor], state: list[Tensor] | None) -> None:
+        """Buffers like this solve's tensors, with their values."""
+        stays = [isinstance(x, nn.Parameter) for x in others]
+        self.given = [x if s else None for x, s in zip(others, stays, strict=True)]
+        self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
+        self.fresh = [i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"]
+        self.state = [_copy_of(x) for x in (state or beginning(self.first, self.buffers))]
+        size = self.state[-1].shape[0] + 1
+        self.report = torch.zeros(size, dtype=torch.int64, device=others[0].device)
+        self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
 
     def fill(self, others: list[Tensor], state: list[Tensor] | None) -> None:
         """Copy this solve's tensors in."""
@@ -114,8 +121,9 @@ class _Static:
         return word, turns
 
 
-def _compiled(function: Any) -> Any:
-    return torch.compile(own_code(function), fullgraph=True, dynamic=False)
+def _compiled(function: Any, device: torch.device) -> Any:
+    options = _TUNED if device.type == "cuda" else None
+    return torch.compile(own_code(function), fullgraph=True, dynamic=False, options=options)
 
 
 def _copy_of(x: Tensor) -> Tensor:
@@ -149,8 +157,8 @@ class StepByStep(_Static):
 class InGraphs(_Static):
     """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed (0: the start)."""
 
-    def __init__(self, once: Part, uses: list[Use], first: Part | None) -> None:
-        super().__init__(once, uses, first)
+    def __init__(self, once: Part, uses: list[Use], first: Part | None, device: torch.device) -> None:
+        super().__init__(once, uses, first, device)
         self.graphs: dict[int, Any] = {}
         self.expected = 0
         self.long = False

@@ -111,11 +111,11 @@ def _ignite(problem: Problem, plan: Plan, y: Tensor) -> tuple[Tensor, ...]:
 def loop_of(engine: str, device: torch.device, once: Part, uses: list[Use], first: Part | None = None) -> Repeat:
     """How an engine repeats a turn on a device; uses: what the turn does with each tensor beside its state."""
     if device.type == "cpu":
-        return _best_on_cpu(once, uses, first)
-    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(once, uses, first)
+        return _best_on_cpu(once, uses, first, device)
+    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(once, uses, first, device)
 
 
-def _best_on_cpu(once: Part, uses: list[Use], first: Part | None) -> Repeat:
+def _best_on_cpu(once: Part, uses: list[Use], first: Part | None, device: torch.device) -> Repeat:
     """The whole loop in C++ where this torch can compile it (2.11 cannot: no writes in loops), else the turn."""
     best: Callable[..., Any] = in_one_loop(once, first)
 
@@ -126,7 +126,7 @@ def _best_on_cpu(once: Part, uses: list[Use], first: Part | None) -> Repeat:
         except CannotCompile:
             if isinstance(best, StepByStep):
                 raise
-            best = StepByStep(once, uses, first)
+            best = StepByStep(once, uses, first, device)
             return best(others, state)
 
     return repeat
