@@ -127,7 +127,12 @@ def _from_tape(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Te
         valid = torch.ones(count, tape.count.shape[0], dtype=torch.bool, device=y0.device)
     else:
         valid = torch.arange(count, device=y0.device).unsqueeze(-1) < tape.count
-    ys = torch.cat((y0.unsqueeze(0), tape.ys[1:]))
+    if tape.blocks or (torch.is_grad_enabled() and y0.requires_grad):
+        ys = torch.cat((y0.unsqueeze(0), tape.ys[1:]))
+    else:
+        # Nobody else needs what the loop wrote, and a copy of it can be most of a solve's memory.
+        ys = tape.ys.detach()
+        ys[0].copy_(y0.detach())
     if not (run.clean or bool(valid.all())):
         reached = valid.expand(count, samples)
         ys = torch.where(reached.unsqueeze(-1), ys, torch.zeros_like(ys)).reshape(-1, size)

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,9 +35,11 @@ class CompileNotice(UserWarning):
 
 @dataclass
 class _Past:
-    """What is known of the solves of one kind; refused: engines that cannot run its field; told: what was said."""
+    """What is known of the solves of one kind; best: what `auto` compiles; refused: engines that cannot run its field;
+    told: what was said."""
 
     solves: int = 0
+    best: str | None = None
     seconds: float = 0.0
     refused: set[str] = field(default_factory=set)
     announced: bool = False
@@ -48,13 +51,15 @@ _past: dict[Hashable, _Past] = {}
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine chosen for one problem: `run` never refuses, it falls back on `eager` and says so once.
+    """An engine chosen for one problem: `run` never refuses, it falls back on others and says so once.
 
-    loops: whether it is a loop on the device, which keeps a tape of its own and none of autograd's.
+    loops: whether it is a loop on the device, which keeps a tape of its own and none of autograd's; instead: the engine
+    to try where this one cannot.
     """
 
     name: str
     past: _Past
+    instead: str = "eager"
 
     @property
     def loops(self) -> bool:
@@ -65,18 +70,19 @@ class Engine:
         """Run the problem; taped: an adjoint will walk back. Raises Unsound where it has to begin with a look."""
         began = time.monotonic()
         try:
-            if self.loops:
+            names = [name for name in dict.fromkeys((self.name, self.instead)) if name != "eager"]
+            for name, other in pairwise((*names, "eager")):
                 try:
-                    if self.name == "kernel":
-                        return kernel.run(problem, start.carry, max_steps, watch, taped)
-                    return compiled.run(problem, start, max_steps, watch, taped, self.name)
+                    if name == "kernel":
+                        return kernel.run(problem, start, max_steps, watch, taped)
+                    return compiled.run(problem, start, max_steps, watch, taped, name)
                 except compiled.Unsound:
                     raise
                 except Exception as error:
                     # Whatever it is: if the field itself is at fault, `eager` raises it, too.
                     if not isinstance(error, torch.OutOfMemoryError):
-                        self.past.refused.add(self.name)
-                    _say(f"engine: the {self.name} engine cannot run this field, 'eager' does instead: {_what(error)}")
+                        self.past.refused.add(name)
+                    _say(f"engine: the {name} engine cannot run this field, {other!r} does instead: {_what(error)}")
             if start.carry is None:
                 raise compiled.Unsound
             return eager.run(problem, start.carry, max_steps, watch)
@@ -89,29 +95,46 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
     """The engine for a problem; adjoint and gradient: what will be asked of its result."""
     past = _past_of(problem, y)
     reason = _obstacle(asked, problem, y, adjoint, gradient)
-    if asked in _LOOPS and asked not in past.refused:
-        if reason is None:
-            return Engine(asked, past)
+    instead = _instead(asked, past, _obstacle("graph", problem, y, adjoint, gradient))
+    if asked in _LOOPS:
+        if reason is None and asked not in past.refused:
+            return Engine(asked, past, instead)
         # Said once; not held against a later solve of this kind, which may ask for what the engine can do.
-        if reason not in past.told:
+        if reason is not None and reason not in past.told and asked not in past.refused:
             past.told.add(reason)
-            _say(f"engine: the {asked} engine cannot run this, 'eager' does instead: {reason}")
-    if asked == "auto" and reason is None and _worth_it(past):
+            _say(f"engine: the {asked} engine cannot run this, {instead!r} does instead: {reason}")
+        return Engine(instead, past)
+    if asked == "auto" and reason is None and _worth_it(past, y):
         if not past.announced:
             past.announced = True
             _say(
                 "engine: this solve repeats, so it is compiled now, once, for some seconds; SCIODE_COMPILE=0 forbids it"
             )
-        return Engine("graph" if y.is_cuda else "compiled", past)
+        if past.best is None:
+            past.best = _best(problem, y, gradient)
+        name = "graph" if past.best in past.refused else past.best
+        return Engine(name, past, "graph" if y.is_cuda else "eager")
     return Engine("eager", past)
+
+
+def _instead(asked: str, past: _Past, obstacle: str | None) -> str:
+    """The engine where the one asked for cannot: what the kernel engine refuses, CUDA graphs often can do."""
+    return "graph" if asked == "kernel" and obstacle is None and "graph" not in past.refused else "eager"
+
+
+def _best(problem: Problem, y: Tensor, gradient: bool) -> str:
+    """What to compile: a kernel for a field that is small and a compiler soon done with, else the loop."""
+    if not y.is_cuda:
+        return "compiled"
+    return "kernel" if kernel.suits(problem, y, gradient) else "graph"
 
 
 def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, int] | None:
     """What the field reads in this solve and the channels of its noise, if an engine that loops knows such solves."""
     past = _past.get(_key(problem, y))
-    if past is None or asked == "eager" or transforming() or past.refused:
+    if past is None or asked == "eager" or transforming() or _hopeless(past, y):
         return None
-    if asked == "auto" and not _worth_it(past):
+    if asked == "auto" and not _worth_it(past, y):
         return None
     try:
         lifted = witness(compiled.prepared(problem, y), y.detach())
@@ -142,9 +165,14 @@ def _obstacle(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: b
     return kernel.why_not(problem, y, gradient) if asked == "kernel" else compiled.why_not(problem)
 
 
-def _worth_it(past: _Past) -> bool:
-    allowed = os.environ.get("SCIODE_COMPILE", "1") != "0" and not past.refused
+def _worth_it(past: _Past, y: Tensor) -> bool:
+    allowed = os.environ.get("SCIODE_COMPILE", "1") != "0" and not _hopeless(past, y)
     return allowed and past.solves >= _SOLVES and past.seconds >= _SECONDS
+
+
+def _hopeless(past: _Past, y: Tensor) -> bool:
+    """Whether no engine that loops is left to run such solves."""
+    return bool(past.refused - {"kernel"} if y.is_cuda else past.refused)
 
 
 def _say(text: str) -> None:

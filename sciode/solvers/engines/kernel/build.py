@@ -6,11 +6,15 @@ import hashlib
 import importlib.util
 import os
 import tempfile
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["built", "interpreting", "missing"]
+import numpy as np
+import torch
+
+__all__ = ["Launcher", "interpreting", "missing"]
 
 
 def interpreting() -> bool:
@@ -18,6 +22,7 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
+@lru_cache(maxsize=1)
 def missing() -> bool:
     """Whether Triton is not installed."""
     return importlib.util.find_spec("triton") is None
@@ -35,7 +40,7 @@ def _folder() -> Path:
 
 
 @lru_cache(maxsize=256)
-def built(text: str) -> Any:
+def _built(text: str) -> Any:
     """The kernel `solve` of a module with this text."""
     name = f"sciode_kernel_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     folder = _folder()
@@ -49,3 +54,29 @@ def built(text: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.solve
+
+
+class Launcher:
+    """Launches a kernel; once compiled, without asking again which compiled kernel goes with the arguments.
+
+    That is the same one for all of them: nothing is specialised on numbers or alignment, and dtypes hang on the text.
+    """
+
+    def __init__(self, text: str, warps: int) -> None:
+        self.text, self.warps = text, warps
+        self._compiled: dict[torch.device, Any] = {}
+
+    def __call__(self, programs: int, device: torch.device, arguments: list[Any]) -> None:
+        """Launch this many programs on a device's current stream."""
+        if device.type == "cpu":
+            # The interpreter computes with NumPy, which warns of the numbers in lanes that are switched off.
+            with np.errstate(all="ignore"):
+                _built(self.text)[(programs,)](*arguments, num_warps=self.warps)
+            return
+        with nullcontext() if torch.cuda.current_device() == device.index else torch.cuda.device(device):
+            compiled = self._compiled.get(device)
+            if compiled is None:
+                solve = _built(self.text)
+                self._compiled[device] = solve[(programs,)](*arguments, num_warps=self.warps)
+            else:
+                compiled[(programs, 1, 1)](*arguments)

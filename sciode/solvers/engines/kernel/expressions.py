@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+
+from ..lift import CannotCompile
+from .frame import padded
 
 __all__ = ["DIALECTS", "Algebra", "Expr", "Operation", "Written", "literal", "names_of", "write", "write_values"]
 
@@ -16,7 +20,8 @@ __all__ = ["DIALECTS", "Algebra", "Expr", "Operation", "Written", "literal", "na
 class Expr:
     """A node: `op` applied to `args`; a "const" holds its value, a "leaf" its name.
 
-    varies: it depends on time or state, so every stage computes it anew; lanes: it differs between samples.
+    varies: it depends on time or state, so every stage computes it anew; lanes: it differs between samples; width: how
+    many columns of a tile it has, 1 for one number a sample; trim: whether the padding of its tile is zero.
     """
 
     op: str
@@ -24,6 +29,8 @@ class Expr:
     dtype: torch.dtype
     varies: bool
     lanes: bool
+    width: int = 1
+    trim: bool = True
 
     @property
     def constant(self) -> bool:
@@ -73,6 +80,14 @@ _SHARED: dict[str, Operation] = {
     "cast": Operation("{0}.to({real})", lambda x: x),
 }
 
+# Of tiles, and never of constants.
+_TILED: dict[str, Operation] = {
+    "dot": Operation('tl.dot({0}, {1}, input_precision="ieee", out_dtype={real})', torch.matmul),
+    "rowsum": Operation("tl.sum({0}, axis=1, keep_dims=True)", torch.sum),
+    "row": Operation("tl.full([1, {pad}], {0}, {real})", torch.clone),
+    "trim": Operation("tl.where(tl.arange(0, {pad})[None, :] < {width}, {0}, 0.0)", torch.clone),
+}
+
 _NATIVE: dict[str, Operation] = {
     "exp": Operation("libdevice.exp({0})", torch.exp),
     "log": Operation("libdevice.log({0})", torch.log),
@@ -106,10 +121,15 @@ _PORTABLE: dict[str, Operation] = {
     "pow": Operation("tl.exp2({1} * tl.log2({0}))", torch.pow),
 }
 
-DIALECTS = {"native": {**_SHARED, **_NATIVE}, "interpreted": {**_SHARED, **_PORTABLE}}
+DIALECTS = {"native": {**_SHARED, **_NATIVE, **_TILED}, "interpreted": {**_SHARED, **_PORTABLE, **_TILED}}
 """How operations are written for a GPU, and for Triton's interpreter."""
 
 _NAMES = {torch.float32: "tl.float32", torch.float64: "tl.float64", torch.int64: "tl.int64", torch.bool: "tl.int1"}
+_KEEP_ZERO = {
+    "add", "sub", "neg", "abs", "sign", "maximum", "minimum", "floor", "ceil", "cast", "sin", "tan", "tanh", "sqrt",
+    "erf", "log1p", "expm1",
+}  # fmt: skip
+"""Operations that map zeros to zero."""
 _UNIT = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 
 
@@ -135,9 +155,9 @@ class Algebra:
         value = torch.tensor(value, dtype=dtype).item()
         return self._keep(("const", repr(value), dtype), lambda: Expr("const", (value,), dtype, False, False))
 
-    def leaf(self, name: str, dtype: torch.dtype, varies: bool, lanes: bool) -> Expr:
+    def leaf(self, name: str, dtype: torch.dtype, varies: bool, lanes: bool, width: int = 1) -> Expr:
         """A number known when the kernel runs."""
-        return self._keep(("leaf", name), lambda: Expr("leaf", (name,), dtype, varies, lanes))
+        return self._keep(("leaf", name), lambda: Expr("leaf", (name,), dtype, varies, lanes, width))
 
     def cast(self, x: Expr, dtype: torch.dtype) -> Expr:
         """x in another dtype."""
@@ -160,16 +180,35 @@ class Algebra:
             return args[1]
         if op == "where" and args[0].constant:
             return args[1] if args[0].value else args[2]
+        widths = {a.width for a in args if a.width > 1}
+        if len(widths) > 1:
+            raise CannotCompile("the kernel engine's tiles meet only where they have the same columns")
+        return self.node(op, args, dtype, max(widths, default=1), _trim(op, args))
+
+    def node(self, op: str, args: Sequence[Expr], dtype: torch.dtype, width: int, trim: bool) -> Expr:
+        """An operation whose result has other columns than its arguments."""
         args = tuple(args)
         varies, lanes = any(a.varies for a in args), any(a.lanes for a in args)
-        return self._keep((op, *map(id, args), dtype), lambda: Expr(op, args, dtype, varies, lanes))
+        key = (op, *map(id, args), dtype, width)
+        return self._keep(key, lambda: Expr(op, args, dtype, varies, lanes, width, trim))
+
+
+def _trim(op: str, args: Sequence[Expr]) -> bool:
+    """Whether an operation keeps a zero padding zero."""
+    wide = [a for a in args if a.width > 1]
+    if not all(a.trim for a in wide):
+        return False
+    if op in _KEEP_ZERO:
+        return all(a.width > 1 or (a.constant and a.value == 0) for a in args)
+    return not wide or op == "mul" or (op == "div" and args[1].constant)
 
 
 class Written(NamedTuple):
-    """A Triton function: its text, and the expressions it is called with after time and state."""
+    """A Triton function: its text, and what it is called with after time and state: expressions, then pointers."""
 
     text: str
-    arguments: tuple[Expr, ...]
+    values: tuple[Expr, ...]
+    pointers: tuple[str, ...]
 
 
 def literal(value: Any) -> str:
@@ -208,7 +247,8 @@ def _text_of(node: Expr, known: dict[int, str], dialect: str) -> str:
             f"tl.full((), {w}, {names_of(a.dtype)})" if a.constant else w for a, w in zip(node.args, words, strict=True)
         ]
     real = node.dtype if node.op in ("cast", "sign") else node.args[0].dtype
-    return DIALECTS[dialect][node.op].text.format(*words, real=names_of(real))
+    size = {"width": node.width, "pad": padded(node.width)}
+    return DIALECTS[dialect][node.op].text.format(*words, real=names_of(real), **size)
 
 
 def write_values(
@@ -241,13 +281,13 @@ def write(name: str, given: Sequence[str], outputs: Sequence[Expr], dialect: str
     known = {id(n): f"a{i}" for i, n in enumerate(hoisted)}
     known |= {id(n): n.args[0] for n in reached if n.op == "leaf" and n.args[0] in given}
     lines = write_values(outputs, known, dialect, "v", lambda leaf: pointers.get(leaf.args[0]))
-    used = sorted({pointers[n.args[0]].split("(")[1].split(" ")[0] for n in reached if _loaded(n, pointers)})
-    anchor = given[0]
-    results = [_as_lanes(e, known, anchor) for e in outputs]
+    loads = (pointers[n.args[0]] for n in reached if _loaded(n, pointers))
+    used = tuple(sorted({found.group() for load in loads if (found := re.search(r"\bP\d+", load))}))
+    results = [_as_lanes(e, known, given[-1]) for e in outputs]
     head = ", ".join((*given, *(f"a{i}" for i in range(len(hoisted))), *used))
     body = [*lines, f"return {', '.join(results)}"]
     text = "\n".join((f"@triton.jit\ndef {name}({head}):", *(f"    {line}" for line in body)))
-    return Written(text, (*hoisted, *(Expr("leaf", (p,), torch.int64, False, False) for p in used)))
+    return Written(text, hoisted, used)
 
 
 def _loaded(node: Expr, pointers: dict[str, str]) -> bool:

@@ -16,7 +16,7 @@ from . import symbolic as sym
 from .expressions import Algebra, Expr
 from .symbolic import Symbolic
 
-__all__ = ["Interpreter"]
+__all__ = ["POINTWISE", "Interpreter", "kind_of"]
 
 aten = torch.ops.aten
 
@@ -65,7 +65,7 @@ class Interpreter:
             raise CannotCompile(f"the kernel engine cannot hold a constant of shape {[*value.shape]}, {value.dtype}")
         data = np.empty(tuple(value.shape), dtype=object)
         for index in np.ndindex(data.shape):
-            data[index] = self.algebra.const(value[index].item(), _kind(value.dtype))
+            data[index] = self.algebra.const(value[index].item(), kind_of(value.dtype))
         return Symbolic(tuple(value.shape), data, None)
 
     def _read(self, x: Any, known: dict[fx.Node, Any]) -> Any:
@@ -98,7 +98,7 @@ class Interpreter:
         return sym.elementwise(lambda *e: self.algebra(op, e, result), [self.scalar(a, inner) for a in args])
 
 
-def _kind(dtype: torch.dtype) -> torch.dtype:
+def kind_of(dtype: torch.dtype) -> torch.dtype:
     """The dtype expressions have for tensors of this one."""
     if dtype in (torch.float32, torch.float64, torch.bool):
         return dtype
@@ -117,6 +117,13 @@ def _dtype_of(args: Sequence[Any]) -> torch.dtype:
     return torch.int64 if common == torch.bool and any(type(a) is int for a in args) else common
 
 
+POINTWISE = frozenset((
+    *_UNARY, *_BINARY, *_COMPARE, *_LOGIC, *_SAME, "rsub", "logical_not", "bitwise_not", "relu", "reciprocal", "clamp",
+    "clamp_min", "clamp_max", "where", "remainder", "pow", "convert_element_type", "full_like", "zeros_like",
+    "ones_like", "empty_like",
+))  # fmt: skip
+"""Operations that work entry by entry."""
+
 Handler = Callable[[Interpreter, str, Any, list[Any], dict[str, Any]], Any]
 _HANDLERS: dict[str, Handler] = {}
 
@@ -132,12 +139,12 @@ def _on(*names: str) -> Callable[[Handler], Handler]:
 
 @_on(*_UNARY)
 def _unary(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    return it.pointwise(_UNARY[name], args[:1], _kind(value.dtype))
+    return it.pointwise(_UNARY[name], args[:1], kind_of(value.dtype))
 
 
 @_on(*_BINARY)
 def _binary(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    dtype = _kind(value.dtype)
+    dtype = kind_of(value.dtype)
     alpha = kwargs.get("alpha", 1)
     if name == "div" and kwargs.get("rounding_mode") is not None:
         raise CannotCompile("the kernel engine cannot trace aten.div with a rounding mode")
@@ -170,34 +177,34 @@ def _not(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[s
 
 @_on("relu")
 def _relu(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    return it.pointwise("maximum", [args[0], 0.0], _kind(value.dtype))
+    return it.pointwise("maximum", [args[0], 0.0], kind_of(value.dtype))
 
 
 @_on("reciprocal")
 def _reciprocal(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    return it.pointwise("div", [1.0, args[0]], _kind(value.dtype))
+    return it.pointwise("div", [1.0, args[0]], kind_of(value.dtype))
 
 
 @_on("clamp", "clamp_min", "clamp_max")
 def _clamp(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
     low = kwargs.get("min", args[1] if len(args) > 1 and name != "clamp_max" else None)
     high = kwargs.get("max", args[-1] if (len(args) > 2 or name == "clamp_max") else None)
-    out = it.scalar(args[0], _kind(value.dtype))
+    out = it.scalar(args[0], kind_of(value.dtype))
     if low is not None:
-        out = it.pointwise("maximum", [out, low], _kind(value.dtype))
-    return out if high is None else it.pointwise("minimum", [out, high], _kind(value.dtype))
+        out = it.pointwise("maximum", [out, low], kind_of(value.dtype))
+    return out if high is None else it.pointwise("minimum", [out, high], kind_of(value.dtype))
 
 
 @_on("where")
 def _where(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    dtype = _kind(value.dtype)
+    dtype = kind_of(value.dtype)
     three = [it.scalar(args[0], torch.bool), it.scalar(args[1], dtype), it.scalar(args[2], dtype)]
     return sym.elementwise(lambda *e: it.algebra("where", e, dtype), three)
 
 
 @_on("remainder")
 def _remainder(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    dtype = _kind(value.dtype)
+    dtype = kind_of(value.dtype)
     if not dtype.is_floating_point:
         raise CannotCompile("the kernel engine cannot trace aten.remainder of integers")
     whole = it.pointwise("floor", [it.pointwise("div", args, dtype)], dtype)
@@ -206,7 +213,7 @@ def _remainder(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: 
 
 @_on("pow")
 def _pow(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    dtype = _kind(value.dtype)
+    dtype = kind_of(value.dtype)
     base, exponent = it.scalar(args[0], dtype), it.scalar(args[1], dtype)
     return sym.elementwise(functools.partial(_power, it.algebra, dtype), [base, exponent])
 
@@ -227,7 +234,7 @@ def _power(algebra: Algebra, dtype: torch.dtype, base: Expr, exponent: Expr) -> 
 @_on(*_SAME, "convert_element_type", "copy")
 def _same(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
     source = sym.expand(args[1], value.shape) if name == "copy" else args[0]
-    return it.scalar(source, _kind(value.dtype))
+    return it.scalar(source, kind_of(value.dtype))
 
 
 @_on("full", "full_like", "zeros", "zeros_like", "ones", "ones_like", "scalar_tensor", "empty", "empty_like",
@@ -239,8 +246,8 @@ def _filled(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dic
     elif "full" in name:
         fill = args[-1]
     if isinstance(fill, Symbolic):
-        return sym.expand(it.scalar(fill, _kind(value.dtype)), value.shape)
-    return Symbolic.of(it.algebra.const(fill, _kind(value.dtype)), tuple(value.shape))
+        return sym.expand(it.scalar(fill, kind_of(value.dtype)), value.shape)
+    return Symbolic.of(it.algebra.const(fill, kind_of(value.dtype)), tuple(value.shape))
 
 
 @_on("arange", "eye", "iota", "linspace")
@@ -356,14 +363,14 @@ def _index(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict
 
 @_on("cat")
 def _cat(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    parts = [it.scalar(p, _kind(value.dtype)) for p in args[0]]
+    parts = [it.scalar(p, kind_of(value.dtype)) for p in args[0]]
     return sym.concatenate(parts, args[1] if len(args) > 1 else kwargs.get("dim", 0), it.samples)
 
 
 @_on("stack")
 def _stack(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % len(value.shape)
-    return sym.concatenate([sym.unsqueeze(it.scalar(p, _kind(value.dtype)), dim) for p in args[0]], dim, it.samples)
+    return sym.concatenate([sym.unsqueeze(it.scalar(p, kind_of(value.dtype)), dim) for p in args[0]], dim, it.samples)
 
 
 @_on("unbind")
@@ -388,7 +395,7 @@ _REDUCTIONS = {"sum": "add", "mean": "add", "prod": "mul", "amax": "maximum", "a
 
 @_on(*_REDUCTIONS)
 def _reduction(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    dtype, op = _kind(value.dtype), _REDUCTIONS[name]
+    dtype, op = kind_of(value.dtype), _REDUCTIONS[name]
     x = it.scalar(args[0], dtype)
     dims = args[1] if len(args) > 1 and args[1] is not None else []
     keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
@@ -413,7 +420,7 @@ def _product(it: Interpreter, a: Symbolic, b: Symbolic, contracted: int, dtype: 
 @_on("mm", "bmm", "mv", "dot")
 def _matmul(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
     a, b = args
-    dtype = _kind(value.dtype)
+    dtype = kind_of(value.dtype)
     if name in ("mv", "dot"):
         return _product(it, a, b, -1, dtype)
     return _product(it, sym.unsqueeze(a, -1), sym.unsqueeze(b, -3), -2, dtype)
@@ -421,7 +428,7 @@ def _matmul(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dic
 
 @_on("addmm", "baddbmm")
 def _addmm(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
-    dtype = _kind(value.dtype)
+    dtype = kind_of(value.dtype)
     product = _matmul(it, "mm", value, args[1:3], {})
     alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
     product = product if alpha == 1 else it.pointwise("mul", [product, alpha], dtype)

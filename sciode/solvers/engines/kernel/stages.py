@@ -13,21 +13,20 @@ from typing import NamedTuple
 
 from ...steppers import ExplicitRK, Stepper
 from ...steppers.stochastic import Euler, Heun, Milstein, ReversibleHeun
+from .frame import Frame, Names
 from .text import Text
 
-__all__ = ["Calls", "Names", "Stages", "Stepped", "stages_of"]
-
-Names = list[str]
-"""Names of the components of a vector."""
+__all__ = ["Calls", "Stages", "Stepped", "stages_of"]
 
 
 @dataclass(frozen=True)
 class Calls:
-    """How to call the field: size, components of the state; channels, of the noise (0: none).
+    """How to call the field: size, pieces of the state; channels, of the noise (0: none).
 
     noise, calculus: the term's; first, diffusion: the end of the argument list of either function.
     """
 
+    frame: Frame
     size: int
     channels: int
     noise: str
@@ -49,7 +48,7 @@ class Calls:
         matrix = [[f"{name}g_{i}_{j}" for j in range(columns)] for i in range(self.size)] if self.channels else []
         results = [*drift, *(g for row in matrix for g in row)]
         arguments = self.first if function == "first" else self.diffusion
-        text.put(f"{', '.join(results)} = {function}({', '.join((time, *y))}{arguments})")
+        text.put(f"{', '.join(results)} = {function}({', '.join((self.frame.wide(time), *y))}{arguments})")
         return drift, matrix
 
     def driven(self, row: Names, dw: Names, i: int) -> str:
@@ -72,11 +71,17 @@ class Stages(ABC):
     """Writes the step of one stepper. In its lines, `now` is the time, `step` the signed step (float64), `h` the same
     in the state's dtype, `length` and so on as in `source`."""
 
-    memories: int
-    """Vectors [D] handed from step to step."""
+    @staticmethod
+    def widths(stepper: Stepper, size: int, columns: int) -> tuple[int, ...]:
+        """Components of the vectors handed from step to step, for a state of `size` and a diffusion [size][columns]."""
+        return ()
 
     def __init__(self, stepper: Stepper, calls: Calls) -> None:
         self.stepper, self.calls = stepper, calls
+
+    def start(self, y: Names, f: Names, g: list[Names]) -> list[Names]:
+        """The memory of the first step, f and g having been evaluated at y: as `Stepper.start` has it."""
+        return []
 
     @abstractmethod
     def step(self, text: Text, y: Names, memory: list[Names], dw: Names) -> Stepped:
@@ -96,9 +101,15 @@ class ExplicitStages(Stages):
 
     stepper: ExplicitRK
 
-    def __init__(self, stepper: ExplicitRK, calls: Calls) -> None:
-        super().__init__(stepper, calls)
-        self.memories = int(stepper.table.fsal)
+    @staticmethod
+    def widths(stepper: Stepper, size: int, columns: int) -> tuple[int, ...]:
+        """The last slope, if the table hands it on."""
+        assert isinstance(stepper, ExplicitRK)
+        return (size,) if stepper.table.fsal else ()
+
+    def start(self, y: Names, f: Names, g: list[Names]) -> list[Names]:
+        """The first slope, where the table hands slopes on."""
+        return [f] if self.stepper.table.fsal else []
 
     def step(self, text: Text, y: Names, memory: list[Names], dw: Names) -> Stepped:
         """All stages, the solution, the error estimate."""
@@ -150,8 +161,6 @@ def combination(weights: Sequence[float], k: list[Names], j: int) -> str:
 
 class SDEStages(Stages):
     """What fixed-step SDE methods share: the chord as dense output."""
-
-    memories = 0
 
     def prepare(self, text: Text, y: Names, stepped: Stepped) -> list[Names]:
         """The chord."""
@@ -223,9 +232,14 @@ class MilsteinStages(SDEStages):
 class ReversibleHeunStages(SDEStages):
     """Reversible Heun; memory: the twin, and drift and diffusion there."""
 
-    def __init__(self, stepper: Stepper, calls: Calls) -> None:
-        super().__init__(stepper, calls)
-        self.memories = 3
+    @staticmethod
+    def widths(stepper: Stepper, size: int, columns: int) -> tuple[int, ...]:
+        """All three."""
+        return size, size, size * columns
+
+    def start(self, y: Names, f: Names, g: list[Names]) -> list[Names]:
+        """The twin starts where y starts."""
+        return [y, f, [x for row in g for x in row]]
 
     def step(self, text: Text, y: Names, memory: list[Names], dw: Names) -> Stepped:
         """One evaluation, at the new twin."""

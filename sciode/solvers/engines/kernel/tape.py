@@ -8,10 +8,10 @@ of length 0 from a state it has been in, so that whoever walks back meets no num
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from ...problem import Carry, Problem
 from ...trajectory import Row
-from .text import Text
+from .design import Design, Draft
 
 __all__ = ["TAPE_POINTERS", "blank_rows", "put_rest", "put_row", "put_slot"]
 
@@ -19,40 +19,42 @@ TAPE_POINTERS = ("ROW_S", "ROW_DT", "ROW_N", "ROW_Y", "ROW_TAKEN", "ROW_MERGED",
 """Parameters of a kernel that keeps a tape; ROW_E0, ... for the essential memories follow."""
 
 
-def blank_rows(problem: Problem, carry: Carry, rows: int, width: int) -> Row:
+def blank_rows(design: Design, y: Tensor, rows: int, outputs: int) -> Row:
     """Columns of a tape; the kernel writes all but the outputs that a row does not have."""
-    essential = problem.stepper.essential(carry.memory)
-    lanes, count = carry.t.shape[0], problem.output.times.shape[1]
-    flags = torch.zeros(2, rows, lanes, dtype=torch.bool, device=carry.y.device)
+    lanes, width = y.shape[0], design.tape
+    flags = torch.zeros(2, rows, lanes, dtype=torch.bool, device=y.device)
+    times = torch.empty(2, rows, lanes, dtype=torch.float64, device=y.device)
     return Row(
-        s=carry.t.new_empty(rows, lanes),
-        dt=carry.t.new_empty(rows, lanes),
-        n=carry.n.new_empty(rows, lanes),
-        y=carry.y.new_empty(rows, *carry.y.shape),
-        essential=tuple(e.new_empty(rows, *e.shape) for e in essential),
+        s=times[0],
+        dt=times[1],
+        n=torch.empty(rows, lanes, dtype=torch.int64, device=y.device),
+        y=y.new_empty(rows, *y.shape),
+        essential=tuple(y.new_empty(rows, lanes, width) for width in design.widths[: design.essential]),
         taken=flags[0],
         merged=flags[1],
-        theta=carry.t.new_ones(rows, width, lanes),
-        k=carry.n.new_full((rows, width, lanes), count),
+        theta=torch.ones(rows, width, lanes, dtype=torch.float64, device=y.device),
+        k=torch.full((rows, width, lanes), outputs, dtype=torch.int64, device=y.device),
         penalties=(),
     )
 
 
-def put_row(text: Text, vectors: list[list[str]], mask: str, taken: str, merged: str, step: str = "step") -> None:
-    """Lines that write row `line` of the lanes in `mask`, if there is room; vectors: the state, essential memories."""
+def put_row(draft: Draft, mask: str, taken: str, merged: str, step: str = "step") -> None:
+    """Lines that write row `line` of the lanes in `mask`, if there is room."""
+    text = draft.text
     text.put(f"room = {mask} & (line < rows)", "place = line.to(tl.int64) * batch + lane")
     for pointer, name in (("S", "time"), ("DT", step), ("N", "n"), ("TAKEN", taken), ("MERGED", merged)):
         text.put(f"tl.store(ROW_{pointer} + place, {name}, mask=room)")
-    for pointer, vector in zip(["ROW_Y", *(f"ROW_E{i}" for i in range(len(vectors) - 1))], vectors, strict=True):
-        for j, name in enumerate(vector):
-            text.put(f"tl.store({pointer} + place * {len(vector)} + {j}, {name}, mask=room)")
+    pointers = ["ROW_Y", *(f"ROW_E{i}" for i in range(draft.design.essential))]
+    for pointer, vector, width in zip(pointers, draft.kept, draft.widths, strict=False):
+        draft.frame.store(text, vector, pointer, f"place * {width}", "room")
 
 
-def put_slot(text: Text, vectors: list[list[str]], width: int) -> None:
+def put_slot(draft: Draft) -> None:
     """Lines that note an output of the lanes in `due`: in the next row where this one is full."""
+    text, width = draft.text, draft.design.tape
     text.let("full", f"due & (slot == {width})")
     with text.block("if tl.max(full.to(tl.int32), 0) > 0:"):
-        put_row(text, vectors, "full", "0", "0")
+        put_row(draft, "full", "0", "0")
     text.put(
         "line = line + full.to(tl.int32)",
         "slot = tl.where(full, 0, slot)",
@@ -63,9 +65,10 @@ def put_slot(text: Text, vectors: list[list[str]], width: int) -> None:
     )
 
 
-def put_rest(text: Text, vectors: list[list[str]]) -> None:
+def put_rest(draft: Draft) -> None:
     """Lines that fill a lane's remaining rows, after it has noted how many it needed."""
+    text = draft.text
     text.put("nothing = tl.zeros_like(time)", "lacking = inside & (line < rows)")
     with text.block("while tl.max(lacking.to(tl.int32), 0) > 0:"):
-        put_row(text, vectors, "inside", "0", "0", "nothing")
+        put_row(draft, "inside", "0", "0", "nothing")
         text.put("line = line + lacking.to(tl.int32)", "lacking = inside & (line < rows)")

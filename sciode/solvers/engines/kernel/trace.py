@@ -6,9 +6,9 @@ size, and `operations` runs those on expressions. Nothing is guessed: an operati
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,17 +16,27 @@ from torch import Tensor, fx, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ...fields import Field
-from ...problem import Problem
 from ..lift import CannotCompile, Lifted
-from ..witness import key_of, lift_of
 from .expressions import Algebra, Expr
 from .operations import Interpreter
 from .symbolic import Symbolic
 
-__all__ = ["Formula", "Source", "formula_of", "lift_field"]
+__all__ = ["Formula", "Graph", "Piece", "Reader", "formula_of", "graph_of"]
 
 _MOST_SHARED = 4096
+_MOST_COMPONENTS = 32
+
+
+class Piece(Protocol):
+    """A leaf: what lies in input `index`; apart: a sample has one of its own; spell: the text that loads it."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def apart(self) -> bool: ...
+    @property
+    def bytes(self) -> int: ...
+    def spell(self, pointer: str) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -40,43 +50,76 @@ class Source:
     offset: int
     size: int
     apart: bool
+    bytes: int
+
+    def spell(self, pointer: str) -> str:
+        """Text that loads it."""
+        if self.apart:
+            return f"tl.load({pointer} + lane * {self.size} + {self.offset}, mask=inside, other=0)"
+        return f"tl.load({pointer} + {self.offset})"
 
 
 @dataclass(frozen=True, eq=False)
 class Formula:
     """A field written out: drift [D], diffusion [D][m] (m = 1 for each component if diagonal), or None for an ODE.
 
-    Leaves are named "t", "y_0", "y_1", ..., and as in `sources`; used: the graph's inputs that are read.
+    Leaves are named "t64", "y_0", "y_1", ..., and as in `sources`. widest: 0, or, if the D components are one tile, the
+    columns of the widest.
     """
 
     drift: tuple[Expr, ...]
     diffusion: tuple[tuple[Expr, ...], ...] | None
-    sources: dict[str, Source]
-    used: tuple[int, ...]
+    sources: Mapping[str, Piece]
+    widest: int = 0
 
 
-def _evaluate(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    return field.first(t, y)
+@dataclass(frozen=True)
+class Graph:
+    """A field's aten operations; inputs, what they read, in shapes alone (a graph outlives its tensors).
+
+    positions: 0 for the time, 1 for the state, else -1; owned: whether it is a module's.
+    """
+
+    module: fx.GraphModule
+    inputs: list[Tensor]
+    positions: list[int]
+    owned: list[bool]
+
+    @property
+    def products(self) -> int:
+        """Multiplications in the matrix products, for the whole batch."""
+        count = 0
+        for node in self.module.graph.nodes:
+            if node.target in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+                count += node.args[-2].meta["val"].numel() * node.meta["val"].shape[-1]
+        return count
 
 
-def lift_field(problem: Problem, y: Tensor) -> Lifted:
-    """The graph of one evaluation, and the tensors it needs; t and y are its first two tensors, if it needs them."""
-    # `time` is [B], also where all samples share a clock.
-    time = problem.s0.expand(y.shape[0]).contiguous()
-    key: Hashable = key_of("kernel", problem, y)
-    y = y.detach().contiguous()
-    lifted = lift_of(key, _evaluate)(problem.field, time, y, returns=2 if problem.field.stochastic else 1)
-    positions = lifted.positions([time, y])
-    if lifted.traced.made is None:
-        lifted.traced.made = {"positions": positions}
-    return lifted
+def graph_of(lifted: Lifted, time: Tensor, y: Tensor) -> Graph:
+    """The graph of one evaluation at these tensors, in core aten operations, without running any."""
+    module = lifted.traced.graph
+
+    def functional(*inputs: Tensor) -> Any:
+        return torch.func.functionalize(module, remove="mutations")(*inputs)
+
+    inputs = [x.detach() for x in lifted.inputs]
+    with torch.no_grad():
+        traced = make_fx(functional, _decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    names = [n.name for n in module.graph.nodes if n.op == "placeholder"]
+    owned = [
+        isinstance(x, nn.Parameter) or "_parameters_" in name or "_buffers_" in name
+        for x, name in zip(lifted.inputs, names, strict=True)
+    ]
+    shapes = [torch.empty_like(x, device="meta") for x in inputs]
+    return Graph(traced, shapes, lifted.positions([time, y]), owned)
 
 
-def formula_of(lifted: Lifted, samples: int, real: torch.dtype) -> Formula:
-    """The graph as expressions. A tensor as long as the batch is read as one value a sample, then as a shared one."""
-    positions = lifted.traced.made["positions"]
-    graph = _aten(lifted)
-    apart = [_apart(x, p, n, samples) for x, p, n in zip(lifted.inputs, positions, _names(lifted), strict=True)]
+def formula_of(graph: Graph, samples: int, size: int, real: torch.dtype, reader: type[Reader]) -> Formula:
+    """The graph as expressions. A tensor as long as the batch is read as one value a sample, then as a shared one.
+
+    size: components of the state; reader: in which form.
+    """
+    apart = [_apart(*x, samples) for x in zip(graph.inputs, graph.positions, graph.owned, strict=True)]
     readings = [apart]
     if any(a == "unclear" for a in apart):
         readings = [
@@ -86,7 +129,7 @@ def formula_of(lifted: Lifted, samples: int, real: torch.dtype) -> Formula:
     refusal = None
     for reading in readings:
         try:
-            return _Reader(lifted, positions, reading, samples, real).read(graph)
+            return reader(graph, reading, samples, size, real).read()
         except CannotCompile as error:
             refusal = refusal or error
     assert refusal is not None
@@ -98,31 +141,13 @@ def formula_of(lifted: Lifted, samples: int, real: torch.dtype) -> Formula:
     raise refusal
 
 
-def _names(lifted: Lifted) -> list[str]:
-    return [n.name for n in lifted.traced.graph.graph.nodes if n.op == "placeholder"]
-
-
-def _apart(x: Tensor, position: int, name: str, samples: int) -> str:
+def _apart(x: Tensor, position: int, owned: bool, samples: int) -> str:
     """Whether an input has a value for each sample: "time", "state", "apart", "shared" or "unclear"."""
     if position >= 0:
         return ("time", "state")[position]
-    ours = isinstance(x, nn.Parameter) or "_parameters_" in name or "_buffers_" in name
-    if x.ndim == 0 or x.shape[0] != samples or samples == 1 or ours:
+    if x.ndim == 0 or x.shape[0] != samples or samples == 1 or owned:
         return "shared"
     return "apart" if samples > 64 else "unclear"
-
-
-def _aten(lifted: Lifted) -> fx.GraphModule:
-    """The graph in core aten operations, without running any."""
-    graph = lifted.traced.graph
-
-    def functional(*inputs: Tensor) -> Any:
-        return torch.func.functionalize(graph, remove="mutations")(*inputs)
-
-    inputs = [x.detach() for x in lifted.inputs]
-    with torch.no_grad():
-        trace = make_fx(functional, _decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
-        return trace(*inputs)
 
 
 def _decompositions() -> dict[Any, Any]:
@@ -137,35 +162,37 @@ def _decompositions() -> dict[Any, Any]:
     return {**core_aten_decompositions(), **more}
 
 
-class _Reader:
+class Reader:
     """Gives every input its expressions, runs the graph, and cuts the result into components."""
 
-    def __init__(
-        self, lifted: Lifted, positions: list[int], reading: Sequence[str], samples: int, real: torch.dtype
-    ) -> None:
-        self.lifted, self.positions, self.reading = lifted, positions, reading
-        self.samples, self.real = samples, real
+    def __init__(self, graph: Graph, reading: Sequence[str], samples: int, size: int, real: torch.dtype) -> None:
+        self.graph, self.reading = graph, reading
+        self.samples, self.size, self.real = samples, size, real
         self.algebra = Algebra()
-        self.sources: dict[str, Source] = {}
+        self.sources: dict[str, Piece] = {}
 
-    def read(self, graph: fx.GraphModule) -> Formula:
+    def read(self) -> Formula:
         """The field's components."""
-        interpreter = Interpreter(self.algebra, self.samples)
-        inputs = [
-            self._input(i, x, how) for i, (x, how) in enumerate(zip(self.lifted.inputs, self.reading, strict=True))
-        ]
-        outputs = [interpreter.scalar(x, self.real) for x in interpreter.run(graph, inputs)]
-        drift = self._components(outputs[0])
-        diffusion = None if len(outputs) == 1 else self._matrix(outputs[1])
-        used = tuple(sorted({s.index for s in self.sources.values()}))
-        return Formula(drift, diffusion, self.sources, used)
+        it = self._interpreter()
+        named = enumerate(zip(self.graph.inputs, self.reading, strict=True))
+        inputs = [self._input(it, i, x, how) for i, (x, how) in named]
+        return self._formula(it, [it.scalar(x, self.real) for x in it.run(self.graph.module, inputs)])
 
-    def _input(self, i: int, x: Tensor, how: str) -> Symbolic:
+    def _interpreter(self) -> Interpreter:
+        return Interpreter(self.algebra, self.samples)
+
+    def _input(self, it: Interpreter, i: int, x: Tensor, how: str) -> Any:
         alg, samples = self.algebra, self.samples
         if how == "time":
-            return Symbolic((samples,), _array((1,), [alg.leaf("t64", torch.float64, True, True)]), self._lane(0))
+            # [1] where the samples share a clock: the same expression for all of them.
+            lane = self._lane(0) if x.shape[0] == samples else None
+            return Symbolic(tuple(x.shape), _array((1,), [alg.leaf("t64", torch.float64, True, True)]), lane)
         if how == "state":
             size = x.shape[1]
+            if size > _MOST_COMPONENTS:
+                raise CannotCompile(
+                    f"the kernel engine keeps states of up to {_MOST_COMPONENTS} components in registers"
+                )
             names = [alg.leaf(f"y_{j}", self.real, True, True) for j in range(size)]
             return Symbolic((samples, size), _array((1, size), names), self._lane(0))
         apart = how == "apart"
@@ -177,9 +204,13 @@ class _Reader:
         leaves = []
         for j in range(count):
             name = f"p{i}_{j}"
-            self.sources[name] = Source(i, j, count, apart)
+            self.sources[name] = Source(i, j, count, apart, x.element_size())
             leaves.append(alg.leaf(name, kind, False, apart))
         return Symbolic(tuple(x.shape), _array(stored, leaves), self._lane(0) if apart else None)
+
+    def _formula(self, it: Interpreter, outputs: list[Symbolic]) -> Formula:
+        diffusion = None if len(outputs) == 1 else self._matrix(outputs[1])
+        return Formula(self._components(outputs[0]), diffusion, self.sources)
 
     def _lane(self, axis: int) -> tuple[int, int, int] | None:
         return (axis, 1, 1) if self.samples > 1 else None
