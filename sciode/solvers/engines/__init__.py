@@ -3,6 +3,7 @@
 from .choice import ENGINES, CompileNotice, Engine, engine_for
 from .compiled import feed, key_of, lift_of, loop_of
 from .eager import run, split_clock
+from .kept import KeptTurn, Walk, lift_take
 from .lift import CannotCompile, Lifted, check_repeatable
 
 __all__ = [
@@ -10,12 +11,15 @@ __all__ = [
     "CannotCompile",
     "CompileNotice",
     "Engine",
+    "KeptTurn",
     "Lifted",
+    "Walk",
     "check_repeatable",
     "engine_for",
     "feed",
     "key_of",
     "lift_of",
+    "lift_take",
     "loop_of",
     "run",
     "split_clock",
