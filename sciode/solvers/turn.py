@@ -1,8 +1,8 @@
 """One turn of a loop that never looks at a value: a step, the outputs it passed, and a row of the tape.
 
-`turn` is `advance` with its results written where the host can find them afterwards: `take`, which is pure, and `write`.
-Engines repeat it inside compiled code. `retake` is the same turn as a differentiable function of what its row recorded,
-for the adjoint that takes steps again; the adjoint that does not differentiates `take` itself.
+`turn` is `advance` with its results written where the host can find them afterwards: `take`, which is pure, then
+`write`. Engines repeat it inside compiled code. `retake` is the same turn as a differentiable function of what its row
+recorded, for the adjoint that takes steps again; the adjoint that does not differentiates `take` itself.
 A turn writes at most `width` outputs a sample: a step that passed more is taken again, unmerged, until all are written.
 """
 

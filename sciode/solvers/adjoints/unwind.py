@@ -1,7 +1,7 @@
 """`direct` for a loop on the device: another loop walks back over what each step kept, and takes no step again.
 
-Exactly what autograd's tape would give: the memory that a step hands to the next (a slope, a twin) carries its cotangent
-back, instead of being computed again from the state.
+Exactly what autograd's tape would give: the memory that a step hands to the next (a slope, a twin) carries its
+cotangent back, instead of being computed again from the state.
 """
 
 from __future__ import annotations
@@ -61,4 +61,3 @@ def start_vjp(problem: Problem, y0: Tensor, walk: Walk, sources: Sequence[Tensor
         total if g is None else total + g for total, g in zip((walk.y, *walk.totals), pulled, strict=True)
     )
     return start, totals
-

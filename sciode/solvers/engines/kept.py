@@ -44,7 +44,7 @@ def take_flat(*arguments: Any) -> tuple[Tensor, ...]:
 def lift_take(
     lift: Lift, problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop, last: Tensor
 ) -> Lifted:
-    """The graph of `take_flat`, of which `lift` is the lift; last [], int64, a tensor so that tapes may differ in length.
+    """The graph of `take_flat`, which `lift` lifts; last [], int64, is a tensor, so that tapes may differ in length.
 
     Traced as it will be differentiated: a field's own `no_grad` blocks end where they end in its code.
     """
@@ -98,9 +98,7 @@ class KeptTurn:
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Empty columns [rows + 1, ...] for what `rows` steps keep; the last row is waste."""
-        return tuple(
-            torch.empty((rows + 1, *x.shape), dtype=x.dtype, device=x.device) for x in self.halves.residuals
-        )
+        return tuple(torch.empty((rows + 1, *x.shape), dtype=x.dtype, device=x.device) for x in self.halves.residuals)
 
     def fixed(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The inputs of the forward half that the way back reads again."""
@@ -122,9 +120,7 @@ class KeptTurn:
         taken = pytree.tree_unflatten(found[: self.made], self.taken_as)
         state = [x for _, x in sorted((p, i) for i, p in enumerate(self.positions) if p >= 0)]
         carry = pytree.tree_unflatten([inputs[i] for i in state], self.loop_as).carry
-        line = taken.line._replace(
-            s=carry.t, n=carry.n, y=carry.y, essential=self.stepper.essential(carry.memory)
-        )
+        line = taken.line._replace(s=carry.t, n=carry.n, y=carry.y, essential=self.stepper.essential(carry.memory))
         row_as = pytree.tree_structure(line)
         write(Sinks(written[0], pytree.tree_unflatten(written[1:mine], row_as)), taken._replace(line=line))
         write_row(written[mine:], taken.at, found[self.made :])

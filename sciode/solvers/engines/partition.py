@@ -176,8 +176,8 @@ def _cost(node: fx.Node) -> int | None:
 class _Halves:
     """The joint graph, its nodes told apart.
 
-    late: nodes that need a cotangent; early, the others; steady: those that follow from steady inputs alone; held: those
-    that are in the tape's row, and which column is theirs.
+    late: nodes that need a cotangent; early, the others; steady: those that follow from steady inputs alone; held:
+    those that are in the tape's row, and which column is theirs.
     """
 
     def __init__(self, joint: fx.GraphModule, size: int, asked: Asked) -> None:
