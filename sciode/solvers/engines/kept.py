@@ -90,6 +90,9 @@ class KeptTurn:
             held=pytree.tree_leaves(line, is_leaf=lambda x: isinstance(x, Place)),
             differentiated=[after.y, *after.memory, at.values, *at.line.penalties],
         ))  # fmt: skip
+        if self.halves.strangers:
+            # On autograd's tape it has its gradient, so whoever asked falls back to that.
+            raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
         walk: Any = Walk(0, _slots(len(carry.memory)), _slots(len(sources)), 0, 0)  # type: ignore[arg-type]
         self.walk_as = pytree.tree_structure(walk)
         # What an engine made of `once` and `once_back`, each a `Repeat`.

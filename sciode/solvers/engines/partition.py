@@ -230,7 +230,8 @@ class _Halves:
         for node in self.needed:
             if node not in free:
                 network.add_edge((node, "out"), "sink")
-        # Of several cheapest cuts this is the one nearest to the sink: the one that leaves least to be done again.
+        # Of several cheapest cuts this is the one nearest to the sink, which leaves least to be done again. There is only
+        # one such, so the same graph is always cut in the same place.
         _, (_, beyond) = networkx.minimum_cut(network, "source", "sink")
         return [n for n in self.early if n not in free and (n, "out") in beyond and (n, "in") not in beyond]
 
