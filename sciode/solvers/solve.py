@@ -22,7 +22,7 @@ from .regularizers import Regularizer
 from .solution import DenseOutput, Solution, Stats
 from .suggest import choose
 from .terms import as_term
-from .trajectory import Run, Start
+from .trajectory import Asked, Run, Start
 from .transforms import transforming
 from .trees import map_tree
 
@@ -112,10 +112,10 @@ def _solved(begun: Begun, how: How) -> tuple[Solution, bool]:
         if chosen.loops and adjoint == "auto":
             adjoint = "recompute"
 
-        def run(start: Start, taped: bool) -> Run:
-            return chosen.run(begun.problem, start, how.max_steps, watch, taped)
+        def run(start: Start, asked: Asked) -> Run:
+            return chosen.run(begun.problem, start, how.max_steps, watch, asked)
 
-        found = _differentiate(begun, adjoint, run)
+        found = _differentiate(begun, adjoint, run, chosen.loops)
     return _solution(begun, found), found.run.clean
 
 
@@ -141,29 +141,31 @@ def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
             )
 
 
-def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Start, bool], Run]) -> Results:
-    """Run the engine under the adjoint that was asked for, if anything asks for a gradient."""
+def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Start, Asked], Run], loops: bool) -> Results:
+    """Run the engine under the adjoint that was asked for, if anything asks for a gradient; loops: see `Engine`."""
     if not begun.requires_grad:
         with torch.no_grad():
-            return results(begun.y0, run(begun.start, False))
+            return results(begun.y0, run(begun.start, Asked()))
     problem, y0 = begun.problem, begun.y0
     steps = None if problem.steps is None else int(problem.steps.max())
     state_bytes = y0.numel() * y0.element_size()
     adjoint = choose_adjoint(adjoint, begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
-    if adjoint == "direct":
-        return results(y0, run(begun.start, False))
+    if adjoint == "direct" and not loops:
+        return results(y0, run(begun.start, Asked()))
     if transforming():
         raise ValueError("adjoint: torch.func transforms need adjoint='direct' (or 'auto')")
     leaves = begun.captured()
     start = begun.start
     if start.carry is not None:
         start = start._replace(carry=_detached(start.carry))
-    if adjoint == "recompute":
-        return recompute(begun.bind, lambda: run(start, True), y0, begun.arg_tensors, leaves)
+    if adjoint in ("direct", "recompute"):
+        args = tuple(i for i, a in enumerate(begun.arg_tensors) if a.requires_grad)
+        asked = Asked(True, True, args, tuple(leaves)) if adjoint == "direct" else Asked(True)
+        return recompute(begun.bind, lambda: run(start, asked), y0, begun.arg_tensors, leaves)
     if problem.field.stochastic:
         raise ValueError("adjoint: backsolve is for ODEs; SDEs have adjoint='recompute', exact at one state a step")
     settings = adjoint if isinstance(adjoint, Backsolve) else Backsolve()
-    return backsolve(settings, begun.bind, lambda: run(start, False), y0, begun.arg_tensors, leaves)
+    return backsolve(settings, begun.bind, lambda: run(start, Asked()), y0, begun.arg_tensors, leaves)
 
 
 def _solution(begun: Begun, found: Results) -> Solution:

@@ -10,7 +10,20 @@ from torch import Tensor
 from .problem import Carry, Problem
 from .steppers import Memory, Step
 
-__all__ = ["Block", "Crossing", "Emission", "Record", "Row", "Run", "Start", "Tape", "accepts", "emit", "replay"]
+__all__ = [
+    "Asked",
+    "Block",
+    "Crossing",
+    "Emission",
+    "Record",
+    "Row",
+    "Run",
+    "Start",
+    "Tape",
+    "accepts",
+    "emit",
+    "replay",
+]
 
 
 class Crossing(NamedTuple):
@@ -71,11 +84,26 @@ class Row(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A stretch of a tape: its columns [room, ...], of which `count` rows are written; the first step its noise has."""
+    """A stretch of a tape: its columns [room, ...], of which `count` rows are written; the first step its noise has.
+
+    columns [room, ...]: what each step kept for its derivative, if it did; fixed: what else that derivative reads.
+    """
 
     rows: Row
     count: int
     first: int
+    columns: tuple[Tensor, ...] = ()
+    fixed: tuple[Tensor, ...] = ()
+
+
+class Asked(NamedTuple):
+    """What an adjoint will want of a run: a tape of its steps; and, to take no step again, what they need to be
+    differentiated: arguments by their number among those that can be, and captured leaves. `kept` says whether."""
+
+    taped: bool = False
+    kept: bool = False
+    args: tuple[int, ...] = ()
+    leaves: tuple[Tensor, ...] = ()
 
 
 class Tape(NamedTuple):

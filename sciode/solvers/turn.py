@@ -1,7 +1,8 @@
 """One turn of a loop that never looks at a value: a step, the outputs it passed, and a row of the tape.
 
-`turn` is `advance` with its results written where the host can find them afterwards. Engines repeat it inside compiled
-code; `retake` is the same turn as a differentiable function of what its row recorded, for the adjoint that walks back.
+`turn` is `advance` with its results written where the host can find them afterwards: `take`, which is pure, then
+`write`. Engines repeat it inside compiled code. `retake` is the same turn as a differentiable function of what its row
+recorded, for the adjoint that takes steps again; the adjoint that does not differentiates `take` itself.
 A turn writes at most `width` outputs a sample: a step that passed more is taken again, unmerged, until all are written.
 """
 
@@ -21,7 +22,22 @@ from .status import RUNNING, Status
 from .steppers import Memory, Step
 from .trajectory import Row
 
-__all__ = ["Limits", "Loop", "Plan", "Retaken", "Sinks", "Word", "retake", "turn", "word_of"]
+__all__ = [
+    "Limits",
+    "Loop",
+    "Plan",
+    "Retaken",
+    "Sinks",
+    "Taken",
+    "Word",
+    "outputs_at",
+    "retake",
+    "take",
+    "turn",
+    "word_of",
+    "write",
+    "write_row",
+]
 
 _AT_END = 1e-9
 """An output time within this part of a step from its end is at its end."""
@@ -29,11 +45,16 @@ _AT_END = 1e-9
 
 @dataclass(frozen=True)
 class Plan:
-    """What a loop does beside stepping: outputs a turn, whether it keeps where to resume, whether it keeps a tape."""
+    """What a loop does beside stepping.
+
+    width: most outputs a turn writes; resumable: it keeps where to resume; taped: it keeps a tape; kept: the tape keeps
+    what the derivatives of its steps need, too.
+    """
 
     width: int
     resumable: bool
     taped: bool
+    kept: bool = False
 
 
 class Loop(NamedTuple):
@@ -75,11 +96,15 @@ class Sinks(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Numbers [] at which a loop stops: trial steps a sample, turns of the loop, the first step without noise."""
+    """Numbers [] at which a loop stops.
+
+    Trial steps a sample; turns of the loop; the first step without noise; rows of the tape, and so the row for waste.
+    """
 
     trials: Tensor
     turns: Tensor
     noise: Tensor
+    rows: Tensor
 
 
 class Due(NamedTuple):
@@ -91,21 +116,39 @@ class Due(NamedTuple):
     more: Tensor
 
 
+class Taken(NamedTuple):
+    """A turn before anything of it is written.
+
+    loop, after it; at [], the row of the tape that its line belongs to; values [m, B, D], outputs for the rows line.k.
+    """
+
+    loop: Loop
+    at: Tensor
+    line: Row
+    values: Tensor
+
+
 def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop, sinks: Sinks) -> Loop:
     """Try a step, write the outputs it passed, merge it; times [R, T] are the output times."""
+    taken = take(problem, plan, times, limits, loop)
+    write(sinks, taken)
+    return taken.loop
+
+
+def take(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop) -> Taken:
+    """A turn as a pure function.
+
+    Where gradients are asked for, the state and the memory of `loop.carry`, `values` and `line.penalties` have them.
+    """
     carry = loop.carry
     noise = None if problem.noise is None else problem.noise.at(carry.n)
-    tried, waits = _wait(problem, limits, carry, attempt(problem, carry, noise))
+    tried, waits = _wait(problem, plan, limits, carry, attempt(problem, carry, noise))
     due = _due(times, plan.width, loop.count, tried)
     values, penalties = _results(problem, carry.t, tried.dt, carry.y, tried.step, due.theta)
-    _write_outputs(sinks.out, due.k, values)
     held = _hold(carry, tried, due.more)
-    row, written = loop.row, torch.where(tried.accept.any(), 1, 0)
-    if plan.taped:
-        last = sinks.rows.s.shape[0] - 1
-        line = _row(problem, carry, tried, held, due, penalties)
-        _write_row(sinks.rows, torch.where(written > 0, row, last), line)
-    row = row + written
+    written = torch.where(tried.accept.any(), 1, 0)
+    at = torch.where(written > 0, loop.row, limits.rows)
+    line, row = _row(problem, carry, tried, held, due, penalties), loop.row + written
     merged = merge(carry, held)
     merged = merged._replace(trials=torch.where(due.more | waits, carry.trials, merged.trials))
     late = (merged.status == RUNNING) & (merged.trials >= limits.trials)
@@ -116,12 +159,19 @@ def turn(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
     if problem.noise is not None:
         going = going & ~(running & (merged.n >= limits.noise)).any()
     if plan.taped:
-        going = going & (row < last)
+        going = going & (row < limits.rows)
     origin = _origin(plan, loop, tried)
     marked = origin[1].any() if plan.resumable else running.new_zeros(())
-    well = (merged.status == int(Status.SUCCESS)).all() & (count == sinks.out.shape[0] - 1).all()
+    well = (merged.status == int(Status.SUCCESS)).all() & (count == times.shape[1]).all()
     word = word_of(going, running, well, marked, row, turns, loop.word[-1])
-    return Loop(merged, origin, count, row, turns, word)
+    return Taken(Loop(merged, origin, count, row, turns, word), at, line, values)
+
+
+def write(sinks: Sinks, taken: Taken) -> None:
+    """Put the outputs and, if there is a tape, the line of a turn where the host will find them."""
+    _write_outputs(sinks.out, taken.line.k, taken.values)
+    if sinks.rows:
+        write_row(sinks.rows, taken.at, taken.line)
 
 
 def word_of(
@@ -187,21 +237,47 @@ def _results(
 
 def _write_outputs(out: Tensor, k: Tensor, values: Tensor) -> None:
     """values [m, B, D] into the rows k [m, L] of out."""
+    shape, flat = _places(out, k)
+    out.view(shape).index_copy_(0, flat, values.flatten(0, 1).view(-1, *shape[1:]))
+
+
+def outputs_at(out: Tensor, k: Tensor) -> Tensor:
+    """The rows k [m, L] of out [T + 1, B, D]: [m, B, D]."""
+    shape, flat = _places(out, k)
+    return out.view(shape).index_select(0, flat).view(k.shape[0], *out.shape[1:])
+
+
+def _places(out: Tensor, k: Tensor) -> tuple[tuple[int, ...], Tensor]:
+    """A shape of out [T + 1, B, D] and the rows of it that k [m, L] names."""
+    samples, size = out.shape[1:]
     if k.shape[1] == 1:
-        out.index_copy_(0, k.flatten(), values)
-        return
-    samples = out.shape[1]
-    flat = k * samples + torch.arange(samples, device=k.device)
-    out.view(-1, out.shape[2]).index_copy_(0, flat.flatten(), values.flatten(0, 1))
+        return (-1, samples, size), k.flatten()
+    return (-1, size), (k * samples + torch.arange(samples, device=k.device)).flatten()
 
 
-def _wait(problem: Problem, limits: Limits, carry: Carry, tried: Attempt) -> tuple[Attempt, Tensor]:
-    """Samples that are ahead of the noise that was drawn wait for those that were held back by their outputs."""
-    if problem.noise is None:
-        return tried, torch.zeros_like(tried.accept)
-    waits = (carry.status == RUNNING) & (carry.n >= limits.noise)
-    status = torch.where(waits, carry.status, tried.status)
-    return tried._replace(accept=tried.accept & ~waits, final=tried.final & ~waits, status=status), waits
+def _wait(problem: Problem, plan: Plan, limits: Limits, carry: Carry, tried: Attempt) -> tuple[Attempt, Tensor]:
+    """Samples that take no step in this turn, because others hold them up; they will take the same one later.
+
+    Those that are ahead of the noise that was drawn wait for those that were held back by their outputs. Where the
+    turn itself is differentiated, all wait until no sample's step is infinite: it would reach shared parameters as
+    0 * inf.
+    """
+    running = carry.status == RUNNING
+    waits = torch.zeros_like(running)
+    if problem.noise is not None:
+        waits = running & (carry.n >= limits.noise)
+    if plan.kept:
+        spoilt = running & ~tried.finite & ~waits
+        waits = waits | (running & tried.finite & spoilt.any())
+    if problem.noise is None and not plan.kept:
+        return tried, waits
+    tried = tried._replace(
+        accept=tried.accept & ~waits,
+        final=tried.final & ~waits,
+        h=torch.where(waits, carry.h, tried.h),
+        status=torch.where(waits, carry.status, tried.status),
+    )
+    return tried, waits
 
 
 def _hold(carry: Carry, tried: Attempt, more: Tensor) -> Attempt:
@@ -220,7 +296,8 @@ def _row(problem: Problem, carry: Carry, tried: Attempt, held: Attempt, due: Due
     return Row(carry.t, dt, carry.n, carry.y, essential, held.accept, merged, due.theta, due.k, penalties)
 
 
-def _write_row(columns: Row, at: Tensor, line: Row) -> None:
+def write_row(columns: Any, at: Tensor, line: Any) -> None:
+    """The tensors of a line into row `at` [] of columns of the same structure, [rows + 1, ...] each."""
     index = at.reshape(1)
     for column, value in zip(pytree.tree_leaves(columns), pytree.tree_leaves(line), strict=True):
         column.index_copy_(0, index, value.unsqueeze(0))

@@ -16,7 +16,8 @@ SOURCES = [*PACKAGE, *sorted((ROOT / "tests").rglob("*.py"))]
 # What the backend may load, and what one file of it each may load lazily, inside the function that needs it.
 BACKEND = ROOT / "sciode" / "solvers"
 BACKEND_NEEDS = {"torch", "numpy", "sciode"}
-BACKEND_LAZILY = {"tqdm", "triton", "torchdiffeq", "torchsde", "torchcde"}
+# networkx and triton come with torch.
+BACKEND_LAZILY = {"networkx", "tqdm", "triton", "torchdiffeq", "torchsde", "torchcde"}
 
 
 def _name(path: Path) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
-from sciode.solvers.adjoints import rewind
+from sciode.solvers.adjoints import rewind, unwind
 from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, graphs, machine, witness
 from sciode.solvers.engines.repeat import step_by_step
 from sciode.testing import HOPF
@@ -24,7 +24,7 @@ ADAPTIVE = [name for name, info in sciode.methods("ode").items() if info.adaptiv
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are traced and repeated, but not compiled: seconds become milliseconds."""
-    for module in (machine, rewind):
+    for module in (machine, rewind, unwind):
         monkeypatch.setattr(
             module, "loop_of", lambda engine, device, once, uses, first, spare=None: step_by_step(once, first)
         )
@@ -289,8 +289,7 @@ def test_what_one_solve_asks_too_much_is_not_held_against_the_next() -> None:
     def engine(**options: Any) -> str:
         return solve(Net(), start().requires_grad_(), TS, **options).stats.engine
 
-    with pytest.warns(CompileNotice, match="direct"):
-        assert engine(engine="compiled", adjoint="direct") == "eager"
+    assert engine(engine="compiled", adjoint="direct") == "compiled"
     with pytest.warns(CompileNotice, match="state is on cpu"):
         assert engine(engine="graph") == "eager"
     assert engine(engine="compiled") == "compiled"
@@ -392,7 +391,7 @@ def test_a_field_that_keeps_tensors_is_refused_and_its_tensors_are_left_alone() 
 def turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The static buffers of CUDA's loops, on a CPU and with nothing compiled."""
     monkeypatch.setattr(graphs, "_compiled", lambda function, device: function)
-    for module in (machine, rewind):
+    for module in (machine, rewind, unwind):
         monkeypatch.setattr(
             module,
             "loop_of",

@@ -20,6 +20,7 @@ from ..trajectory import Emission, Record, Run, replay
 from .graph import clock, leaves_behind
 from .results import Results, results
 from .rewind import JoinedLate, Rewound, rewind, seeds_of, taken_again
+from .unwind import unwind
 
 __all__ = ["recompute"]
 
@@ -105,7 +106,7 @@ def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor 
         with torch.enable_grad():
             return _differentiable_vjp(pulled, cotangents, False)
     if lam.memory:
-        start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals)
+        start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals, _keeps(pulled.run))
     by_source = dict(zip(map(id, sources), totals, strict=True))
     return [start + lam.y, *(by_source.get(id(a)) for a in args), *(by_source[id(leaf)] for leaf in pulled.leaves)]
 
@@ -138,8 +139,16 @@ def _walk_tape(
         start, _ = _seeds(pulled.run, pulled.y0, cotangents)
         return start, _Cotangent(torch.zeros_like(start), ()), [None] * len(sources)
     seeds = seeds_of(pulled.run, pulled.y0, cotangents)
+    if _keeps(pulled.run):
+        walk = unwind(pulled.run, seeds)
+        return seeds.start, _Cotangent(walk.y, walk.memory), list(walk.totals)
     walk = rewind(Rewound(problem, pulled.run, sources), seeds)
     return seeds.start, _Cotangent(walk.y, walk.essential), list(walk.totals)
+
+
+def _keeps(run: Run) -> bool:
+    """Whether the steps of a loop on the device kept what their derivatives need."""
+    return run.machine is not None and run.machine.kept is not None
 
 
 def _seeds(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor, list[Emission]]:
@@ -181,14 +190,17 @@ def _step_vjp(
 
 
 def _start_vjp(
-    problem: Problem, y0: Tensor, start: Tensor, lam: _Cotangent, sources: list[Tensor], totals: list[Tensor | None]
-) -> tuple[Tensor, list[Tensor | None]]:
+    problem: Problem, y0: Tensor, start: Tensor, lam: _Cotangent, sources: list[Tensor], totals: list[Tensor | None],
+    whole: bool,
+) -> tuple[Tensor, list[Tensor | None]]:  # fmt: skip
     """The first memory is a function of y0 and the field, too."""
     t0 = problem.forward(problem.s0)
     with torch.enable_grad():
         y = y0.detach().requires_grad_()
         memory = problem.stepper.start(problem.field, t0, y, problem.field.first(t0, y))
-    pairs = list(zip(problem.stepper.essential(memory), lam.memory, strict=True))
+    # What each step kept leads back to the whole memory, a step taken again to what it could not make itself.
+    made = memory if whole else problem.stepper.essential(memory)
+    pairs = list(zip(made, lam.memory, strict=True))
     pulled = _grad([(o, c) for o, c in pairs if o.requires_grad], [y, *sources])
     totals = [_add(total, g) for total, g in zip(totals, pulled[1:], strict=True)]
     return start if pulled[0] is None else start + pulled[0], totals

@@ -64,6 +64,6 @@ def _measured(problem: Problem, run: Run, i: int) -> tuple[list[Tensor], Tensor]
             return [e.penalties[i] for e in run.emissions], accepts(problem, run.records)
     elif run.tape.blocks:
         blocks = run.tape.blocks
-        values = [value for rows, count, _ in blocks for value in rows.penalties[i][:count].unbind()]
-        return values, torch.cat([rows.taken[:count] for rows, count, _ in blocks])
+        values = [value for b in blocks for value in b.rows.penalties[i][: b.count].unbind()]
+        return values, torch.cat([b.rows.taken[: b.count] for b in blocks])
     return [], problem.s0.new_zeros((0, problem.s0.shape[0]), dtype=torch.bool)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..trajectory import Run, Start
+from ..trajectory import Asked, Run, Start
 from ..transforms import transforming
 from . import compiled, eager, kernel
 from .lift import CannotCompile, Lifted
@@ -66,16 +66,16 @@ class Engine:
         """Whether it repeats compiled code, without autograd's tape."""
         return self.name != "eager"
 
-    def run(self, problem: Problem, start: Start, max_steps: int, watch: Watch | None, taped: bool) -> Run:
-        """Run the problem; taped: an adjoint will walk back. Raises Unsound where it has to begin with a look."""
+    def run(self, problem: Problem, start: Start, max_steps: int, watch: Watch | None, asked: Asked) -> Run:
+        """Run the problem; asked: what an adjoint will want. Raises Unsound where it has to begin with a look."""
         began = time.monotonic()
         try:
             names = [name for name in dict.fromkeys((self.name, self.instead)) if name != "eager"]
             for name, other in pairwise((*names, "eager")):
                 try:
                     if name == "kernel":
-                        return kernel.run(problem, start, max_steps, watch, taped)
-                    return compiled.run(problem, start, max_steps, watch, taped, name)
+                        return kernel.run(problem, start, max_steps, watch, asked.taped)
+                    return compiled.run(problem, start, max_steps, watch, asked, name)
                 except compiled.Unsound:
                     raise
                 except Exception as error:
@@ -156,8 +156,8 @@ def _obstacle(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: b
     """Why a loop on the device cannot do this, if it cannot."""
     if transforming():
         return "torch.func transforms need operations one by one"
-    if gradient and adjoint == "direct":
-        return 'adjoint="direct" keeps autograd\'s tape; "recompute" gives the same gradient'
+    if gradient and adjoint == "direct" and asked == "kernel":
+        return 'it keeps nothing of a step; adjoint="recompute" gives the same gradient'
     if y.device.type not in ("cpu", "cuda") or (asked == "graph" and not y.is_cuda):
         return f"the state is on {y.device}"
     if y.is_complex():

@@ -21,9 +21,10 @@ from ..controllers import Fixed
 from ..ignition import origin_of, own
 from ..problem import PLACE, Carry, Problem
 from ..status import RUNNING
-from ..trajectory import Block, Row, Run, Start, Tape
-from ..turn import Limits, Loop, Plan, Sinks, Word
+from ..trajectory import Asked, Block, Row, Run, Start, Tape
+from ..turn import Limits, Loop, Plan, Word
 from .eager import split_clock, with_lanes
+from .lift import Lifted
 from .machine import Machine, setting_of
 from .witness import key_of, known_of, witness
 
@@ -65,24 +66,25 @@ def prepared(problem: Problem, y: Tensor) -> Problem:
     return replace(problem, field=problem.field.detached())
 
 
-def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, taped: bool, engine: str) -> Run:
+def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, asked: Asked, engine: str) -> Run:
     """Repeat the transition in compiled code; without a tape of autograd's. Raises CannotCompile and Unsound."""
     problem, y = prepared(problem, start.y), start.y.detach()
     lifted = start.witness or witness(problem, y)
-    machine = _machine(problem, start, y, taped, engine, lifted)
+    machine = _machine(problem, start, y, asked, engine, lifted)
     plan, loop = machine.plan, None if start.fresh else _given(problem, start, machine.plan)
     out = y.new_empty(problem.output.times.shape[1] + 1, *y.shape)
     blocks: list[Block] = []
+    rows = min(max(_BLOCK_BYTES // machine.bytes_a_row, 8), _ROWS)
     word = Word(1, 1, 0, 0, 0, 0, 1)
     while word.running:
-        sinks = Sinks(out, _block(problem, plan, machine.line) if plan.taped else ())
-        limits = _limits(max_steps, y.device, word.turns + (_WATCHED_TURNS if watch is not None else _TURNS))
+        sinks, columns = machine.sinks(problem, rows, y, out), machine.columns(rows)
+        limits = _limits(max_steps, y.device, word.turns + (_WATCHED_TURNS if watch is not None else _TURNS), rows)
         fed, limits, first_step = _feed(problem, loop, limits)
-        loop, word = machine(fed, limits, loop, sinks, y, lifted.inputs)
+        loop, word, fixed = machine(fed, limits, loop, [*pytree.tree_leaves(sinks), *columns], y, lifted.inputs)
         if not word.sound:
             raise Unsound
         if plan.taped:
-            blocks.append(Block(sinks.rows, word.rows, first_step))
+            blocks.append(Block(sinks.rows, word.rows, first_step, columns, fixed))
         if watch is not None:
             watch(loop.carry.t)
         loop = loop._replace(row=number("row", 0, y.device), word=_first_word(y.device))
@@ -99,24 +101,19 @@ def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, tap
     )
 
 
-def _machine(problem: Problem, start: Start, y: Tensor, taped: bool, engine: str, lifted: Any) -> Machine:
+def _machine(problem: Problem, start: Start, y: Tensor, asked: Asked, engine: str, lifted: Lifted) -> Machine:
     """The machine for such a solve, made at the first one."""
     machines = known_of(lifted, problem).machines
-    setting = setting_of(problem, taped, engine)
+    setting = setting_of(problem, asked, lifted.inputs, engine)
     if setting not in machines:
         if start.carry is None:
             raise Unsound
         carry = _apart(problem, start.carry)
-        plan = Plan(_width(problem, carry), problem.output.save.state, taped or bool(problem.regularizers))
-        loop = _first(plan, carry)
-        sinks = Sinks(
-            y.new_empty(problem.output.times.shape[1] + 1, *y.shape),
-            _block(problem, plan, _line(problem, plan, carry)) if plan.taped else (),
-        )
-        fed, limits, _ = _feed(problem, None, _limits(1, y.device, _TURNS))
-        machines[setting] = Machine(
-            plan, engine, fed, limits, loop, sinks, y, lifted.inputs, _line(problem, plan, carry)
-        )
+        taped = asked.taped or bool(problem.regularizers)
+        plan = Plan(_width(problem, carry), problem.output.save.state, taped, asked.kept)
+        fed, limits, _ = _feed(problem, None, _limits(1, y.device, _TURNS, 1))
+        line = _line(problem, plan, carry)
+        machines[setting] = Machine(plan, engine, fed, limits, _first(plan, carry), y, lifted.inputs, line, asked)
     return machines[setting]
 
 
@@ -161,10 +158,10 @@ def _first(plan: Plan, carry: Carry) -> Loop:
     return Loop(carry, origin_of(plan, carry), torch.ones_like(carry.n), row, turns, _first_word(device))
 
 
-def _limits(max_steps: int, device: torch.device, turns: int) -> Limits:
+def _limits(max_steps: int, device: torch.device, turns: int, rows: int) -> Limits:
     """Compiled code takes no number beyond 31 bits."""
     trials = number("trials", min(max_steps, 2**31 - 1), device)
-    return Limits(trials, number("last turn", turns, device), number("noise", 0, device))
+    return Limits(trials, number("last turn", turns, device), number("noise", 0, device), number("rows", rows, device))
 
 
 def _feed(problem: Problem, loop: Loop | None, limits: Limits) -> tuple[Problem, Limits, int]:
@@ -204,11 +201,3 @@ def _line(problem: Problem, plan: Plan, carry: Carry) -> Row:
         k.to(torch.float64), k, tuple(penalty for _ in problem.regularizers),
     )  # fmt: skip
     return pytree.tree_map(lambda x: torch.empty_like(x, device="meta"), line)
-
-
-def _block(problem: Problem, plan: Plan, line: Row) -> Row:
-    """Empty columns for the rows of the tape, as many as fit in a block, and one for waste."""
-    bytes_a_row = sum(x.numel() * x.element_size() for x in pytree.tree_leaves(line))
-    rows = min(max(_BLOCK_BYTES // bytes_a_row, 8), _ROWS)
-    device = problem.s0.device
-    return pytree.tree_map(lambda x: torch.empty(rows + 1, *x.shape, dtype=x.dtype, device=device), line)

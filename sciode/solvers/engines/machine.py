@@ -15,24 +15,27 @@ from torch.utils import _pytree as pytree
 
 from ..ignition import ignite
 from ..problem import Problem
-from ..trajectory import Row
+from ..trajectory import Asked, Row
 from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .graphs import InGraphs, StepByStep
-from .lift import CannotCompile, Lifted, check_repeatable
+from .kept import KeptTurn, lift_take, take_flat
+from .lift import CannotCompile, Lift, Lifted, check_repeatable
 from .repeat import Part, Repeat, Spare, Use, in_one_loop
 from .witness import key_of, lift_of
 
-__all__ = ["Machine", "loop_of", "setting_of", "tensors_of", "wired"]
+__all__ = ["Machine", "arguments_of", "loop_of", "setting_of", "tensors_of", "wired"]
 
 
-def setting_of(problem: Problem, taped: bool, engine: str) -> Hashable:
+def setting_of(problem: Problem, asked: Asked, reads: list[Tensor], engine: str) -> Hashable:
     """What beside the field's graph a machine depends on; every number in it is part of the compiled code."""
+    places = {id(x): i for i, x in enumerate(reads)}
+    kept = (asked.args, tuple(places.get(id(x), -1) for x in asked.leaves)) if asked.kept else ()
     tolerances = tuple(x if not isinstance(x, Tensor) else tuple(x.shape) for x in (problem.rtol, problem.atol))
     noise = None if problem.noise is None else type(problem.noise)
     stepper = problem.stepper if type(problem.stepper).__hash__ is not None else id(problem.stepper)
     ids = list(map(id, tensors_of(problem)))
     return (
-        engine, taped, stepper, problem.controller, problem.output.save.state, problem.sign, tolerances,
+        engine, asked.taped, kept, stepper, problem.controller, problem.output.save.state, problem.sign, tolerances,
         problem.coupled, problem.regularizers, noise, tuple(problem.output.times.shape), problem.s0.shape[0],
         tuple(ids.index(i) for i in ids),
     )  # fmt: skip
@@ -45,46 +48,107 @@ def tensors_of(problem: Problem) -> list[Tensor]:
     return [x for x in pytree.tree_leaves((books, noise, problem.field.args)) if isinstance(x, Tensor)]
 
 
+def arguments_of(problem: Problem) -> list[Tensor]:
+    """The tensors in the field's `args` that can carry a gradient."""
+    leaves = pytree.tree_leaves(problem.field.args)
+    return [a for a in leaves if isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())]
+
+
 class Machine:
-    """Runs solves of one kind; `line` is a row of its tape in shapes alone, `backs` what walks such tapes back."""
+    """Runs solves of one kind.
+
+    kept: the turn in two halves, where steps keep what their derivatives need; line: a row of the tape in shapes alone;
+    backs: what walks such tapes back.
+    """
 
     def __init__(
-        self, plan: Plan, engine: str, problem: Problem, limits: Limits, loop: Loop, sinks: Sinks, y: Tensor,
-        reads: list[Tensor], line: Row,
+        self, plan: Plan, engine: str, problem: Problem, limits: Limits, loop: Loop, y: Tensor, reads: list[Tensor],
+        line: Row, asked: Asked,
     ) -> None:  # fmt: skip
         self.plan, self.line = plan, line
         self.backs: dict[Hashable, Any] = {}
+        self.kept: KeptTurn | None = None
+        self.fixed: tuple[int, ...] = ()
         state, self.spec = pytree.tree_flatten(loop)
-        others = self._others(problem, limits, sinks, y, reads)
-        lift = lift_of(key_of("turn", problem, y, plan, engine), _turn)
-        lifted = lift(problem, plan, problem.output.times, limits, loop, sinks, returns=len(state))
-        if any(x.device != y.device for x in lifted.inputs):
-            raise CannotCompile(f"the field reads a tensor that is not on {y.device}, where the state is")
-        once = wired(lifted, state, others)
+        others = self._others(problem, limits, y, reads)
+        sources = [*(arguments_of(problem)[i] for i in asked.args), *asked.leaves]
+        sinks = self.sinks(problem, 1, y)
+        key = key_of("turn", problem, y, plan, engine, len(sources))
+        once, written = (
+            self._kept(lift_of(key, take_flat), problem, limits, loop, others, sources)
+            if plan.kept
+            else self._plain(lift_of(key, _turn), problem, limits, loop, others, sinks)
+        )
         if set(range(len(state))) - set(once.wiring):
             raise CannotCompile("a turn's graph does not take and return the whole state of the loop")
-        written = pytree.tree_leaves(sinks)
-        check_repeatable(lifted.traced.graph, lifted.inputs, written)
-        uses: list[Use] = ["read"] * len(others)
-        for i, x in enumerate(written):
-            # The outputs are kept: rows that a solve does not reach are nobody's.
-            uses[len(others) - len(written) + i] = "kept" if x is sinks.out else "filled"
-        first = lift_of(key_of("ignite", problem, y, plan, engine), _ignite)
-        begun = first(problem, plan, y, returns=len(state))
+        # The outputs are kept: rows that a solve does not reach are nobody's.
+        uses: list[Use] = [*["read"] * len(others), "kept", *["filled"] * (written - 1)]  # type: ignore[list-item]
+        begun = lift_of(key_of("ignite", problem, y, plan, engine), _ignite)(problem, plan, y, returns=len(state))
         check_repeatable(begun.traced.graph, begun.inputs, [])
         self.repeat = loop_of(engine, y.device, once, uses, wired(begun, [], others), _origin(loop))
 
-    def _others(self, problem: Problem, limits: Limits, sinks: Sinks, y: Tensor, reads: list[Tensor]) -> list[Tensor]:
-        """What a turn reads beside its state, and last where it writes."""
-        return [*tensors_of(problem), *limits, y, *reads, *pytree.tree_leaves(sinks)]
+    def sinks(self, problem: Problem, rows: int, y: Tensor, out: Tensor | None = None) -> Sinks:
+        """Where turns write: outputs, and a tape of so many rows, if there is one."""
+        if out is None:
+            out = y.new_empty(problem.output.times.shape[1] + 1, *y.shape)
+        if not self.plan.taped:
+            return Sinks(out, ())
+        device = y.device
+        return Sinks(
+            out, pytree.tree_map(lambda x: torch.empty(rows + 1, *x.shape, dtype=x.dtype, device=device), self.line)
+        )
+
+    def columns(self, rows: int) -> tuple[Tensor, ...]:
+        """Where turns write what their derivatives need."""
+        return () if self.kept is None else self.kept.columns(rows)
+
+    @property
+    def bytes_a_row(self) -> int:
+        """Memory of one row of the tape."""
+        rows = sum(x.numel() * x.element_size() for x in pytree.tree_leaves(self.line))
+        return rows + (0 if self.kept is None else self.kept.halves.bytes)
+
+    def _plain(
+        self, lift: Lift, problem: Problem, limits: Limits, loop: Loop, others: list[Tensor], sinks: Sinks
+    ) -> tuple[Part, int]:
+        """The turn as it is, and how many tensors it writes to."""
+        state, written = pytree.tree_leaves(loop), pytree.tree_leaves(sinks)
+        lifted = lift(problem, self.plan, problem.output.times, limits, loop, sinks, returns=len(state))
+        _check_device(lifted, loop)
+        once = wired(lifted, state, [*others, *written])
+        check_repeatable(lifted.traced.graph, lifted.inputs, written)
+        return once, len(written)
+
+    def _kept(
+        self, lift: Lift, problem: Problem, limits: Limits, loop: Loop, others: list[Tensor], sources: list[Tensor]
+    ) -> tuple[Part, int]:
+        """The half of the turn that keeps what the other half needs, and how many tensors it writes to."""
+        lifted = lift_take(lift, problem, self.plan, limits, loop)
+        _check_device(lifted, loop)
+        with torch.no_grad():
+            self.kept = KeptTurn(lifted, problem, loop, sources)
+        inputs = wired(lifted, pytree.tree_leaves(loop), others).wiring
+        self.fixed = tuple(~inputs[i] for i in self.kept.halves.fixed)
+        written = 1 + len(pytree.tree_leaves(self.line)) + len(self.kept.halves.residuals)
+        return Part(self.kept.once, (*inputs, *(~(len(others) + i) for i in range(written)))), written
+
+    def _others(self, problem: Problem, limits: Limits, y: Tensor, reads: list[Tensor]) -> list[Tensor]:
+        """What a turn reads beside its state."""
+        return [*tensors_of(problem), *limits, y, *reads]
 
     def __call__(
-        self, problem: Problem, limits: Limits, loop: Loop | None, sinks: Sinks, y: Tensor, reads: list[Tensor]
-    ) -> tuple[Loop, Word]:
-        """Run from a state, or, with none, from the beginning."""
+        self, problem: Problem, limits: Limits, loop: Loop | None, written: list[Tensor], y: Tensor, reads: list[Tensor]
+    ) -> tuple[Loop, Word, tuple[Tensor, ...]]:
+        """Run from a state, or, with none, from the beginning; also gives what the way back reads again."""
         state = None if loop is None else pytree.tree_leaves(loop)
-        found, word = self.repeat(self._others(problem, limits, sinks, y, reads), state)
-        return pytree.tree_unflatten(found, self.spec), Word(*word)
+        others = self._others(problem, limits, y, reads)
+        found, word = self.repeat([*others, *written], state)
+        return pytree.tree_unflatten(found, self.spec), Word(*word), tuple(others[i] for i in self.fixed)
+
+
+def _check_device(lifted: Lifted, loop: Loop) -> None:
+    if any(x.device != loop.word.device for x in lifted.inputs):
+        raise CannotCompile(f"the field reads a tensor that is not on {loop.word.device}, where the state is")
 
 
 def _origin(loop: Loop) -> Spare:

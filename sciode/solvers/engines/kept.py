@@ -1,0 +1,166 @@
+"""A loop whose steps are differentiated without being taken again: what their derivatives need is kept beside the tape.
+
+The turn is lifted as the pure function `take` and split in two (see `partition`). An engine repeats the first half, on
+the way there, and the second, row by row, on the way back: both are bodies for a `Repeat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..problem import Problem
+from ..trajectory import Row
+from ..turn import Limits, Loop, Plan, Sinks, Taken, outputs_at, take, write, write_row
+from .lift import CannotCompile, Lift, Lifted
+from .partition import Asked, Partition, Place, partition
+
+__all__ = ["KeptTurn", "Walk", "lift_take"]
+
+
+class Walk(NamedTuple):
+    """The state of the loop back.
+
+    Cotangents of the state and of the whole memory; the sources' gradients so far; row [], the next to undo; its word.
+    """
+
+    y: Tensor
+    memory: tuple[Tensor, ...]
+    totals: tuple[Tensor, ...]
+    row: Tensor
+    word: Tensor
+
+
+def take_flat(*arguments: Any) -> tuple[Tensor, ...]:
+    """`take`, its results as a flat tuple, without those that a graph would not return: they are its inputs."""
+    return tuple(pytree.tree_leaves(_made(take(*arguments))))
+
+
+def lift_take(lift: Lift, problem: Problem, plan: Plan, limits: Limits, loop: Loop) -> Lifted:
+    """The graph of `take_flat`, which `lift` lifts.
+
+    Traced as it will be differentiated: a field's own `no_grad` blocks end where they end in its code.
+    """
+    with torch.enable_grad():
+        count = len(pytree.tree_leaves(_pattern(loop, len(problem.regularizers))))
+        return lift(problem, plan, problem.output.times, limits, loop, returns=count)
+
+
+class KeptTurn:
+    """A lifted `take` in two halves, and where the tensors of each come from and go to.
+
+    lifted, problem, loop: what `lift_take` gave and was given (of one call; others differ in values only); sources: the
+    tensors beside the state whose gradients are wanted.
+    """
+
+    def __init__(self, lifted: Lifted, problem: Problem, loop: Loop, sources: Sequence[Tensor]) -> None:
+        state, carry = pytree.tree_leaves(loop), loop.carry
+        self.stepper = problem.stepper
+        self.positions = lifted.positions(state)
+        if set(range(len(state))) - set(self.positions):
+            raise CannotCompile("a turn's graph does not take the whole state of the loop")
+        self.loop_as, self.inputs = pytree.tree_structure(loop), len(lifted.inputs)
+        numbers, self.taken_as = pytree.tree_flatten(_pattern(loop, len(problem.regularizers)))
+        self.made = len(numbers)
+        at = pytree.tree_unflatten(list(range(self.made)), self.taken_as)
+        own = {id(x): i for i, x in enumerate(lifted.inputs)}
+
+        def given(x: Tensor) -> Place:
+            return Place("input", own[id(x)])
+
+        line = pytree.tree_map(lambda i: Place("output", i), at.line)._replace(
+            s=given(carry.t), n=given(carry.n), y=given(carry.y),
+            essential=tuple(map(given, self.stepper.essential(carry.memory))),
+        )  # fmt: skip
+        wanted = [carry.y, *carry.memory, *sources]
+        # Shapes only: what serves later solves should hold on to no tensor of this one.
+        self.like, self.device = [torch.empty_like(x, device="meta") for x in wanted], carry.y.device
+        after = at.loop.carry
+        self.halves: Partition = partition(lifted.traced.graph, lifted.inputs, Asked(
+            wanted=lifted.positions(wanted),
+            like=wanted,
+            steady=[p < 0 for p in self.positions],
+            held=pytree.tree_leaves(line, is_leaf=lambda x: isinstance(x, Place)),
+            differentiated=[after.y, *after.memory, at.values, *at.line.penalties],
+        ))  # fmt: skip
+        if self.halves.strangers:
+            # On autograd's tape it has its gradient, so whoever asked falls back to that.
+            raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
+        walk: Any = Walk(0, _slots(len(carry.memory)), _slots(len(sources)), 0, 0)  # type: ignore[arg-type]
+        self.walk_as = pytree.tree_structure(walk)
+
+    def columns(self, rows: int) -> tuple[Tensor, ...]:
+        """Empty columns [rows + 1, ...] for what `rows` steps keep; the last row is waste."""
+        return tuple(torch.empty((rows + 1, *x.shape), dtype=x.dtype, device=x.device) for x in self.halves.residuals)
+
+    def fixed(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The inputs of the forward half that the way back reads again."""
+        return tuple(inputs[i] for i in self.halves.fixed)
+
+    def once(self, *tensors: Tensor) -> list[Tensor]:
+        """One turn: a body over (*inputs, *sinks, *columns) that returns the loop's state, its word last."""
+        inputs, written = tensors[: self.inputs], tensors[self.inputs :]
+        mine = len(written) - len(self.halves.residuals)
+        found = self.halves.forward(*inputs)
+        taken = pytree.tree_unflatten(found[: self.made], self.taken_as)
+        state = [x for _, x in sorted((p, i) for i, p in enumerate(self.positions) if p >= 0)]
+        carry = pytree.tree_unflatten([inputs[i] for i in state], self.loop_as).carry
+        line = taken.line._replace(s=carry.t, n=carry.n, y=carry.y, essential=self.stepper.essential(carry.memory))
+        row_as = pytree.tree_structure(line)
+        write(Sinks(written[0], pytree.tree_unflatten(written[1:mine], row_as)), taken._replace(line=line))
+        write_row(written[mine:], taken.at, found[self.made :])
+        return pytree.tree_leaves(taken.loop)
+
+    def still(self, last: Tensor) -> list[Tensor]:
+        """The walk before it has undone anything; last [], the row to begin with."""
+        zeros = [torch.zeros(x.shape, dtype=x.dtype, device=self.device) for x in self.like]
+        return [*zeros, last.clone(), torch.ones(1, dtype=torch.int64, device=self.device)]
+
+    def given_back(
+        self, fixed: Sequence[Tensor], rows: Row, columns: Sequence[Tensor], out: Tensor, penalties: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What `once_back` takes beside the walk.
+
+        fixed: see there; rows, columns: of the block; out [T + 1, B, D], penalties [rows + 1, B]: cotangents of what
+        was written.
+        """
+        leaves = pytree.tree_leaves(rows)
+        return [*fixed, *(leaves[i] for i in self.halves.held), *columns, rows.k, out, *penalties]
+
+    def once_back(self, *tensors: Tensor) -> list[Tensor]:
+        """One row back: a body over (*walk, *given_back(...)) that returns the walk."""
+        size = self.walk_as.num_leaves
+        walk, rest = pytree.tree_unflatten(list(tensors[:size]), self.walk_as), iter(tensors[size:])
+        index = walk.row.clamp(min=0).reshape(1)
+
+        def row(column: Tensor) -> Tensor:
+            return column.index_select(0, index).squeeze(0)
+
+        fixed = [next(rest) for _ in self.halves.fixed]
+        stored = [row(next(rest)) for _ in (*self.halves.held, *self.halves.residuals)]
+        k, out = row(next(rest)), next(rest)
+        seeds = [walk.y, *walk.memory, outputs_at(out, k), *(row(p) for p in rest)]
+        y, *others = self.halves.backward(*fixed, *stored, *seeds)
+        memory, gradients = others[: len(walk.memory)], others[len(walk.memory) :]
+        totals = tuple(t + g for t, g in zip(walk.totals, gradients, strict=True))
+        word = (walk.row > 0).to(torch.int64).reshape(1)
+        return pytree.tree_leaves(Walk(y, tuple(memory), totals, walk.row - 1, word))
+
+
+def _made(taken: Taken) -> Taken:
+    """A turn without those parts of its line that it was given."""
+    return taken._replace(line=taken.line._replace(s=(), n=(), y=(), essential=()))
+
+
+def _pattern(loop: Any, penalties: int) -> Taken:
+    """Something of the structure of what `take_flat` flattens."""
+    line: Any = Row(*_slots(len(Row._fields)))
+    return _made(Taken(loop, 0, line._replace(penalties=_slots(penalties)), 0))  # type: ignore[arg-type]
+
+
+def _slots(count: int) -> tuple[Any, ...]:
+    return (0,) * count
