@@ -5,11 +5,13 @@ A start that needs a look (a state or a slope that is not finite) makes a loop t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .problem import Carry, Problem
+from .problem import PLACE, Carry, Problem
 from .start import any_bad, start_carry
 from .status import RUNNING, Status
 from .turn import Loop, Plan, word_of
@@ -34,8 +36,8 @@ def own(carry: Carry) -> Carry:
     return pytree.tree_map(lambda x: x.detach().clone(memory_format=torch.contiguous_format), carry)
 
 
-def origin_of(plan: Plan, carry: Carry) -> tuple[Carry, Tensor] | tuple[()]:
+def origin_of(plan: Plan, carry: Carry) -> tuple[Any, Tensor] | tuple[()]:
     """Where every sample would resume, before any has been marked."""
     if not plan.resumable:
         return ()
-    return own(carry), torch.zeros_like(carry.status, dtype=torch.bool)
+    return own(carry)[:PLACE], torch.zeros_like(carry.status, dtype=torch.bool)

@@ -17,7 +17,7 @@ from .steppers import Memory, Step, Stepper
 if TYPE_CHECKING:
     from .regularizers import Regularizer
 
-__all__ = ["Carry", "Problem", "scaled_error"]
+__all__ = ["PLACE", "Carry", "Problem", "scaled_error"]
 
 
 class Carry(NamedTuple):
@@ -38,6 +38,10 @@ class Carry(NamedTuple):
     status: Book
     trials: Book
     accepted: Book
+
+
+PLACE = 6
+"""So many fields of a carry say where a sample is; the rest is what became of it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .advance import Attempt, attempt, merge, select
-from .problem import Carry, Problem
+from .advance import Attempt, attempt, merge
+from .books import rows
+from .problem import PLACE, Carry, Problem
 from .status import RUNNING, Status
 from .steppers import Memory, Step
 from .trajectory import Row
@@ -38,7 +39,7 @@ class Plan:
 class Loop(NamedTuple):
     """The state of a loop between two turns.
 
-    origin: () or the carry to resume from and which samples have one of their own [L]; count [L], outputs written, the
+    origin: () or the place to resume from and which samples have one of their own [L]; count [L], outputs written, the
     first included; row, rows of the tape written; turns taken: [] each; word, what the host wants to know.
     """
 
@@ -231,4 +232,4 @@ def _origin(plan: Plan, loop: Loop, tried: Attempt) -> Any:
         return ()
     carry, (kept, marked) = loop.carry, loop.origin
     cut = tried.final & ~tried.accept & (carry.status == RUNNING) & ~marked
-    return select(cut, carry, kept), marked | cut
+    return pytree.tree_map(lambda new, old: rows(cut, new, old), carry[:PLACE], kept), marked | cut

@@ -25,7 +25,9 @@ ADAPTIVE = [name for name, info in sciode.methods("ode").items() if info.adaptiv
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are traced and repeated, but not compiled: seconds become milliseconds."""
     for module in (machine, rewind):
-        monkeypatch.setattr(module, "loop_of", lambda engine, device, once, uses, first=None: step_by_step(once, first))
+        monkeypatch.setattr(
+            module, "loop_of", lambda engine, device, once, uses, first, spare=None: step_by_step(once, first)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -394,7 +396,7 @@ def turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             module,
             "loop_of",
-            lambda engine, device, once, uses, first=None: graphs.StepByStep(once, uses, first, device),
+            lambda engine, device, once, uses, first, spare=None: graphs.StepByStep(once, uses, first, device, spare),
         )
 
 

@@ -261,7 +261,9 @@ GRADIENTS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk back is traced and repeated, but not compiled."""
-    monkeypatch.setattr(rewind, "loop_of", lambda engine, device, once, uses, first=None: step_by_step(once, first))
+    monkeypatch.setattr(
+        rewind, "loop_of", lambda engine, device, once, uses, first, spare=None: step_by_step(once, first)
+    )
 
 
 @pytest.mark.usefixtures("traced_only")

@@ -19,7 +19,7 @@ from ..advance import select
 from ..brownian import BlockNoise
 from ..controllers import Fixed
 from ..ignition import origin_of, own
-from ..problem import Carry, Problem
+from ..problem import PLACE, Carry, Problem
 from ..status import RUNNING
 from ..trajectory import Block, Row, Run, Start, Tape
 from ..turn import Limits, Loop, Plan, Sinks, Word
@@ -89,8 +89,9 @@ def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, tap
     assert loop is not None
     origin = loop.carry
     if plan.resumable and word.marked:
-        kept, marked = loop.origin
-        origin = select(marked, kept, loop.carry)._replace(status=loop.carry.status)
+        place, marked = loop.origin
+        kept = loop.carry._replace(**dict(zip(Carry._fields[:PLACE], place, strict=True)))
+        origin = select(marked, kept, loop.carry)
     tape = Tape(out[:-1], loop.count, tuple(blocks))
     nfe, reads = problem.stepper.nfe, lifted.inputs
     return Run(

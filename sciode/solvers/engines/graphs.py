@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
-from .repeat import Part, Use, beginning
+from .repeat import Part, Spare, Use, beginning
 
 __all__ = ["InGraphs", "StepByStep"]
 
@@ -36,8 +36,10 @@ class _Static:
     so itself. Parameters are read where they lie; everything else is copied in and out.
     """
 
-    def __init__(self, once: Part, uses: list[Use], first: Part | None, device: torch.device) -> None:
-        self.first, self.uses = first, uses
+    def __init__(
+        self, once: Part, uses: list[Use], first: Part | None, device: torch.device, spare: Spare | None = None
+    ) -> None:
+        self.first, self.uses, self.spare = first, uses, spare
         self.state: list[Tensor] = []
         self.buffers: list[Tensor] = []
         self.given: list[Tensor | None] = []
@@ -91,12 +93,15 @@ class _Static:
         if state is not None:
             self.report.zero_()
 
-    def unload(self, others: list[Tensor]) -> list[Tensor]:
-        """Copy out what was written, and the state."""
+    def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
+        """Copy out what was written, and the state; what is spare and not needed stays where it is."""
         sinks = [i for i, use in enumerate(self.uses) if use != "read"]
-        copies = [torch.empty_like(x) for x in self.state]
-        _copy([*copies, *(others[i] for i in sinks)], [*self.state, *(self.buffers[i] for i in sinks)])
-        return copies
+        spare = () if self.spare is None or word[self.spare.flag] else self.spare.tensors
+        found = [x if i in spare else torch.empty_like(x) for i, x in enumerate(self.state)]
+        wanted = [i for i in range(len(found)) if i not in spare]
+        to, source = [found[i] for i in wanted], [self.state[i] for i in wanted]
+        _copy([*to, *(others[i] for i in sinks)], [*source, *(self.buffers[i] for i in sinks)])
+        return found
 
     def turn(self) -> None:
         """Launch one turn."""
@@ -151,14 +156,16 @@ class StepByStep(_Static):
         while word[0]:
             self.turn()
             word, _ = self.look()
-        return self.unload(others), word
+        return self.unload(others, word), word
 
 
 class InGraphs(_Static):
     """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed (0: the start)."""
 
-    def __init__(self, once: Part, uses: list[Use], first: Part | None, device: torch.device) -> None:
-        super().__init__(once, uses, first, device)
+    def __init__(
+        self, once: Part, uses: list[Use], first: Part | None, device: torch.device, spare: Spare | None = None
+    ) -> None:
+        super().__init__(once, uses, first, device, spare)
         self.graphs: dict[int, Any] = {}
         self.expected = 0
         self.long = False
@@ -185,7 +192,7 @@ class InGraphs(_Static):
             k = 1 if self.long else min(2 * k, _LONGEST)
         self.long = self.expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
         self.expected = turns
-        return self.unload(others), word
+        return self.unload(others, word), word
 
     def _warm_up(self) -> None:
         """Compile, and let libraries allocate, on a stream of its own, as capture wants it."""

@@ -19,7 +19,7 @@ from ..trajectory import Row
 from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .graphs import InGraphs, StepByStep
 from .lift import CannotCompile, Lifted, check_repeatable
-from .repeat import Part, Repeat, Use, in_one_loop
+from .repeat import Part, Repeat, Spare, Use, in_one_loop
 from .witness import key_of, lift_of
 
 __all__ = ["Machine", "loop_of", "setting_of", "tensors_of", "wired"]
@@ -72,7 +72,7 @@ class Machine:
         first = lift_of(key_of("ignite", problem, y, plan, engine), _ignite)
         begun = first(problem, plan, y, returns=len(state))
         check_repeatable(begun.traced.graph, begun.inputs, [])
-        self.repeat = loop_of(engine, y.device, once, uses, wired(begun, [], others))
+        self.repeat = loop_of(engine, y.device, once, uses, wired(begun, [], others), _origin(loop))
 
     def _others(self, problem: Problem, limits: Limits, sinks: Sinks, y: Tensor, reads: list[Tensor]) -> list[Tensor]:
         """What a turn reads beside its state, and last where it writes."""
@@ -85,6 +85,13 @@ class Machine:
         state = None if loop is None else pytree.tree_leaves(loop)
         found, word = self.repeat(self._others(problem, limits, sinks, y, reads), state)
         return pytree.tree_unflatten(found, self.spec), Word(*word)
+
+
+def _origin(loop: Loop) -> Spare:
+    """Where to resume matters only to samples that have a place of their own."""
+    before = len(pytree.tree_leaves(loop.carry))
+    count = len(pytree.tree_leaves(loop.origin))
+    return Spare(frozenset(range(before, before + count)), Word._fields.index("marked"))
 
 
 def wired(lifted: Lifted, state: list[Tensor], others: list[Tensor]) -> Part:
@@ -108,11 +115,13 @@ def _ignite(problem: Problem, plan: Plan, y: Tensor) -> tuple[Tensor, ...]:
     return tuple(pytree.tree_leaves(ignite(problem, plan, y)))
 
 
-def loop_of(engine: str, device: torch.device, once: Part, uses: list[Use], first: Part | None = None) -> Repeat:
+def loop_of(
+    engine: str, device: torch.device, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None
+) -> Repeat:
     """How an engine repeats a turn on a device; uses: what the turn does with each tensor beside its state."""
     if device.type == "cpu":
         return _best_on_cpu(once, uses, first, device)
-    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(once, uses, first, device)
+    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(once, uses, first, device, spare)
 
 
 def _best_on_cpu(once: Part, uses: list[Use], first: Part | None, device: torch.device) -> Repeat:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
 
-__all__ = ["Body", "Part", "Repeat", "Use", "in_one_loop", "step_by_step"]
+__all__ = ["Body", "Part", "Repeat", "Spare", "Use", "in_one_loop", "step_by_step"]
 
 Body = Callable[..., Any]
 """body(*inputs) -> a state; its last tensor, int64 [n], is a word to the host: whether to go on comes first."""
@@ -25,6 +25,13 @@ Use = Literal["read", "kept", "filled"]
 
 Repeat = Callable[[list[Tensor], "list[Tensor] | None"], tuple[list[Tensor], list[int]]]
 """repeat(others, state) -> the state at the end, and its word; state None: the loop makes its first state itself."""
+
+
+class Spare(NamedTuple):
+    """Tensors of a state that matter at the end only if entry `flag` of the word is not 0."""
+
+    tensors: frozenset[int]
+    flag: int
 
 
 @dataclass(frozen=True, eq=False)
