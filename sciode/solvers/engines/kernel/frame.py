@@ -17,8 +17,8 @@ Names = list[str]
 ROWS = 16
 """Samples a tile: the fewest that a matrix product takes."""
 _LANES = 32
-_FOUR_WARPS = 12 * 1024
-"""Bytes of weights that four warps hold beside their work without spilling (triton 3.9, sm_90)."""
+_WARPS = ((12 * 1024, 4), (48 * 1024, 8))
+"""Bytes of weights, and how many warps hold them beside their work without much spilling (triton 3.9, sm_90)."""
 
 
 def padded(size: int) -> int:
@@ -110,7 +110,7 @@ class Tile(Frame):
 
     def __init__(self, size: int, weights: int) -> None:
         self.size, self.width = size, padded(size)
-        self.warps = 4 if weights <= _FOUR_WARPS else 8
+        self.warps = next((warps for limit, warps in _WARPS if weights <= limit), 16)
 
     def names(self, prefix: str, size: int) -> Names:
         """One name."""
