@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from sciode import SDETerm, solve
+from sciode.bench.problems import lorenz, neural_ode
+from sciode.bench.stochastic import neural_sde
 
 pytest.importorskip("triton", reason="the kernel engine writes Triton")
 pytestmark = pytest.mark.gpu
@@ -60,6 +62,50 @@ def test_paths_are_those_of_eager(method: str) -> None:
     term = SDETerm(lambda t, y: -y, lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
     ours, eager = both(term, start(size=5), TS, method=method, dt=0.13, seed=3)
     torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("dim", "hidden"), [(16, 64), (5, 20), (16, 128)])
+def test_networks_in_tiles_are_those_of_eager(dim: int, hidden: int, dtype: torch.dtype) -> None:
+    problem = neural_ode(batch=100, dim=dim, hidden=hidden, dtype=dtype).to("cuda")
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return problem.field(t, torch.sin(t) + y)
+
+    ours, eager = both(field, problem.y0, problem.ts.to(torch.float64), method="dopri5")
+    close = 1e-8 if dtype == torch.float64 else 1e-3
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=close, atol=close)
+    if dtype == torch.float64:
+        assert torch.equal(ours.stats.accepted, eager.stats.accepted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("method", "calculus"), [("euler", "ito"), ("reversibleheun", "stratonovich")])
+def test_neural_sdes_walk_the_paths_of_eager(method: str, calculus: Any, dtype: torch.dtype) -> None:
+    problem = neural_sde(batch=100, method=method).to("cuda").to(dtype)
+    term = SDETerm(problem.field.f, problem.field.g, calculus=calculus)
+    ours, eager = both(term, problem.y0, problem.ts.tolist(), method=method, dt=0.013, seed=7, coupled=True)
+    close = 1e-10 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=close, atol=close)
+
+
+def test_a_solve_that_repeats_gives_the_same_numbers() -> None:
+    mu = torch.linspace(0.5, 5, 100, device="cuda").double()
+    with torch.no_grad():
+        first, *rest = (solve(van_der_pol, start(), TS, args=mu, engine="kernel") for _ in range(3))
+    for again in rest:
+        assert torch.equal(first.ys, again.ys) and torch.equal(first.stats.nfe, again.stats.nfe)
+
+
+def test_many_trajectories_take_little_more_memory_than_their_states_and_outputs() -> None:
+    problem = lorenz(batch=100_000, end=1.0).to("cuda")
+    with torch.no_grad():
+        solve(problem.field, problem.y0, problem.ts, rtol=1e-6, engine="kernel")
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated() - problem.y0.numel() * problem.y0.element_size()
+        torch.cuda.reset_peak_memory_stats()
+        solve(problem.field, problem.y0, problem.ts, rtol=1e-6, engine="kernel")
+    assert torch.cuda.max_memory_allocated() - before <= 2 * problem.least_bytes
 
 
 def test_gradients_are_those_of_the_tape() -> None:

@@ -17,6 +17,8 @@ Names = list[str]
 ROWS = 16
 """Samples a tile: the fewest that a matrix product takes."""
 _LANES = 32
+_WARPS = ((12 * 1024, 4), (48 * 1024, 8))
+"""Bytes of weights, and how many warps hold them beside their work without much spilling (triton 3.9, sm_90)."""
 
 
 def padded(size: int) -> int:
@@ -106,9 +108,9 @@ class Tile(Frame):
 
     samples = ROWS
 
-    def __init__(self, size: int, widest: int) -> None:
+    def __init__(self, size: int, weights: int) -> None:
         self.size, self.width = size, padded(size)
-        self.warps = 4 if widest <= 64 else 8
+        self.warps = next((warps for limit, warps in _WARPS if weights <= limit), 16)
 
     def names(self, prefix: str, size: int) -> Names:
         """One name."""

@@ -44,8 +44,10 @@ class Kernel:
 
 def kernel_source(design: Design, formula: Formula) -> Kernel:
     """Write the kernel. Raises CannotCompile."""
-    frame: Frame = Tile(design.size, formula.widest) if formula.widest else Components()
-    if formula.widest and design.channels and design.kind != "diagonal":
+    frame: Frame = Components()
+    if formula.tiled:
+        frame = Tile(design.size, sum(piece.bytes for piece in formula.sources.values()))
+    if formula.tiled and design.channels and design.kind != "diagonal":
         raise CannotCompile(f"the kernel engine's tiles know diagonal noise, not {design.kind}")
     functions, calls, prologue, inputs = _field(design, formula, frame)
     family = stages_of(design.stepper)
@@ -59,7 +61,7 @@ def kernel_source(design: Design, formula: Formula) -> Kernel:
     for function in functions:
         text.put("", "", *function.text.splitlines())
     if design.noise == "hashed":
-        text.put("", "", *noise_functions(text, bool(formula.widest)).splitlines())
+        text.put("", "", *noise_functions(text, formula.tiled).splitlines())
     names = parameters(design, len(inputs))
     # One compiled kernel for all launches, whatever the numbers are and wherever the tensors begin.
     pointers = [name for name in names if name not in NUMBERS]
@@ -69,7 +71,7 @@ def kernel_source(design: Design, formula: Formula) -> Kernel:
         put_start(draft, prologue)
         put_loop(draft)
         put_end(draft)
-    return Kernel(str(text) + "\n", inputs, frame.samples, frame.warps, length, bool(formula.widest))
+    return Kernel(str(text) + "\n", inputs, frame.samples, frame.warps, length, formula.tiled)
 
 
 def _field(design: Design, formula: Formula, frame: Frame) -> tuple[list[Written], Calls, list[str], tuple[int, ...]]:
@@ -98,7 +100,7 @@ def _field(design: Design, formula: Formula, frame: Frame) -> tuple[list[Written
 def _read_where_used(formula: Formula, leaves: Sequence[str], texts: dict[str, str]) -> dict[str, str]:
     """The leaves that are too many to be kept in registers, as texts."""
     shared = [name for name in leaves if not formula.sources[name].apart]
-    if formula.widest:
+    if formula.tiled:
         many = sum(formula.sources[name].bytes for name in shared) > _BYTES_IN_REGISTERS
     else:
         many = len(shared) > _IN_REGISTERS

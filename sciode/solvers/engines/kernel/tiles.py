@@ -315,8 +315,7 @@ class TileReader(Reader):
                 f"the kernel engine keeps weights on chip, and {weights // 1024} KiB, with their padding, are more "
                 f"than {_MOST_BYTES // 1024} KiB"
             )
-        widest = max([columns, *(p.columns for p in it.sources.values())])
-        return Formula((pieces[0],), ((pieces[1],),) if len(pieces) > 1 else None, dict(it.sources), widest)
+        return Formula((pieces[0],), ((pieces[1],),) if len(pieces) > 1 else None, dict(it.sources), tiled=True)
 
     def _tile(self, it: TileInterpreter, x: Symbolic, columns: int) -> Expr:
         """What the field returned as one tile with nothing in its padding."""

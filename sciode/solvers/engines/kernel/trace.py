@@ -28,22 +28,33 @@ _MOST_COMPONENTS = 32
 
 
 class Piece(Protocol):
-    """A leaf: what lies in input `index`; apart: a sample has one of its own; spell: the text that loads it."""
+    """Where the number, or the tile, of a leaf lies."""
 
     @property
-    def index(self) -> int: ...
+    def index(self) -> int:
+        """The input it is a part of."""
+        ...
+
     @property
-    def apart(self) -> bool: ...
+    def apart(self) -> bool:
+        """Whether every sample has one of its own."""
+        ...
+
     @property
-    def bytes(self) -> int: ...
-    def spell(self, pointer: str) -> str: ...
+    def bytes(self) -> int:
+        """What it takes on chip, if all samples share it."""
+        ...
+
+    def spell(self, pointer: str) -> str:
+        """Text that loads it."""
+        ...
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a leaf's number lies: entry `offset` of input `index`, counted within a sample if it is `apart`.
 
-    size: numbers a sample (or in all, if they are shared).
+    size: numbers a sample (or in all, if they are shared); bytes: of the number.
     """
 
     index: int
@@ -63,14 +74,13 @@ class Source:
 class Formula:
     """A field written out: drift [D], diffusion [D][m] (m = 1 for each component if diagonal), or None for an ODE.
 
-    Leaves are named "t64", "y_0", "y_1", ..., and as in `sources`. widest: 0, or, if the D components are one tile, the
-    columns of the widest.
+    Leaves are named "t64", "y_0", "y_1", ..., and as in `sources`. tiled: all components are one tile: D and m are 1.
     """
 
     drift: tuple[Expr, ...]
     diffusion: tuple[tuple[Expr, ...], ...] | None
     sources: Mapping[str, Piece]
-    widest: int = 0
+    tiled: bool = False
 
 
 @dataclass(frozen=True)
