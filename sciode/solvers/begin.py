@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .adjoints.graph import clock, leaves_behind, residual_bytes
-from .brownian import CounterNoise, GridNoise, sample_seeds
+from .brownian import CounterNoise, Ending, GridNoise, sample_seeds
 from .checks import (
     Times,
     check_first,
@@ -27,7 +27,7 @@ from .methods import stepper_of
 from .outputs import Output, Save
 from .problem import Carry, Problem
 from .regularizers import as_regularizers
-from .start import any_bad, fixed_steps, start_carry
+from .start import any_bad, fixed_steps, spans, start_carry
 from .status import RUNNING, Status
 from .steppers import SDEStepper, Stepper
 from .terms import ODETerm, SDETerm
@@ -117,14 +117,14 @@ def begin(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, swift: bool = Fal
     s0, s1 = times.first.expand(lanes), times.last.expand(lanes)
     first, since, residuals = _first(field, s0 * sign, y)
     _check_samples(layout, wish, field, s0 * sign, y, first)
-    steps = fixed_steps(s1 - s0, controller.dt) if isinstance(controller, Fixed) else None
+    steps = fixed_steps(spans(times.host, lanes), controller.dt) if isinstance(controller, Fixed) else None
     noise, seed = _noise(wish, field, first, y, controller, sign, steps)
     eps = 10 * torch.finfo(y.dtype).eps
     problem = Problem(
         field, stepper, controller, _output(times, wish.save, lanes), sign, s0, s1,
         rtol=check_tolerance("rtol", wish.rtol, y0, layout, eps if stepper.adaptive and not steps else 0.0),
         atol=check_tolerance("atol", wish.atol, y0, layout, 0.0),
-        coupled=wish.coupled, steps=None if steps is None else steps[0], noise=noise,
+        coupled=wish.coupled, steps=None if steps is None else steps.sent(y.device), noise=noise,
         regularizers=as_regularizers(wish.regularize, stepper),
     )  # fmt: skip
     problem, carry = _start(problem, y, first, swift and y.is_cuda)
@@ -216,7 +216,13 @@ def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...], swift: bool) 
 
 
 def _noise(
-    wish: Wish, field: Field, first: tuple[Tensor, ...], y: Tensor, controller: PID | Fixed, sign: int, steps: Any
+    wish: Wish,
+    field: Field,
+    first: tuple[Tensor, ...],
+    y: Tensor,
+    controller: PID | Fixed,
+    sign: int,
+    steps: Ending | None,
 ) -> tuple[CounterNoise | GridNoise | None, Any]:
     """What drives an SDE, and the seed it hangs on."""
     if not field.stochastic:
@@ -225,15 +231,14 @@ def _noise(
         return None, wish.seed
     if y.is_complex():
         raise ValueError("y0: complex SDE states are not supported; split them into real and imaginary parts")
-    assert isinstance(controller, Fixed)
+    assert isinstance(controller, Fixed) and steps is not None
     channels = first[1].shape[-1]
     if wish.noise is not None:
         if wish.seed is not None:
             raise ValueError("noise: pass either noise= or seed=, not both")
-        return _given(wish.noise, field.layout, channels, int(steps[0].max()), y), None
+        return _given(wish.noise, field.layout, channels, int(steps.cells.max()), y), None
     seed, seeds = _seeds(wish.seed, field.layout, y.device)
-    cells, cut = steps
-    return CounterNoise(seeds, channels, controller.dt, sign, cells, cut, cells, cut, y.dtype), seed
+    return CounterNoise(seeds, channels, controller.dt, sign, steps, steps, y.dtype), seed
 
 
 def _given(noise: Tensor, layout: Layout, channels: int, steps: int, y: Tensor) -> GridNoise:

@@ -158,8 +158,7 @@ def feed(problem: Problem, first: int) -> Problem:
     """The problem with as many increments drawn, from step `first` on, as memory allows."""
     if problem.noise is None:
         return problem
-    assert problem.steps is not None
-    return replace(problem, noise=BlockNoise.of(problem.noise, first, min(held(problem), int(problem.steps.max()))))
+    return replace(problem, noise=BlockNoise.of(problem.noise, first, min(held(problem), problem.noise.steps)))
 
 
 def held(problem: Problem) -> int:

@@ -66,15 +66,14 @@ def _drawable(problem: Problem) -> bool:
     noise = problem.noise
     if isinstance(noise, GridNoise) or problem.sign > 0:
         return isinstance(noise, GridNoise | CounterNoise)
-    return isinstance(noise, CounterNoise) and not bool(((noise.cut < noise.dt) | (noise.anchor_cut < noise.dt)).any())
+    return isinstance(noise, CounterNoise) and not (noise.ending.ragged(noise.dt) or noise.anchor.ragged(noise.dt))
 
 
 def _fits(problem: Problem) -> bool:
     """Whether whoever walks the tape back can hold the increments of all steps at once."""
     if problem.noise is None:
         return True
-    assert problem.steps is not None
-    return int(problem.steps.max()) <= held(problem)
+    return problem.noise.steps <= held(problem)
 
 
 class _Made(NamedTuple):
@@ -221,7 +220,8 @@ def _noise(problem: Problem, samples: int) -> list[Tensor]:
     if isinstance(noise, GridNoise):
         return [noise.increments]
     if isinstance(noise, CounterNoise):
-        return [noise.seeds, *(x.expand(samples) for x in (noise.cells, noise.cut, noise.anchor))]
+        books = (noise.ending.cells, noise.ending.cut, noise.anchor.cells)
+        return [noise.seeds, *(torch.from_numpy(x).to(noise.seeds.device).expand(samples) for x in books)]
     return []
 
 
