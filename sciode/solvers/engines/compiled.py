@@ -27,7 +27,7 @@ from ..trajectory import Block, Row, Run, Tape
 from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .eager import split_clock
 from .graphs import InGraphs, StepByStep
-from .lift import CannotCompile, Lift, Lifted, check_repeatable
+from .lift import CannotCompile, Lift, Lifted, check_repeatable, without_vmap
 from .repeat import Body, Repeat, Use, in_one_loop
 
 __all__ = ["feed", "held", "key_of", "lift_of", "loop_of", "run", "why_not"]
@@ -196,7 +196,8 @@ def _repeat(lifted: Lifted, loop: Loop, sinks: Sinks, engine: str) -> tuple[Loop
         written: list[Use] = [
             "read" if p < 0 else "kept" if p == 0 else "filled" for p in lifted.positions(pytree.tree_leaves(sinks))
         ]
-        lifted.traced.made = loop_of(engine, loop.word.device, lifted.traced.graph, positions, written)
+        body = without_vmap(lifted.traced.graph, lifted.inputs)
+        lifted.traced.made = loop_of(engine, loop.word.device, body, positions, written)
     found, word = lifted.traced.made(lifted.inputs)
     return pytree.tree_unflatten(found, spec), Word(*word)
 
