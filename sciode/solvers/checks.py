@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import types
+import weakref
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
-from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -185,13 +187,15 @@ def _nesting(name: str, value: Any, want: list[Any]) -> ValueError:
     )
 
 
-_independent: WeakSet[Any] = WeakSet()
+_independent: dict[Hashable, None] = {}
+"""What was found to keep samples apart, at most so many."""
+_REMEMBERED = 1024
 
 
 def check_independence(field: Field, t: Tensor, y: Tensor, first: tuple[Tensor, ...]) -> None:
     """Perturb the last sample: the first must not change. Done once a field, where batch_dims was not given."""
     functions = [field.term.field] if isinstance(field.term, ODETerm) else [field.term.drift, field.term.diffusion]
-    keys = [getattr(f, "__code__", f) for f in functions]
+    keys = [_behaviour(f) for f in functions]
     if all(key in _independent for key in keys):
         return
     with torch.no_grad():
@@ -207,5 +211,37 @@ def check_independence(field: Field, t: Tensor, y: Tensor, first: tuple[Tensor, 
             "samples influence each other: pass batch_dims=0 or coupled=True "
             "(the first axis of y0 was taken for the batch; a field that draws random numbers looks the same)"
         )
-    for key in keys:
-        _independent.add(key)
+    if len(_independent) > _REMEMBERED:
+        _independent.clear()
+    _independent.update(dict.fromkeys(keys))
+
+
+def _behaviour(x: Any, depth: int = 4) -> Hashable:
+    """What tells one function from another: code, and what it closes over, objects by identity, data by type.
+
+    A lambda made anew with other reals or tensors counts as the same; one with another axis, flag or module does not.
+    """
+    if isinstance(x, types.MethodType):
+        return x.__func__.__code__, _behaviour(x.__self__, depth - 1)
+    if isinstance(x, types.FunctionType):
+        if depth == 0:
+            return x.__code__
+        kept = [*map(_content, x.__closure__ or ()), *(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()]
+        return x.__code__, *(_behaviour(k, depth - 1) for k in kept)
+    if isinstance(x, bool | int | str | None):
+        return x
+    if not isinstance(x, Tensor):
+        # What cannot be referred to weakly (numbers, containers) or has no hash (arrays) is data.
+        with suppress(TypeError):
+            identity = weakref.ref(x)
+            hash(identity)
+            return identity
+    return type(x)
+
+
+def _content(cell: types.CellType) -> Any:
+    """What a cell of a closure holds; one may be filled only later."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
