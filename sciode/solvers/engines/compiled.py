@@ -28,7 +28,7 @@ from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .eager import split_clock
 from .graphs import InGraphs, StepByStep
 from .lift import CannotCompile, Lift, Lifted, check_repeatable, without_vmap
-from .repeat import Body, Repeat, Use, in_one_loop
+from .repeat import Body, Repeat, Use, in_one_loop, look_at_cpu
 
 __all__ = ["feed", "held", "key_of", "lift_of", "loop_of", "run", "why_not"]
 
@@ -64,6 +64,8 @@ def run(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None, tap
     """Repeat the transition in compiled code; without a tape of autograd's. Raises CannotCompile."""
     if isinstance(problem.controller, Fixed) and problem.s0.shape[0] == 1:
         problem, carry = split_clock(problem, carry)
+    if carry.y.device.type == "cpu":
+        look_at_cpu()
     problem = replace(problem, field=problem.field.detached())
     save = problem.output.save
     plan = Plan(_width(problem, carry), save.state, taped or bool(problem.regularizers))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from threading import Thread
 from typing import Any, Literal
 
 import torch
@@ -11,7 +14,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
 
-__all__ = ["Body", "Repeat", "Use", "in_one_loop", "step_by_step"]
+__all__ = ["Body", "Repeat", "Use", "in_one_loop", "look_at_cpu", "step_by_step"]
 
 Body = Callable[..., Any]
 """body(*inputs) -> the next state; its last tensor, int64 [n], is a word to the host: whether to go on comes first."""
@@ -21,6 +24,29 @@ Use = Literal["read", "kept", "filled"]
 
 Repeat = Callable[[list[Tensor]], tuple[list[Tensor], list[int]]]
 """repeat(inputs) -> the state at the end, and its word; the inputs hold the first state, and what else a body takes."""
+
+
+# The caches on disk know a graph by its code, its subgraphs' included, but refuse loops unless told that they may.
+_OPTIONS = {
+    "cpp_wrapper": True,
+    "unsafe_marked_cacheable_functions": {"torch.ops.higher_order.while_loop": torch.__version__},
+}
+
+
+@lru_cache(maxsize=1)
+def look_at_cpu() -> None:
+    """Start what Inductor does once a process: processes that try out which vector instructions this CPU has.
+
+    They take a second, which passes while the field is traced; nobody has to wait for the end, or to start this at all.
+    """
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    def look() -> None:
+        # Where there is no compiler, the compilation itself will say so.
+        with suppress(Exception):
+            pick_vec_isa()
+
+    Thread(target=look, daemon=True).start()
 
 
 def step_by_step(body: Body, positions: list[int]) -> Repeat:
@@ -58,7 +84,7 @@ def in_one_loop(body: Body, positions: list[int]) -> Repeat:
 
         return torch.while_loop(going, once, tuple(first))  # type: ignore[attr-defined]
 
-    compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
+    compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_OPTIONS)
 
     def repeat(inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
         try:
