@@ -26,11 +26,18 @@ Repeat = Callable[[list[Tensor]], tuple[list[Tensor], list[int]]]
 """repeat(inputs) -> the state at the end, and its word; the inputs hold the first state, and what else a body takes."""
 
 
-# The caches on disk know a graph by its code, its subgraphs' included, but refuse loops unless told that they may.
-_OPTIONS = {
-    "cpp_wrapper": True,
-    "unsafe_marked_cacheable_functions": {"torch.ops.higher_order.while_loop": torch.__version__},
-}
+_CACHEABLE = "unsafe_marked_cacheable_functions"
+
+
+def _options() -> dict[str, Any]:
+    """Of Inductor, for loops on a CPU."""
+    from torch._inductor import config
+
+    options: dict[str, Any] = {"cpp_wrapper": True}
+    if hasattr(config, _CACHEABLE):
+        # The caches on disk know a graph by its code, its subgraphs' included, but refuse loops unless told they may.
+        options[_CACHEABLE] = {"torch.ops.higher_order.while_loop": str(torch.__version__)}
+    return options
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +91,7 @@ def in_one_loop(body: Body, positions: list[int]) -> Repeat:
 
         return torch.while_loop(going, once, tuple(first))  # type: ignore[attr-defined]
 
-    compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_OPTIONS)
+    compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_options())
 
     def repeat(inputs: list[Tensor]) -> tuple[list[Tensor], list[int]]:
         try:
