@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .books import sent
 from .fields import Field
 from .terms import ODETerm
 from .transforms import mapped, transforming
@@ -106,8 +107,8 @@ def check_times(ts: Tensor | Sequence[float], batch: tuple[int, ...], device: to
     sign = -1 if down else 1
     host = np.where(missing, np.inf, rows * sign)
     last = np.where(missing, -np.inf, host).max(1, keepdims=True)
-    sent = torch.from_numpy(np.concatenate((host, last), 1)).to(device)
-    return Times(sent[:, :-1], sent[:, 0], sent[:, -1], sign, host)
+    there = sent(np.concatenate((host, last), 1), device)
+    return Times(there[:, :-1], there[:, 0], there[:, -1], sign, host)
 
 
 def check_tolerance(name: str, value: Any, y0: Any, layout: Layout, warn_below: float) -> float | Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..books import sent
 from ..transforms import transforming
 from .draws import Cells, standard_normals
 
@@ -40,7 +41,7 @@ class Ending:
 
     def sent(self, device: torch.device) -> Tensor:
         """How many steps [L], for those that count them on a device."""
-        return torch.from_numpy(self.cells).to(device)
+        return sent(self.cells, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ class CounterNoise:
             rows.copy_(piece)
             return
         last = np.where(self.ending.cut < self.dt, self.ending.cells - 1, -1)
-        ends = Cells(first, 1, stop - start).on(steps.device) == torch.from_numpy(last).to(steps.device)
+        ends = Cells(first, 1, stop - start).on(steps.device) == sent(last, steps.device)
         rows.copy_(torch.where(ends[..., None], piece, rows))
 
     def _rows(self, first: int | Tensor, count: int) -> tuple[int, int]:
@@ -126,12 +127,12 @@ class CounterNoise:
         if not alike.any():
             return piece
         left = self._bridge(cells, self._whole(cells), self._share(self.anchor), _BRIDGE)
-        return torch.where(torch.from_numpy(alike).to(rows.device)[:, None], -left, piece)
+        return torch.where(sent(alike, rows.device)[:, None], -left, piece)
 
     @cached_property
     def _anchor(self) -> int | Tensor:
         cells = self.anchor.cells
-        return int(cells[0]) if cells.shape[0] == 1 else torch.from_numpy(cells).to(self.seeds.device)
+        return int(cells[0]) if cells.shape[0] == 1 else sent(cells, self.seeds.device)
 
     def _share(self, ending: Ending) -> tuple[Any, Any]:
         """Of a step's increment the mean that falls to its first `cut`, and the spread around it; numbers or [L, 1]."""
@@ -139,7 +140,7 @@ class CounterNoise:
         spread = np.sqrt(ending.cut * (1 - ratio))
         if ratio.shape[0] == 1:
             return float(ratio[0]), float(spread[0])
-        both = torch.from_numpy(np.stack((ratio, spread))[..., None]).to(self.seeds.device, self.dtype)
+        both = sent(np.stack((ratio, spread))[..., None], self.seeds.device).to(self.dtype)
         return both[0], both[1]
 
     def _bridge(self, cells: Cells, whole: Tensor, share: tuple[Any, Any], purpose: int) -> Tensor:

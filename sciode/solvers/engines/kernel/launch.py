@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...books import sent
 from ...brownian import CounterNoise, GridNoise
 from ...controllers import PID
 from ...problem import Carry, Problem
@@ -221,7 +222,7 @@ def _noise(problem: Problem, samples: int) -> list[Tensor]:
         return [noise.increments]
     if isinstance(noise, CounterNoise):
         books = (noise.ending.cells, noise.ending.cut, noise.anchor.cells)
-        return [noise.seeds, *(torch.from_numpy(x).to(noise.seeds.device).expand(samples) for x in books)]
+        return [noise.seeds, *(sent(x, noise.seeds.device).expand(samples) for x in books)]
     return []
 
 
