@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .adjoints.graph import clock, leaves_behind, residual_bytes
-from .brownian import CounterNoise, GridNoise, sample_seeds
+from .brownian import CounterNoise, Ending, GridNoise, sample_seeds
 from .checks import (
     Times,
     check_finite,
@@ -29,7 +29,7 @@ from .methods import stepper_of
 from .outputs import Output, Save
 from .problem import Carry, Problem
 from .regularizers import as_regularizers
-from .start import any_bad, fixed_steps, start_carry
+from .start import any_bad, fixed_steps, spans, start_carry
 from .status import RUNNING, Status
 from .steppers import SDEStepper, Stepper
 from .terms import ODETerm, SDETerm
@@ -69,7 +69,7 @@ class Laid(NamedTuple):
     y: Tensor
     ts: Tensor
     wish: Wish
-    steps: tuple[Tensor, Tensor] | None
+    steps: Ending | None
 
     @property
     def evaluations(self) -> int:
@@ -152,14 +152,14 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
         raise ValueError("ts: this SDE takes one time for the whole batch, as torchsde's do; pass ts of shape [T]")
     lanes = _lanes(layout, times.rows, controller, wish.coupled)
     s0, s1 = times.first.expand(lanes), times.last.expand(lanes)
-    steps = fixed_steps(s1 - s0, controller.dt) if isinstance(controller, Fixed) else None
+    steps = fixed_steps(spans(times.host, lanes), controller.dt) if isinstance(controller, Fixed) else None
     eps = 10 * torch.finfo(y.dtype).eps
     problem = Problem(
         Field(term, layout, args, times.sign), stepper, controller, _output(times, wish.save, lanes), times.sign,
         s0, s1,
         rtol=check_tolerance("rtol", wish.rtol, y0, layout, eps if stepper.adaptive and not steps else 0.0),
         atol=check_tolerance("atol", wish.atol, y0, layout, 0.0),
-        coupled=wish.coupled, steps=None if steps is None else steps[0],
+        coupled=wish.coupled, steps=None if steps is None else steps.sent(y.device),
         regularizers=as_regularizers(wish.regularize, stepper),
     )  # fmt: skip
     return Laid(problem, y0, y, _as_given(ts, times), wish, steps)
@@ -293,15 +293,14 @@ def _with_noise(laid: Laid, channels: int) -> tuple[Problem, Any]:
     if y.is_complex():
         raise ValueError("y0: complex SDE states are not supported; split them into real and imaginary parts")
     assert isinstance(problem.controller, Fixed) and laid.steps is not None
-    cells, cut = laid.steps
     layout = problem.field.layout
     if wish.noise is not None:
         if wish.seed is not None:
             raise ValueError("noise: pass either noise= or seed=, not both")
-        return replace(problem, noise=_given(wish.noise, layout, channels, int(cells.max()), y)), None
+        return replace(problem, noise=_given(wish.noise, layout, channels, int(laid.steps.cells.max()), y)), None
     seed, seeds = _seeds(wish.seed, layout, y.device)
     dt, sign = problem.controller.dt, problem.sign
-    return replace(problem, noise=CounterNoise(seeds, channels, dt, sign, cells, cut, cells, cut, y.dtype)), seed
+    return replace(problem, noise=CounterNoise(seeds, channels, dt, sign, laid.steps, laid.steps, y.dtype)), seed
 
 
 def _given(noise: Tensor, layout: Layout, channels: int, steps: int, y: Tensor) -> GridNoise:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Book", "like_status", "namespace", "on_host", "on_tensor", "rows"]
+__all__ = ["Book", "like_status", "namespace", "on_host", "on_tensor", "rows", "sent"]
 
 Book = Any
 """A tensor or an array [L]."""
@@ -31,6 +31,11 @@ def on_host(x: Tensor) -> np.ndarray:
 def on_tensor(x: Book) -> Tensor:
     """A book as a tensor, without a copy."""
     return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+
+
+def sent(x: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on a device, without waiting for the device."""
+    return torch.from_numpy(x).to(device, non_blocking=True)
 
 
 def like_status(x: Book) -> Book:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import types
+import weakref
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
-from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .books import sent
 from .fields import Field
 from .terms import ODETerm
 from .transforms import mapped, transforming
@@ -128,8 +131,8 @@ def _looked_through(times: np.ndarray, batch: tuple[int, ...], device: torch.dev
     sign = -1 if down else 1
     host = np.where(missing, np.inf, rows * sign)
     last = np.where(missing, -np.inf, host).max(1, keepdims=True)
-    sent = torch.from_numpy(np.concatenate((host, last), 1)).to(device)
-    return Times(sent[:, :-1], sent[:, 0], sent[:, -1], sign, host)
+    there = sent(np.concatenate((host, last), 1), device)
+    return Times(there[:, :-1], there[:, 0], there[:, -1], sign, host)
 
 
 def check_tolerance(name: str, value: Any, y0: Any, layout: Layout, warn_below: float) -> float | Tensor:
@@ -209,7 +212,9 @@ def _nesting(name: str, value: Any, want: list[Any]) -> ValueError:
     )
 
 
-_independent: WeakSet[Any] = WeakSet()
+_independent: dict[Hashable, None] = {}
+"""What was found to keep samples apart, at most so many."""
+_KEPT = 1024
 
 
 def check_independence(field: Field, t: Tensor, y: Tensor, first: tuple[Tensor, ...]) -> None:
@@ -229,8 +234,9 @@ def check_independence(field: Field, t: Tensor, y: Tensor, first: tuple[Tensor, 
             "samples influence each other: pass batch_dims=0 or coupled=True "
             "(the first axis of y0 was taken for the batch; a field that draws random numbers looks the same)"
         )
-    for key in _keys(field):
-        _independent.add(key)
+    if len(_independent) > _KEPT:
+        _independent.clear()
+    _independent.update(dict.fromkeys(_keys(field)))
 
 
 def is_independent(field: Field) -> bool:
@@ -238,7 +244,38 @@ def is_independent(field: Field) -> bool:
     return all(key in _independent for key in _keys(field))
 
 
-def _keys(field: Field) -> list[Any]:
+def _keys(field: Field) -> list[Hashable]:
     term = field.term
     functions = [term.field] if isinstance(term, ODETerm) else [term.drift, term.diffusion]
-    return [getattr(f, "__code__", f) for f in functions]
+    return [_behaviour(f) for f in functions]
+
+
+def _behaviour(x: Any, depth: int = 4) -> Hashable:
+    """What tells one function from another: code, and what it closes over, objects by identity, data by type.
+
+    A lambda made anew with other reals or tensors counts as the same; one with another axis, flag or module does not.
+    """
+    if isinstance(x, types.MethodType):
+        return x.__func__.__code__, _behaviour(x.__self__, depth - 1)
+    if isinstance(x, types.FunctionType):
+        if depth == 0:
+            return x.__code__
+        kept = [*map(_content, x.__closure__ or ()), *(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()]
+        return x.__code__, *(_behaviour(k, depth - 1) for k in kept)
+    if isinstance(x, bool | int | str | None):
+        return x
+    if not isinstance(x, Tensor):
+        # What cannot be referred to weakly (numbers, containers) or has no hash (arrays) is data.
+        with suppress(TypeError):
+            identity = weakref.ref(x)
+            hash(identity)
+            return identity
+    return type(x)
+
+
+def _content(cell: types.CellType) -> Any:
+    """What a cell of a closure holds; one may be filled only later."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None

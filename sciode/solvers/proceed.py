@@ -38,20 +38,22 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     end = _state_at_end(earlier)
     with torch.no_grad():
         first = check_first(field, t, carry.y)
-    steps = fixed_steps(s1 - old.s0, old.controller.dt) if isinstance(old.controller, Fixed) else None
+    span = (s1 - old.s0).cpu().numpy()
+    steps = fixed_steps(span, old.controller.dt) if isinstance(old.controller, Fixed) else None
     noise = old.noise
     if isinstance(noise, CounterNoise) and steps is not None:
-        if bool(((steps[0] == noise.cells) & (noise.cut < noise.dt)).any()):
+        if ((steps.cells == noise.ending.cells) & (noise.ending.cut < noise.dt)).any():
             # Both ends would be bridged from the same draw, as if the path had not been seen in between.
             raise ValueError(
                 f"ts: the earlier solve ended inside a step of dt={noise.dt:g}, and this one would end inside the same "
                 "step; choose a later last time, or solve both times at once"
             )
-        noise = replace(noise, cells=steps[0], cut=steps[1])
+        noise = replace(noise, ending=steps)
     host_times = tuple(times.host[0].tolist()) if ended.shape[0] == 1 else None
     problem = replace(
         old, field=field, output=Output(times.rows, wish.save, host_times), s1=s1, noise=noise,
-        steps=None if steps is None else steps[0], regularizers=as_regularizers(wish.regularize, old.stepper),
+        steps=None if steps is None else steps.sent(carry.y.device),
+        regularizers=as_regularizers(wish.regularize, old.stepper),
     )  # fmt: skip
     zero = torch.zeros_like(carry.trials)
     going = torch.where(carry.status == int(Status.SUCCESS), RUNNING, carry.status).to(torch.int8)

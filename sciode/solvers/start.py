@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .brownian import Ending
 from .controllers import PID
 from .norms import rms
 from .problem import Carry, Problem
 from .status import RUNNING, Status
 
-__all__ = ["fixed_steps", "initial_step", "start_carry"]
+__all__ = ["fixed_steps", "initial_step", "spans", "start_carry"]
 
 
 def start_carry(problem: Problem, y0: Tensor, first: tuple[Tensor, ...]) -> Carry:
@@ -77,17 +79,23 @@ def _refine(norm: Norm, h0: Tensor, d1: Tensor, y0: Tensor, f0: Tensor, f1: Tens
     return torch.where(torch.isfinite(h) & (h > 0), h, (h0 * 1e-3).clamp(min=1e-6))
 
 
-def fixed_steps(span: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-    """How many steps of dt cover a span [L], and the length of the last one.
+def fixed_steps(span: np.ndarray, dt: float) -> Ending:
+    """How many steps of dt cover a span [L], and the length of the last one; reckoned on the host.
 
     A span that is a multiple of dt up to rounding (also float32 rounding of either) counts as one.
     """
     ratio = span / dt
-    whole = torch.round(ratio)
-    divides = (ratio - whole).abs() <= (1e-6 * ratio.clamp(min=1)).clamp(max=1e-4)
-    steps = torch.where(divides, whole, torch.ceil(ratio))
-    last = torch.where(divides, dt, span - (steps - 1) * dt)
-    return steps.to(torch.int64), last
+    whole = np.round(ratio)
+    divides = np.abs(ratio - whole) <= np.minimum(1e-6 * np.maximum(ratio, 1), 1e-4)
+    steps = np.where(divides, whole, np.ceil(ratio))
+    last = np.where(divides, dt, span - (steps - 1) * dt)
+    return Ending(steps.astype(np.int64), last)
+
+
+def spans(rows: np.ndarray, lanes: int) -> np.ndarray:
+    """How long the solves over times [R, T], padded with inf, are: [L]."""
+    last = np.where(np.isinf(rows), -np.inf, rows).max(1)
+    return np.broadcast_to(last - rows[:, 0], lanes)
 
 
 def any_bad(first: Any) -> Tensor:

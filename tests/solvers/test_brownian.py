@@ -7,13 +7,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
 
 from sciode import SDETerm, Solution, sample_seeds, solve
-from sciode.solvers.brownian import CounterNoise
+from sciode.solvers.brownian import CounterNoise, Ending
 from sciode.solvers.start import fixed_steps
 
 Seeded = Callable[[int], AbstractContextManager[None]]
@@ -231,8 +232,8 @@ def test_float32_and_float64_walk_the_same_path() -> None:
 @pytest.mark.parametrize("dt", [DIVIDES, CUT])
 def test_a_block_is_its_steps_one_by_one(sign: int, dt: float) -> None:
     count = len(lengths(1.0, dt))
-    cells, cut = torch.tensor([count]), torch.tensor([lengths(1.0, dt)[-1]], dtype=torch.float64)
-    noise = CounterNoise(sample_seeds(1, 3), 5, dt, sign, cells, cut, cells, cut, torch.float64)
+    ending = Ending(np.array([count]), np.array([lengths(1.0, dt)[-1]]))
+    noise = CounterNoise(sample_seeds(1, 3), 5, dt, sign, ending, ending, torch.float64)
     together = noise.block(0, count)
     assert together.shape == (count, 3, 5)
     assert torch.equal(together, torch.cat([noise.block(n, 1) for n in range(count)]))
@@ -284,10 +285,9 @@ def test_steps_of_a_tenth_end_where_they_should(span: float, steps: int) -> None
 @pytest.mark.parametrize("steps", [1, 7, 1000, 100_000, 10_000_000])
 @pytest.mark.parametrize("dt", [0.1, 1e-3, float(torch.tensor(0.1)), 1 / 3])
 def test_a_multiple_of_the_step_is_whole_and_a_little_more_or_less_is_not(steps: int, dt: float) -> None:
-    spans = torch.tensor([steps * dt, (steps + 0.01) * dt, (steps - 0.01) * dt], dtype=torch.float64)
-    count, last = fixed_steps(spans, dt)
-    assert count.tolist() == [steps, steps + 1, steps]
-    torch.testing.assert_close(last / dt, torch.tensor([1.0, 0.01, 0.99], dtype=torch.float64), rtol=0, atol=1e-6)
+    ending = fixed_steps(np.array([steps * dt, (steps + 0.01) * dt, (steps - 0.01) * dt]), dt)
+    assert ending.cells.tolist() == [steps, steps + 1, steps]
+    np.testing.assert_allclose(ending.cut / dt, [1.0, 0.01, 0.99], rtol=0, atol=1e-6)
 
 
 def test_the_drift_and_the_diffusion_see_the_times_of_the_grid() -> None:

@@ -231,6 +231,47 @@ def test_samples_that_influence_each_other() -> None:
     assert solve(mean_field, Y0, [0.0, 1.0], coupled=True).status.tolist() == [0, 0, 0]
 
 
+class Towards:
+    """y' = target - y; the target is zero, or the mean of the batch."""
+
+    def __init__(self, mean: bool) -> None:
+        self.mean = mean
+
+    def field(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.mean * y.mean(0, keepdim=True) - y
+
+
+def switched(mean: bool) -> Any:
+    return lambda t, y: mean * y.mean(0, keepdim=True) - y
+
+
+def wrapped(mean: bool) -> Any:
+    inner = (lambda y: y.mean(0, keepdim=True) - y) if mean else (lambda y: -y)
+    return lambda t, y: inner(y)
+
+
+@pytest.mark.parametrize("make", [switched, wrapped, lambda mean: Towards(mean).field], ids=["flag", "inner", "method"])
+def test_one_code_that_closes_over_another_function_is_looked_at_again(make: Any) -> None:
+    assert solve(make(False), Y0, [0.0, 1.0]).status.tolist() == [0, 0, 0]
+    refuse(r"^samples influence each other", field=make(True))
+
+
+def test_one_code_that_closes_over_other_numbers_is_looked_at_once() -> None:
+    calls: list[float] = []
+
+    def make(rate: float, scale: Tensor) -> Any:
+        def field(t: Tensor, y: Tensor) -> Tensor:
+            calls.append(rate)
+            return -rate * scale * y
+
+        return field
+
+    for rate in (1.0, 2.0, 3.0):
+        solve(make(rate, torch.tensor(rate)), Y0, [0.0, 1.0], dt=0.5, method="euler")
+    later = calls.count(2.0)
+    assert [calls.count(rate) for rate in (1.0, 2.0, 3.0)] == [later + 1, later, later]
+
+
 def test_samples_cannot_be_coupled_and_have_their_own_times() -> None:
     refuse(r"^coupled: .*pass ts of shape \[T\]", ts=torch.tensor([[0.0] * 3, [1.0, 2.0, 3.0]]), coupled=True)
 

@@ -139,8 +139,9 @@ def _problem(settings: Backsolve, problem: Problem, span: _Interval, field: Fiel
     one = torch.ones_like(zero)
     controller, steps = problem.controller, None
     if isinstance(controller, Fixed):
-        count, _ = fixed_steps((span.late - span.early).abs().max().reshape(1), controller.dt)
-        controller, steps = Fixed(1 / max(int(count), 1)), count.clamp(min=1)
+        longest = (span.late - span.early).abs().max().reshape(1).cpu().numpy()
+        count = max(int(fixed_steps(longest, controller.dt).cells), 1)
+        controller, steps = Fixed(1 / count), torch.full_like(zero, count, dtype=torch.int64)
     else:
         controller = replace(controller, first_step=None, dtmin=None, dtmax=None, force_dtmin=False)
     states = 2 * problem.field.layout.samples * sum(problem.field.layout.sizes)

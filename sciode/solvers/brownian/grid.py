@@ -29,6 +29,11 @@ class GridNoise:
         """Normals a step."""
         return self.increments[0].numel()
 
+    @property
+    def steps(self) -> int:
+        """How many steps it serves."""
+        return self.increments.shape[0]
+
     def block(self, first: int | Tensor, count: int) -> Tensor:
         """Increments of steps first, ..., first + count - 1: [count, B, channels]; `first` may be [B]."""
         if isinstance(first, int):

@@ -1,13 +1,15 @@
 """Philox4x32-10: random numbers that are a pure function of (key, counter).
 
 Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC 2011). Words are unsigned 32-bit numbers
-held in int64 tensors, because PyTorch has no unsigned arithmetic; a wrapped 64-bit product still has the right bits.
+held in 64-bit integers, int64 tensors or uint64 arrays: a wrapped 64-bit product still has the right bits.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,21 +20,21 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
-Words = tuple[Tensor, Tensor, Tensor, Tensor]
+Word = TypeVar("Word", Tensor, np.ndarray)
 
 
-def words(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The low and the high 32-bit word of an int64 tensor, each as a non-negative int64."""
+def words(x: Word) -> tuple[Word, Word]:
+    """The low and the high 32-bit word of a 64-bit integer, each non-negative."""
     return x & _MASK, (x >> 32) & _MASK
 
 
-def philox(key: tuple[Tensor, Tensor], counter: tuple[Tensor | int, ...]) -> Words:
+def philox(key: tuple[Word, Word], counter: tuple[Any, ...]) -> tuple[Word, Word, Word, Word]:
     """Four random 32-bit words for every (key, counter); inputs broadcast against one another.
 
-    Arguments: key, two words; counter, four words. Returns four int64 tensors with values in [0, 2^32).
+    Arguments: key, two words; counter, four words, of the key's kind or Python integers. Returns values in [0, 2^32).
     """
     k0, k1 = key
-    c0, c1, c2, c3 = (torch.as_tensor(c, dtype=torch.int64, device=k0.device) for c in counter)
+    c0, c1, c2, c3 = counter
     for _ in range(_ROUNDS):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
@@ -45,7 +47,7 @@ def philox(key: tuple[Tensor, Tensor], counter: tuple[Tensor | int, ...]) -> Wor
     return c0, c1, c2, c3
 
 
-def normals(draws: Words, dtype: torch.dtype) -> Tensor:
+def normals(draws: tuple[Tensor, Tensor, Tensor, Tensor], dtype: torch.dtype) -> Tensor:
     """Standard normals from four words by Box and Muller: [...] words -> [..., 4].
 
     float32 and float64 use the same 32-bit uniforms, so one seed gives the same path in both, to rounding; the price is

@@ -26,6 +26,7 @@ from ..turn import Limits, Loop, Plan, Word
 from .eager import split_clock, with_lanes
 from .lift import Lifted
 from .machine import Machine, setting_of
+from .repeat import look_at_cpu
 from .witness import key_of, known_of, witness
 
 __all__ = ["Unsound", "feed", "held", "number", "prepared", "run", "why_not"]
@@ -108,6 +109,8 @@ def _machine(problem: Problem, start: Start, y: Tensor, asked: Asked, engine: st
     if setting not in machines:
         if start.carry is None:
             raise Unsound
+        if y.device.type == "cpu":
+            look_at_cpu()
         carry = _apart(problem, start.carry)
         taped = asked.taped or bool(problem.regularizers)
         plan = Plan(_width(problem, carry), problem.output.save.state, taped, asked.kept)
@@ -181,8 +184,7 @@ def feed(problem: Problem, first: int) -> Problem:
     """The problem with as many increments drawn, from step `first` on, as memory allows."""
     if problem.noise is None:
         return problem
-    assert problem.steps is not None
-    return replace(problem, noise=BlockNoise.of(problem.noise, first, min(held(problem), int(problem.steps.max()))))
+    return replace(problem, noise=BlockNoise.of(problem.noise, first, min(held(problem), problem.noise.steps)))
 
 
 def held(problem: Problem) -> int:

@@ -18,9 +18,10 @@ from torch import Tensor, fx
 from torch._dynamo.exc import TorchDynamoException
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["CannotCompile", "Lift", "Lifted", "Traced", "check_repeatable", "own_code"]
+__all__ = ["CannotCompile", "Lift", "Lifted", "Traced", "check_repeatable", "own_code", "without_vmap"]
 
 
 class CannotCompile(RuntimeError):
@@ -117,6 +118,19 @@ def _reason(error: BaseException) -> str:
     where = [line for line in lines if line.startswith("File ")]
     first = lines[0] if lines else type(error).__name__
     return f"{first} ({where[-1]})" if where else first
+
+
+def without_vmap(graph: fx.GraphModule, inputs: list[Tensor]) -> fx.GraphModule:
+    """The graph with every `torch.vmap` in it written out as operations on batches, which a compiled loop can hold.
+
+    Without a tape: a graph that is to be differentiated loses its vmap where its gradient is traced.
+    """
+    levels = (n for n in graph.graph.nodes if getattr(n.target, "__name__", "") == "_vmap_increment_nesting")
+    if next(levels, None) is None:
+        return graph
+    with torch.no_grad():
+        # On fakes, because the graph may write to its inputs.
+        return make_fx(graph, tracing_mode="fake")(*(x.detach() for x in inputs))
 
 
 def check_repeatable(graph: fx.GraphModule, inputs: list[Tensor], writable: list[Tensor]) -> None:

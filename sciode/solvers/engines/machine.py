@@ -19,7 +19,7 @@ from ..trajectory import Asked, Row
 from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .graphs import InGraphs, StepByStep
 from .kept import KeptTurn, lift_take, take_flat
-from .lift import CannotCompile, Lift, Lifted, check_repeatable
+from .lift import CannotCompile, Lift, Lifted, check_repeatable, without_vmap
 from .repeat import Part, Repeat, Spare, Use, in_one_loop
 from .witness import key_of, lift_of
 
@@ -167,7 +167,7 @@ def wired(lifted: Lifted, state: list[Tensor], others: list[Tensor]) -> Part:
     strangers = [x for x in lifted.inputs if id(x) not in places]
     if strangers:
         raise CannotCompile(f"a step reads a tensor {[*strangers[0].shape]} that the field's first evaluation does not")
-    return Part(lifted.traced.graph, tuple(places[id(x)] for x in lifted.inputs))
+    return Part(without_vmap(lifted.traced.graph, lifted.inputs), tuple(places[id(x)] for x in lifted.inputs))
 
 
 def _turn(*arguments: Any) -> tuple[Tensor, ...]:

@@ -6,7 +6,10 @@ A loop has a state, which every turn makes anew, and other tensors, which stay: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import Thread
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from .lift import CannotCompile, own_code
 
-__all__ = ["Body", "Part", "Repeat", "Spare", "Use", "in_one_loop", "step_by_step"]
+__all__ = ["Body", "Part", "Repeat", "Spare", "Use", "in_one_loop", "look_at_cpu", "step_by_step"]
 
 Body = Callable[..., Any]
 """body(*inputs) -> a state; its last tensor, int64 [n], is a word to the host: whether to go on comes first."""
@@ -25,6 +28,36 @@ Use = Literal["read", "kept", "filled"]
 
 Repeat = Callable[[list[Tensor], "list[Tensor] | None"], tuple[list[Tensor], list[int]]]
 """repeat(others, state) -> the state at the end, and its word; state None: the loop makes its first state itself."""
+
+
+_CACHEABLE = "unsafe_marked_cacheable_functions"
+
+
+def _options() -> dict[str, Any]:
+    """Of Inductor, for loops on a CPU."""
+    from torch._inductor import config
+
+    options: dict[str, Any] = {"cpp_wrapper": True}
+    if hasattr(config, _CACHEABLE):
+        # The caches on disk know a graph by its code, its subgraphs' included, but refuse loops unless told they may.
+        options[_CACHEABLE] = {"torch.ops.higher_order.while_loop": str(torch.__version__)}
+    return options
+
+
+@lru_cache(maxsize=1)
+def look_at_cpu() -> None:
+    """Start what Inductor does once a process: processes that try out which vector instructions this CPU has.
+
+    They take a second, which passes while the field is traced; nobody has to wait for the end, or to start this at all.
+    """
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    def look() -> None:
+        # Where there is no compiler, the compilation itself will say so.
+        with suppress(Exception):
+            pick_vec_isa()
+
+    Thread(target=look, daemon=True).start()
 
 
 class Spare(NamedTuple):
@@ -81,7 +114,7 @@ def in_one_loop(once: Part, first: Part | None) -> Repeat:
             start = state
         return torch.while_loop(going, turn, tuple(start))  # type: ignore[attr-defined]
 
-    compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
+    compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_options())
 
     def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
         (*tensors,) = _apart([*others, *(state or ())])

@@ -78,15 +78,14 @@ def _drawable(problem: Problem) -> bool:
     noise = problem.noise
     if isinstance(noise, GridNoise) or problem.sign > 0:
         return isinstance(noise, GridNoise | CounterNoise)
-    return isinstance(noise, CounterNoise) and not bool(((noise.cut < noise.dt) | (noise.anchor_cut < noise.dt)).any())
+    return isinstance(noise, CounterNoise) and not (noise.ending.ragged(noise.dt) or noise.anchor.ragged(noise.dt))
 
 
 def _fits(problem: Problem) -> bool:
     """Whether whoever walks the tape back can hold the increments of all steps at once."""
     if problem.noise is None:
         return True
-    assert problem.steps is not None
-    return int(problem.steps.max()) <= held(problem)
+    return problem.noise.steps <= held(problem)
 
 
 def _design(problem: Problem, start: Start, taped: bool) -> Design:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...books import sent
 from ...brownian import CounterNoise, GridNoise
 from ...problem import Carry, Problem
 from ...trajectory import Row, Start
@@ -118,8 +119,13 @@ def _grid(problem: Problem, samples: int) -> tuple[list[Tensor], int]:
     if problem.steps is None:
         return [], 0
     noise = problem.noise
-    more = [noise.cells, noise.cut, noise.anchor] if isinstance(noise, CounterNoise) else []
+    more = _ends(noise) if isinstance(noise, CounterNoise) else []
     return _spaced([problem.steps, *more], samples)
+
+
+def _ends(noise: CounterNoise) -> list[Tensor]:
+    """Cells, the length of the last, and the anchor, on the device."""
+    return [sent(x, noise.seeds.device) for x in (noise.ending.cells, noise.ending.cut, noise.anchor.cells)]
 
 
 def _settings(problem: Problem, y: Tensor) -> Tensor:
