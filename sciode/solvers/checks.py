@@ -226,7 +226,7 @@ def check_independence(field: Field, t: Tensor, y: Tensor, first: tuple[Tensor, 
         again = field.first(t, moved)
         eps = 100 * torch.finfo(y.dtype).eps
         same = all(
-            torch.allclose(a[0], b[0], rtol=eps, atol=eps * float(b.abs().max()), equal_nan=True)
+            torch.allclose(a[0], b[0], rtol=eps, atol=eps * float(b.abs().nan_to_num(0.0, 0.0).max()), equal_nan=True)
             for a, b in zip(again, (f.detach() for f in first), strict=True)
         )
     if not same:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from sciode import SDETerm, Solution, sample_seeds, solve
-from sciode.solvers.engines import CompileNotice, choice, compiled, repeat
+from sciode.solvers.engines import CompileNotice, choice, machine, repeat, witness
 
 TS = torch.linspace(0.0, 1.0, 4, dtype=torch.float64)
 MODELS, BATCH, SIZE = 3, 5, 2
@@ -40,7 +40,7 @@ def forgetful() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileNotice)
         yield
-    compiled._lifts.clear()
+    witness._lifts.clear()
     choice._past.clear()
 
 
@@ -65,7 +65,7 @@ def together(nets: list[Net], **options: Any) -> tuple[Solution, dict[str, Tenso
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_an_ensemble_is_its_models_one_by_one(nets: list[Net], engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # A loop that cannot be compiled as a whole would go on turn by turn, many times slower.
-    monkeypatch.setattr(compiled, "StepByStep", None)
+    monkeypatch.setattr(machine, "StepByStep", None)
     monkeypatch.setattr(repeat, "step_by_step", None)
     solution, parameters = together(nets, engine=engine)
     assert solution.stats.engine == engine
