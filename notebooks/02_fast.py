@@ -151,8 +151,8 @@ torch.testing.assert_close(fine.ys, fallen.ys)
 # ## Gradients are the same, too
 #
 # A loop on the device keeps one state a step, and the way back takes each step again (`adjoint="recompute"`): the exact
-# gradient of what was computed, whichever engine computed it. The plain engine keeps everything on autograd's tape
-# (`"direct"`). They agree to rounding. (We compile nothing here: `recompute` is the same code in every engine.)
+# gradient of what was computed, whichever engine computed it. `adjoint="direct"` takes no step again: the plain engine
+# keeps autograd's tape, a loop on the device what each step's derivative needs. They agree to rounding.
 
 # %%
 with torch.random.fork_rng():
