@@ -138,7 +138,8 @@ def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, int] | Non
         return None
     try:
         lifted = witness(compiled.prepared(problem, y), y.detach())
-    except CannotCompile:
+    except Exception:
+        # Whatever it is: the engine, which begins with a look, meets it again and says what it was.
         return None
     known = lifted.traced.made
     return None if known is None or not known.machines else (lifted, known.channels)
