@@ -310,6 +310,22 @@ def test_auto_compiles_what_repeats_and_says_so_once(monkeypatch: pytest.MonkeyP
     assert engines(2) == ["compiled"] * 2
 
 
+@pytest.mark.usefixtures("traced_only")
+def test_auto_leaves_alone_what_cannot_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.linspace(0.5, 1.0, 8, dtype=torch.float64)
+
+    def looked_up(t: Tensor, y: Tensor) -> Tensor:
+        return -table[min(round(float(t.max())), 7)] * y
+
+    monkeypatch.setenv("SCIODE_COMPILE", "1")
+    monkeypatch.setattr(choice, "_SECONDS", 0.0)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", CompileNotice)
+        engines = [solve(looked_up, start(), TS, coupled=True).stats.engine for _ in range(7)]
+    assert engines == ["eager"] * 7
+    assert sum("cannot run this field" in str(notice.message) for notice in heard) == 1
+
+
 def test_a_loop_in_cpp_is_the_loop_in_python() -> None:
     net, y0 = Net(), start().requires_grad_()
 
