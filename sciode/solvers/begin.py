@@ -82,7 +82,7 @@ class Begun(NamedTuple):
     """A problem ready to run, and what its first evaluation taught.
 
     first: the values of that evaluation; since: the graph clock before it; residuals: bytes autograd kept of it. A
-    solve like an earlier one has no first evaluation, but knows what the field reads (`start.witness`).
+    solve like an earlier one has no first evaluation, but knows what a gradient of the field would reach: reached.
     """
 
     problem: Problem
@@ -94,6 +94,7 @@ class Begun(NamedTuple):
     first: tuple[Tensor, ...]
     since: int
     residuals: int
+    reached: tuple[Tensor, ...] | None = None
 
     @property
     def carry(self) -> Carry:
@@ -104,17 +105,13 @@ class Begun(NamedTuple):
     @property
     def requires_grad(self) -> bool:
         """Whether anything asks for a gradient."""
-        asking = (self.y0, *self.first, *self._reads, *(self.arg_tensors if self.start.witness else ()))
-        return torch.is_grad_enabled() and any(x.requires_grad for x in asking)
+        values = self.first if self.reached is None else (*self.reached, *self.arg_tensors)
+        return torch.is_grad_enabled() and any(x.requires_grad for x in (self.y0, *values))
 
     @property
     def arg_tensors(self) -> list[Tensor]:
         """The tensors in `args` that can carry a gradient."""
         return [a for a in pytree.tree_leaves(self.problem.field.args) if _differentiable(a)]
-
-    @property
-    def _reads(self) -> list[Tensor]:
-        return [] if self.start.witness is None else self.start.witness.inputs
 
     def bind(self, tensors: list[Tensor]) -> Field:
         """The field with these tensors in the place of `arg_tensors`."""
@@ -124,8 +121,8 @@ class Begun(NamedTuple):
 
     def captured(self) -> list[Tensor]:
         """Every leaf that requires grad and that the field reaches by itself (module, closure, global)."""
-        if self.start.witness is not None:
-            leaves = [x for x in self._reads if x.requires_grad]
+        if self.reached is not None:
+            leaves = [x for x in self.reached if x.requires_grad]
             older = any(not x.is_leaf for x in leaves)
         else:
             leaves, older = leaves_behind(self.first, self.since, [self.y0, *self.arg_tensors])
@@ -190,10 +187,10 @@ def begin_again(laid: Laid, engine: str) -> Begun | None:
     ready = readied(laid.problem, laid.y, engine)
     if ready is None or (_defaulted(laid.wish, laid.problem.field.layout) and not is_independent(laid.problem.field)):
         return None
-    lifted, channels = ready
-    problem, seed = _with_noise(laid, channels)
-    start = Start(laid.y, None, True, lifted)
-    return Begun(problem, start, laid.y, laid.ts, seed, laid.evaluations, (), 0, 0)
+    lifted, known = ready
+    problem, seed = _with_noise(laid, known.channels)
+    start, reached = Start(laid.y, None, True, lifted), tuple(lifted.inputs[i] for i in known.reached)
+    return Begun(problem, start, laid.y, laid.ts, seed, laid.evaluations, (), 0, 0, reached)
 
 
 def _method(term: Term, wish: Wish) -> tuple[Stepper, PID | Fixed]:

@@ -147,9 +147,10 @@ def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Start,
         with torch.no_grad():
             return results(begun.y0, run(begun.start, Asked()))
     problem, y0 = begun.problem, begun.y0
-    steps = None if problem.steps is None else int(problem.steps.max())
-    state_bytes = y0.numel() * y0.element_size()
-    adjoint = choose_adjoint(adjoint, begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
+    if adjoint == "auto":
+        steps = None if problem.steps is None else int(problem.steps.max())
+        state_bytes = y0.numel() * y0.element_size()
+        adjoint = choose_adjoint(begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
     if adjoint == "direct" and not loops:
         return results(y0, run(begun.start, Asked()))
     if transforming():
@@ -190,7 +191,9 @@ def _solution(begun: Begun, found: Results) -> Solution:
         calls=begun.evaluations + run.iterations * run.step_nfe + run.interpolated * dense_nfe,
         engine=run.engine,
     )
-    kept = run._replace(tape=None, emissions=[], records=run.records if save.at == "dense" else [])
+    kept = run._replace(
+        tape=None, machine=None, reads=(), emissions=[], records=run.records if save.at == "dense" else []
+    )
     return Solution(
         ts=ts,
         ys=_states(begun, found),

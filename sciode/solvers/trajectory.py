@@ -110,12 +110,13 @@ class Tape(NamedTuple):
     """What a loop on the device leaves behind.
 
     ys [T, B, D], the states at ts; count [L], how many of them a sample reached; blocks, in order of time, if anybody
-    asked for them.
+    asked for them; kept, the turn in two halves (`engines.kept`), if steps kept what their derivatives need.
     """
 
     ys: Tensor
     count: Tensor
     blocks: tuple[Block, ...]
+    kept: Any = None
 
 
 class Start(NamedTuple):

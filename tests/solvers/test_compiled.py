@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from sciode import PID, Save, SDETerm, Solution, Status, solve
 from sciode.solvers.adjoints import rewind, unwind
 from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, graphs, machine, witness
 from sciode.solvers.engines.repeat import step_by_step
+from sciode.solvers.ignition import ignite
 from sciode.testing import HOPF
 
 TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
@@ -382,6 +384,39 @@ def test_a_fields_own_no_grad_block_ends_where_it_ends() -> None:
     ours, exact = gradient(engine="compiled"), gradient(engine="eager", adjoint="direct")
     for a, b in zip(ours, exact, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_what_only_a_no_grad_block_reads_asks_for_no_gradient() -> None:
+    teacher, encoded = Net(), (torch.ones(3, dtype=torch.float64, requires_grad=True) * 2).sin()
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            return teacher(t, y) * encoded
+
+    # The first solve looks at an evaluation, the later ones at what an evaluation would read.
+    for _ in range(3):
+        solution = solve(field, start(), TS, engine="compiled")
+        assert solution.stats.engine == "compiled" and not solution.ys.requires_grad
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_a_solution_holds_none_of_what_was_compiled_for_it() -> None:
+    net = Net()
+    for _ in range(2):
+        solution = solve(net, start(), TS, engine="compiled")
+        assert solution.stats.engine == "compiled" and b"achine" not in pickle.dumps(solution)
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_a_start_that_looked_well_goes_on_from_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def suspicious(problem: Any, plan: Any, y: Tensor) -> Any:
+        loop = ignite(problem, plan, y)
+        return loop._replace(word=torch.zeros_like(loop.word))
+
+    monkeypatch.setattr(machine, "ignite", suspicious)
+    for _ in range(2):
+        assert_same(*both(Net(), start(), TS))
 
 
 class Counting(Net):

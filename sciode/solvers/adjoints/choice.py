@@ -7,7 +7,6 @@ import os
 import torch
 
 from ..transforms import transforming
-from .backsolve import Backsolve
 
 __all__ = ["ADJOINTS", "choose_adjoint"]
 
@@ -18,15 +17,11 @@ _STATES_A_STAGE = 4
 """State-sized tensors that a stage keeps beside the field's own."""
 
 
-def choose_adjoint(
-    adjoint: str | Backsolve, residuals: int, state_bytes: int, stages: int, steps: int | None, device: torch.device
-) -> str | Backsolve:
+def choose_adjoint(residuals: int, state_bytes: int, stages: int, steps: int | None, device: torch.device) -> str:
     """`direct` if the tape of the solve is likely to fit in a quarter of the free memory, else `recompute`.
 
     residuals: bytes autograd keeps of one evaluation of the field; steps: their number, None if not known beforehand.
     """
-    if adjoint != "auto":
-        return adjoint
     if transforming():
         return "direct"
     per_step = stages * (residuals + _STATES_A_STAGE * state_bytes)

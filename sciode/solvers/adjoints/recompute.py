@@ -6,6 +6,7 @@ state a step) and the activations of one step. Step sizes are constants.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..engines import CompileNotice
 from ..fields import Field
 from ..problem import Problem
 from ..trajectory import Emission, Record, Run, replay
@@ -99,14 +101,16 @@ def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor 
         start, lam, totals = walk(problem, pulled, sources, cotangents)
     except JoinedLate:
         raise
-    except Exception:
+    except Exception as error:
         if pulled.run.tape is None:
             raise
         # The loop forward could be compiled, this one not: its steps once more, on autograd's tape.
+        warnings.warn(f"engine: the way back is not compiled, its steps are taken again: {error}", CompileNotice, 2)
         with torch.enable_grad():
             return _differentiable_vjp(pulled, cotangents, False)
     if lam.memory:
-        start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals, _keeps(pulled.run))
+        whole = pulled.run.tape is not None and pulled.run.tape.kept is not None
+        start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals, whole)
     by_source = dict(zip(map(id, sources), totals, strict=True))
     return [start + lam.y, *(by_source.get(id(a)) for a in args), *(by_source[id(leaf)] for leaf in pulled.leaves)]
 
@@ -139,16 +143,11 @@ def _walk_tape(
         start, _ = _seeds(pulled.run, pulled.y0, cotangents)
         return start, _Cotangent(torch.zeros_like(start), ()), [None] * len(sources)
     seeds = seeds_of(pulled.run, pulled.y0, cotangents)
-    if _keeps(pulled.run):
+    if tape.kept is not None:
         walk = unwind(pulled.run, seeds)
         return seeds.start, _Cotangent(walk.y, walk.memory), list(walk.totals)
     walk = rewind(Rewound(problem, pulled.run, sources), seeds)
     return seeds.start, _Cotangent(walk.y, walk.essential), list(walk.totals)
-
-
-def _keeps(run: Run) -> bool:
-    """Whether the steps of a loop on the device kept what their derivatives need."""
-    return run.machine is not None and run.machine.kept is not None
 
 
 def _seeds(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor, list[Emission]]:

@@ -22,7 +22,7 @@ __all__ = ["unwind"]
 def unwind(run: Run, seeds: Seeds) -> Walk:
     """Cotangents of the first state and of the whole first memory, and the gradients of the sources."""
     assert run.tape is not None
-    turn, state = run.machine.kept, None
+    turn, state = run.tape.kept, None
     for block, penalties in zip(reversed(run.tape.blocks), reversed(seeds.penalties), strict=True):
         if block.count:
             state = _through(run, turn, block, seeds.out, penalties, state)

@@ -18,7 +18,7 @@ from ..trajectory import Asked, Run, Start
 from ..transforms import transforming
 from . import compiled, eager, kernel
 from .lift import CannotCompile, Lifted
-from .witness import key_of, witness
+from .witness import Known, key_of, witness
 
 __all__ = ["ENGINES", "CompileNotice", "Engine", "engine_for", "readied"]
 
@@ -70,25 +70,34 @@ class Engine:
         """Run the problem; asked: what an adjoint will want. Raises Unsound where it has to begin with a look."""
         began = time.monotonic()
         try:
-            names = [name for name in dict.fromkeys((self.name, self.instead)) if name != "eager"]
-            for name, other in pairwise((*names, "eager")):
-                try:
-                    if name == "kernel":
-                        return kernel.run(problem, start, max_steps, watch, asked.taped)
-                    return compiled.run(problem, start, max_steps, watch, asked, name)
-                except compiled.Unsound:
-                    raise
-                except Exception as error:
-                    # Whatever it is: if the field itself is at fault, `eager` raises it, too.
-                    if not isinstance(error, torch.OutOfMemoryError):
-                        self.past.refused.add(name)
-                    _say(f"engine: the {name} engine cannot run this field, {other!r} does instead: {_what(error)}")
+            return self._run(problem, start, max_steps, watch, asked)
+        except compiled.Unsound:
             if start.carry is None:
-                raise compiled.Unsound
-            return eager.run(problem, start.carry, max_steps, watch)
+                raise
+            # The look found nothing wrong: go on from what it saw.
+            return self._run(problem, start._replace(fresh=False), max_steps, watch, asked)
         finally:
             self.past.solves += 1
             self.past.seconds += time.monotonic() - began
+
+    def _run(self, problem: Problem, start: Start, max_steps: int, watch: Watch | None, asked: Asked) -> Run:
+        """By the engine itself, the one instead of it, or `eager`, whichever can first."""
+        names = [name for name in dict.fromkeys((self.name, self.instead)) if name != "eager"]
+        for name, other in pairwise((*names, "eager")):
+            try:
+                if name == "kernel":
+                    return kernel.run(problem, start, max_steps, watch, asked.taped)
+                return compiled.run(problem, start, max_steps, watch, asked, name)
+            except compiled.Unsound:
+                raise
+            except Exception as error:
+                # Whatever it is: if the field itself is at fault, `eager` raises it, too.
+                if not isinstance(error, torch.OutOfMemoryError):
+                    self.past.refused.add(name)
+                _say(f"engine: the {name} engine cannot run this field, {other!r} does instead: {_what(error)}")
+        if start.carry is None:
+            raise compiled.Unsound
+        return eager.run(problem, start.carry, max_steps, watch)
 
 
 def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> Engine:
@@ -129,8 +138,8 @@ def _best(problem: Problem, y: Tensor, gradient: bool) -> str:
     return "kernel" if kernel.suits(problem, y, gradient) else "graph"
 
 
-def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, int] | None:
-    """What the field reads in this solve and the channels of its noise, if an engine that loops knows such solves."""
+def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, Known] | None:
+    """What the field reads in this solve, and what is known of it, if an engine that loops knows such solves."""
     past = _past.get(_key(problem, y))
     if past is None or asked == "eager" or transforming() or _hopeless(past, y):
         return None
@@ -142,7 +151,7 @@ def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, int] | Non
         # Whatever it is: the engine, which begins with a look, meets it again and says what it was.
         return None
     known = lifted.traced.made
-    return None if known is None or not known.machines else (lifted, known.channels)
+    return None if known is None or not known.machines else (lifted, known)
 
 
 def _key(problem: Problem, y: Tensor) -> Hashable:

@@ -95,7 +95,7 @@ def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, ask
         place, marked = loop.origin
         kept = loop.carry._replace(**dict(zip(Carry._fields[:PLACE], place, strict=True)))
         origin = select(marked, kept, loop.carry)
-    tape = Tape(out[:-1], loop.count, tuple(blocks))
+    tape = Tape(out[:-1], loop.count, tuple(blocks), machine.kept)
     nfe, reads = problem.stepper.nfe, lifted.inputs
     return Run(
         problem, loop.carry, origin, [], [], word.turns, word.turns, nfe, tape, engine, bool(word.well), machine, reads

@@ -136,8 +136,9 @@ def without_vmap(graph: fx.GraphModule, inputs: list[Tensor]) -> fx.GraphModule:
 def check_repeatable(graph: fx.GraphModule, inputs: list[Tensor], writable: list[Tensor]) -> None:
     """CannotCompile if the graph draws random numbers or writes to an input that is not `writable`; runs on fakes."""
     own = {id(x) for x in writable}
+    plain = [x.detach() for x in inputs]
     with FakeTensorMode() as fakes, torch.no_grad():
-        stand_ins: list[Tensor] = [fakes.from_tensor(x) for x in inputs]
+        stand_ins: list[Tensor] = [fakes.from_tensor(x) for x in plain]
         given = [fake for fake, x in zip(stand_ins, inputs, strict=True) if id(x) not in own]
         habits = _Habits(given)
         try:

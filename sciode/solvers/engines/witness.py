@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from ..fields import Field
 from ..problem import Problem
 from ..terms import ODETerm, SDETerm
-from .lift import Lift, Lifted
+from .lift import Lift, Lifted, check_repeatable
 
 __all__ = ["Known", "key_of", "known_of", "lift_of", "witness"]
 
@@ -28,26 +29,50 @@ _lifts: OrderedDict[Hashable, Lift] = OrderedDict()
 
 
 class Known:
-    """What was learned of a traced field: channels of its noise (0 for an ODE), and what engines made for it."""
+    """What was learned of a traced field, and what engines made for it.
 
-    def __init__(self, channels: int) -> None:
-        self.channels = channels
+    channels: of its noise, 0 for an ODE; reached: which of the tensors it reads a gradient of its value would reach.
+    """
+
+    def __init__(self, channels: int, reached: tuple[int, ...]) -> None:
+        self.channels, self.reached = channels, reached
         self.machines: dict[Hashable, Any] = {}
 
 
 def witness(problem: Problem, y: Tensor) -> Lifted:
-    """The graph of one evaluation at (t0, y), and the tensors it reads. Raises CannotCompile."""
+    """The graph of one evaluation at (t0, y), and the tensors it reads. Raises CannotCompile.
+
+    Traced as it would be differentiated: a field's own `no_grad` blocks end where they end in its code.
+    """
     lift = lift_of(key_of("field", problem, y), _evaluate)
-    with torch.no_grad():
+    with torch.enable_grad():
         return lift(problem.field, problem.s0, y, returns=2 if problem.field.stochastic else 1)
 
 
 def known_of(lifted: Lifted, problem: Problem) -> Known:
-    """What is known of solves whose field has this graph."""
+    """What is known of solves whose field has this graph. Raises CannotCompile."""
     if lifted.traced.made is None:
+        check_repeatable(lifted.traced.graph, lifted.inputs, [])
         noise = problem.noise
-        lifted.traced.made = Known(0 if noise is None else noise.channels)
+        lifted.traced.made = Known(0 if noise is None else noise.channels, _reached(lifted))
     return lifted.traced.made
+
+
+def _reached(lifted: Lifted) -> tuple[int, ...]:
+    """Which inputs a gradient of the outputs reaches, whether or not they ask for one; found on fakes."""
+    real = [i for i, x in enumerate(lifted.inputs) if x.is_floating_point() or x.is_complex()]
+    plain = [x.detach() for x in lifted.inputs]
+    with FakeTensorMode() as fakes, torch.enable_grad():
+        inputs = [fakes.from_tensor(x) for x in plain]
+        for i in real:
+            inputs[i].requires_grad_()
+        ends = [o for o in lifted.traced.graph(*inputs) if o.requires_grad]
+        if not ends:
+            return ()
+        pulled = torch.autograd.grad(
+            ends, [inputs[i] for i in real], [torch.ones_like(o) for o in ends], allow_unused=True
+        )
+    return tuple(i for i, g in zip(real, pulled, strict=True) if g is not None)
 
 
 def _evaluate(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
