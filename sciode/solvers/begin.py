@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from .adjoints.graph import clock, leaves_behind, residual_bytes
 from .brownian import CounterNoise, Ending, GridNoise, sample_seeds
@@ -105,19 +104,8 @@ class Begun(NamedTuple):
     @property
     def requires_grad(self) -> bool:
         """Whether anything asks for a gradient."""
-        values = self.first if self.reached is None else (*self.reached, *self.arg_tensors)
+        values = self.first if self.reached is None else (*self.reached, *self.problem.field.arguments)
         return torch.is_grad_enabled() and any(x.requires_grad for x in (self.y0, *values))
-
-    @property
-    def arg_tensors(self) -> list[Tensor]:
-        """The tensors in `args` that can carry a gradient."""
-        return [a for a in pytree.tree_leaves(self.problem.field.args) if _differentiable(a)]
-
-    def bind(self, tensors: list[Tensor]) -> Field:
-        """The field with these tensors in the place of `arg_tensors`."""
-        field, replacement = self.problem.field, iter(tensors)
-        args = pytree.tree_map(lambda a: next(replacement) if _differentiable(a) else a, field.args)
-        return replace(field, args=args)
 
     def captured(self) -> list[Tensor]:
         """Every leaf that requires grad and that the field reaches by itself (module, closure, global)."""
@@ -125,17 +113,13 @@ class Begun(NamedTuple):
             leaves = [x for x in self.reached if x.requires_grad]
             older = any(not x.is_leaf for x in leaves)
         else:
-            leaves, older = leaves_behind(self.first, self.since, [self.y0, *self.arg_tensors])
+            leaves, older = leaves_behind(self.first, self.since, [self.y0, *self.problem.field.arguments])
         if older:
             raise ValueError(
                 "field: it uses a tensor that requires grad and was computed before the solve (an encoder's output?): "
                 "pass it through args=, so that its gradient is not lost"
             )
         return leaves
-
-
-def _differentiable(a: Any) -> bool:
-    return isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())
 
 
 def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from .terms import ODETerm, SDETerm
 from .trees import Layout, map_tree
@@ -31,6 +32,16 @@ class Field:
     def stochastic(self) -> bool:
         """Whether there is a diffusion."""
         return isinstance(self.term, SDETerm)
+
+    @property
+    def arguments(self) -> list[Tensor]:
+        """The tensors in `args` that can carry a gradient."""
+        return [a for a in pytree.tree_leaves(self.args) if _differentiable(a)]
+
+    def bind(self, arguments: list[Tensor]) -> Field:
+        """The same field with these tensors in the place of its `arguments`."""
+        replacement = iter(arguments)
+        return replace(self, args=map_tree(lambda a: next(replacement) if _differentiable(a) else a, self.args))
 
     def detached(self) -> Field:
         """The same field, its arguments without gradients."""
@@ -79,6 +90,10 @@ class Field:
     def product(self, g: Tensor, dw: Tensor) -> Tensor:
         """g dW [B, D]: component by component for diagonal noise, else a matrix product."""
         return g * dw if g.ndim == 2 else torch.matmul(g, dw.unsqueeze(-1)).squeeze(-1)
+
+
+def _differentiable(a: Any) -> bool:
+    return isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())
 
 
 def _as_state(out: Tensor, y: Tensor) -> Tensor:

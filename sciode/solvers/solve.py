@@ -22,11 +22,20 @@ from .regularizers import Regularizer
 from .solution import DenseOutput, Solution, Stats
 from .suggest import choose
 from .terms import as_term
-from .trajectory import Asked, Run, Start
+from .trajectory import Request, Run, Start
 from .transforms import transforming
 from .trees import map_tree
 
 __all__ = ["solve"]
+
+
+class How(NamedTuple):
+    """The keyword arguments of `solve` that say how, not what."""
+
+    adjoint: str | Backsolve
+    engine: str
+    max_steps: int
+    progress: bool
 
 
 def solve(
@@ -83,15 +92,6 @@ def solve(
     return solution.check() if throw and not clean else solution
 
 
-class How(NamedTuple):
-    """The keyword arguments of `solve` that say how, not what."""
-
-    adjoint: str | Backsolve
-    engine: str
-    max_steps: int
-    progress: bool
-
-
 def _from_the_start(laid: Laid, how: How) -> tuple[Solution, bool]:
     """Without a look at a value if an earlier solve was like this one; with the looks where that goes wrong."""
     begun = begin_again(laid, how.engine)
@@ -112,8 +112,8 @@ def _solved(begun: Begun, how: How) -> tuple[Solution, bool]:
         if chosen.loops and adjoint == "auto":
             adjoint = "recompute"
 
-        def run(start: Start, asked: Asked) -> Run:
-            return chosen.run(begun.problem, start, how.max_steps, watch, asked)
+        def run(start: Start, request: Request) -> Run:
+            return chosen.run(begun.problem, start, how.max_steps, watch, request)
 
         found = _differentiate(begun, adjoint, run, chosen.loops)
     return _solution(begun, found), found.run.clean
@@ -141,18 +141,20 @@ def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
             )
 
 
-def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Start, Asked], Run], loops: bool) -> Results:
+def _differentiate(
+    begun: Begun, adjoint: str | Backsolve, run: Callable[[Start, Request], Run], loops: bool
+) -> Results:
     """Run the engine under the adjoint that was asked for, if anything asks for a gradient; loops: see `Engine`."""
     if not begun.requires_grad:
         with torch.no_grad():
-            return results(begun.y0, run(begun.start, Asked()))
-    problem, y0 = begun.problem, begun.y0
+            return results(begun.y0, run(begun.start, Request()))
+    problem, y0, field = begun.problem, begun.y0, begun.problem.field
     if adjoint == "auto":
         steps = None if problem.steps is None else int(problem.steps.max())
         state_bytes = y0.numel() * y0.element_size()
         adjoint = choose_adjoint(begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
     if adjoint == "direct" and not loops:
-        return results(y0, run(begun.start, Asked()))
+        return results(y0, run(begun.start, Request()))
     if transforming():
         raise ValueError("adjoint: torch.func transforms need adjoint='direct' (or 'auto')")
     leaves = begun.captured()
@@ -160,13 +162,13 @@ def _differentiate(begun: Begun, adjoint: str | Backsolve, run: Callable[[Start,
     if start.carry is not None:
         start = start._replace(carry=_detached(start.carry))
     if adjoint in ("direct", "recompute"):
-        args = tuple(i for i, a in enumerate(begun.arg_tensors) if a.requires_grad)
-        asked = Asked(True, True, args, tuple(leaves)) if adjoint == "direct" else Asked(True)
-        return recompute(begun.bind, lambda: run(start, asked), y0, begun.arg_tensors, leaves)
-    if problem.field.stochastic:
+        args = tuple(i for i, a in enumerate(field.arguments) if a.requires_grad)
+        request = Request(True, True, args, tuple(leaves)) if adjoint == "direct" else Request(True)
+        return recompute(field.bind, lambda: run(start, request), y0, field.arguments, leaves)
+    if field.stochastic:
         raise ValueError("adjoint: backsolve is for ODEs; SDEs have adjoint='recompute', exact at one state a step")
     settings = adjoint if isinstance(adjoint, Backsolve) else Backsolve()
-    return backsolve(settings, begun.bind, lambda: run(start, Asked()), y0, begun.arg_tensors, leaves)
+    return backsolve(settings, field.bind, lambda: run(start, Request()), y0, field.arguments, leaves)
 
 
 def _solution(begun: Begun, found: Results) -> Solution:

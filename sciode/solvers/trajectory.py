@@ -11,11 +11,11 @@ from .problem import Carry, Problem
 from .steppers import Memory, Step
 
 __all__ = [
-    "Asked",
     "Block",
     "Crossing",
     "Emission",
     "Record",
+    "Request",
     "Row",
     "Run",
     "Start",
@@ -96,9 +96,12 @@ class Block(NamedTuple):
     fixed: tuple[Tensor, ...] = ()
 
 
-class Asked(NamedTuple):
-    """What an adjoint will want of a run: a tape of its steps; and, to take no step again, what they need to be
-    differentiated: arguments by their number among those that can be, and captured leaves. `kept` says whether."""
+class Request(NamedTuple):
+    """What an adjoint will want of a run.
+
+    taped: a record of its steps; kept: also what they need to be differentiated without being taken again, with
+    respect to `args`, by their number among the field's arguments, and the captured `leaves`.
+    """
 
     taped: bool = False
     kept: bool = False

@@ -31,6 +31,7 @@ __all__ = [
     "Taken",
     "Word",
     "outputs_at",
+    "places_of",
     "retake",
     "take",
     "turn",
@@ -237,17 +238,17 @@ def _results(
 
 def _write_outputs(out: Tensor, k: Tensor, values: Tensor) -> None:
     """values [m, B, D] into the rows k [m, L] of out."""
-    shape, flat = _places(out, k)
+    shape, flat = places_of(out, k)
     out.view(shape).index_copy_(0, flat, values.flatten(0, 1).view(-1, *shape[1:]))
 
 
 def outputs_at(out: Tensor, k: Tensor) -> Tensor:
     """The rows k [m, L] of out [T + 1, B, D]: [m, B, D]."""
-    shape, flat = _places(out, k)
+    shape, flat = places_of(out, k)
     return out.view(shape).index_select(0, flat).view(k.shape[0], *out.shape[1:])
 
 
-def _places(out: Tensor, k: Tensor) -> tuple[tuple[int, ...], Tensor]:
+def places_of(out: Tensor, k: Tensor) -> tuple[tuple[int, ...], Tensor]:
     """A shape of out [T + 1, B, D] and the rows of it that k [m, L] names."""
     samples, size = out.shape[1:]
     if k.shape[1] == 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,31 +12,13 @@ from torch import Tensor, nn
 
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
-from sciode.solvers.adjoints import rewind, unwind
-from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, graphs, machine, witness
-from sciode.solvers.engines.repeat import step_by_step
+from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, graphs, machine, walk, witness
 from sciode.solvers.ignition import ignite
 from sciode.testing import HOPF
 
+pytestmark = pytest.mark.usefixtures("forgetful")
 TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
 ADAPTIVE = [name for name, info in sciode.methods("ode").items() if info.adaptive]
-
-
-@pytest.fixture
-def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs are traced and repeated, but not compiled: seconds become milliseconds."""
-    for module in (machine, rewind, unwind):
-        monkeypatch.setattr(
-            module, "loop_of", lambda engine, device, once, uses, first, spare=None: step_by_step(once, first)
-        )
-
-
-@pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    """What one test compiled does not serve the next."""
-    yield
-    witness._lifts.clear()
-    choice._past.clear()
 
 
 class Net(nn.Module):
@@ -140,7 +121,6 @@ def test_nested_states_and_arguments_come_through() -> None:
 @pytest.mark.usefixtures("traced_only")
 def test_a_step_that_passes_more_outputs_than_a_turn_can_write_is_taken_once() -> None:
     ts = torch.linspace(0.0, 2.0, 301, dtype=torch.float64)
-    compiled._widths.clear()
     ours, eager = both(Net(), start(), ts, rtol=1e-3, atol=1e-3)
     assert_same(ours, eager)
     assert int(eager.stats.accepted.max()) < 20
@@ -442,7 +422,7 @@ def test_a_field_that_keeps_tensors_is_refused_and_its_tensors_are_left_alone() 
 def turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The static buffers of CUDA's loops, on a CPU and with nothing compiled."""
     monkeypatch.setattr(graphs, "_compiled", lambda function, device: function)
-    for module in (machine, rewind, unwind):
+    for module in (machine, walk):
         monkeypatch.setattr(
             module,
             "loop_of",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,8 +12,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from sciode import SDETerm, Solution, sample_seeds, solve
-from sciode.solvers.engines import CompileNotice, choice, machine, repeat, witness
+from sciode.solvers.engines import machine, repeat
 
+pytestmark = [
+    pytest.mark.usefixtures("forgetful"),
+    # Falling back unasked is a failure.
+    pytest.mark.filterwarnings("error::sciode.solvers.engines.CompileNotice"),
+]
 TS = torch.linspace(0.0, 1.0, 4, dtype=torch.float64)
 MODELS, BATCH, SIZE = 3, 5, 2
 
@@ -32,16 +36,6 @@ class Net(nn.Module):
 def nets(seeded: Callable[[int], AbstractContextManager[None]]) -> list[Net]:
     with seeded(0):
         return [Net().double() for _ in range(MODELS)]
-
-
-@pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    """What one test traced does not serve the next; falling back unasked is a failure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", CompileNotice)
-        yield
-    witness._lifts.clear()
-    choice._past.clear()
 
 
 def states() -> Tensor:

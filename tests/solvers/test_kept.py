@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from torch.fx import symbolic_trace
 
 from sciode import PID, Error, SDETerm, Solution, Stiffness, solve
-from sciode.solvers.adjoints import rewind
-from sciode.solvers.adjoints import unwind as unwinding
 from sciode.solvers.engines import CannotCompile, compiled, machine
 from sciode.solvers.engines.partition import Asked, Place, partition
-from sciode.solvers.engines.repeat import step_by_step
 
 Seeded = Callable[[int], AbstractContextManager[None]]
 DOUBLE = torch.float64
@@ -54,13 +51,8 @@ def setting(seeded: Seeded) -> Setting:
 
 
 @pytest.fixture(autouse=True)
-def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs are traced and repeated, but not compiled; a tape has several short blocks."""
-    for module in (machine, rewind, unwinding):
-        monkeypatch.setattr(
-            module, "loop_of", lambda engine, device, once, uses, first, spare=None: step_by_step(once, first)
-        )
-    monkeypatch.setattr(compiled, "_widths", {})
+def short_blocks(traced_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tape has several blocks."""
     monkeypatch.setattr(compiled, "_ROWS", 8)
 
 

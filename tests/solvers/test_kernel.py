@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,28 +11,21 @@ from torch import Tensor, nn
 
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
-from sciode.solvers.adjoints import rewind
 from sciode.solvers.begin import Wish, begin, lay_out
-from sciode.solvers.engines import CompileNotice, choice, kernel, witness
+from sciode.solvers.engines import CompileNotice, kernel
 from sciode.solvers.engines.kernel import launch as kernel_launch
-from sciode.solvers.engines.repeat import step_by_step
 from sciode.solvers.terms import as_term
 from sciode.testing import HOPF
 
 pytest.importorskip("triton", reason="the kernel engine writes Triton")
 
+pytestmark = [
+    pytest.mark.usefixtures("forgetful"),
+    # Falling back unasked is a failure.
+    pytest.mark.filterwarnings("error::sciode.solvers.engines.CompileNotice"),
+]
 TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
 METHODS = sciode.methods("ode")
-
-
-@pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    """What one test traced does not serve the next; falling back unasked is a failure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", CompileNotice)
-        yield
-    witness._lifts.clear()
-    choice._past.clear()
 
 
 def uniform(*shape: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> Tensor:
@@ -256,14 +247,6 @@ GRADIENTS: dict[str, dict[str, Any]] = {
     # More outputs in a step than a row of the tape can note.
     "dense output": {"ts": torch.linspace(0, 2, 41, dtype=torch.float64), "rtol": 1e-3},
 }
-
-
-@pytest.fixture
-def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The walk back is traced and repeated, but not compiled."""
-    monkeypatch.setattr(
-        rewind, "loop_of", lambda engine, device, once, uses, first, spare=None: step_by_step(once, first)
-    )
 
 
 @pytest.mark.usefixtures("traced_only")

@@ -14,14 +14,16 @@ from sciode import SDETerm, Solution, Status, solve
 from sciode.bench.problems import neural_ode
 from sciode.bench.stochastic import neural_sde
 from sciode.solvers import begin
-from sciode.solvers.adjoints import rewind
-from sciode.solvers.engines import choice, witness
+from sciode.solvers.engines import witness
 from sciode.solvers.engines.kernel import engine
 from sciode.solvers.engines.kernel.source import Kernel, kernel_source
-from sciode.solvers.engines.repeat import step_by_step
 
 pytest.importorskip("triton", reason="the kernel engine writes Triton")
-pytestmark = pytest.mark.filterwarnings("error::sciode.solvers.engines.CompileNotice")
+pytestmark = [
+    pytest.mark.usefixtures("forgetful"),
+    # Falling back unasked is a failure.
+    pytest.mark.filterwarnings("error::sciode.solvers.engines.CompileNotice"),
+]
 
 TS = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
 
@@ -40,8 +42,6 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels]:
 
     monkeypatch.setattr(engine, "kernel_source", write)
     yield written
-    witness._lifts.clear()
-    choice._past.clear()
 
 
 def agree(*arguments: Any, **options: Any) -> Solution:
@@ -143,9 +143,9 @@ def test_seven_channels_of_noise_are_two_blocks_of_the_hash() -> None:
     agree(SDETerm(drift, diffusion), normal(18, 7), TS, dt=0.25, noise=normal(4, 18, 7, seed=3))
 
 
+@pytest.mark.usefixtures("traced_only")
 @pytest.mark.parametrize("method", ["tsit5", "reversibleheun"])
-def test_gradients_through_tiles_are_those_of_the_tape(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewind, "loop_of", lambda engine, device, once, uses, first=None: step_by_step(once, first))
+def test_gradients_through_tiles_are_those_of_the_tape(method: str) -> None:
     net, y0 = Net(5, 20, "time"), normal(3, 5).requires_grad_()
     how: dict[str, Any] = {}
     field: Any = net

@@ -6,6 +6,7 @@ loop carries the cotangent of the state and the sums of the sources' gradients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,22 +14,10 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from ..engines import (
-    CannotCompile,
-    Lifted,
-    Part,
-    Repeat,
-    check_repeatable,
-    feed,
-    key_of,
-    lift_of,
-    loop_of,
-    number,
-    tensors_of,
-)
+from ..engines import Lifted, Walk, WayBack, check_repeatable, feed, key_of, lift_of, tensors_of, wiring_of
 from ..problem import Problem
 from ..trajectory import Block, Row, Run, Tape
-from ..turn import retake
+from ..turn import outputs_at, places_of, retake
 from .results import results
 
 __all__ = ["JoinedLate", "Rewound", "Seeds", "rewind", "seeds_of", "taken_again"]
@@ -46,16 +35,6 @@ class Seeds(NamedTuple):
     penalties: tuple[tuple[Tensor, ...], ...]
 
 
-class Walk(NamedTuple):
-    """The state of the loop back: cotangents of y and of the essential memory, gradients so far, the row, its word."""
-
-    y: Tensor
-    essential: tuple[Tensor, ...]
-    totals: tuple[Tensor, ...]
-    row: Tensor
-    word: Tensor
-
-
 class Rewound(NamedTuple):
     """A problem whose field reads `sources`, and the run that solved it."""
 
@@ -64,47 +43,28 @@ class Rewound(NamedTuple):
     sources: list[Tensor]
 
 
-def rewind(pulled: Rewound, seeds: Seeds) -> Walk:
-    """Cotangents at the start of the loop, and the gradients of the sources."""
-    tape = pulled.run.tape
+def rewind(pulled: Rewound, seeds: Seeds) -> Walk | None:
+    """Cotangents at the start of the loop, and the gradients of the sources; None if no step was accepted."""
+    tape, walk = pulled.run.tape, None
     assert tape is not None
-    walk = None
     for block, penalties in zip(reversed(tape.blocks), reversed(seeds.penalties), strict=True):
         if block.count:
             problem = feed(pulled.problem, block.first)
             walk = _walk_back(pulled._replace(problem=problem), block, seeds.out, penalties, walk)
-    return walk or _still(tape.blocks[0].rows, pulled.sources)
-
-
-def _still(rows: Row, sources: list[Tensor]) -> Walk:
-    """The walk before it has begun."""
-    device = rows.y.device
-    y, essential = torch.zeros_like(rows.y[0]), tuple(torch.zeros_like(e[0]) for e in rows.essential)
-    totals = tuple(torch.zeros(x.shape, dtype=x.dtype, device=device) for x in sources)
-    word = torch.ones(1, dtype=torch.int64, device=device)
-    return Walk(y, essential, totals, torch.zeros((), dtype=torch.int64, device=device), word)
+    return walk
 
 
 def _walk_back(part: Rewound, block: Block, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk | None) -> Walk:
     """Through one block of the tape, by a loop on the device; walk None: it is the last block, the first to walk."""
-    run, rows, machine = part.run, block.rows, part.run.machine
-    others = [*tensors_of(part.problem), *run.reads]
-    if machine is not None:
-        places = {id(x): i for i, x in enumerate(others)}
-        asked = tuple(places.get(id(x), -1) for x in part.sources)
-        key = (rows.s.shape[0], tuple(a.requires_grad for a in others), asked)
-        back = machine.backs.get(key)
-        if back is None:
-            lifted, line = _lifted(part, rows)
-            back = machine.backs[key] = _Back(lifted, line, part.sources, others, run.engine)
-    else:
-        lifted, line = _lifted(part, rows)
-        others = lifted.inputs
-        if lifted.traced.made is None:
-            lifted.traced.made = _Back(lifted, line, part.sources, others, run.engine)
-        back = lifted.traced.made
+    others = [*tensors_of(part.problem), *part.run.reads]
+    places = {id(x): i for i, x in enumerate(others)}
+    asked = tuple(places.get(id(x), -1) for x in part.sources)
+    key = (block.rows.s.shape[0], tuple(a.requires_grad for a in others), asked)
+    backs = part.run.machine.backs
+    if key not in backs:
+        backs[key] = _Back(*_lifted(part, block.rows), part.sources, others, part.run.engine)
     with torch.no_grad():
-        return back(others, block, out, penalties, walk)
+        return backs[key](others, block, out, penalties, walk)
 
 
 def _lifted(part: Rewound, rows: Row) -> tuple[Lifted, Row]:
@@ -127,73 +87,32 @@ class _Back:
 
     def __init__(self, lifted: Lifted, line: Row, sources: list[Tensor], others: list[Tensor], engine: str) -> None:
         check_repeatable(lifted.traced.graph, lifted.inputs, [])
-        self.columns = lifted.positions(pytree.tree_leaves(line))
-        places = {id(x): i for i, x in reversed(list(enumerate(others)))}
-        strange = any(p < 0 and id(x) not in places for x, p in zip(lifted.inputs, self.columns, strict=True))
-        if strange:
-            raise CannotCompile("a step taken again reads a tensor that the field's first evaluation does not")
-        self.fixed = [places[id(x)] for x, p in zip(lifted.inputs, self.columns, strict=True) if p < 0]
-        state = [line.y, *line.essential, *sources]
+        self.row_as = pytree.tree_structure(line)
+        wiring = wiring_of(lifted, pytree.tree_leaves(line), others)
+        self.columns = [w if w >= 0 else -1 for w in wiring]
+        self.fixed = [~w for w in wiring if w < 0]
+        like = [line.y, *line.essential, *sources]
         with torch.no_grad():
-            self.joint = _vjp(lifted, lifted.positions(state), state)
-        self.like = [(x.shape, x.dtype) for x in state]
-        self.essential, self.engine = len(line.essential), engine
-        self.repeat: Any = None
+            self.joint = _vjp(lifted, lifted.positions(like), like)
+        self.way = WayBack(engine, self._undo, like, len(line.essential))
 
     def __call__(
         self, others: list[Tensor], block: Block, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk | None
     ) -> Walk:
         """Walk from the block's last row to its first."""
-        last = number("last row", block.count - 1, out.device)
-        given = (last, out, *penalties, *pytree.tree_leaves(block.rows), *(others[i] for i in self.fixed))
-        if self.repeat is None:
-            self.repeat = self._made(list(given), len(penalties), pytree.tree_structure(block.rows))
-        state = None
-        if walk is not None:
-            state = pytree.tree_leaves(walk._replace(row=last.clone(), word=torch.ones_like(walk.word)))
-        found, _ = self.repeat(list(given), state)
-        return self._walk(found)
+        fixed = [others[i] for i in self.fixed]
+        return self.way(block.count, [out, *pytree.tree_leaves(block.rows), *fixed, *penalties], walk, out.device)
 
-    def _made(self, given: list[Tensor], penalties: int, rows: Any) -> Repeat:
-        size, device = len(self.like) + 2, given[0].device
-        a = 2 + penalties
-        b = a + rows.num_leaves
-
-        def body(*tensors: Tensor) -> list[Tensor]:
-            walk, more = self._walk(tensors[:size]), tensors[size:]
-            return pytree.tree_leaves(self._once(walk, rows, more[b:], more[a:b], more[1], more[2:a]))
-
-        def still(last: Tensor) -> list[Tensor]:
-            zeros = [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in self.like]
-            return [*zeros, last.clone(), torch.ones(1, dtype=torch.int64, device=device)]
-
-        once = Part(body, (*range(size), *(~i for i in range(len(given)))))
-        return loop_of(self.engine, device, once, ["read"] * len(given), Part(still, (~0,)))
-
-    def _walk(self, state: Any) -> Walk:
-        a = 1 + self.essential
-        return Walk(state[0], tuple(state[1:a]), tuple(state[a:-2]), state[-2], state[-1])
-
-    def _once(self, walk: Walk, columns_as: Any, fixed: Any, columns: Any, out: Tensor, penalties: Any) -> Walk:
-        index = walk.row.clamp(min=0).reshape(1)
-        line = [c.index_select(0, index).squeeze(0) for c in columns]
-        rest = iter(fixed)
-        flat = [line[p] if p >= 0 else next(rest) for p in self.columns]
-        k = pytree.tree_unflatten(line, columns_as).k
-        seeds = [walk.y, *walk.essential, _rows_of(out, k), *(p.index_select(0, index).squeeze(0) for p in penalties)]
-        gradients = list(self.joint(*flat, *seeds))
-        a = 1 + len(walk.essential)
-        totals = tuple(t + g for t, g in zip(walk.totals, gradients[a:], strict=True))
-        return Walk(
-            gradients[0], tuple(gradients[1:a]), totals, walk.row - 1, (walk.row > 0).to(torch.int64).reshape(1)
-        )
-
-
-def _rows_of(out: Tensor, k: Tensor) -> Tensor:
-    """out [T + 1, B, D] at k [m, L]: [m, B, D]."""
-    samples, size = out.shape[1:]
-    shape, flat = _places(out, k)
-    return out.view(shape).index_select(0, flat).view(k.shape[0], samples, size)
+    def _undo(self, index: Tensor, walk: Walk, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Take the row's step again and pull the cotangents through it."""
+        a = 1 + self.row_as.num_leaves
+        b = a + len(self.fixed)
+        line = [c.index_select(0, index).squeeze(0) for c in tensors[1:a]]
+        fixed = iter(tensors[a:b])
+        flat = [line[p] if p >= 0 else next(fixed) for p in self.columns]
+        values = outputs_at(tensors[0], pytree.tree_unflatten(line, self.row_as).k)
+        penalties = (p.index_select(0, index).squeeze(0) for p in tensors[b:])
+        return list(self.joint(*flat, walk.y, *walk.memory, values, *penalties))
 
 
 def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:
@@ -257,17 +176,9 @@ def taken_again(problem: Problem, y: Tensor, essential: tuple[Tensor, ...], tape
         for i in range(block.count):
             line = pytree.tree_map(lambda c, i=i: c[i], block.rows)._replace(y=y, essential=essential)
             y, essential, values, measured = retake(fed, line)
-            flat, k = _places(out, line.k)
+            flat, k = places_of(out, line.k)
             out = out.reshape(flat).index_copy(0, k, values.reshape(-1, *flat[1:])).reshape(out.shape)
             penalties.append(measured)
         stacked = tuple(torch.stack(column) for column in zip(*penalties, strict=True))
         blocks.append(block._replace(rows=block.rows._replace(penalties=stacked)))
     return tape._replace(ys=out[:-1], blocks=tuple(blocks))
-
-
-def _places(out: Tensor, k: Tensor) -> tuple[tuple[int, ...], Tensor]:
-    """A shape of out [T + 1, B, D] and the rows of it that outputs k [m, L] fill."""
-    if k.shape[1] == 1:
-        return tuple(out.shape), k.flatten()
-    samples, size = out.shape[1:]
-    return (-1, size), (k * samples + torch.arange(samples, device=k.device)).flatten()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..trajectory import Asked, Run, Start
+from ..trajectory import Request, Run, Start
 from ..transforms import transforming
 from . import compiled, eager, kernel
 from .lift import CannotCompile, Lifted
@@ -66,28 +66,28 @@ class Engine:
         """Whether it repeats compiled code, without autograd's tape."""
         return self.name != "eager"
 
-    def run(self, problem: Problem, start: Start, max_steps: int, watch: Watch | None, asked: Asked) -> Run:
-        """Run the problem; asked: what an adjoint will want. Raises Unsound where it has to begin with a look."""
+    def run(self, problem: Problem, start: Start, max_steps: int, watch: Watch | None, request: Request) -> Run:
+        """Run the problem; request: what an adjoint will want. Raises Unsound where it has to begin with a look."""
         began = time.monotonic()
         try:
-            return self._run(problem, start, max_steps, watch, asked)
+            return self._run(problem, start, max_steps, watch, request)
         except compiled.Unsound:
             if start.carry is None:
                 raise
             # The look found nothing wrong: go on from what it saw.
-            return self._run(problem, start._replace(fresh=False), max_steps, watch, asked)
+            return self._run(problem, start._replace(fresh=False), max_steps, watch, request)
         finally:
             self.past.solves += 1
             self.past.seconds += time.monotonic() - began
 
-    def _run(self, problem: Problem, start: Start, max_steps: int, watch: Watch | None, asked: Asked) -> Run:
+    def _run(self, problem: Problem, start: Start, max_steps: int, watch: Watch | None, request: Request) -> Run:
         """By the engine itself, the one instead of it, or `eager`, whichever can first."""
         names = [name for name in dict.fromkeys((self.name, self.instead)) if name != "eager"]
         for name, other in pairwise((*names, "eager")):
             try:
                 if name == "kernel":
-                    return kernel.run(problem, start, max_steps, watch, asked.taped)
-                return compiled.run(problem, start, max_steps, watch, asked, name)
+                    return kernel.run(problem, start, max_steps, watch, request.taped)
+                return compiled.run(problem, start, max_steps, watch, request, name)
             except compiled.Unsound:
                 raise
             except Exception as error:

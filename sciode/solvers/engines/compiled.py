@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +20,13 @@ from ..controllers import Fixed
 from ..ignition import origin_of, own
 from ..problem import PLACE, Carry, Problem
 from ..status import RUNNING
-from ..trajectory import Asked, Block, Row, Run, Start, Tape
+from ..trajectory import Block, Request, Row, Run, Start, Tape
 from ..turn import Limits, Loop, Plan, Word
 from .eager import split_clock, with_lanes
 from .lift import Lifted
 from .machine import Machine, setting_of
 from .repeat import look_at_cpu
-from .witness import key_of, known_of, witness
+from .witness import known_of, witness
 
 __all__ = ["Unsound", "feed", "held", "number", "prepared", "run", "why_not"]
 
@@ -42,8 +41,6 @@ _BLOCK_BYTES = 64 * 2**20
 _FAR = 2**62
 _ROWS = 256
 """Most rows of a block: a short solve should not hold the memory of a long one."""
-
-_widths: dict[Any, int] = {}
 
 
 class Unsound(RuntimeError):
@@ -67,18 +64,18 @@ def prepared(problem: Problem, y: Tensor) -> Problem:
     return replace(problem, field=problem.field.detached())
 
 
-def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, asked: Asked, engine: str) -> Run:
+def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, request: Request, engine: str) -> Run:
     """Repeat the transition in compiled code; without a tape of autograd's. Raises CannotCompile and Unsound."""
     problem, y = prepared(problem, start.y), start.y.detach()
     lifted = start.witness or witness(problem, y)
-    machine = _machine(problem, start, y, asked, engine, lifted)
+    machine = _machine(problem, start, y, request, engine, lifted)
     plan, loop = machine.plan, None if start.fresh else _given(problem, start, machine.plan)
     out = y.new_empty(problem.output.times.shape[1] + 1, *y.shape)
     blocks: list[Block] = []
     rows = min(max(_BLOCK_BYTES // machine.bytes_a_row, 8), _ROWS)
     word = Word(1, 1, 0, 0, 0, 0, 1)
     while word.running:
-        sinks, columns = machine.sinks(problem, rows, y, out), machine.columns(rows)
+        sinks, columns = machine.sinks(rows, y, out), machine.columns(rows)
         limits = _limits(max_steps, y.device, word.turns + (_WATCHED_TURNS if watch is not None else _TURNS), rows)
         fed, limits, first_step = _feed(problem, loop, limits)
         loop, word, fixed = machine(fed, limits, loop, [*pytree.tree_leaves(sinks), *columns], y, lifted.inputs)
@@ -102,21 +99,21 @@ def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, ask
     )
 
 
-def _machine(problem: Problem, start: Start, y: Tensor, asked: Asked, engine: str, lifted: Lifted) -> Machine:
+def _machine(problem: Problem, start: Start, y: Tensor, request: Request, engine: str, lifted: Lifted) -> Machine:
     """The machine for such a solve, made at the first one."""
     machines = known_of(lifted, problem).machines
-    setting = setting_of(problem, asked, lifted.inputs, engine)
+    setting = setting_of(problem, request, lifted.inputs, engine)
     if setting not in machines:
         if start.carry is None:
             raise Unsound
         if y.device.type == "cpu":
             look_at_cpu()
         carry = _apart(problem, start.carry)
-        taped = asked.taped or bool(problem.regularizers)
-        plan = Plan(_width(problem, carry), problem.output.save.state, taped, asked.kept)
+        taped = request.taped or bool(problem.regularizers)
+        plan = Plan(_width(problem, carry), problem.output.save.state, taped, request.kept)
         fed, limits, _ = _feed(problem, None, _limits(1, y.device, _TURNS, 1))
         line = _line(problem, plan, carry)
-        machines[setting] = Machine(plan, engine, fed, limits, _first(plan, carry), y, lifted.inputs, line, asked)
+        machines[setting] = Machine(plan, engine, fed, limits, _first(plan, carry), y, lifted.inputs, line, request)
     return machines[setting]
 
 
@@ -145,13 +142,10 @@ def _first_word(device: torch.device) -> Tensor:
 
 
 def _width(problem: Problem, carry: Carry) -> int:
-    """Outputs a turn should be able to write: those in two first steps. Chosen once for a key, so that it stays."""
-    key = key_of("width", problem, carry.y)
-    if key not in _widths:
-        span = (problem.s1 - problem.s0).clamp(min=1e-300)
-        wanted = 2 * problem.output.times.shape[1] * float((carry.h / span).median())
-        _widths[key] = min(max(math.ceil(wanted), 1), _WIDEST)
-    return _widths[key]
+    """Outputs a turn should be able to write: those in two first steps."""
+    span = (problem.s1 - problem.s0).clamp(min=1e-300)
+    wanted = 2 * problem.output.times.shape[1] * float((carry.h / span).median())
+    return min(max(math.ceil(wanted), 1), _WIDEST)
 
 
 def _first(plan: Plan, carry: Carry) -> Loop:
@@ -194,12 +188,14 @@ def held(problem: Problem) -> int:
 
 def _line(problem: Problem, plan: Plan, carry: Carry) -> Row:
     """A row of the tape without its numbers: shapes and dtypes alone."""
-    lanes, device = carry.t.shape[0], carry.y.device
-    flag = torch.empty(lanes, dtype=torch.bool, device=device)
-    k = torch.empty(plan.width, lanes, dtype=torch.int64, device=device)
-    penalty = carry.y.real.new_empty(carry.y.shape[0])
-    line = Row(
-        carry.t, carry.t, carry.n, carry.y, problem.stepper.essential(carry.memory), flag, flag,
-        k.to(torch.float64), k, tuple(penalty for _ in problem.regularizers),
-    )  # fmt: skip
-    return pytree.tree_map(lambda x: torch.empty_like(x, device="meta"), line)
+    lanes, samples = carry.t.shape[0], carry.y.shape[0]
+
+    def shaped(*shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    flag, k = shaped(lanes, dtype=torch.bool), shaped(plan.width, lanes, dtype=torch.int64)
+    theta, penalty = shaped(plan.width, lanes, dtype=torch.float64), shaped(samples, dtype=carry.y.real.dtype)
+    books, y = shaped(lanes, dtype=torch.float64), torch.empty_like(carry.y, device="meta")
+    essential = tuple(torch.empty_like(m, device="meta") for m in problem.stepper.essential(carry.memory))
+    n = shaped(lanes, dtype=torch.int64)
+    return Row(books, books, n, y, essential, flag, flag, theta, k, tuple(penalty for _ in problem.regularizers))

@@ -1,13 +1,13 @@
 """A loop whose steps are differentiated without being taken again: what their derivatives need is kept beside the tape.
 
 The turn is lifted as the pure function `take` and split in two (see `partition`). An engine repeats the first half, on
-the way there, and the second, row by row, on the way back: both are bodies for a `Repeat`.
+the way there, and the second, row by row, on the way back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,20 +19,7 @@ from ..turn import Limits, Loop, Plan, Sinks, Taken, outputs_at, take, write, wr
 from .lift import CannotCompile, Lift, Lifted
 from .partition import Asked, Partition, Place, partition
 
-__all__ = ["KeptTurn", "Walk", "lift_take"]
-
-
-class Walk(NamedTuple):
-    """The state of the loop back.
-
-    Cotangents of the state and of the whole memory; the sources' gradients so far; row [], the next to undo; its word.
-    """
-
-    y: Tensor
-    memory: tuple[Tensor, ...]
-    totals: tuple[Tensor, ...]
-    row: Tensor
-    word: Tensor
+__all__ = ["KeptTurn", "lift_take", "take_flat"]
 
 
 def take_flat(*arguments: Any) -> tuple[Tensor, ...]:
@@ -61,8 +48,6 @@ class KeptTurn:
         state, carry = pytree.tree_leaves(loop), loop.carry
         self.stepper = problem.stepper
         self.positions = lifted.positions(state)
-        if set(range(len(state))) - set(self.positions):
-            raise CannotCompile("a turn's graph does not take the whole state of the loop")
         self.loop_as, self.inputs = pytree.tree_structure(loop), len(lifted.inputs)
         numbers, self.taken_as = pytree.tree_flatten(_pattern(loop, len(problem.regularizers)))
         self.made = len(numbers)
@@ -78,7 +63,7 @@ class KeptTurn:
         )  # fmt: skip
         wanted = [carry.y, *carry.memory, *sources]
         # Shapes only: what serves later solves should hold on to no tensor of this one.
-        self.like, self.device = [torch.empty_like(x, device="meta") for x in wanted], carry.y.device
+        self.like, self.memory = [torch.empty_like(x, device="meta") for x in wanted], len(carry.memory)
         after = at.loop.carry
         self.halves: Partition = partition(lifted.traced.graph, lifted.inputs, Asked(
             wanted=lifted.positions(wanted),
@@ -90,16 +75,10 @@ class KeptTurn:
         if self.halves.strangers:
             # On autograd's tape it has its gradient, so whoever asked falls back to that.
             raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
-        walk: Any = Walk(0, _slots(len(carry.memory)), _slots(len(sources)), 0, 0)  # type: ignore[arg-type]
-        self.walk_as = pytree.tree_structure(walk)
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Empty columns [rows + 1, ...] for what `rows` steps keep; the last row is waste."""
         return tuple(torch.empty((rows + 1, *x.shape), dtype=x.dtype, device=x.device) for x in self.halves.residuals)
-
-    def fixed(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The inputs of the forward half that the way back reads again."""
-        return tuple(inputs[i] for i in self.halves.fixed)
 
     def once(self, *tensors: Tensor) -> list[Tensor]:
         """One turn: a body over (*inputs, *sinks, *columns) that returns the loop's state, its word last."""
@@ -115,15 +94,10 @@ class KeptTurn:
         write_row(written[mine:], taken.at, found[self.made :])
         return pytree.tree_leaves(taken.loop)
 
-    def still(self, last: Tensor) -> list[Tensor]:
-        """The walk before it has undone anything; last [], the row to begin with."""
-        zeros = [torch.zeros(x.shape, dtype=x.dtype, device=self.device) for x in self.like]
-        return [*zeros, last.clone(), torch.ones(1, dtype=torch.int64, device=self.device)]
-
     def given_back(
         self, fixed: Sequence[Tensor], rows: Row, columns: Sequence[Tensor], out: Tensor, penalties: Sequence[Tensor]
     ) -> list[Tensor]:
-        """What `once_back` takes beside the walk.
+        """What `undo` takes.
 
         fixed: see there; rows, columns: of the block; out [T + 1, B, D], penalties [rows + 1, B]: cotangents of what
         was written.
@@ -131,11 +105,9 @@ class KeptTurn:
         leaves = pytree.tree_leaves(rows)
         return [*fixed, *(leaves[i] for i in self.halves.held), *columns, rows.k, out, *penalties]
 
-    def once_back(self, *tensors: Tensor) -> list[Tensor]:
-        """One row back: a body over (*walk, *given_back(...)) that returns the walk."""
-        size = self.walk_as.num_leaves
-        walk, rest = pytree.tree_unflatten(list(tensors[:size]), self.walk_as), iter(tensors[size:])
-        index = walk.row.clamp(min=0).reshape(1)
+    def undo(self, index: Tensor, walk: Any, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The other half, of row `index` [1]: see `walk.Undo`; tensors: what `given_back` puts together."""
+        rest = iter(tensors)
 
         def row(column: Tensor) -> Tensor:
             return column.index_select(0, index).squeeze(0)
@@ -144,11 +116,7 @@ class KeptTurn:
         stored = [row(next(rest)) for _ in (*self.halves.held, *self.halves.residuals)]
         k, out = row(next(rest)), next(rest)
         seeds = [walk.y, *walk.memory, outputs_at(out, k), *(row(p) for p in rest)]
-        y, *others = self.halves.backward(*fixed, *stored, *seeds)
-        memory, gradients = others[: len(walk.memory)], others[len(walk.memory) :]
-        totals = tuple(t + g for t, g in zip(walk.totals, gradients, strict=True))
-        word = (walk.row > 0).to(torch.int64).reshape(1)
-        return pytree.tree_leaves(Walk(y, tuple(memory), totals, walk.row - 1, word))
+        return list(self.halves.backward(*fixed, *stored, *seeds))
 
 
 def _made(taken: Taken) -> Taken:

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ..ignition import ignite
 from ..problem import Problem
-from ..trajectory import Asked, Row
+from ..trajectory import Request, Row
 from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .graphs import InGraphs, StepByStep
 from .kept import KeptTurn, lift_take, take_flat
@@ -23,19 +23,19 @@ from .lift import CannotCompile, Lift, Lifted, check_repeatable, without_vmap
 from .repeat import Part, Repeat, Spare, Use, in_one_loop
 from .witness import key_of, lift_of
 
-__all__ = ["Machine", "arguments_of", "loop_of", "setting_of", "tensors_of", "wired"]
+__all__ = ["Machine", "loop_of", "setting_of", "tensors_of", "wiring_of"]
 
 
-def setting_of(problem: Problem, asked: Asked, reads: list[Tensor], engine: str) -> Hashable:
+def setting_of(problem: Problem, request: Request, reads: list[Tensor], engine: str) -> Hashable:
     """What beside the field's graph a machine depends on; every number in it is part of the compiled code."""
     places = {id(x): i for i, x in enumerate(reads)}
-    kept = (asked.args, tuple(places.get(id(x), -1) for x in asked.leaves)) if asked.kept else ()
+    kept = (request.args, tuple(places.get(id(x), -1) for x in request.leaves)) if request.kept else ()
     tolerances = tuple(x if not isinstance(x, Tensor) else tuple(x.shape) for x in (problem.rtol, problem.atol))
     noise = None if problem.noise is None else type(problem.noise)
     stepper = problem.stepper if type(problem.stepper).__hash__ is not None else id(problem.stepper)
     ids = list(map(id, tensors_of(problem)))
     return (
-        engine, asked.taped, kept, stepper, problem.controller, problem.output.save.state, problem.sign, tolerances,
+        engine, request.taped, kept, stepper, problem.controller, problem.output.save.state, problem.sign, tolerances,
         problem.coupled, problem.regularizers, noise, tuple(problem.output.times.shape), problem.s0.shape[0],
         tuple(ids.index(i) for i in ids),
     )  # fmt: skip
@@ -48,22 +48,16 @@ def tensors_of(problem: Problem) -> list[Tensor]:
     return [x for x in pytree.tree_leaves((books, noise, problem.field.args)) if isinstance(x, Tensor)]
 
 
-def arguments_of(problem: Problem) -> list[Tensor]:
-    """The tensors in the field's `args` that can carry a gradient."""
-    leaves = pytree.tree_leaves(problem.field.args)
-    return [a for a in leaves if isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())]
-
-
 class Machine:
     """Runs solves of one kind.
 
-    kept: the turn in two halves, where steps keep what their derivatives need; line: a row of the tape in shapes alone;
-    backs: what walks such tapes back.
+    kept: the turn in two halves, where steps keep what their derivatives need; line: a row of the tape in shapes alone,
+    bytes_a_row with what is kept; backs: what walks such tapes back.
     """
 
     def __init__(
         self, plan: Plan, engine: str, problem: Problem, limits: Limits, loop: Loop, y: Tensor, reads: list[Tensor],
-        line: Row, asked: Asked,
+        line: Row, request: Request,
     ) -> None:  # fmt: skip
         self.plan, self.line = plan, line
         self.backs: dict[Hashable, Any] = {}
@@ -71,51 +65,44 @@ class Machine:
         self.fixed: tuple[int, ...] = ()
         state, self.spec = pytree.tree_flatten(loop)
         others = self._others(problem, limits, y, reads)
-        sources = [*(arguments_of(problem)[i] for i in asked.args), *asked.leaves]
-        sinks = self.sinks(problem, 1, y)
+        sources = [*(problem.field.arguments[i] for i in request.args), *request.leaves]
         key = key_of("turn", problem, y, plan, engine, len(sources))
         once, written = (
             self._kept(lift_of(key, take_flat), problem, limits, loop, others, sources)
             if plan.kept
-            else self._plain(lift_of(key, _turn), problem, limits, loop, others, sinks)
+            else self._plain(lift_of(key, _turn), problem, limits, loop, others, y)
         )
         if set(range(len(state))) - set(once.wiring):
             raise CannotCompile("a turn's graph does not take and return the whole state of the loop")
+        self.bytes_a_row = sum(x.numel() * x.element_size() for x in pytree.tree_leaves(line))
+        if self.kept is not None:
+            self.bytes_a_row += self.kept.halves.bytes
         # The outputs are kept: rows that a solve does not reach are nobody's.
         uses: list[Use] = [*["read"] * len(others), "kept", *["filled"] * (written - 1)]  # type: ignore[list-item]
         begun = lift_of(key_of("ignite", problem, y, plan, engine), _ignite)(problem, plan, y, returns=len(state))
         check_repeatable(begun.traced.graph, begun.inputs, [])
-        self.repeat = loop_of(engine, y.device, once, uses, wired(begun, [], others), _origin(loop))
+        self.repeat = loop_of(engine, y.device, once, uses, _part(begun, [], others), _origin(loop))
 
-    def sinks(self, problem: Problem, rows: int, y: Tensor, out: Tensor | None = None) -> Sinks:
+    def sinks(self, rows: int, y: Tensor, out: Tensor) -> Sinks:
         """Where turns write: outputs, and a tape of so many rows, if there is one."""
-        if out is None:
-            out = y.new_empty(problem.output.times.shape[1] + 1, *y.shape)
         if not self.plan.taped:
             return Sinks(out, ())
-        device = y.device
-        return Sinks(
-            out, pytree.tree_map(lambda x: torch.empty(rows + 1, *x.shape, dtype=x.dtype, device=device), self.line)
-        )
+        columns = pytree.tree_map(lambda x: torch.empty(rows + 1, *x.shape, dtype=x.dtype, device=y.device), self.line)
+        return Sinks(out, columns)
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Where turns write what their derivatives need."""
         return () if self.kept is None else self.kept.columns(rows)
 
-    @property
-    def bytes_a_row(self) -> int:
-        """Memory of one row of the tape."""
-        rows = sum(x.numel() * x.element_size() for x in pytree.tree_leaves(self.line))
-        return rows + (0 if self.kept is None else self.kept.halves.bytes)
-
     def _plain(
-        self, lift: Lift, problem: Problem, limits: Limits, loop: Loop, others: list[Tensor], sinks: Sinks
+        self, lift: Lift, problem: Problem, limits: Limits, loop: Loop, others: list[Tensor], y: Tensor
     ) -> tuple[Part, int]:
         """The turn as it is, and how many tensors it writes to."""
+        sinks = self.sinks(1, y, y.new_empty(problem.output.times.shape[1] + 1, *y.shape))
         state, written = pytree.tree_leaves(loop), pytree.tree_leaves(sinks)
         lifted = lift(problem, self.plan, problem.output.times, limits, loop, sinks, returns=len(state))
         _check_device(lifted, loop)
-        once = wired(lifted, state, [*others, *written])
+        once = _part(lifted, state, [*others, *written])
         check_repeatable(lifted.traced.graph, lifted.inputs, written)
         return once, len(written)
 
@@ -127,7 +114,7 @@ class Machine:
         _check_device(lifted, loop)
         with torch.no_grad():
             self.kept = KeptTurn(lifted, problem, loop, sources)
-        inputs = wired(lifted, pytree.tree_leaves(loop), others).wiring
+        inputs = wiring_of(lifted, pytree.tree_leaves(loop), others)
         self.fixed = tuple(~inputs[i] for i in self.kept.halves.fixed)
         written = 1 + len(pytree.tree_leaves(self.line)) + len(self.kept.halves.residuals)
         return Part(self.kept.once, (*inputs, *(~(len(others) + i) for i in range(written)))), written
@@ -158,8 +145,8 @@ def _origin(loop: Loop) -> Spare:
     return Spare(frozenset(range(before, before + count)), Word._fields.index("marked"))
 
 
-def wired(lifted: Lifted, state: list[Tensor], others: list[Tensor]) -> Part:
-    """A lifted graph as a part of a loop; its tensors are known by identity."""
+def wiring_of(lifted: Lifted, state: list[Tensor], others: list[Tensor]) -> tuple[int, ...]:
+    """Where a lifted graph's inputs come from, as `Part` has it; tensors are known by identity."""
     places: dict[int, int] = {}
     for i, x in enumerate(others):
         places.setdefault(id(x), ~i)
@@ -167,7 +154,12 @@ def wired(lifted: Lifted, state: list[Tensor], others: list[Tensor]) -> Part:
     strangers = [x for x in lifted.inputs if id(x) not in places]
     if strangers:
         raise CannotCompile(f"a step reads a tensor {[*strangers[0].shape]} that the field's first evaluation does not")
-    return Part(without_vmap(lifted.traced.graph, lifted.inputs), tuple(places[id(x)] for x in lifted.inputs))
+    return tuple(places[id(x)] for x in lifted.inputs)
+
+
+def _part(lifted: Lifted, state: list[Tensor], others: list[Tensor]) -> Part:
+    """A lifted graph as a part of a loop."""
+    return Part(without_vmap(lifted.traced.graph, lifted.inputs), wiring_of(lifted, state, others))
 
 
 def _turn(*arguments: Any) -> tuple[Tensor, ...]:

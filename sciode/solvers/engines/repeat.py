@@ -105,19 +105,15 @@ def in_one_loop(once: Part, first: Part | None) -> Repeat:
             return now[-1][0] > 0
 
         def turn(*now: Tensor) -> tuple[Tensor, ...]:
-            return tuple(once.body(*[now[w] if w >= 0 else others[~w] for w in once.wiring]))
+            return tuple(once(now, others))
 
-        if state is None:
-            assert first is not None
-            start = list(first.body(*[others[~w] for w in first.wiring]))
-        else:
-            start = state
+        start = beginning(first, others) if state is None else state
         return torch.while_loop(going, turn, tuple(start))  # type: ignore[attr-defined]
 
     compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_options())
 
     def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
-        (*tensors,) = _apart([*others, *(state or ())])
+        tensors = _apart([*others, *(state or ())])
         given = None if state is None else tensors[len(others) :]
         try:
             found = list(compiled(tensors[: len(others)], given))
