@@ -104,7 +104,10 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
     """The engine for a problem; adjoint and gradient: what will be asked of its result."""
     past = _past_of(problem, y)
     reason = _obstacle(asked, problem, y, adjoint, gradient)
-    instead = _instead(asked, past, _obstacle("graph", problem, y, adjoint, gradient))
+    instead = "eager"
+    if asked == "kernel" and "graph" not in past.refused and _obstacle("graph", problem, y, adjoint, gradient) is None:
+        # What the kernel engine refuses, CUDA graphs often can do.
+        instead = "graph"
     if asked in _LOOPS:
         if reason is None and asked not in past.refused:
             return Engine(asked, past, instead)
@@ -124,11 +127,6 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
         name = "graph" if past.best in past.refused else past.best
         return Engine(name, past, "graph" if y.is_cuda else "eager")
     return Engine("eager", past)
-
-
-def _instead(asked: str, past: _Past, obstacle: str | None) -> str:
-    """The engine where the one asked for cannot: what the kernel engine refuses, CUDA graphs often can do."""
-    return "graph" if asked == "kernel" and obstacle is None and "graph" not in past.refused else "eager"
 
 
 def _best(problem: Problem, y: Tensor, gradient: bool) -> str:
