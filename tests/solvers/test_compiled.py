@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
-from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, graphs, machine, walk, witness
+from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, machine, witness
 from sciode.solvers.ignition import ignite
 from sciode.testing import HOPF
+from tests.conftest import seeded
 
 pytestmark = pytest.mark.usefixtures("forgetful")
 TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
@@ -418,40 +420,8 @@ def test_a_field_that_keeps_tensors_is_refused_and_its_tensors_are_left_alone() 
     assert solution.stats.engine == "eager" and field.calls.shape == () and float(field.calls) > 10
 
 
-@pytest.fixture
-def turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The static buffers of CUDA's loops, on a CPU and with nothing compiled."""
-    monkeypatch.setattr(graphs, "_compiled", lambda function, device: function)
-    for module in (machine, walk):
-        monkeypatch.setattr(
-            module,
-            "loop_of",
-            lambda engine, device, once, uses, first, spare=None: graphs.StepByStep(once, uses, first, device, spare),
-        )
-
-
-@pytest.mark.usefixtures("turn_by_turn")
-def test_static_buffers_hold_this_solves_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Noise in stretches of 16 steps, the last one shorter; outputs and tape of one solve must not reach the next.
-    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
-    net = Net()
-    term = SDETerm(net, lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
-    for seed in range(3):
-        draw = torch.Generator().manual_seed(seed)
-        noise = torch.randn(24, 5, 3, generator=draw, dtype=torch.float64) * 0.3
-        net.w.data.mul_(0.9)
-        found = []
-        for engine in ("compiled", "eager"):
-            y0 = (start() + seed).requires_grad_()
-            solution = solve(term, y0, TS, method="heun", dt=2 / 24, noise=noise, engine=engine, adjoint="recompute")
-            found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().mean(), (y0, net.w))))
-        for a, b in zip(*found, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("loop", ["traced_only", "turn_by_turn"])
-def test_a_solve_in_inference_mode_does_not_spoil_the_next(loop: str, request: pytest.FixtureRequest) -> None:
-    request.getfixturevalue(loop)
+@pytest.mark.usefixtures("traced_only")
+def test_a_solve_in_inference_mode_does_not_spoil_the_next() -> None:
     net = Net()
     for attempt in range(3):
         with torch.inference_mode(attempt < 2):
@@ -463,6 +433,22 @@ def test_a_solve_in_inference_mode_does_not_spoil_the_next(loop: str, request: p
     (wanted,) = torch.autograd.grad(solve(net, start(), TS, engine="eager").ys.square().mean(), net.w)
     torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-12)
     assert trained.stats.engine == "compiled"
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("adjoint", ["recompute", "direct"])
+def test_a_solve_like_the_last_one_begins_without_a_look(adjoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with seeded(0):
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+    def gradients() -> tuple[Tensor, ...]:
+        ys = solve(lambda t, y: net(y), start(), TS, engine="compiled", adjoint=adjoint).ys
+        return torch.autograd.grad(ys.square().mean(), list(net.parameters()))
+
+    expected = gradients()
+    monkeypatch.setattr(sys.modules["sciode.solvers.solve"], "begin", None)
+    for a, b in zip(gradients(), expected, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.usefixtures("traced_only")

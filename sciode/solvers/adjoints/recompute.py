@@ -143,7 +143,10 @@ def _walk_tape(
         start, _ = _seeds(pulled.run, pulled.y0, cotangents)
         return start, _Cotangent(torch.zeros_like(start), ()), [None] * len(sources)
     seeds = seeds_of(pulled.run, pulled.y0, cotangents)
-    walk = rewind(Rewound(problem, pulled.run, sources), seeds) if tape.kept is None else unwind(pulled.run, seeds)
+    if tape.kept is None:
+        walk = rewind(Rewound(problem, pulled.run, sources), seeds)
+    else:
+        walk = unwind(pulled.run, seeds, pulled.leaves)
     if walk is None:
         return seeds.start, _Cotangent(torch.zeros_like(seeds.start), ()), [None] * len(sources)
     return seeds.start, _Cotangent(walk.y, walk.memory), list(walk.totals)

@@ -6,18 +6,24 @@ cotangent back, instead of being computed again from the state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..engines import KeptTurn, Walk, WayBack
+from ..engines import KeptTurn, Walk, WayBack, in_order
 from ..trajectory import Block, Run
 from .rewind import Seeds
 
 __all__ = ["unwind"]
 
 
-def unwind(run: Run, seeds: Seeds) -> Walk | None:
-    """Cotangents of the first state and the whole first memory, the gradients of the sources; None: see `rewind`."""
+def unwind(run: Run, seeds: Seeds, leaves: Sequence[Tensor]) -> Walk | None:
+    """Cotangents of the first state and the whole first memory, the gradients of the sources; None: see `rewind`.
+
+    leaves: the last of the sources, in the order in which their gradients are wanted.
+    """
     assert run.tape is not None
     turn, walk = run.tape.kept, None
     for block, penalties in zip(reversed(run.tape.blocks), reversed(seeds.penalties), strict=True):
@@ -25,7 +31,14 @@ def unwind(run: Run, seeds: Seeds) -> Walk | None:
             tensors = turn.given_back(block.fixed, block.rows, block.columns, seeds.out, penalties)
             with torch.no_grad():
                 walk = _way_back(run, turn, block)(block.count, tensors, walk, seeds.out.device)
-    return walk
+    return walk if walk is None else walk._replace(totals=_as_asked(run, walk.totals, leaves))
+
+
+def _as_asked(run: Run, totals: tuple[Tensor, ...], leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The gradients, those of the leaves no longer in the machine's order."""
+    args = len(totals) - len(leaves)
+    found = dict(zip(map(id, in_order(run.reads, leaves)), totals[args:], strict=True))
+    return (*totals[:args], *(found[id(x)] for x in leaves))
 
 
 def _way_back(run: Run, turn: KeptTurn, block: Block) -> WayBack:

@@ -5,7 +5,7 @@ from .compiled import Unsound, feed
 from .eager import run, split_clock
 from .kept import KeptTurn
 from .lift import CannotCompile, Lifted, check_repeatable
-from .machine import tensors_of, wiring_of
+from .machine import in_order, tensors_of, wiring_of
 from .walk import Walk, WayBack
 from .witness import key_of, lift_of
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_repeatable",
     "engine_for",
     "feed",
+    "in_order",
     "key_of",
     "lift_of",
     "readied",

@@ -6,64 +6,72 @@ solve like the last one is looked at once. Static buffers stay inside: what come
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
-from .lift import CannotCompile, own_code
-from .repeat import Part, Spare, Use, beginning
+from .launches import Launches, StepByStep, after, launched
+from .lift import CannotCompile
+from .repeat import Part, Repeat, Spare, Use, beginning
+from .tuning import LONG, compiled, flops_of
 
-__all__ = ["InGraphs", "StepByStep"]
+__all__ = ["InGraphs", "on_device"]
 
 _LONGEST = 32
 """Most turns in one CUDA graph."""
-_TUNED: dict[str, Any] = {
-    "max_autotune_gemm": True, "max_autotune_gemm_backends": "ATEN,TRITON", "autotune_num_choices_displayed": 0
-}  # fmt: skip
-"""Matrix products by whichever is faster with what surrounds it, a library or a generated kernel: for the small ones of
-a neural field the library splits sums over several launches (a neural ODE of 128 x 16 takes 2.0 ms instead of 3.3)."""
-_LONG = 3e-4
-"""Seconds of a turn from which on a look after every turn costs less than turns too many."""
 
 
-class _Static:
-    """The compiled turn over buffers that stay where they are.
+def on_device(once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None) -> Repeat:
+    """CUDA graphs, or launches turn by turn where those are long: then graphs save nothing, but copy and hold much."""
+    best: Launches | None = None
 
-    once: a turn; uses: what it does with each of the other tensors; first: what makes the first state, if the loop does
-    so itself. Parameters are read where they lie; everything else is copied in and out.
+    def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+        nonlocal best
+        if best is None:
+            flops = flops_of(once, first, others, state)
+            best = (StepByStep if flops >= LONG else InGraphs)(once, uses, first, spare, flops)
+        return best(others, state)
+
+    return repeat
+
+
+@final
+class InGraphs(Launches):
+    """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed (0: the start).
+
+    Its buffers stay where they are. Parameters are read where they lie; everything else is copied in and out. flops: of
+    a turn (see `tuning`).
     """
 
     def __init__(
-        self, once: Part, uses: list[Use], first: Part | None, device: torch.device, spare: Spare | None = None
+        self, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None, flops: float = 0.0
     ) -> None:
-        self.first, self.uses, self.spare = first, uses, spare
+        super().__init__(once, uses, first, spare)
+        self.graphs: dict[int, Any] = {}
         self.state: list[Tensor] = []
         self.buffers: list[Tensor] = []
         self.given: list[Tensor | None] = []
         self.fresh: list[int] = []
-        self.report = self.host = torch.zeros(0)
+        self.said = torch.zeros(0)
+        next_of = after(once)
 
-        def turn(state: list[Tensor], buffers: list[Tensor], report: Tensor) -> None:
-            # A turn too many, at the end of a batch of replays, changes nothing.
-            going = state[-1][0] > 0
-            after = [torch.where(going, new, old) for new, old in zip(once(state, buffers), state, strict=True)]
-            report.copy_(torch.cat((after[-1], report[-1:] + going)))
-            for old, new in zip(state, after, strict=True):
-                old.copy_(new)
+        def turn(state: list[Tensor], buffers: list[Tensor], said: Tensor) -> None:
+            new, word = next_of(state, buffers, said)
+            said.copy_(word)
+            for old, x in zip(state, new, strict=True):
+                old.copy_(x)
 
-        def start(state: list[Tensor], buffers: list[Tensor], report: Tensor) -> None:
+        def start(state: list[Tensor], buffers: list[Tensor], said: Tensor) -> None:
             begun = beginning(first, buffers)
-            report.copy_(torch.cat((begun[-1], torch.zeros_like(report[-1:]))))
-            for old, new in zip(state, begun, strict=True):
-                old.copy_(new)
+            said.copy_(torch.cat((begun[-1], torch.zeros_like(said[-1:]))))
+            for old, x in zip(state, begun, strict=True):
+                old.copy_(x)
 
-        self._turn, self._start = _compiled(turn, device), _compiled(start, device)
+        self._turn, self._start = compiled(turn, flops), compiled(start, flops)
 
-    def load(self, others: list[Tensor], state: list[Tensor] | None) -> bool:
-        """Put this solve's tensors where the turn reads them; whether buffers had to be made anew."""
+    def load(self, others: list[Tensor], state: list[Tensor] | None) -> None:
+        """Put this solve's tensors where the turn reads them; capture again where buffers had to be made anew."""
         moved = not self.given or any(
             (kept is not None and kept.data_ptr() != x.data_ptr()) or x.shape != buffer.shape
             for x, kept, buffer in zip(others, self.given, self.buffers, strict=True)
@@ -71,9 +79,9 @@ class _Static:
         if moved:
             with torch.inference_mode(False), torch.no_grad():
                 self._make(others, state)
-        else:
-            self.fill(others, state)
-        return moved
+            self.graphs.clear()
+            self._warm_up()
+        self._fill(others, state)
 
     def _make(self, others: list[Tensor], state: list[Tensor] | None) -> None:
         """Buffers like this solve's tensors, with their values."""
@@ -82,16 +90,14 @@ class _Static:
         self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
         self.fresh = [i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"]
         self.state = [_copy_of(x) for x in (state or beginning(self.first, self.buffers))]
-        size = self.state[-1].shape[0] + 1
-        self.report = torch.zeros(size, dtype=torch.int64, device=others[0].device)
-        self.host = torch.zeros(size, dtype=torch.int64, pin_memory=self.report.is_cuda)
+        self.said = torch.zeros(self.state[-1].shape[0] + 1, dtype=torch.int64, device=others[0].device)
 
-    def fill(self, others: list[Tensor], state: list[Tensor] | None) -> None:
+    def _fill(self, others: list[Tensor], state: list[Tensor] | None) -> None:
         """Copy this solve's tensors in."""
         to, source = [self.buffers[i] for i in self.fresh], [others[i] for i in self.fresh]
         _copy(to + self.state, source + state) if state is not None else _copy(to, source)
         if state is not None:
-            self.report.zero_()
+            self.said.zero_()
 
     def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
         """Copy out what was written, and the state; what is spare and not needed stays where it is."""
@@ -103,32 +109,45 @@ class _Static:
         _copy([*to, *(others[i] for i in sinks)], [*source, *(self.buffers[i] for i in sinks)])
         return found
 
-    def turn(self) -> None:
-        """Launch one turn."""
-        self._launch(self._turn)
-
     def start(self) -> None:
-        """Launch what makes the first state."""
-        self._launch(self._start)
+        """Replay what makes the first state."""
+        self._graph(0).replay()
 
-    def _launch(self, part: Any) -> None:
+    def play(self, turns: int) -> None:
+        """Replay the graphs whose turns add up to so many."""
+        for part in _powers(turns):
+            self._graph(part).replay()
+
+    def report(self) -> Tensor:
+        """A buffer, as the last turn left it."""
+        return self.said
+
+    def _warm_up(self) -> None:
+        """Compile, and let libraries allocate, on a stream of its own, as capture wants it."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            if self.first is not None:
+                launched(self._start, self.state, self.buffers, self.said)
+            launched(self._turn, self.state, self.buffers, self.said)
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def _graph(self, turns: int) -> Any:
+        if turns not in self.graphs:
+            self.graphs[turns] = self._captured(turns)
+        return self.graphs[turns]
+
+    def _captured(self, turns: int) -> Any:
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        parts = [self._turn] * turns or [self._start]
         try:
-            part(self.state, self.buffers, self.report)
-        except TorchDynamoException as error:
-            raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
-
-    def look(self) -> tuple[list[int], int]:
-        """Wait for the device: its word, and how many turns were not in vain."""
-        self.host.copy_(self.report, non_blocking=True)
-        if self.report.is_cuda:
-            torch.cuda.current_stream().synchronize()
-        *word, turns = self.host.tolist()
-        return word, turns
-
-
-def _compiled(function: Any, device: torch.device) -> Any:
-    options = _TUNED if device.type == "cuda" else None
-    return torch.compile(own_code(function), fullgraph=True, dynamic=False, options=options)
+            with torch.cuda.graph(graph):
+                for part in parts:
+                    launched(part, self.state, self.buffers, self.said)
+        except RuntimeError as error:
+            raise CannotCompile(f"it cannot be captured: {str(error).strip().splitlines()[0]}") from error
+        return graph
 
 
 def _copy_of(x: Tensor) -> Tensor:
@@ -140,84 +159,6 @@ def _copy(to: list[Tensor], source: list[Tensor]) -> None:
     for dtype in {x.dtype for x in to}:
         at = [i for i, x in enumerate(to) if x.dtype == dtype]
         torch._foreach_copy_([to[i] for i in at], [source[i] for i in at])  # pyright: ignore[reportPrivateImportUsage]
-
-
-class StepByStep(_Static):
-    """The compiled turn, launched and looked at turn by turn."""
-
-    def __call__(self, others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
-        """The state at the end, and its word."""
-        self.load(others, state)
-        if state is None:
-            self.start()
-            word, _ = self.look()
-        else:
-            word = [1]
-        while word[0]:
-            self.turn()
-            word, _ = self.look()
-        return self.unload(others, word), word
-
-
-class InGraphs(_Static):
-    """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed (0: the start)."""
-
-    def __init__(
-        self, once: Part, uses: list[Use], first: Part | None, device: torch.device, spare: Spare | None = None
-    ) -> None:
-        super().__init__(once, uses, first, device, spare)
-        self.graphs: dict[int, Any] = {}
-        self.expected = 0
-        self.long = False
-
-    def __call__(self, others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
-        """The state at the end, and its word."""
-        if self.load(others, state):
-            self.graphs.clear()
-            self._warm_up()
-            self.fill(others, state)
-        began = time.monotonic()
-        if state is None:
-            self._graph(0).replay()
-        # A step less where steps are long: better one look more than a step in vain.
-        ahead = max(self.expected - 1, 0) if self.long else self.expected
-        for k in _powers(ahead):
-            self._graph(k).replay()
-        word, turns = self.look() if ahead or state is None else ([1], 0)
-        k = 1 if self.long else max(ahead // 8, 1)
-        while word[0]:
-            for part in _powers(k):
-                self._graph(part).replay()
-            word, turns = self.look()
-            k = 1 if self.long else min(2 * k, _LONGEST)
-        self.long = self.expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
-        self.expected = turns
-        return self.unload(others, word), word
-
-    def _warm_up(self) -> None:
-        """Compile, and let libraries allocate, on a stream of its own, as capture wants it."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            if self.first is not None:
-                self.start()
-            self.turn()
-        torch.cuda.current_stream().wait_stream(stream)
-
-    def _graph(self, turns: int) -> Any:
-        if turns not in self.graphs:
-            graph = torch.cuda.CUDAGraph()
-            torch.cuda.synchronize()
-            try:
-                with torch.cuda.graph(graph):
-                    for _ in range(turns):
-                        self.turn()
-                    if turns == 0:
-                        self.start()
-            except RuntimeError as error:
-                raise CannotCompile(f"it cannot be captured: {str(error).strip().splitlines()[0]}") from error
-            self.graphs[turns] = graph
-        return self.graphs[turns]
 
 
 def _powers(k: int) -> list[int]:

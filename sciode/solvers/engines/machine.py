@@ -6,7 +6,7 @@ tensors are found anew, so that nothing is traced, guarded or evaluated between 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,19 +17,20 @@ from ..ignition import ignite
 from ..problem import Problem
 from ..trajectory import Request, Row
 from ..turn import Limits, Loop, Plan, Sinks, Word, turn
-from .graphs import InGraphs, StepByStep
+from .graphs import on_device
 from .kept import KeptTurn, lift_take, take_flat
+from .launches import StepByStep
 from .lift import CannotCompile, Lift, Lifted, check_repeatable, without_vmap
 from .repeat import Part, Repeat, Spare, Use, in_one_loop
 from .witness import key_of, lift_of
 
-__all__ = ["Machine", "loop_of", "setting_of", "tensors_of", "wiring_of"]
+__all__ = ["Machine", "in_order", "loop_of", "setting_of", "tensors_of", "wiring_of"]
 
 
 def setting_of(problem: Problem, request: Request, reads: list[Tensor], engine: str) -> Hashable:
     """What beside the field's graph a machine depends on; every number in it is part of the compiled code."""
-    places = {id(x): i for i, x in enumerate(reads)}
-    kept = (request.args, tuple(places.get(id(x), -1) for x in request.leaves)) if request.kept else ()
+    places = _places(reads)
+    kept = (request.args, tuple(sorted(places.get(id(x), -1) for x in request.leaves))) if request.kept else ()
     tolerances = tuple(x if not isinstance(x, Tensor) else tuple(x.shape) for x in (problem.rtol, problem.atol))
     noise = None if problem.noise is None else type(problem.noise)
     stepper = problem.stepper if type(problem.stepper).__hash__ is not None else id(problem.stepper)
@@ -39,6 +40,16 @@ def setting_of(problem: Problem, request: Request, reads: list[Tensor], engine: 
         problem.coupled, problem.regularizers, noise, tuple(problem.output.times.shape), problem.s0.shape[0],
         tuple(ids.index(i) for i in ids),
     )  # fmt: skip
+
+
+def in_order(reads: Sequence[Tensor], leaves: Iterable[Tensor]) -> list[Tensor]:
+    """The leaves in the order in which a field reads them: the same in every solve, whoever found them."""
+    places = _places(reads)
+    return sorted(leaves, key=lambda x: places.get(id(x), -1))
+
+
+def _places(reads: Sequence[Tensor]) -> dict[int, int]:
+    return {id(x): i for i, x in enumerate(reads)}
 
 
 def tensors_of(problem: Problem) -> list[Tensor]:
@@ -65,7 +76,7 @@ class Machine:
         self.fixed: tuple[int, ...] = ()
         state, self.spec = pytree.tree_flatten(loop)
         others = self._others(problem, limits, y, reads)
-        sources = [*(problem.field.arguments[i] for i in request.args), *request.leaves]
+        sources = [*(problem.field.arguments[i] for i in request.args), *in_order(reads, request.leaves)]
         key = key_of("turn", problem, y, plan, engine, len(sources))
         once, written = (
             self._kept(lift_of(key, take_flat), problem, limits, loop, others, sources)
@@ -176,11 +187,11 @@ def loop_of(
 ) -> Repeat:
     """How an engine repeats a turn on a device; uses: what the turn does with each tensor beside its state."""
     if device.type == "cpu":
-        return _best_on_cpu(once, uses, first, device)
-    return (InGraphs if engine in ("graph", "kernel") else StepByStep)(once, uses, first, device, spare)
+        return _best_on_cpu(once, uses, first)
+    return (on_device if engine in ("graph", "kernel") else StepByStep)(once, uses, first, spare)
 
 
-def _best_on_cpu(once: Part, uses: list[Use], first: Part | None, device: torch.device) -> Repeat:
+def _best_on_cpu(once: Part, uses: list[Use], first: Part | None) -> Repeat:
     """The whole loop in C++ where this torch can compile it (2.11 cannot: no writes in loops), else the turn."""
     best: Callable[..., Any] = in_one_loop(once, first)
 
@@ -191,7 +202,7 @@ def _best_on_cpu(once: Part, uses: list[Use], first: Part | None, device: torch.
         except CannotCompile:
             if isinstance(best, StepByStep):
                 raise
-            best = StepByStep(once, uses, first, device)
+            best = StepByStep(once, uses, first)
             return best(others, state)
 
     return repeat

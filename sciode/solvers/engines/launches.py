@@ -1,0 +1,156 @@
+"""Repeating a graph turn by turn: the host launches a compiled turn, and looks at its word as seldom as it can."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+
+from .lift import CannotCompile
+from .repeat import Part, Spare, Use, beginning
+from .tuning import compiled
+
+__all__ = ["Launches", "StepByStep"]
+
+_LONGEST = 32
+"""Most turns between two looks, beyond what was expected."""
+_LONG = 3e-4
+"""Seconds of a turn from which on a look after every turn costs less than turns too many."""
+
+
+class Launches(ABC):
+    """A loop whose turns the host launches, many between two looks: as many as the last solve of this kind took.
+
+    once: a turn; uses: what it does with each of the other tensors; first: what makes the first state, if the loop does
+    so itself; spare: what of the state need not come out.
+    """
+
+    def __init__(self, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None) -> None:
+        self.once, self.uses, self.first, self.spare = once, uses, first, spare
+        self.expected = 0
+        self.long = False
+        self.host = torch.zeros(0)
+
+    def __call__(self, others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+        """The state at the end, and its word."""
+        self.load(others, state)
+        began = time.monotonic()
+        if state is None:
+            self.start()
+        # A turn less where turns are long: better one look more than a turn in vain.
+        ahead = max(self.expected - 1, 0) if self.long else self.expected
+        self.play(ahead)
+        word, turns = self.look() if ahead or state is None else ([1], 0)
+        k = 1 if self.long else max(ahead // 8, 1)
+        while word[0]:
+            self.play(k)
+            word, turns = self.look()
+            k = 1 if self.long else min(2 * k, _LONGEST)
+        self.long = self.expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
+        self.expected = turns
+        return self.unload(others, word), word
+
+    def look(self) -> tuple[list[int], int]:
+        """Wait for the device: its word, and how many turns were not in vain."""
+        report = self.report()
+        if not report.is_cuda:
+            *word, turns = report.tolist()
+            return word, turns
+        if self.host.shape != report.shape:
+            with torch.inference_mode(False):
+                self.host = torch.zeros(report.shape, dtype=torch.int64, pin_memory=True)
+        self.host.copy_(report, non_blocking=True)
+        torch.cuda.current_stream().synchronize()
+        *word, turns = self.host.tolist()
+        return word, turns
+
+    @abstractmethod
+    def load(self, others: list[Tensor], state: list[Tensor] | None) -> None:
+        """Make ready for this solve's tensors."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Launch what makes the first state."""
+
+    @abstractmethod
+    def play(self, turns: int) -> None:
+        """Launch so many turns; those after the last one change nothing."""
+
+    @abstractmethod
+    def report(self) -> Tensor:
+        """The word, and after it how many turns were not in vain."""
+
+    @abstractmethod
+    def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
+        """The state, for the caller to keep, and in `others` what was written."""
+
+
+@final
+class StepByStep(Launches):
+    """The compiled turn on this solve's own tensors: nothing is copied, so nothing is held twice.
+
+    flops: of a turn, if that is known (see `tuning`).
+    """
+
+    def __init__(
+        self, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None, flops: float = 0.0
+    ) -> None:
+        super().__init__(once, uses, first, spare)
+        self.others: list[Tensor] = []
+        self.state: list[Tensor] = []
+        self.said = torch.zeros(0)
+        self._turn = compiled(after(once), flops)
+        self._start = compiled(lambda others: beginning(first, others), flops)
+
+    def load(self, others: list[Tensor], state: list[Tensor] | None) -> None:
+        """Begin from a state, or from none."""
+        self.others = others
+        if state is not None:
+            self._begin(state)
+
+    def _begin(self, state: list[Tensor]) -> None:
+        self.state = state
+        self.said = torch.cat((state[-1], torch.zeros_like(state[-1][:1])))
+
+    def start(self) -> None:
+        """Make the first state."""
+        self._begin(launched(self._start, self.others))
+
+    def play(self, turns: int) -> None:
+        """One turn after another; on a CPU none in vain."""
+        for _ in range(turns):
+            if not self.said.is_cuda and not bool(self.said[0]):
+                return
+            self.state, self.said = launched(self._turn, self.state, self.others, self.said)
+
+    def report(self) -> Tensor:
+        """Of the last turn."""
+        return self.said
+
+    def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
+        """The state is fresh, and what was written is where it should be; nothing is held on to."""
+        found, self.state, self.others = self.state, [], []
+        return found
+
+
+def after(once: Part) -> Any:
+    """turn(state, others, said) -> (state, said): a turn too many changes nothing."""
+
+    def turn(state: list[Tensor], others: list[Tensor], said: Tensor) -> tuple[list[Tensor], Tensor]:
+        going = state[-1][0] > 0
+        new = [torch.where(going, a, b) for a, b in zip(once(state, others), state, strict=True)]
+        return new, torch.cat((new[-1], said[-1:] + going))
+
+    return turn
+
+
+def launched(part: Any, *tensors: Any) -> Any:
+    """Call what was compiled; CannotCompile if it could not be."""
+    try:
+        return part(*tensors)
+    except TorchDynamoException as error:
+        raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error

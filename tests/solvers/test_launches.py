@@ -1,0 +1,116 @@
+"""Loops whose turns the host launches: over static buffers as in CUDA graphs, or over a solve's own tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sciode import SDETerm, solve
+from sciode.solvers.engines import compiled, graphs, launches, machine, walk
+
+pytestmark = pytest.mark.usefixtures("forgetful")
+TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
+
+
+class Net(nn.Module):
+    """A field with a parameter, which stays where it is, and a buffer, which does not."""
+
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([[0.3, -0.8, 0.2], [0.9, 0.1, -0.4], [-0.2, 0.5, 0.7]]).double())
+        self.register_buffer("shift", torch.tensor([0.1, 0.2, 0.3]).double())
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """tanh(y W + shift sin t)."""
+        return torch.tanh(y @ self.w + self.shift * torch.sin(t))
+
+
+def start(batch: int = 5) -> Tensor:
+    return torch.randn(batch, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+class Recorded(NamedTuple):
+    """What stands for a CUDA graph of some turns."""
+
+    loop: graphs.InGraphs
+    turns: int
+
+    def replay(self) -> None:
+        """Do what was recorded."""
+        for part in [self.loop._turn] * self.turns or [self.loop._start]:
+            part(self.loop.state, self.loop.buffers, self.loop.said)
+
+
+@pytest.fixture(autouse=True, params=["static buffers", "its own tensors"])
+def turn_by_turn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's loops, on a CPU and with nothing compiled: over static buffers, or over a solve's own tensors."""
+    monkeypatch.setattr(graphs.InGraphs, "_captured", lambda loop, turns: Recorded(loop, turns))
+    monkeypatch.setattr(graphs.InGraphs, "_warm_up", lambda loop: None)
+    kind = graphs.on_device if request.param == "static buffers" else launches.StepByStep
+    for module in (graphs, launches):
+        monkeypatch.setattr(module, "compiled", lambda function, flops: function)
+    for module in (machine, walk):
+        monkeypatch.setattr(
+            module,
+            "loop_of",
+            lambda engine, device, once, uses, first, spare=None: kind(once, uses, first, spare),
+        )
+
+
+def test_a_loop_of_launches_holds_this_solves_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Noise in stretches of 16 steps, the last one shorter; outputs and tape of one solve must not reach the next.
+    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
+    net = Net()
+    term = SDETerm(net, lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
+    for seed in range(3):
+        draw = torch.Generator().manual_seed(seed)
+        noise = torch.randn(24, 5, 3, generator=draw, dtype=torch.float64) * 0.3
+        net.w.data.mul_(0.9)
+        found = []
+        for engine in ("compiled", "eager"):
+            y0 = (start() + seed).requires_grad_()
+            solution = solve(term, y0, TS, method="heun", dt=2 / 24, noise=noise, engine=engine, adjoint="recompute")
+            found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().mean(), (y0, net.w))))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_solve_in_inference_mode_does_not_spoil_the_next() -> None:
+    net = Net()
+    for attempt in range(3):
+        with torch.inference_mode(attempt < 2):
+            inferred = solve(net, start() + attempt, TS, engine="compiled")
+        expected = solve(net, start() + attempt, TS, engine="eager")
+        torch.testing.assert_close(inferred.ys, expected.ys, rtol=1e-9, atol=1e-11)
+    trained = solve(net, start(), TS, engine="compiled")
+    (gradient,) = torch.autograd.grad(trained.ys.square().mean(), net.w)
+    (wanted,) = torch.autograd.grad(solve(net, start(), TS, engine="eager").ys.square().mean(), net.w)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-12)
+    assert trained.stats.engine == "compiled"
+
+
+@pytest.mark.parametrize("adjoint", ["recompute", "direct"])
+def test_two_solves_before_one_backward_keep_what_is_theirs(adjoint: str) -> None:
+    net, found = Net(), []
+    for engine in ("compiled", "eager"):
+        first = solve(net, start(), TS, engine=engine, adjoint=adjoint)
+        second = solve(net, 2 * start(), TS, engine=engine, adjoint=adjoint)
+        assert (first.stats.engine, second.stats.engine) == (engine, engine)
+        loss = (first.ys * second.ys).sum()
+        found.append((loss, *torch.autograd.grad(loss, net.w, retain_graph=True), *torch.autograd.grad(loss, net.w)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_turns_are_launched_ahead_and_a_solve_that_takes_fewer_is_not_spoilt() -> None:
+    net = Net()
+    for length in (2.0, 2.0, 0.1, 3.0):
+        ours = solve(net, start(), length * TS, engine="compiled")
+        eager = solve(net, start(), length * TS, engine="eager")
+        torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-9, atol=1e-11)
+        assert torch.equal(ours.stats.steps, eager.stats.steps)
