@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from .terms import ODETerm, SDETerm
-from .trees import Layout, map_tree
+from .trees import Layout, leaves_of, map_tree
 
 __all__ = ["Field"]
 
@@ -36,7 +35,7 @@ class Field:
     @property
     def arguments(self) -> list[Tensor]:
         """The tensors in `args` that can carry a gradient."""
-        return [a for a in pytree.tree_leaves(self.args) if _differentiable(a)]
+        return [a for a in leaves_of(self.args) if _differentiable(a)]
 
     def bind(self, arguments: list[Tensor]) -> Field:
         """The same field with these tensors in the place of its `arguments`."""
@@ -45,6 +44,8 @@ class Field:
 
     def detached(self) -> Field:
         """The same field, its arguments without gradients."""
+        if self.args is None:
+            return self
         return replace(self, args=map_tree(lambda a: a.detach() if isinstance(a, Tensor) else a, self.args))
 
     def clocks(self, times: Sequence[Tensor], y: Tensor) -> tuple[Tensor, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,48 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["Layout", "expand_time", "leaves_of", "map_tree", "path_of"]
+__all__ = ["Layout", "expand_time", "filler_of", "leaves_of", "map_tree", "path_of"]
 
 Tree = Any
+_LEAF = pytree.tree_structure(0)
 
 
 def leaves_of(tree: Tree) -> list[Any]:
-    """The leaves of a nested tuple/list/dict, in a fixed order."""
-    return pytree.tree_leaves(tree)
+    """The leaves of a nested tuple/list/dict, in a fixed order: that of pytree, which takes ten times as long."""
+    found: list[Any] = []
+    _gather(tree, found)
+    return found
+
+
+def _gather(tree: Tree, found: list[Any]) -> None:
+    if isinstance(tree, Tensor):
+        found.append(tree)
+    elif _is_tuple(tree):
+        for part in tree:
+            _gather(part, found)
+    else:
+        found += pytree.tree_leaves(tree)
+
+
+def _is_tuple(tree: Tree) -> bool:
+    return type(tree) is tuple or (isinstance(tree, tuple) and hasattr(tree, "_fields"))
 
 
 def map_tree(fn: Callable[[Any], Any], tree: Tree) -> Tree:
     """Apply `fn` to every leaf."""
-    return pytree.tree_map(fn, tree)
+    return fn(tree) if isinstance(tree, Tensor) else pytree.tree_map(fn, tree)
+
+
+def filler_of(tree: Tree) -> Callable[[Iterator[Any]], Tree]:
+    """fill(leaves) -> a tree like this one with other leaves."""
+    if not _is_tuple(tree):
+        spec = pytree.tree_structure(tree)
+        if spec.is_leaf():
+            return next
+        return lambda leaves: pytree.tree_unflatten([next(leaves) for _ in range(spec.num_leaves)], spec)
+    parts = [filler_of(part) for part in tree]
+    make = type(tree)._make if hasattr(tree, "_fields") else tuple
+    return lambda leaves: make([part(leaves) for part in parts])
 
 
 def path_of(tree: Tree, index: int) -> str:
@@ -51,7 +80,7 @@ class Layout:
     @staticmethod
     def of(tree: Tree, batch_dims: int) -> Layout:
         """Read the layout off a state whose first `batch_dims` axes are samples."""
-        leaves, spec = pytree.tree_flatten(tree)
+        leaves, spec = ([tree], _LEAF) if isinstance(tree, Tensor) else pytree.tree_flatten(tree)
         batch = tuple(leaves[0].shape[:batch_dims])
         return Layout(spec, batch, tuple(tuple(leaf.shape[batch_dims:]) for leaf in leaves))
 

@@ -16,7 +16,6 @@ from sciode import PID, Save, SDETerm, Solution, Status, solve
 from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, machine, witness
 from sciode.solvers.ignition import ignite
 from sciode.testing import HOPF
-from tests.conftest import seeded
 
 pytestmark = pytest.mark.usefixtures("forgetful")
 TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
@@ -327,7 +326,7 @@ def test_a_loop_in_cpp_is_the_loop_in_python() -> None:
 
 def test_where_a_loop_cannot_be_compiled_the_turn_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(once: Any, first: Any) -> Any:
-        def repeat(others: list[Tensor], state: list[Tensor] | None) -> Any:
+        def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> Any:
             raise CannotCompile("no loops here")
 
         return repeat
@@ -437,7 +436,9 @@ def test_a_solve_in_inference_mode_does_not_spoil_the_next() -> None:
 
 @pytest.mark.usefixtures("traced_only")
 @pytest.mark.parametrize("adjoint", ["recompute", "direct"])
-def test_a_solve_like_the_last_one_begins_without_a_look(adjoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solve_like_the_last_one_begins_without_a_look(
+    adjoint: str, seeded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with seeded(0):
         net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
 

@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ..advance import select
 from ..brownian import BlockNoise
@@ -21,6 +20,7 @@ from ..ignition import origin_of, own
 from ..problem import PLACE, Carry, Problem
 from ..status import RUNNING
 from ..trajectory import Block, Request, Row, Run, Start, Tape
+from ..trees import leaves_of
 from ..turn import Limits, Loop, Plan, Word
 from .eager import split_clock, with_lanes
 from .lift import Lifted
@@ -73,12 +73,14 @@ def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, req
     out = y.new_empty(problem.output.times.shape[1] + 1, *y.shape)
     blocks: list[Block] = []
     rows = min(max(_BLOCK_BYTES // machine.bytes_a_row, 8), _ROWS)
-    word = Word(1, 1, 0, 0, 0, 0, 1)
+    word, nth = Word(1, 1, 0, 0, 0, 0, 1), 0
     while word.running:
         sinks, columns = machine.sinks(rows, y, out), machine.columns(rows)
         limits = _limits(max_steps, y.device, word.turns + (_WATCHED_TURNS if watch is not None else _TURNS), rows)
         fed, limits, first_step = _feed(problem, loop, limits)
-        loop, word, fixed = machine(fed, limits, loop, [*pytree.tree_leaves(sinks), *columns], y, lifted.inputs)
+        written = [*leaves_of(sinks), *columns]
+        loop, word, fixed = machine(fed, limits, loop, written, y, lifted.inputs, nth)
+        nth += 1
         if not word.sound:
             raise Unsound
         if plan.taped:

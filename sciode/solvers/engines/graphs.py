@@ -20,18 +20,21 @@ __all__ = ["InGraphs", "on_device"]
 
 _LONGEST = 32
 """Most turns in one CUDA graph."""
+_HELD = 2**27
+"""Bytes that a graph would copy into buffers of its own from which on that costs more than long launches do."""
 
 
 def on_device(once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None) -> Repeat:
     """CUDA graphs, or launches turn by turn where those are long: then graphs save nothing, but copy and hold much."""
     best: Launches | None = None
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
         nonlocal best
         if best is None:
             flops = flops_of(once, first, others, state)
-            best = (StepByStep if flops >= LONG else InGraphs)(once, uses, first, spare, flops)
-        return best(others, state)
+            held = sum(x.numel() * x.element_size() for x in others if not isinstance(x, nn.Parameter))
+            best = (StepByStep if flops >= LONG and held > _HELD else InGraphs)(once, uses, first, spare, flops)
+        return best(others, state, nth)
 
     return repeat
 

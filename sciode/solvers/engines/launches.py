@@ -31,18 +31,21 @@ class Launches(ABC):
 
     def __init__(self, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None) -> None:
         self.once, self.uses, self.first, self.spare = once, uses, first, spare
-        self.expected = 0
+        self.expected: dict[int, int] = {}
         self.long = False
         self.host = torch.zeros(0)
 
-    def __call__(self, others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+    def __call__(
+        self, others: list[Tensor], state: list[Tensor] | None, nth: int = 0
+    ) -> tuple[list[Tensor], list[int]]:
         """The state at the end, and its word."""
         self.load(others, state)
         began = time.monotonic()
+        expected = self.expected.get(nth, 0)
         if state is None:
             self.start()
         # A turn less where turns are long: better one look more than a turn in vain.
-        ahead = max(self.expected - 1, 0) if self.long else self.expected
+        ahead = max(expected - 1, 0) if self.long else expected
         self.play(ahead)
         word, turns = self.look() if ahead or state is None else ([1], 0)
         k = 1 if self.long else max(ahead // 8, 1)
@@ -50,8 +53,8 @@ class Launches(ABC):
             self.play(k)
             word, turns = self.look()
             k = 1 if self.long else min(2 * k, _LONGEST)
-        self.long = self.expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
-        self.expected = turns
+        self.long = expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
+        self.expected[nth] = turns
         return self.unload(others, word), word
 
     def look(self) -> tuple[list[int], int]:

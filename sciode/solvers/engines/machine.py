@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from ..ignition import ignite
 from ..problem import Problem
 from ..trajectory import Request, Row
+from ..trees import filler_of, leaves_of
 from ..turn import Limits, Loop, Plan, Sinks, Word, turn
 from .graphs import on_device
 from .kept import KeptTurn, lift_take, take_flat
@@ -56,7 +57,7 @@ def tensors_of(problem: Problem) -> list[Tensor]:
     """The tensors of a problem that are not the field's own, in a fixed order: books, tolerances, noise, arguments."""
     noise = () if problem.noise is None else tuple(vars(problem.noise).values())
     books = (problem.s0, problem.s1, problem.steps, problem.rtol, problem.atol, problem.weight, problem.output.times)
-    return [x for x in pytree.tree_leaves((books, noise, problem.field.args)) if isinstance(x, Tensor)]
+    return [x for x in leaves_of((books, noise, problem.field.args)) if isinstance(x, Tensor)]
 
 
 class Machine:
@@ -74,7 +75,7 @@ class Machine:
         self.backs: dict[Hashable, Any] = {}
         self.kept: KeptTurn | None = None
         self.fixed: tuple[int, ...] = ()
-        state, self.spec = pytree.tree_flatten(loop)
+        state, self.fill = leaves_of(loop), filler_of(loop)
         others = self._others(problem, limits, y, reads)
         sources = [*(problem.field.arguments[i] for i in request.args), *in_order(reads, request.leaves)]
         key = key_of("turn", problem, y, plan, engine, len(sources))
@@ -85,7 +86,7 @@ class Machine:
         )
         if set(range(len(state))) - set(once.wiring):
             raise CannotCompile("a turn's graph does not take and return the whole state of the loop")
-        self.bytes_a_row = sum(x.numel() * x.element_size() for x in pytree.tree_leaves(line))
+        self.bytes_a_row = sum(x.numel() * x.element_size() for x in leaves_of(line))
         if self.kept is not None:
             self.bytes_a_row += self.kept.halves.bytes
         # The outputs are kept: rows that a solve does not reach are nobody's.
@@ -110,7 +111,7 @@ class Machine:
     ) -> tuple[Part, int]:
         """The turn as it is, and how many tensors it writes to."""
         sinks = self.sinks(1, y, y.new_empty(problem.output.times.shape[1] + 1, *y.shape))
-        state, written = pytree.tree_leaves(loop), pytree.tree_leaves(sinks)
+        state, written = leaves_of(loop), leaves_of(sinks)
         lifted = lift(problem, self.plan, problem.output.times, limits, loop, sinks, returns=len(state))
         _check_device(lifted, loop)
         once = _part(lifted, state, [*others, *written])
@@ -125,9 +126,9 @@ class Machine:
         _check_device(lifted, loop)
         with torch.no_grad():
             self.kept = KeptTurn(lifted, problem, loop, sources)
-        inputs = wiring_of(lifted, pytree.tree_leaves(loop), others)
+        inputs = wiring_of(lifted, leaves_of(loop), others)
         self.fixed = tuple(~inputs[i] for i in self.kept.halves.fixed)
-        written = 1 + len(pytree.tree_leaves(self.line)) + len(self.kept.halves.residuals)
+        written = 1 + len(leaves_of(self.line)) + len(self.kept.halves.residuals)
         return Part(self.kept.once, (*inputs, *(~(len(others) + i) for i in range(written)))), written
 
     def _others(self, problem: Problem, limits: Limits, y: Tensor, reads: list[Tensor]) -> list[Tensor]:
@@ -135,13 +136,17 @@ class Machine:
         return [*tensors_of(problem), *limits, y, *reads]
 
     def __call__(
-        self, problem: Problem, limits: Limits, loop: Loop | None, written: list[Tensor], y: Tensor, reads: list[Tensor]
-    ) -> tuple[Loop, Word, tuple[Tensor, ...]]:
-        """Run from a state, or, with none, from the beginning; also gives what the way back reads again."""
-        state = None if loop is None else pytree.tree_leaves(loop)
+        self, problem: Problem, limits: Limits, loop: Loop | None, written: list[Tensor], y: Tensor,
+        reads: list[Tensor], nth: int,
+    ) -> tuple[Loop, Word, tuple[Tensor, ...]]:  # fmt: skip
+        """Run from a state, or, with none, from the beginning; also gives what the way back reads again.
+
+        nth: how often this solve has run it before.
+        """
+        state = None if loop is None else leaves_of(loop)
         others = self._others(problem, limits, y, reads)
-        found, word = self.repeat([*others, *written], state)
-        return pytree.tree_unflatten(found, self.spec), Word(*word), tuple(others[i] for i in self.fixed)
+        found, word = self.repeat([*others, *written], state, nth)
+        return self.fill(iter(found)), Word(*word), tuple(others[i] for i in self.fixed)
 
 
 def _check_device(lifted: Lifted, loop: Loop) -> None:
@@ -151,8 +156,8 @@ def _check_device(lifted: Lifted, loop: Loop) -> None:
 
 def _origin(loop: Loop) -> Spare:
     """Where to resume matters only to samples that have a place of their own."""
-    before = len(pytree.tree_leaves(loop.carry))
-    count = len(pytree.tree_leaves(loop.origin))
+    before = len(leaves_of(loop.carry))
+    count = len(leaves_of(loop.origin))
     return Spare(frozenset(range(before, before + count)), Word._fields.index("marked"))
 
 
@@ -195,14 +200,14 @@ def _best_on_cpu(once: Part, uses: list[Use], first: Part | None) -> Repeat:
     """The whole loop in C++ where this torch can compile it (2.11 cannot: no writes in loops), else the turn."""
     best: Callable[..., Any] = in_one_loop(once, first)
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
         nonlocal best
         try:
-            return best(others, state)
+            return best(others, state, nth)
         except CannotCompile:
             if isinstance(best, StepByStep):
                 raise
             best = StepByStep(once, uses, first)
-            return best(others, state)
+            return best(others, state, nth)
 
     return repeat

@@ -26,8 +26,11 @@ Body = Callable[..., Any]
 Use = Literal["read", "kept", "filled"]
 """What a loop does with a tensor: it reads it; it writes to parts of it; it writes all of it that will be read."""
 
-Repeat = Callable[[list[Tensor], "list[Tensor] | None"], tuple[list[Tensor], list[int]]]
-"""repeat(others, state) -> the state at the end, and its word; state None: the loop makes its first state itself."""
+Repeat = Callable[[list[Tensor], "list[Tensor] | None", int], tuple[list[Tensor], list[int]]]
+"""repeat(others, state, nth) -> the state at the end, and its word.
+
+state None: the loop makes its first state itself; nth: a solve with a long tape runs the loop several times.
+"""
 
 
 _CACHEABLE = "unsafe_marked_cacheable_functions"
@@ -82,7 +85,7 @@ class Part:
 def step_by_step(once: Part, first: Part | None) -> Repeat:
     """A loop in Python, nothing compiled: one call of the body and one look at its flag a turn."""
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
         now = beginning(first, others) if state is None else state
         while bool(now[-1][0]):
             now = once(now, others)
@@ -112,7 +115,7 @@ def in_one_loop(once: Part, first: Part | None) -> Repeat:
 
     compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_options())
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
         tensors = _apart([*others, *(state or ())])
         given = None if state is None else tensors[len(others) :]
         try:

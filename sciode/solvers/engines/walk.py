@@ -41,9 +41,11 @@ class WayBack:
         self.like = [torch.empty_like(x, device="meta") for x in like]
         self.engine, self.undo, self.memory = engine, undo, memory
         self.repeat: Repeat | None = None
+        self.nth = 0
 
     def __call__(self, count: int, tensors: Sequence[Tensor], walk: Walk | None, device: torch.device) -> Walk:
         """Undo `count` rows; tensors: what `undo` takes; walk None: the cotangents begin with 0."""
+        self.nth = 0 if walk is None else self.nth + 1
         last = number("last row", count - 1, device)
         others, state = [last, *tensors], None
         if walk is not None:
@@ -51,7 +53,7 @@ class WayBack:
         if self.repeat is None:
             once = Part(self._once, (*range(len(self.like) + 2), *(~i for i in range(1, len(others)))))
             self.repeat = loop_of(self.engine, device, once, ["read"] * len(others), Part(self._still, (~0,)))
-        return self._walk(self.repeat(others, state)[0])
+        return self._walk(self.repeat(others, state, self.nth)[0])
 
     def _still(self, last: Tensor) -> list[Tensor]:
         zeros = [torch.zeros(x.shape, dtype=x.dtype, device=last.device) for x in self.like]
