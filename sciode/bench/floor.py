@@ -93,7 +93,7 @@ def _replayed(once: Callable[[], Any], count: int) -> Callable[[], None]:
 
 def _captured(once: Callable[[], Any], times: int) -> Any:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         for _ in range(times):
             once()
     return graph

@@ -127,6 +127,30 @@ def test_a_field_that_waits_for_the_host_is_named_and_solved_eagerly() -> None:
     assert solution.stats.engine == "eager"
 
 
+@torch.library.custom_op("sciode_tests::waits", mutates_args=())
+def waits(y: Tensor) -> Tensor:
+    """A copy, made in a way that no graph can hold."""
+    torch.cuda.synchronize()
+    return y.clone()
+
+
+@waits.register_fake
+def _(y: Tensor) -> Tensor:
+    return torch.empty_like(y)
+
+
+def test_a_capture_that_fails_spoils_nothing_that_comes_after_it() -> None:
+    with pytest.warns(CompileNotice, match="cannot be captured"):
+        found = solve(lambda t, y: -waits(y), states(), TS, engine="graph")
+    torch.testing.assert_close(found.ys[-1], states() * torch.exp(-TS[-1]), rtol=1e-2, atol=1e-3)
+    draw = torch.Generator("cuda").manual_seed(0)
+    assert torch.randn(4, device="cuda", generator=draw).isfinite().all()
+    with torch.random.fork_rng(devices=[0]):
+        assert torch.randn(4, device="cuda").isfinite().all()
+    again = solve(Net(), states(), TS, engine="graph")
+    assert again.stats.engine == "graph"
+
+
 def test_a_repeated_solve_is_looked_at_once() -> None:
     net, y0 = Net(), states()
     with torch.no_grad():

@@ -6,6 +6,7 @@ solve like the last one is looked at once. Static buffers stay inside: what come
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, final
 
 import torch
@@ -145,12 +146,20 @@ class InGraphs(Launches):
         torch.cuda.synchronize()
         parts = [self._turn] * turns or [self._start]
         try:
-            with torch.cuda.graph(graph):
+            # Other threads of the process (a loader's, JAX's) may do as they please meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 for part in parts:
                     launched(part, self.state, self.buffers, self.said)
         except RuntimeError as error:
+            _end_capture()
             raise CannotCompile(f"it cannot be captured: {str(error).strip().splitlines()[0]}") from error
         return graph
+
+
+def _end_capture() -> None:
+    """A capture that failed leaves torch's random numbers in the middle of it; one that does not fail ends that."""
+    with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        torch.zeros((), device="cuda")
 
 
 def _copy_of(x: Tensor) -> Tensor:
