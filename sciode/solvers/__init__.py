@@ -5,7 +5,7 @@ from .brownian import sample_seeds
 from .controllers import PID, Fixed
 from .methods import MethodInfo, methods
 from .outputs import Save
-from .regularizers import Error, Regularizer, Stiffness
+from .regularizers import Error, Jacobian, Kinetic, Local, Regularizer, Stiffness, Taylor
 from .solution import Solution, SolveError, Stats
 from .solve import solve
 from .status import Status
@@ -20,6 +20,9 @@ __all__ = [
     "Error",
     "ExplicitRK",
     "Fixed",
+    "Jacobian",
+    "Kinetic",
+    "Local",
     "MethodInfo",
     "ODETerm",
     "Regularizer",
@@ -33,6 +36,7 @@ __all__ = [
     "Stepper",
     "Stiffness",
     "Tableau",
+    "Taylor",
     "expand_time",
     "methods",
     "sample_seeds",

@@ -25,9 +25,10 @@ from .controllers import PID, Fixed
 from .engines import readied, split_clock
 from .fields import Field
 from .methods import stepper_of
+from .moments import Moment, with_moment
 from .outputs import Output, Save
 from .problem import Carry, Problem
-from .regularizers import as_regularizers
+from .regularizers import Chosen, Local, as_regularizers
 from .start import any_bad, fixed_steps, spans, start_carry
 from .status import RUNNING, Status
 from .steppers import SDEStepper, Stepper
@@ -36,13 +37,13 @@ from .trajectory import Start
 from .transforms import transforming
 from .trees import Layout
 
-__all__ = ["Begun", "Laid", "Wish", "begin", "begin_again", "lay_out"]
+__all__ = ["Begun", "Laid", "Wish", "begin", "begin_again", "lay_out", "seeds_of"]
 
 Term = ODETerm | SDETerm
 
 
 class Wish(NamedTuple):
-    """The keyword arguments of `solve` that shape the problem."""
+    """The keyword arguments of `solve` that shape the problem; dice: the seed of what regularizers draw."""
 
     method: Any
     dt: float | None
@@ -55,12 +56,14 @@ class Wish(NamedTuple):
     noise: Tensor | None
     seed: Any
     regularize: Any
+    dice: Any = None
 
 
 class Laid(NamedTuple):
     """A problem laid out without a look at a value: no noise yet, because how much depends on the diffusion.
 
-    ts, the output times as a tensor; steps, for fixed steps, their number and the length of the last one.
+    ts, the output times as a tensor; steps, for fixed steps, their number and the length of the last one; local, what
+    is to be measured once the solve is over, at the random time `moment`, if one is needed.
     """
 
     problem: Problem
@@ -69,6 +72,8 @@ class Laid(NamedTuple):
     ts: Tensor
     wish: Wish
     steps: Ending | None
+    local: tuple[Local, ...] = ()
+    moment: Moment | None = None
 
     @property
     def evaluations(self) -> int:
@@ -127,8 +132,12 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
     check_state(y0)
     layout = Layout.of(y0, default_batch_dims(y0, wish.batch_dims))
     y = layout.ravel(y0)
-    times = check_times(ts, layout.batch, y.device)
     stepper, controller = _method(term, wish)
+    chosen = as_regularizers(wish.regularize, stepper)
+    given = times = check_times(ts, layout.batch, y.device)
+    wish, moment = _settled(wish, chosen, layout), None
+    if any(local.at == "uniform" for local in chosen.local):
+        times, moment = with_moment(given, wish.dice)
     if isinstance(term, SDETerm) and term.one_clock and times.host.shape[0] > 1:
         raise ValueError("ts: this SDE takes one time for the whole batch, as torchsde's do; pass ts of shape [T]")
     lanes = _lanes(layout, times.rows, controller, wish.coupled)
@@ -141,9 +150,19 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
         rtol=check_tolerance("rtol", wish.rtol, y0, layout, eps if stepper.adaptive and not steps else 0.0),
         atol=check_tolerance("atol", wish.atol, y0, layout, 0.0),
         coupled=wish.coupled, steps=None if steps is None else steps.sent(y.device),
-        regularizers=as_regularizers(wish.regularize, stepper),
+        regularizers=chosen.along,
     )  # fmt: skip
-    return Laid(problem, y0, y, _as_given(ts, times), wish, steps)
+    return Laid(problem, y0, y, _as_given(ts, given), wish, steps, chosen.local, moment)
+
+
+def _settled(wish: Wish, chosen: Chosen, layout: Layout) -> Wish:
+    """With a seed for what the regularizers draw; an SDE's noise hangs on the same one."""
+    if not chosen.draws:
+        return wish
+    if chosen.local and (wish.save.at != "ts" or wish.save.fn is not None):
+        raise ValueError("regularize: a local regularizer starts from a state at ts; use save='ts' without fn")
+    seed, _ = _seeds(wish.seed, layout, torch.device("cpu"))
+    return wish._replace(seed=seed if wish.noise is None else wish.seed, dice=seed)
 
 
 def _as_given(ts: Any, times: Times) -> Tensor:
@@ -161,7 +180,7 @@ def begin(laid: Laid) -> Begun:
     first, since, residuals = _first(field, t0, y)
     _check_samples(wish, field, t0, y, first)
     channels = first[-1].shape[-1] if field.stochastic else 0
-    problem, seed = _with_noise(laid, channels)
+    problem, seed = _with_draws(laid, channels)
     problem, carry, fresh = _start(problem, y, first)
     return Begun(problem, Start(y, carry, fresh), y, laid.ts, seed, laid.evaluations, first, since, residuals)
 
@@ -172,7 +191,7 @@ def begin_again(laid: Laid, engine: str) -> Begun | None:
     if ready is None or (_defaulted(laid.wish, laid.problem.field.layout) and not is_independent(laid.problem.field)):
         return None
     lifted, known = ready
-    problem, seed = _with_noise(laid, known.channels)
+    problem, seed = _with_draws(laid, known.channels)
     start, reached = Start(laid.y, None, True, lifted), tuple(lifted.inputs[i] for i in known.reached)
     return Begun(problem, start, laid.y, laid.ts, seed, laid.evaluations, (), 0, 0, reached)
 
@@ -262,6 +281,22 @@ def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...]) -> tuple[Prob
     failed = bad.any().reshape(1) if problem.coupled else bad
     status = torch.where(failed & (carry.status == RUNNING), int(Status.NONFINITE), carry.status).to(torch.int8)
     return problem, carry._replace(status=status), False
+
+
+def _with_draws(laid: Laid, channels: int) -> tuple[Problem, Any]:
+    """The problem with all that is random about it, and the seed that hangs on."""
+    problem, seed = _with_noise(laid, channels)
+    if not problem.regularizers:
+        return problem, seed
+    seeds = laid.y.new_empty(0)
+    if any(r.draws for r in problem.regularizers):
+        seeds = seeds_of(laid)
+    return replace(problem, drawn=tuple(r.draw(seeds, laid.y) for r in problem.regularizers)), seed
+
+
+def seeds_of(laid: Laid) -> Tensor:
+    """The seed of every sample [B] for what regularizers draw."""
+    return _seeds(laid.wish.dice, laid.problem.field.layout, laid.y.device)[1]
 
 
 def _with_noise(laid: Laid, channels: int) -> tuple[Problem, Any]:

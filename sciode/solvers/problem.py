@@ -62,6 +62,7 @@ class Problem:
     steps: Book | None = None
     noise: Any = None
     regularizers: tuple[Regularizer, ...] = ()
+    drawn: tuple[Tensor, ...] = ()
 
     def forward(self, s: Book) -> Book:
         """Time as the field knows it, from time in the solve's direction; also maps a step length to a signed step."""

@@ -27,6 +27,9 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     """The problem of an earlier solution over new times, from the carry before the step that ended it."""
     run = _check(y0, wish, earlier)
     old, carry = run.problem, run.origin
+    chosen = as_regularizers(wish.regularize, old.stepper)
+    if chosen.draws:
+        raise ValueError("regularize: a resumed solve draws nothing anew; solve the whole interval at once")
     times = check_times(ts, old.field.layout.batch, carry.y.device)
     ended = old.s1
     start = times.first.expand(ended.shape)
@@ -53,7 +56,7 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     problem = replace(
         old, field=field, output=Output(times.rows, wish.save, host_times), s1=s1, noise=noise,
         steps=None if steps is None else steps.sent(carry.y.device),
-        regularizers=as_regularizers(wish.regularize, old.stepper),
+        regularizers=chosen.along, drawn=tuple(carry.y.new_empty(0) for _ in chosen.along),
     )  # fmt: skip
     zero = torch.zeros_like(carry.trials)
     going = torch.where(carry.status == int(Status.SUCCESS), RUNNING, carry.status).to(torch.int8)

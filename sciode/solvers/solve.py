@@ -11,14 +11,16 @@ from torch.utils import _pytree as pytree
 
 from .adjoints import ADJOINTS, Backsolve, backsolve, choose_adjoint, recompute
 from .adjoints.results import Results, results
-from .begin import Begun, Laid, Wish, begin, begin_again, lay_out
+from .begin import Begun, Laid, Wish, begin, begin_again, lay_out, seeds_of
 from .controllers import PID, Fixed
 from .engines import ENGINES, Unsound, engine_for
+from .moments import Moment
 from .outputs import SAVES, Save
+from .probe import local_penalty
 from .problem import Carry
 from .proceed import proceed
 from .progress import watcher
-from .regularizers import Regularizer
+from .regularizers import Local, Regularizer
 from .solution import DenseOutput, Solution, Stats
 from .suggest import choose
 from .terms import as_term
@@ -54,7 +56,7 @@ def solve(
     coupled: bool = False,
     noise: Tensor | None = None,
     seed: Any = None,
-    regularize: str | Regularizer | Sequence[str | Regularizer] = (),
+    regularize: str | Regularizer | Local | Sequence[str | Regularizer | Local] = (),
     adjoint: str | Backsolve = "auto",
     engine: str = "auto",
     max_steps: int = 100_000,
@@ -72,7 +74,8 @@ def solve(
     - method: a name (`methods`), `Tableau` or `Stepper`; None = tsit5, for SDEs euler (Ito) or heun. dt: fixed steps;
       without it they adapt to rtol, atol (numbers or trees; good: 1e-3 to 1e-6 in float32) by `controller`, a `PID`.
     - seed: int, int64 tensor [*batch] (a stream a sample), Generator, None; or noise: increments [steps, *batch, m].
-    - save: "ts", "steps", "dense", `Save(fn=...)`. regularize: "error", "stiffness", objects: `Solution.penalties`.
+    - save: "ts", "steps", "dense", `Save(fn=...)`. regularize: "error", "stiffness", "local", "kinetic", "jacobian",
+      "taylor", or objects: `Solution.penalties`.
     - adjoint: "direct" (tape), "recompute" (one state a step), "backsolve" (constant memory, approximate), "auto".
     - max_steps: trial steps a sample may take. resume: an earlier solution to go on from, with y0=None.
     Raises ValueError for misuse, before any step; SolveError for failed samples, unless throw=False (see `status`).
@@ -97,26 +100,40 @@ def _from_the_start(laid: Laid, how: How) -> tuple[Solution, bool]:
     begun = begin_again(laid, how.engine)
     if begun is not None:
         try:
-            return _solved(begun, how)
+            return _solved(begun, how, laid)
         except Unsound:
             # The seed may have been drawn: one solve, one draw.
             laid = laid._replace(wish=laid.wish._replace(seed=begun.seed))
-    return _solved(begin(laid), how)
+    return _solved(begin(laid), how, laid)
 
 
-def _solved(begun: Begun, how: How) -> tuple[Solution, bool]:
-    """The solution, and whether all of it is known to be well."""
-    adjoint = how.adjoint
+def _solved(begun: Begun, how: How, laid: Laid | None = None) -> tuple[Solution, bool]:
+    """The solution, and whether all of it is known to be well; laid: what was asked for beside the problem."""
+    adjoint, local = how.adjoint, () if laid is None else laid.local
+    looked_at = any(x.looks_back for x in local)
     with watcher(how.progress, begun.problem) as watch:
         chosen = engine_for(how.engine, begun.problem, begun.y0, adjoint, begun.requires_grad)
         if chosen.loops and adjoint == "auto":
             adjoint = "recompute"
 
         def run(start: Start, request: Request) -> Run:
+            request = request._replace(taped=request.taped or looked_at)
             return chosen.run(begun.problem, start, how.max_steps, watch, request)
 
         found = _differentiate(begun, adjoint, run, chosen.loops)
-    return _solution(begun, found), found.run.clean
+    if laid is None or not local:
+        return _solution(begun, found, {}), found.run.clean
+    seeds = seeds_of(laid)
+    penalties = {x.name: local_penalty(x, begun.problem, found, laid.moment, seeds) for x in local}
+    return _solution(begun, _without(found, laid.moment), penalties), found.run.clean
+
+
+def _without(found: Results, moment: Moment | None) -> Results:
+    """The results at the caller's own times."""
+    if moment is None:
+        return found
+    ys = [moment.without(leaf) for leaf in found.ys]
+    return found._replace(ys=ys, ts=moment.without(found.ts), valid=moment.without(found.valid))
 
 
 def _save(save: str | Save) -> Save:
@@ -130,15 +147,20 @@ def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
     if not isinstance(adjoint, Backsolve):
         choose("adjoint", adjoint, ADJOINTS)
     if adjoint == "backsolve" or isinstance(adjoint, Backsolve):
-        if wish.regularize != ():
+        if not _only_local(wish.regularize):
             raise ValueError(
                 "adjoint: backsolve cannot differentiate regularizers: they are functions of the solver's own steps, "
-                "which a continuous adjoint never sees; use adjoint='recompute'"
+                "which a continuous adjoint never sees; use adjoint='recompute', or a Local one"
             )
         if wish.save.at != "ts" or wish.save.fn is not None:
             raise ValueError(
                 "adjoint: backsolve differentiates states at ts; use save='ts', and apply fn to solution.ys"
             )
+
+
+def _only_local(regularize: Any) -> bool:
+    items = regularize if isinstance(regularize, list | tuple) else (regularize,)
+    return all(isinstance(item, Local) or item == "local" for item in items)
 
 
 def _differentiate(
@@ -171,8 +193,8 @@ def _differentiate(
     return backsolve(settings, field.bind, lambda: run(start, Request()), y0, field.arguments, leaves)
 
 
-def _solution(begun: Begun, found: Results) -> Solution:
-    """Give everything the caller's shapes."""
+def _solution(begun: Begun, found: Results, local: dict[str, Tensor]) -> Solution:
+    """Give everything the caller's shapes; local: penalties measured after the solve."""
     run = found.run
     problem, carry, layout = run.problem, run.carry, run.problem.field.layout
     batch = layout.batch
@@ -196,13 +218,14 @@ def _solution(begun: Begun, found: Results) -> Solution:
     kept = run._replace(
         tape=None, machine=None, reads=(), emissions=[], records=run.records if save.at == "dense" else []
     )
+    along = {r.name: p for r, p in zip(problem.regularizers, found.penalties, strict=True)}
     return Solution(
         ts=ts,
         ys=_states(begun, found),
         valid=per_sample(found.valid),
         stats=stats,
         status=per_sample(carry.status),
-        penalties={r.name: per_sample(p) for r, p in zip(problem.regularizers, found.penalties, strict=True)},
+        penalties={name: per_sample(p) for name, p in (along | local).items()},
         seed=begun.seed,
         state=_without_tape(kept) if save.state else None,
         dense=None if found.dense is None else DenseOutput(problem, kept, found.dense),

@@ -22,6 +22,7 @@ __all__ = [
     "Tape",
     "accepts",
     "emit",
+    "measured",
     "replay",
 ]
 
@@ -169,8 +170,14 @@ def emit(problem: Problem, record: Record, step: Step) -> Emission:
         basis = torch.stack(problem.stepper.basis(problem.field, t, record.dt, record.y, step))
     rows = problem.output.rows(problem, record, step, basis)
     dense = (record.y, basis) if problem.output.dense else ()
-    penalties = tuple(r.measure(problem, record.dt, record.y, step) for r in problem.regularizers)
+    penalties = measured(problem, t, record.dt, record.y, step)
     return Emission(rows, dense, penalties)  # type: ignore[arg-type]
+
+
+def measured(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:
+    """The regularizers' values [B] of a step of dt [L] from y [B, D] at t [L]."""
+    pairs = zip(problem.regularizers, problem.drawn, strict=True)
+    return tuple(r.measure(problem, t, dt, y, step, drawn) for r, drawn in pairs)
 
 
 def replay(problem: Problem, record: Record, y: Tensor, memory: Memory) -> tuple[Step, Emission]:

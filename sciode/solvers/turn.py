@@ -20,7 +20,7 @@ from .books import rows
 from .problem import PLACE, Carry, Problem
 from .status import RUNNING, Status
 from .steppers import Memory, Step
-from .trajectory import Row
+from .trajectory import Row, measured
 
 __all__ = [
     "Limits",
@@ -232,8 +232,7 @@ def _results(
         for w, k in zip(problem.stepper.weights_apart(at, dt), basis, strict=True):
             value = value + w.to(y.dtype).unsqueeze(-1) * k
         values.append(_where(at >= 1, step.y1, value))
-    penalties = tuple(r.measure(problem, dt, y, step) for r in problem.regularizers)
-    return torch.stack(values), penalties
+    return torch.stack(values), measured(problem, problem.forward(s), dt, y, step)
 
 
 def _write_outputs(out: Tensor, k: Tensor, values: Tensor) -> None:

@@ -56,7 +56,16 @@ def _places(reads: Sequence[Tensor]) -> dict[int, int]:
 def tensors_of(problem: Problem) -> list[Tensor]:
     """The tensors of a problem that are not the field's own, in a fixed order: books, tolerances, noise, arguments."""
     noise = () if problem.noise is None else tuple(vars(problem.noise).values())
-    books = (problem.s0, problem.s1, problem.steps, problem.rtol, problem.atol, problem.weight, problem.output.times)
+    books = (
+        problem.s0,
+        problem.s1,
+        problem.steps,
+        problem.rtol,
+        problem.atol,
+        problem.weight,
+        problem.output.times,
+        problem.drawn,
+    )
     return [x for x in leaves_of((books, noise, problem.field.args)) if isinstance(x, Tensor)]
 
 

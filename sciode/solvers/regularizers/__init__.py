@@ -1,7 +1,11 @@
 """Regularizers: quantities the solver knows about its own work, as differentiable outputs."""
 
-from .base import Regularizer, as_regularizers
+from .base import Regularizer
+from .choice import Chosen, as_regularizers
 from .error import Error
+from .integral import Jacobian, Kinetic
+from .local import Local
 from .stiffness import Stiffness
+from .taylor import Taylor
 
-__all__ = ["Error", "Regularizer", "Stiffness", "as_regularizers"]
+__all__ = ["Chosen", "Error", "Jacobian", "Kinetic", "Local", "Regularizer", "Stiffness", "Taylor", "as_regularizers"]

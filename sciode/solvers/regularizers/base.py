@@ -8,31 +8,39 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from ..suggest import choose, unknown
+from ..suggest import choose
 
 if TYPE_CHECKING:
     from ..problem import Problem
     from ..steppers import Step, Stepper
 
-__all__ = ["REDUCTIONS", "Reduction", "Regularizer", "as_regularizers"]
+__all__ = ["REDUCTIONS", "Reduction", "Regularizer"]
 
 Reduction = Literal["sum", "mean", "max"]
 REDUCTIONS = ("sum", "mean", "max")
 
 
 class Regularizer(ABC):
-    """A penalty on how hard a trajectory was to integrate; `Solution.penalties[name]` is [*batch]."""
+    """A penalty on how hard a trajectory was to integrate; `Solution.penalties[name]` is [*batch].
+
+    draws: whether it needs random numbers, which then hang on the seed of the solve.
+    """
 
     name: str
     reduce: Reduction
+    draws: bool = False
 
     @abstractmethod
     def check(self, stepper: Stepper) -> None:
         """ValueError if this method cannot provide the quantity."""
 
     @abstractmethod
-    def measure(self, problem: Problem, dt: Tensor, y: Tensor, step: Step) -> Tensor:
-        """The value [B] of one step of size dt [L] from y [B, D]."""
+    def measure(self, problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step, drawn: Tensor) -> Tensor:
+        """The value [B] of one step of size dt [L] from y [B, D] at t [L]; drawn: what `draw` gave."""
+
+    def draw(self, seeds: Tensor, y: Tensor) -> Tensor:
+        """The random numbers of a whole solve, a pure function of the samples' seeds [B]; none."""
+        return y.new_empty(0)
 
     def total(self, values: list[Tensor], taken: Tensor, like: Tensor) -> Tensor:
         """Put together the values [B] of the steps that a sample accepted (taken [I, L]): [B]."""
@@ -45,27 +53,3 @@ class Regularizer(ABC):
             return stacked.amax(0)
         total = stacked.sum(0)
         return total if self.reduce == "sum" else total / taken.sum(0).clamp(min=1)
-
-
-def as_regularizers(regularize: object, stepper: Stepper) -> tuple[Regularizer, ...]:
-    """Names or objects, one or several, as a tuple of regularizers that this method can serve."""
-    from . import Error, Stiffness
-
-    defaults: dict[str, Regularizer] = {"error": Error(), "stiffness": Stiffness()}
-    items = regularize if isinstance(regularize, list | tuple) else (regularize,)
-    chosen: list[Regularizer] = []
-    for item in items:
-        if isinstance(item, str):
-            if item not in defaults:
-                raise unknown("regularize", item, defaults)
-            item = defaults[item]
-        if not isinstance(item, Regularizer):
-            raise ValueError(f"regularize: expected a name or a Regularizer, got {type(item).__name__}")
-        item.check(stepper)
-        chosen.append(item)
-    names = [item.name for item in chosen]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"regularize: two regularizers share a name ({', '.join(names)}); pass name= to tell them apart"
-        )
-    return tuple(chosen)

@@ -45,7 +45,7 @@ class Error(Regularizer):
                 f"regularize: {stepper.name!r} has no error estimate; use an adaptive method such as tsit5"
             )
 
-    def measure(self, problem: Problem, dt: Tensor, y: Tensor, step: Step) -> Tensor:
+    def measure(self, problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step, drawn: Tensor) -> Tensor:
         """E |h| or E^2."""
         error, _ = scaled_error(problem, y, step, coupled=False)
         return error * dt.abs().to(error.dtype) if self.power == 1 else error * error

@@ -45,7 +45,7 @@ class Stiffness(Regularizer):
                 "use tsit5 or dopri5"
             )
 
-    def measure(self, problem: Problem, dt: Tensor, y: Tensor, step: Step) -> Tensor:
+    def measure(self, problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step, drawn: Tensor) -> Tensor:
         """The quotient [B]; the divisor is made safe before dividing, so that no NaN reaches the gradient."""
         assert isinstance(problem.stepper, ExplicitRK)
         table = problem.stepper.table
