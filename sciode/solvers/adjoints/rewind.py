@@ -140,7 +140,11 @@ def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModul
 
     with torch.no_grad():
         outputs = graph(*lifted.inputs)
-    return make_fx(pull)(*lifted.inputs, *outputs)
+    joint = make_fx(pull)(*lifted.inputs, *outputs)
+    # Forward-mode derivatives leave questions behind (are two shapes alike?) whose answers Dynamo would refuse.
+    joint.graph.eliminate_dead_code()
+    joint.recompile()
+    return joint
 
 
 def seeds_of(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> Seeds:
