@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         methods,
         sample_seeds,
         solve,
+        steer,
     )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "methods",
     "sample_seeds",
     "solve",
+    "steer",
 ]
 
 

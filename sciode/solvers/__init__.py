@@ -5,7 +5,7 @@ from .brownian import sample_seeds
 from .controllers import PID, Fixed
 from .methods import MethodInfo, methods
 from .outputs import Save
-from .regularizers import Error, Jacobian, Kinetic, Local, Regularizer, Stiffness, Taylor
+from .regularizers import Error, Jacobian, Kinetic, Local, Regularizer, Stiffness, Taylor, steer
 from .solution import Solution, SolveError, Stats
 from .solve import solve
 from .status import Status
@@ -41,4 +41,5 @@ __all__ = [
     "methods",
     "sample_seeds",
     "solve",
+    "steer",
 ]

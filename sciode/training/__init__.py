@@ -7,6 +7,7 @@ from sciode.training.isolation import derive_seed, isolated_rng, threads
 from sciode.training.log import append_json, read_json_lines
 from sciode.training.options import FitOptions, learning_rate
 from sciode.training.run import Batch, Epoch, History
+from sciode.training.weights import decaying, growing
 
 __all__ = [
     "Batch",
@@ -16,9 +17,11 @@ __all__ = [
     "Loss",
     "append_json",
     "choose_device",
+    "decaying",
     "derive_seed",
     "evaluate",
     "fit",
+    "growing",
     "isolated_rng",
     "learning_rate",
     "load_checkpoint",

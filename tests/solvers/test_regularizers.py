@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciode import PID, Backsolve, Error, SDETerm, Stiffness, solve
+from sciode import PID, Backsolve, Error, Jacobian, Kinetic, SDETerm, Stiffness, Taylor, solve
 from sciode.solvers.tableaux import explicit
 
 RTOL, ATOL = 1e-4, 1e-6
@@ -129,7 +129,54 @@ def test_the_error_falls_with_the_order_of_the_estimate() -> None:
         assert float(((coarse / fine).log2() - 5).abs().max()) < 0.25
 
 
+def test_integrals_of_linear_decay_are_known() -> None:
+    """y = y0 exp(-a t): |f|^2 = a^2 y^2, J = -a, and the k-th derivative is (-a)^k y."""
+    a, y0 = torch.tensor([0.5, 1.5], dtype=torch.float64), torch.tensor([[2.0, -1.0]], dtype=torch.float64)
+    kinds = [Kinetic(), Jacobian(), *(Taylor(k, name=f"taylor {k}") for k in (1, 2, 3))]
+    found = solve(lambda t, y: -a * y, y0, [0.0, 2.0], rtol=1e-9, atol=1e-9, regularize=kinds, seed=0).penalties
+    square = y0[0] ** 2 * (1 - torch.exp(-4 * a)) / (2 * a)
+    want = {"kinetic": (a**2 * square).sum(), "jacobian": 2 * (a**2).sum()}
+    want |= {f"taylor {k}": (a ** (2 * k) * square).mean() for k in (1, 2, 3)}
+    for name, value in want.items():
+        torch.testing.assert_close(found[name][0], value, rtol=1e-6, atol=0, msg=name)
+
+
+def test_the_jacobians_mean_over_seeds_is_its_norm_and_seeds_repeat() -> None:
+    matrix = torch.tensor([[0.2, -1.0, 0.4], [0.7, 0.1, -0.3], [0.0, 0.5, -0.9]], dtype=torch.float64)
+    y0 = torch.ones(1000, 3, dtype=torch.float64)
+
+    def measure(seed: int, back: bool = False) -> Tensor:
+        ts = [1.5, 0.0] if back else [0.0, 1.5]
+        found = solve(lambda t, y: y @ matrix.T, y0, ts, dt=0.5, regularize="jacobian", seed=seed)
+        return found.penalties["jacobian"]
+
+    values = measure(0)
+    standard_error = values.std() / len(values) ** 0.5
+    assert float((values.mean() - 1.5 * matrix.square().sum()).abs() / standard_error) < 4
+    assert torch.equal(values, measure(0))
+    assert not torch.equal(values, measure(1))
+    torch.testing.assert_close(measure(0, back=True), values)
+
+
+def test_a_high_derivative_of_a_pendulum_is_that_of_its_exact_series() -> None:
+    """The third derivative of (theta, v), theta'' = -sin theta, is (-v cos theta, v^2 sin theta + sin theta cos theta)."""
+
+    def pendulum(t: Tensor, y: Tensor) -> Tensor:
+        angle, speed = y.unbind(-1)
+        return torch.stack((speed, -torch.sin(angle)), -1)
+
+    y0 = torch.tensor([[1.0, 0.3]], dtype=torch.float64)
+    found = solve(pendulum, y0, [0.0, 1.0], rtol=1e-10, atol=1e-10, regularize=Taylor(3)).penalties["taylor"][0]
+    ts = torch.linspace(0.0, 1.0, 2001, dtype=torch.float64)
+    angle, speed = solve(pendulum, y0, ts, rtol=1e-10, atol=1e-10).ys[:, 0].unbind(-1)
+    third = torch.stack((-torch.cos(angle) * speed, torch.sin(angle) * speed**2 + torch.sin(angle) * torch.cos(angle)))
+    torch.testing.assert_close(found, torch.trapezoid(third.square().mean(0), ts), rtol=1e-5, atol=0)
+
+
 REGULARIZERS = [
+    Kinetic(),
+    Jacobian(),
+    Taylor(2),
     Error(),
     Error("mean", power=2),
     Error("max"),
@@ -144,7 +191,7 @@ REGULARIZERS = [
 def test_gradients_are_finite_differences_where_the_steps_are_fixed(regularizer: Any, adjoint: str) -> None:
     def penalty(y0: Tensor, a: Tensor) -> Tensor:
         solution = solve(lambda t, y, a: torch.sin(a * y.flip(-1)) - y * t, y0, [0.0, 1.0], args=a, dt=0.23,
-                         regularize=regularizer, adjoint=adjoint, rtol=1e-3, atol=1e-3)  # fmt: skip
+                         regularize=regularizer, adjoint=adjoint, rtol=1e-3, atol=1e-3, seed=0)  # fmt: skip
         return solution.penalties[regularizer.name]
 
     y0 = torch.tensor([[0.3, -0.8], [1.2, 0.4]], dtype=torch.float64, requires_grad=True)

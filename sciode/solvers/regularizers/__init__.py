@@ -5,7 +5,19 @@ from .choice import Chosen, as_regularizers
 from .error import Error
 from .integral import Jacobian, Kinetic
 from .local import Local
+from .steer import steer
 from .stiffness import Stiffness
 from .taylor import Taylor
 
-__all__ = ["Chosen", "Error", "Jacobian", "Kinetic", "Local", "Regularizer", "Stiffness", "Taylor", "as_regularizers"]
+__all__ = [
+    "Chosen",
+    "Error",
+    "Jacobian",
+    "Kinetic",
+    "Local",
+    "Regularizer",
+    "Stiffness",
+    "Taylor",
+    "as_regularizers",
+    "steer",
+]

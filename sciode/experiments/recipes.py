@@ -1,0 +1,81 @@
+"""Ways to make a learned field cheap to integrate, as data: what is penalised, how strongly, and which times are moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sciode import Error, Jacobian, Kinetic, Local, Solution, Stiffness, Taylor, steer
+from sciode.training import decaying
+
+__all__ = ["RECIPES", "Penalty", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A regularizer, its weight at the first training step, and by how much the weight has been divided at the last."""
+
+    regularizer: Error | Stiffness | Local | Kinetic | Jacobian | Taylor
+    weight: float
+    fall: float = 1.0
+
+    def at(self, step: int, steps: int) -> float:
+        """The weight at a training step."""
+        return decaying(self.weight, self.weight / self.fall, steps)(step)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run does beside fitting.
+
+    name; kind: "vanilla", "global", "local" or "baseline"; penalties; spread: of the random end, as a part of the
+    interval (STEER). weights: by which factors the penalties are tried; validation chooses one.
+    """
+
+    name: str
+    kind: str
+    penalties: tuple[Penalty, ...] = ()
+    spread: float = 0.0
+    weights: tuple[float, ...] = field(default=(1.0,))
+
+    @property
+    def regularize(self) -> tuple[Error | Stiffness | Local | Kinetic | Jacobian | Taylor, ...]:
+        """What `solve` is asked for."""
+        return tuple(penalty.regularizer for penalty in self.penalties)
+
+    def times(self, ts: Tensor, seed: int) -> Tensor:
+        """The times of one training step."""
+        return steer(ts, self.spread * float(ts[-1] - ts[0]), seed) if self.spread else ts
+
+    def loss(self, found: Solution, factor: float, step: int, steps: int) -> Tensor | float:
+        """The weighted penalties of a training step, averaged over the samples and summed over stacked models [S, B]."""
+        parts = [
+            factor * penalty.at(step, steps) * found.penalties[penalty.regularizer.name].mean(-1).sum()
+            for penalty in self.penalties
+        ]
+        return torch.stack(parts).sum() if parts else 0.0
+
+
+_TRIED = (0.1, 1.0, 10.0)
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe("vanilla", "vanilla"),
+    Recipe("error", "global", (Penalty(Error(), 100.0, 10.0),), weights=_TRIED),
+    Recipe("error squared", "global", (Penalty(Error(power=2), 10.0, 10.0),), weights=_TRIED),
+    Recipe("stiffness", "global", (Penalty(Stiffness(), 0.1),), weights=_TRIED),
+    Recipe("error and stiffness", "global", (Penalty(Error(), 100.0, 10.0), Penalty(Stiffness(), 0.1)), weights=_TRIED),
+    Recipe("local, uniform", "local", (Penalty(Local(step="solver"), 100.0, 10.0),), weights=_TRIED),
+    Recipe("local, accepted", "local", (Penalty(Local(at="accepted", step="solver"), 100.0, 10.0),), weights=_TRIED),
+    Recipe("local, heuristic step", "local", (Penalty(Local(), 1e4, 10.0),), weights=_TRIED),
+    Recipe(
+        "local, state attached", "local", (Penalty(Local(step="solver", state="attached"), 100.0, 10.0),), weights=_TRIED
+    ),
+    Recipe("local stiffness", "local", (Penalty(Local("stiffness", step="solver"), 0.1),), weights=_TRIED),
+    Recipe("kinetic and Jacobian", "baseline", (Penalty(Kinetic(), 0.01), Penalty(Jacobian(), 0.01)), weights=_TRIED),
+    Recipe("Taylor 2", "baseline", (Penalty(Taylor(2), 0.01),), weights=_TRIED),
+    Recipe("Taylor 3", "baseline", (Penalty(Taylor(3), 0.01),), weights=_TRIED),
+    Recipe("random end", "baseline", spread=0.5),
+)  # fmt: skip
+"""Every way that is compared; a new one is one line here."""
