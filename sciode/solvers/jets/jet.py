@@ -165,24 +165,26 @@ def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def _named(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """As `call`, where the name is known: Dynamo cannot read it off every method of a tensor."""
-    name = rules.ALIASES.get(name, name)
-    if _writes(name, kwargs):
-        raise _in_place(name)
+    if name in _SWAPPED:
+        name, args = _SWAPPED[name], (args[1], args[0])
+    # Dynamo knows a function's name well enough to look it up, and no more: what follows uses the table's own string.
+    known = _NAMES.get(name)
+    if known is None:
+        raise _in_place(name) if _writes(name) else _without_rule(name)
+    if kwargs.get("inplace") or kwargs.get("out") is not None:
+        raise _in_place(known)
     kwargs = {key: value for key, value in kwargs.items() if key not in ("inplace", "out", "_stacklevel")}
     for key in ("tensors", "input"):
         if key in kwargs:
             args = (kwargs.pop(key), *args)
     if "other" in kwargs:
         args = (*args, kwargs.pop("other"))
-    handler = _HANDLERS.get(name)
-    if handler is None or any(isinstance(value, Jet) for value in kwargs.values()):
-        raise _without_rule(name, "" if handler is None else " with a jet as a keyword; pass it by position")
-    return handler(name, func, args, kwargs)
+    if any(isinstance(value, Jet) for value in kwargs.values()):
+        raise _without_rule(known, " with a jet as a keyword; pass it by position")
+    return _HANDLERS[known](known, func, args, kwargs)
 
 
-def _writes(name: str, kwargs: dict[str, Any]) -> bool:
-    if kwargs.get("inplace") or kwargs.get("out") is not None:
-        return True
+def _writes(name: str) -> bool:
     return name.startswith("__i") or name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
@@ -253,6 +255,9 @@ def _sum(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
 
 
 def _multilinear(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
+    if func is torch.Tensor.matmul and torch.compiler.is_compiling():
+        # Dynamo gives `jet @ tensor` and `tensor @ jet` in one order: a silent transposition.
+        raise _without_rule("@", " while compiling; write torch.matmul(a, b)")
     moving = [i for i, arg in enumerate(args) if isinstance(arg, Jet)]
     if name == "mul" and args[0] is args[1]:
         return _square(name, func, args, kwargs)
@@ -308,6 +313,8 @@ def _joining(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
 
 def _parting(name: str, func: Any, args: Any, kwargs: Any) -> tuple[Jet, ...]:
     u, rest = args[0], args[1:]
+    # Dynamo doesn't see through Tensor.split, which is written in Python.
+    func = torch.split if name == "split" else func
     # Cut once for all parts: the part that first asks for order k fills row k.
     rows = [func(u.known[0], *rest, **kwargs)]
 
@@ -356,7 +363,7 @@ def _power(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
         return torch.exp(exponent * (base if isinstance(base, float) else torch.log(base)))
     if isinstance(exponent, int | float) and exponent == int(exponent) and exponent >= 0:
         return _whole_power(u, int(exponent))
-    known = [func(u.known[0], exponent)]
+    known = [torch.pow(u.known[0], exponent)]
     return _grow((u,), known, series.power(u.known, exponent, known))
 
 
@@ -425,3 +432,6 @@ _HANDLERS: dict[str, Callable[[str, Any, Any, Any], Any]] = {
     "square": _square,
     "where": _where,
 }
+# A swapped operation: Dynamo writes `jet - tensor` as Tensor.__rsub__(tensor, jet).
+_SWAPPED = {"__rdiv__": "div", "__rtruediv__": "div", "__rpow__": "pow", "__rsub__": "sub"}
+_NAMES = {**{name: name for name in _HANDLERS}, **rules.ALIASES}

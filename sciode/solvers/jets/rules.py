@@ -140,10 +140,21 @@ def _gelu(u: Any, approximate: str = "none") -> Any:
     return 0.5 * u * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u * u * u)))
 
 
-def _elu(u: Any, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Any:
+def _elu(u: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
+    return torch.where(u > 0, u, alpha * _expm1_below(u))
+
+
+def _celu(u: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
+    return torch.where(u > 0, u, alpha * _expm1_below(u, 1 / alpha))
+
+
+def _selu(u: Any, inplace: bool = False) -> Any:
+    return 1.0507009873554805 * _elu(u, 1.6732632423543772)
+
+
+def _expm1_below(u: Any, scale: float = 1.0) -> Any:
     # The exponential of a positive argument could overflow, and its infinite slope times zero is no number.
-    below = torch.where(u > 0, 0.0, u)
-    return scale * torch.where(u > 0, u, alpha * torch.expm1(input_scale * below))
+    return torch.expm1(scale * torch.where(u > 0, 0.0, u))
 
 
 def _normalized(u: Any, axes: tuple[int, ...], eps: float) -> Any:
@@ -177,24 +188,25 @@ def _glu(u: Any, dim: int = -1) -> Any:
 
 
 def _addmm(base: Any, left: Any, right: Any, beta: float = 1, alpha: float = 1) -> Any:
-    return beta * base + alpha * (left @ right)
+    return beta * base + alpha * torch.matmul(left, right)
 
 
-# Written with operations that have rules. Where a function has a kink, the branch is that of the value.
+# Written with operations that have rules. Where a function has a kink, the branch is that of the value. `inplace` is
+# part of some signatures, and False: jets refuse it.
 COMPOSED: dict[str, Callable[..., Any]] = {
     "abs": lambda u: u * torch.sign(u),
     "addcmul": lambda base, left, right, value=1: base + value * (left * right),
     "addmm": _addmm,
-    "celu": lambda u, alpha=1.0: _elu(u, alpha, 1.0, 1 / alpha),
+    "celu": _celu,
     "clamp": _clamp,
     "elu": _elu,
     "gelu": _gelu,
     "glu": _glu,
     "group_norm": _group_norm,
-    "hardtanh": lambda u, min_val=-1.0, max_val=1.0: _clamp(u, min_val, max_val),
+    "hardtanh": lambda u, min_val=-1.0, max_val=1.0, inplace=False: _clamp(u, min_val, max_val),
     "hypot": lambda u, v: torch.sqrt(u * u + v * v),
     "layer_norm": _layer_norm,
-    "leaky_relu": lambda u, negative_slope=0.01: torch.where(u > 0, u, negative_slope * u),
+    "leaky_relu": lambda u, negative_slope=0.01, inplace=False: torch.where(u > 0, u, negative_slope * u),
     "lerp": lambda start, end, weight: start + weight * (end - start),
     "log_sigmoid": lambda u: -torch.nn.functional.softplus(-u),
     "log_softmax": _log_softmax,
@@ -202,11 +214,11 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "masked_fill": lambda u, mask, value: torch.where(mask, value, u),
     "maximum": lambda u, v: torch.where(u >= v, u, v),
     "minimum": lambda u, v: torch.where(u <= v, u, v),
-    "mish": lambda u: u * torch.tanh(torch.nn.functional.softplus(u)),
-    "relu": lambda u: torch.where(u > 0, u, 0.0),
-    "relu6": lambda u: _clamp(u, 0.0, 6.0),
-    "selu": lambda u: _elu(u, 1.6732632423543772, 1.0507009873554805),
-    "silu": lambda u: u * torch.sigmoid(u),
+    "mish": lambda u, inplace=False: u * torch.tanh(torch.nn.functional.softplus(u)),
+    "relu": lambda u, inplace=False: torch.where(u > 0, u, 0.0),
+    "relu6": lambda u, inplace=False: _clamp(u, 0.0, 6.0),
+    "selu": _selu,
+    "silu": lambda u, inplace=False: u * torch.sigmoid(u),
     "softmax": _softmax,
     "softsign": lambda u: u / (1 + torch.abs(u)),
     "tanhshrink": lambda u: u - torch.tanh(u),
