@@ -55,11 +55,11 @@ def _jvp(curve: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return lambda s: torch.func.jvp(curve, (s,), (torch.ones_like(s),))[1]
 
 
-def _assert_follows(fn: Fn, *paths: list[Tensor]) -> None:
-    """`fn` of jets is the jet of `fn`."""
+def _assert_follows(fn: Fn, *paths: list[Tensor], plain: Fn | None = None) -> None:
+    """`fn` of jets is the jet of `fn`, or of another way to write it."""
     jet = fn(*(Jet(path) for path in paths))
     curves = [_along(path) for path in paths]
-    wanted = _derivatives(lambda s: fn(*(curve(s) for curve in curves)))
+    wanted = _derivatives(lambda s: (plain or fn)(*(curve(s) for curve in curves)))
     assert jet.order == ORDER
     for found, expected in zip(jet.coefficients, wanted, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
@@ -85,13 +85,23 @@ CALLS: dict[str, Fn] = {
     "minimum": lambda u: torch.minimum(u, torch.sin(3 * u)),
     "softmax": lambda u: F.softmax(u, dim=-1),
 }
+# Nested jvp is not available for torch's own glu, and wrong for its layer_norm: their definitions instead.
+PLAIN: dict[str, Fn] = {
+    "glu": lambda u: u[..., :2] * torch.sigmoid(u[..., 2:]),
+    "layer_norm": lambda u: (
+        (u - u.mean(-1, keepdim=True)) / (u.var(-1, keepdim=True, correction=0) + 1e-5).sqrt() * _draw(4)
+        + _draw(4, seed=1)
+    ),
+}
 ELEMENTARY = sorted({*rules.RICCATI, *rules.PAIRS, *rules.POWERS, *rules.INTEGRALS, *rules.COMPOSED})
 
 
 @pytest.mark.parametrize("name", ELEMENTARY)
 def test_every_elementary_rule_against_nested_jvp(name: str) -> None:
     fn = CALLS.get(name) or getattr(F, name, None) or getattr(torch, name)
-    _assert_follows(fn, _path(4, 4, centre=CENTRES.get(name, 0.0), spread=NARROW.get(name, 0.3)))
+    path = _path(4, 4, centre=CENTRES.get(name, 0.0), spread=NARROW.get(name, 0.3))
+    _assert_follows(fn, path, plain=PLAIN.get(name))
+    torch.testing.assert_close(fn(Jet(path)).value, fn(path[0]))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +219,7 @@ def test_fields_that_do_not_look() -> None:
     assert not clock[3].any() and clock[3].shape == y.shape
 
 
-def test_gradients_of_first_and_second_order(net: nn.Module) -> None:
+def test_gradients_of_first_and_second_order(net: nn.Module, seeded: Fn) -> None:
     y = _draw(2, 3).requires_grad_()
     t = T.clone().requires_grad_()
     weight = _draw(3, 3, seed=5).requires_grad_()
@@ -217,8 +227,9 @@ def test_gradients_of_first_and_second_order(net: nn.Module) -> None:
     def last(t: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         return taylor(lambda t, y: torch.tanh(F.linear(y, weight)) * torch.exp(t) + F.gelu(y), t, y, 3)[-1]
 
-    assert torch.autograd.gradcheck(last, (t, y, weight))
-    assert torch.autograd.gradgradcheck(last, (t, y, weight))
+    with seeded(0):
+        assert torch.autograd.gradcheck(last, (t, y, weight))
+        assert torch.autograd.gradgradcheck(last, (t, y, weight))
     taylor(_timed(net), t, y, 3)[-1].square().sum().backward()
     grads = [p.grad for p in net.parameters()]
     # The last bias shifts the slope by a constant, which still moves what follows.
@@ -295,11 +306,11 @@ _floats = st.floats(-1.0, 1.0, allow_nan=False)
 _paths = st.lists(_floats, min_size=ORDER + 1, max_size=ORDER + 1)
 
 
-def _jet(numbers: list[float]) -> Jet:
+def _jet(numbers: list[float]) -> Any:
     return Jet([torch.tensor(number, dtype=torch.float64) for number in numbers])
 
 
-def _assert_same(a: Jet, b: Jet) -> None:
+def _assert_same(a: Any, b: Any) -> None:
     torch.testing.assert_close(torch.stack(a.coefficients), torch.stack(b.coefficients), rtol=1e-8, atol=1e-8)
 
 
@@ -315,7 +326,7 @@ def test_identities_hold_coefficient_by_coefficient(p: list[float], q: list[floa
 
 @hypothesis.given(_paths, _paths)
 def test_the_product_rule(p: list[float], q: list[float]) -> None:
-    def slope(jet: Jet) -> Jet:
+    def slope(jet: Any) -> Any:
         return Jet([k * c for k, c in enumerate(jet.coefficients)][1:])
 
     u, v = _jet(p), _jet(q)
@@ -327,7 +338,9 @@ def test_dynamo_takes_it_whole(net: nn.Module, swap: bool) -> None:
     weight = _draw(3, 3)
 
     def field(t: Any, y: Any) -> Any:
-        shifted = (y - weight[0]) / (2 + weight[1] ** 2) if swap else (weight[0] - y) / (2 + y * y) + weight[1] ** y
+        shifted = (
+            (y - weight[0]) / (2 + weight[1] ** 2) if swap else (weight[0] - y) / (2 + y * y) + weight[1].abs() ** y
+        )
         return _timed(net)(t, y) + torch.matmul(shifted, weight).softmax(-1) + F.silu(y)
 
     def run(t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -342,7 +355,7 @@ def test_dynamo_takes_it_whole(net: nn.Module, swap: bool) -> None:
 def test_dynamo_is_not_asked_to_tell_left_from_right() -> None:
     weight = _draw(3, 3)
     compiled = torch.compile(lambda y: taylor(lambda t, y: y @ weight, T, y, 2), fullgraph=True, backend="eager")
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="write torch.matmul"):
+    with pytest.raises(Exception, match=r"write torch\.matmul"):
         compiled(_draw(3))
 
 

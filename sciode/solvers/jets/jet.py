@@ -189,7 +189,9 @@ def _writes(name: str) -> bool:
 
 
 def _in_place(name: str) -> ValueError:
-    return ValueError(f"a jet is not changed in place ({name!r}): write y = y + x for y += x, and leave out inplace=True")
+    return ValueError(
+        f"a jet is not changed in place ({name!r}): write y = y + x for y += x, and leave out inplace=True"
+    )
 
 
 def _without_rule(name: str, why: str = "") -> ValueError:
@@ -204,7 +206,7 @@ def _value(part: Any) -> Any:
 
 
 def _grow(parents: Sequence[Jet], known: Series, step: Step) -> Jet:
-    """The jet whose first coefficient is `known`, carried to the order that all parents have; the tape does the rest."""
+    """The jet whose first coefficient is `known`, carried to the order all parents have; the tape does the rest."""
     tape = parents[0].tape
     for parent in parents:
         if parent.tape is not tape:
@@ -359,8 +361,9 @@ def _quotient(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
 def _power(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
     u, exponent = args if len(args) > 1 else (args[0], kwargs["exponent"])
     if isinstance(exponent, Jet):
-        base = u if isinstance(u, Jet | Tensor) else math.log(u)
-        return torch.exp(exponent * (base if isinstance(base, float) else torch.log(base)))
+        if isinstance(u, Jet | Tensor):
+            return torch.exp(exponent * torch.log(u.to(torch.result_type(_value(u), exponent.value))))
+        return torch.exp(exponent * math.log(u))
     if isinstance(exponent, int | float) and exponent == int(exponent) and exponent >= 0:
         return _whole_power(u, int(exponent))
     known = [torch.pow(u.known[0], exponent)]

@@ -30,20 +30,25 @@ __all__ = [
 
 _ROOT_PI = math.sqrt(math.pi)
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # What the value alone answers.
-ATTRIBUTES = frozenset("shape ndim dtype device layout requires_grad is_cuda is_cpu itemsize nbytes".split())
+ATTRIBUTES = _words("shape ndim dtype device layout requires_grad is_cuda is_cpu itemsize nbytes")
 
 # Operations whose result doesn't move with the argument (almost everywhere): they see the value, and give tensors.
-LOCALLY_CONSTANT = frozenset(
+LOCALLY_CONSTANT = _words(
     """
     size dim numel nelement stride is_floating_point is_complex is_contiguous element_size get_device
     zeros_like ones_like full_like new_zeros new_ones new_full new_tensor new_empty empty_like
     gt ge lt le eq ne isnan isinf isfinite sign sgn floor ceil round trunc argmax argmin argsort result_type
-    """.split()
+    """
 )
 
 # Linear in the first argument; the others are constants. Applied coefficient by coefficient.
-LINEAR = frozenset(
+LINEAR = _words(
     """
     neg positive sum mean cumsum diff trace real imag conj deg2rad rad2deg
     reshape reshape_as view view_as flatten unflatten ravel squeeze unsqueeze transpose swapaxes swapdims t permute
@@ -53,13 +58,11 @@ LINEAR = frozenset(
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle
     fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn
     fft_irfftn fft_fftshift fft_ifftshift
-    """.split()
+    """
 )
 
 # Linear in several operands at once: products.
-MULTILINEAR = frozenset(
-    "mul matmul mm bmm mv dot inner outer einsum tensordot cross linalg_cross linalg_vecdot kron".split()
-)
+MULTILINEAR = _words("mul matmul mm bmm mv dot inner outer einsum tensordot cross linalg_cross linalg_vecdot kron")
 
 # Linear in the first argument but for one constant term: its keyword and its place.
 AFFINE = {
@@ -69,8 +72,8 @@ AFFINE = {
 }
 
 # A list of operands becomes one, or one operand a tuple of parts.
-JOINING = frozenset("cat stack hstack vstack dstack column_stack".split())
-PARTING = frozenset("split split_with_sizes chunk unbind tensor_split".split())
+JOINING = _words("cat stack hstack vstack dstack column_stack")
+PARTING = _words("split split_with_sizes chunk unbind tensor_split")
 
 # g' = (a + b g + c g^2) u'.
 RICCATI: dict[str, tuple[float, float, float]] = {

@@ -18,9 +18,9 @@ __all__ = ["taylor"]
 def taylor(f: Callable[[Any, Any], Any], t: Tensor, y: Any, order: int) -> tuple[Any, ...]:
     """(y_0, ..., y_order) of the solution y(t + s) = sum_k y_k s^k of y' = f(t, y), y_k = (1/k!) d^k y/dt^k.
 
-    From y_0 = y follows y_{k+1} = [f(t + s, y(t + s))]_k / (k + 1). t is any tensor that broadcasts against y [...]; y is
-    a tensor or nested tuples and dicts of tensors, and so is each y_k, with the same shapes. All of it is differentiable,
-    as often as wanted, with respect to t, y and what `f` closes over.
+    From y_0 = y follows y_{k+1} = [f(t + s, y(t + s))]_k / (k + 1). t is any tensor that broadcasts against y [...]; y
+    is a tensor or nested tuples and dicts of tensors, and so is each y_k, with the same shapes. All of it can be
+    differentiated, as often as wanted, with respect to t, y and what `f` closes over.
 
     `f` is called once, on jets; then its operations are carried from order to order. A linear layer with constant
     weights runs `order` times. A product or an elementary function multiplies k + 1 pairs of tensors for its k-th
