@@ -136,7 +136,7 @@ def test_operations_against_nested_jvp(fn: Fn) -> None:
 
 
 def test_constants_cost_nothing_and_change_nothing() -> None:
-    u = Jet(_path(3))
+    u: Any = Jet(_path(3))
     assert all(torch.equal(a, b) for a, b in zip((u + 1).coefficients[1:], u.coefficients[1:], strict=True))
     assert (u + _draw(2, 3)).coefficients[-1].shape == (2, 3)
     assert isinstance(torch.zeros_like(u), Tensor) and isinstance(u > 0, Tensor)

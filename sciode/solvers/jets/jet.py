@@ -292,7 +292,7 @@ def _affine(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
     if not isinstance(u, Jet) or any(isinstance(arg, Jet) for arg in rest):
         if name != "linear":
             raise _without_rule(name, " with weights that move")
-        product = torch.matmul(u, rest[0].mT)
+        product = call(torch.matmul, (u, rest[0].mT), {})
         bias = kwargs.get("bias", rest[1] if len(rest) > 1 else None)
         return product if bias is None else product + bias
     keyword, place = rules.AFFINE[name]
@@ -361,13 +361,19 @@ def _quotient(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
 def _power(name: str, func: Any, args: Any, kwargs: Any) -> Jet:
     u, exponent = args if len(args) > 1 else (args[0], kwargs["exponent"])
     if isinstance(exponent, Jet):
-        if isinstance(u, Jet | Tensor):
-            return torch.exp(exponent * torch.log(u.to(torch.result_type(_value(u), exponent.value))))
-        return torch.exp(exponent * math.log(u))
+        return call(torch.exp, (exponent * _log(u, exponent.value),), {})
     if isinstance(exponent, int | float) and exponent == int(exponent) and exponent >= 0:
         return _whole_power(u, int(exponent))
     known = [torch.pow(u.known[0], exponent)]
     return _grow((u,), known, series.power(u.known, exponent, known))
+
+
+def _log(u: Any, exponent: Tensor) -> Any:
+    """log u in the precision of the power."""
+    if not isinstance(u, Jet | Tensor):
+        return math.log(u)
+    wide: Any = u.to(torch.promote_types(u.dtype, exponent.dtype))
+    return torch.log(wide)
 
 
 def _whole_power(u: Jet, exponent: int) -> Jet:
