@@ -1,4 +1,4 @@
-"""Ways to make a learned field cheap to integrate, as data: what is penalised, how strongly, and which times are moved."""
+"""Ways to make a learned field cheap to integrate, as data: what is penalised, how strongly, which times are moved."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Recipe:
         return steer(ts, self.spread * float(ts[-1] - ts[0]), seed) if self.spread else ts
 
     def loss(self, found: Solution, factor: float, step: int, steps: int) -> Tensor | float:
-        """The weighted penalties of a training step, averaged over the samples and summed over stacked models [S, B]."""
+        """The weighted penalties of a training step, averaged over samples and summed over models [S, B]."""
         parts = [
             factor * penalty.at(step, steps) * found.penalties[penalty.regularizer.name].mean(-1).sum()
             for penalty in self.penalties
@@ -69,9 +69,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("local, uniform", "local", (Penalty(Local(step="solver"), 100.0, 10.0),), weights=_TRIED),
     Recipe("local, accepted", "local", (Penalty(Local(at="accepted", step="solver"), 100.0, 10.0),), weights=_TRIED),
     Recipe("local, heuristic step", "local", (Penalty(Local(), 1e4, 10.0),), weights=_TRIED),
-    Recipe(
-        "local, state attached", "local", (Penalty(Local(step="solver", state="attached"), 100.0, 10.0),), weights=_TRIED
-    ),
+    Recipe("local, attached", "local", (Penalty(Local(state="attached", step="solver"), 100.0, 10.0),), weights=_TRIED),
     Recipe("local stiffness", "local", (Penalty(Local("stiffness", step="solver"), 0.1),), weights=_TRIED),
     Recipe("kinetic and Jacobian", "baseline", (Penalty(Kinetic(), 0.01), Penalty(Jacobian(), 0.01)), weights=_TRIED),
     Recipe("Taylor 2", "baseline", (Penalty(Taylor(2), 0.01),), weights=_TRIED),

@@ -159,7 +159,7 @@ def test_the_jacobians_mean_over_seeds_is_its_norm_and_seeds_repeat() -> None:
 
 
 def test_a_high_derivative_of_a_pendulum_is_that_of_its_exact_series() -> None:
-    """The third derivative of (theta, v), theta'' = -sin theta, is (-v cos theta, v^2 sin theta + sin theta cos theta)."""
+    """The second derivative of the speed is -v cos theta, its third v^2 sin theta + sin theta cos theta."""
 
     def pendulum(t: Tensor, y: Tensor) -> Tensor:
         angle, speed = y.unbind(-1)
