@@ -1,4 +1,4 @@
-"""The command line: sciode demo | bench | data | lab.
+"""The command line: sciode demo | train | bench | data | lab.
 
 Each command imports its room when it runs, so that help is quick.
 """
@@ -38,6 +38,29 @@ class Demo:
         from sciode.experiments.irregular_demo import run_demo
 
         return run_demo(seed=self.seed, device=self.device, out=self.out)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Make a result table: train its models, three seeds a row; an interrupted one goes on from its folder."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    """Which table: a file of sciode/experiments, e.g. mnist_ode."""
+    out: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Folder of the rows, the table and the figure: sciode-NAME by default."""
+    device: Annotated[str, arg(metavar="NAME")] = "auto"
+    """auto, cpu, cuda or cuda:1."""
+    steps: Annotated[int | None, arg(metavar="N")] = None
+    """Training steps a row; the table's own number by default."""
+
+    def run(self) -> int:
+        from sciode.experiments import EXPERIMENTS
+
+        if self.name not in EXPERIMENTS:
+            raise ValueError(f"no experiment is called {self.name!r}; {_nearest(self.name, EXPERIMENTS)}")
+        main = importlib.import_module(f"sciode.experiments.{self.name}").main
+        changes = {} if self.steps is None else {"steps": self.steps}
+        return main(out=self.out or Path(f"sciode-{self.name}"), device=self.device, **changes)
 
 
 @dataclass(frozen=True)
@@ -143,6 +166,7 @@ class Lab:
 
 Command = (
     Annotated[Demo, subcommand("demo", prefix_name=False)]
+    | Annotated[Train, subcommand("train", prefix_name=False)]
     | Annotated[Bench, subcommand("bench", prefix_name=False)]
     | Annotated[Data, subcommand("data", prefix_name=False)]
     | Annotated[Lab, subcommand("lab", prefix_name=False)]

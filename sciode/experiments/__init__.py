@@ -1,1 +1,5 @@
-"""One file a result table, resumable row by row."""
+"""One file a result table, resumable row by row: EXPERIMENTS names those that `sciode train` runs."""
+
+EXPERIMENTS = ("mnist_ode",)
+
+__all__ = ["EXPERIMENTS"]
