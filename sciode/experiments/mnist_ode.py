@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from sciode import Solution, data, solve
 from sciode.experiments.ledger import finished_rows
 from sciode.experiments.recipes import RECIPES, Recipe
-from sciode.experiments.stacked import Stacked
+from sciode.experiments.stacked import StackedLinear
 from sciode.experiments.verdicts import chosen, pareto, result_table
 from sciode.lab.tables import show
 from sciode.training import choose_device, derive_seed
@@ -50,24 +51,24 @@ class Settings:
 
 
 class Field(nn.Module):
-    """t, y [..., 784] -> 784: tanh(W2 [tanh(W1 [y, t]), t])."""
+    """t [S, B, 1], y [S, B, 784] -> tanh(W2 [tanh(W1 [y, t]), t]) of every seed's own weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, seeds: Sequence[int]) -> None:
         super().__init__()
-        self.inner, self.outer = nn.Linear(785, 100), nn.Linear(101, 784)
+        self.inner = StackedLinear(785, 100, seeds)
+        self.outer = StackedLinear(101, 784, [derive_seed(seed, 1) for seed in seeds])
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """The slope, time appended to both layers."""
-        clock = t.expand(*y.shape[:-1], 1)
-        hidden = torch.tanh(self.inner(torch.cat([y, clock], -1)))
-        return torch.tanh(self.outer(torch.cat([hidden, clock], -1)))
+        hidden = torch.tanh(self.inner(torch.cat([y, t], -1)))
+        return torch.tanh(self.outer(torch.cat([hidden, t], -1)))
 
 
 class Digits:
     """MNIST on a device: images as states [n, 784] in [0, 1], labels [n]; parts: "train", "validation", "test"."""
 
     def __init__(self, settings: Settings) -> None:
-        with np.load(data.get("mnist") / "mnist.npz") as file:
+        with np.load(data.get("mnist")) as file:
             arrays = {name: torch.from_numpy(file[name]) for name in ("x_train", "y_train", "x_test", "y_test")}
         device = torch.device(settings.device)
         images, labels = arrays["x_train"], arrays["y_train"]
@@ -98,22 +99,20 @@ class Trial:
     def __init__(self, settings: Settings, digits: Digits, recipe: Recipe, factor: float) -> None:
         self.settings, self.digits, self.recipe, self.factor = settings, digits, recipe, factor
         device = torch.device(settings.device)
-        self.field = Stacked(Field, settings.seeds, device)
-        self.head = Stacked(lambda: nn.Linear(784, 10), [seed + 1000 for seed in settings.seeds], device)
-        self.weights = [*self.field.parameters.values(), *self.head.parameters.values()]
+        self.field = Field(settings.seeds).to(device)
+        self.head = StackedLinear(784, 10, [derive_seed(seed, 2) for seed in settings.seeds]).to(device)
 
     def solve(self, y0: Tensor, ts: Tensor, **options: Any) -> Solution:
         """All seeds' images through their own field."""
         tolerance = self.settings.tolerance
         return solve(
-            self.field.field, y0, ts, args=self.field.parameters, batch_dims=2, rtol=tolerance, atol=tolerance,
-            engine=self.settings.engine, **options,
-        )  # fmt: skip
+            self.field, y0, ts, batch_dims=2, rtol=tolerance, atol=tolerance, engine=self.settings.engine, **options
+        )
 
     def train(self) -> float:
         """Train; seconds of it, the first tenth (compilation) counted at the pace of the rest."""
         settings, recipe = self.settings, self.recipe
-        optimizer = torch.optim.Adam(self.weights, settings.lr)
+        optimizer = torch.optim.Adam([*self.field.parameters(), *self.head.parameters()], settings.lr)
         warm, began = settings.steps // 10, 0.0
         for step in range(settings.steps):
             if step == warm:
@@ -121,7 +120,7 @@ class Trial:
             y0, labels = self.digits.batch(settings, step)
             seed = derive_seed(settings.seeds[0], 1, step)
             found = self.solve(y0, recipe.times(_TS, seed), regularize=recipe.regularize, seed=seed)
-            logits = self.head(self.head.parameters, found.ys[-1])
+            logits = self.head(found.ys[-1])
             # Summed over the seeds, so that each has the gradient it would have alone.
             task = cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(settings.seeds)
             loss = task + recipe.loss(found, self.factor, step, settings.steps)
@@ -140,7 +139,7 @@ class Trial:
             for again in (False, True):
                 began = _clock(self.settings.device)
                 found = self.solve(y0, _TS)
-                logits = self.head(self.head.parameters, found.ys[-1])
+                logits = self.head(found.ys[-1])
                 seconds += (_clock(self.settings.device) - began) * again
             right.append(logits.argmax(-1) == labels[start : start + self.settings.batch])
             nfe.append(found.stats.nfe.double())

@@ -1,42 +1,34 @@
-"""Several models of one kind, trained together: their parameters stacked along a first axis, one solve for all."""
+"""Layers of several models that are trained together: weights stacked along a first axis, one solve for all models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state
 
 from sciode.training import isolated_rng
 
-__all__ = ["Stacked"]
+__all__ = ["StackedLinear"]
 
 
-class Stacked:
-    """Models made by `build()` with seeds of their own; `parameters` are leaves [models, ...] for one optimiser.
+@final
+class StackedLinear(nn.Module):
+    """x [models, ..., in] -> x W_m^T + b_m [models, ..., out]: a linear layer for each seed, drawn as torch draws one.
 
-    An elementwise optimiser (Adam) then trains every model as if it were alone, for a loss that is a sum over models.
+    An elementwise optimiser (Adam) trains every model as if it were alone, for a loss that is a sum over models.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], seeds: Sequence[int], device: torch.device) -> None:
-        models = []
+    def __init__(self, inputs: int, outputs: int, seeds: Sequence[int]) -> None:
+        super().__init__()
+        layers = []
         for seed in seeds:
             with isolated_rng(seed):
-                models.append(build())
-        parameters, _ = stack_module_state(models)  # type: ignore[arg-type]
-        self.parameters = {name: p.detach().to(device).requires_grad_() for name, p in parameters.items()}
-        self.model = models[0].to("meta")
+                layers.append(nn.Linear(inputs, outputs))
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
 
-    def __call__(self, parameters: dict[str, Tensor], *inputs: Tensor) -> Any:
-        """The models' outputs [models, ...] for inputs [models, ...]."""
-
-        def one(own: dict[str, Tensor], *given: Tensor) -> Any:
-            return functional_call(self.model, own, given)
-
-        return torch.vmap(one)(parameters, *inputs)
-
-    def field(self, t: Tensor, y: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """All models as one field, for `solve(stacked.field, y0, ts, args=stacked.parameters, batch_dims=2)`."""
-        return self(parameters, t, y)
+    def forward(self, x: Tensor) -> Tensor:
+        """All models' outputs."""
+        return torch.matmul(x, self.weight) + self.bias
