@@ -76,7 +76,8 @@ def pareto(rows: Sequence[dict[str, Any]], picture: Path) -> None:
             tried = [row["test"] for row in rows if row["recipe"] == recipe.name]
             points = sorted((fmean(test["nfe"]), 100 * fmean(test["accuracy"])) for test in tried)
             marker = {"vanilla": "*", "global": "o", "local": "^", "baseline": "s"}[recipe.kind]
-            axes.plot(*zip(*points, strict=True), marker=marker, lw=1, label=recipe.name)
+            size = 13 if recipe.kind == "vanilla" else 6
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=size, lw=1, label=recipe.name)
         axes.set(xlabel="evaluations of the field a sample (test)", ylabel="test accuracy (%)")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
         picture.parent.mkdir(parents=True, exist_ok=True)
