@@ -46,7 +46,7 @@ def local_penalty(local: Local, problem: Problem, found: Results, moment: Moment
     # A sample that failed takes a step from where it began, which counts as 0.
     y = torch.where(spot.good.unsqueeze(-1), y, found.ys[0][0].detach())
     field, t = problem.field, problem.forward(spot.s)
-    with nullcontext() if local.state == "attached" else torch.no_grad():
+    with torch.no_grad() if local.state == "frozen" else nullcontext():
         first = field.first(t, y)
     with torch.no_grad():
         length = _length(local, problem, spot, y, first[0])

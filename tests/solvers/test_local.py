@@ -23,6 +23,7 @@ KINDS = [
     Local(at="accepted"),
     Local(step="solver"),
     Local(at="accepted", step="solver"),
+    Local(state="frozen"),
     Local(state="attached"),
     Local("stiffness", state="attached", step="solver"),
 ]
@@ -156,11 +157,26 @@ def test_every_adjoint_gives_the_same_gradient(kind: Local, engine: str, traced_
 
 
 def test_a_detached_state_carries_no_gradient_and_an_attached_one_does() -> None:
-    for state in ("detached", "attached"):
+    for state in ("detached", "frozen", "attached"):
         y0 = Y0.clone().requires_grad_()
         value = solve(Oscillator(), y0, TS, regularize=Local(state=state), seed=1).penalties["local"]
         (gradient,) = torch.autograd.grad(value.sum(), y0, allow_unused=True)
-        assert (gradient is None) == (state == "detached")
+        assert (gradient is None) == (state != "attached")
+
+
+def test_a_constant_added_to_a_slope_changes_no_error_unless_the_slope_is_frozen() -> None:
+    """The weights of an error estimate sum to 0; with the first slope held fixed they no longer do."""
+    slopes = {}
+    for state in ("detached", "frozen", "attached"):
+        shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        found = solve(lambda t, y, shift: torch.sin(3 * t) + shift + 0 * y, Y0, TS, args=shift, seed=1,
+                      regularize=Local(state=state, step="solver"))  # fmt: skip
+        value = found.penalties["local"].sum()
+        slopes[state] = float(torch.autograd.grad(value, shift)[0] / value.detach())
+    # The tolerance itself, atol + rtol |y|, knows of the shift: that is all that is left.
+    assert abs(slopes["detached"]) < 3
+    assert abs(slopes["attached"]) < 3
+    assert abs(slopes["frozen"]) > 30
 
 
 def test_an_attached_gradient_is_that_of_finite_differences_where_steps_are_fixed() -> None:

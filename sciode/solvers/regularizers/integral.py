@@ -104,7 +104,7 @@ class Jacobian(Integral):
     def density(self, problem: Problem, t: Tensor, y: Tensor, drawn: Tensor) -> Tensor:
         """|J eps|^2, forward through the field."""
         clock = problem.field.clocks((t,), y)[0]
-        _, change = torch.func.jvp(lambda state: problem.field.drift_at(clock, state), (y,), (drawn,))
+        change = torch.func.jvp(lambda state: problem.field.drift_at(clock, state), (y,), (drawn,))[1]
         return change.abs().square().sum(1)
 
 

@@ -26,8 +26,9 @@ class Local:
     of: "error", "stiffness", or any regularizer that measures a step.
     at: "uniform" (unbiased: t1 ~ U(t0, tN), one for the batch, or one a sample where ts are its own) or "accepted"
         (biased: uniform over a sample's own accepted steps, so that it favours hard stretches; all of them are kept).
-    state: "detached", u(t1) and the slope there are constants, as in the authors' code, or "attached": the gradient
-        also runs through the trajectory to t1 (at="uniform" only).
+    state: "detached", u(t1) is a constant; "frozen", the slope there is one, too, as in the authors' code; "attached",
+        the gradient also runs through the trajectory to t1 (at="uniform" only). A frozen slope keeps a constant added
+        to the field from cancelling out of the error, as it should: its gradient points elsewhere, and is large.
     step: "heuristic", the step that a solve from t1 would begin with, as in the authors' code, or "solver", the step
         that this solve took there.
     What it draws hangs on the seed of the solve. Its evaluations are not in `Solution.stats`.
@@ -38,13 +39,13 @@ class Local:
 
     of: str | Regularizer = "error"
     at: Literal["uniform", "accepted"] = "uniform"
-    state: Literal["detached", "attached"] = "detached"
+    state: Literal["detached", "frozen", "attached"] = "detached"
     step: Literal["heuristic", "solver"] = "heuristic"
     name: str = "local"
 
     def __post_init__(self) -> None:
         choose("at", self.at, ("uniform", "accepted"))
-        choose("state", self.state, ("detached", "attached"))
+        choose("state", self.state, ("detached", "frozen", "attached"))
         choose("step", self.step, ("heuristic", "solver"))
         if not isinstance(self.of, Regularizer) and self.of not in _KINDS:
             raise unknown("of", self.of, _KINDS)
