@@ -59,8 +59,8 @@ class Recipe:
 
 
 _TRIED = (0.1, 1.0, 10.0)
-# Strengths around those at which 150 steps on a CPU changed the evaluations but hardly the accuracy: the error is scaled
-# by the tolerance, so that weights are far below those of authors who train at other tolerances.
+# Around those at which 150 steps on a CPU changed the evaluations but hardly the accuracy. The error is scaled by the
+# tolerance, so these are far from the weights of authors who train at other tolerances.
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe("vanilla", "vanilla"),
