@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sciode import Solution, data, solve
+from sciode import data
 from sciode.experiments.ledger import finished_rows
 from sciode.experiments.recipes import RECIPES, Recipe
 from sciode.experiments.stacked import StackedLinear
 from sciode.experiments.verdicts import chosen, pareto, result_table
 from sciode.lab.tables import show
+from sciode.solvers import Solution, solve
 from sciode.training import choose_device, derive_seed
 from sciode.training.checkpoint import write_atomically
 

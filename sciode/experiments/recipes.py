@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sciode import Error, Jacobian, Kinetic, Local, Solution, Stiffness, Taylor, steer
+from sciode.solvers import Error, Jacobian, Kinetic, Local, Solution, Stiffness, Taylor, steer
 from sciode.training import decaying
 
 __all__ = ["RECIPES", "Penalty", "Recipe"]
