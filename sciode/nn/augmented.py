@@ -60,7 +60,9 @@ class Augmented(nn.Module):
     def augment(self, y: Tensor) -> Tensor:
         """Return [y, 0]: a state [*batch, D] made ready for `solve`. ValueError if its width is not `size`."""
         if y.ndim < 1 or y.shape[-1] != self.size:
-            raise ValueError(f"y must be [*batch, {self.size}], the state without its added zeros, got {tuple(y.shape)}")
+            raise ValueError(
+                f"y must be [*batch, {self.size}], the state without its added zeros, got {tuple(y.shape)}"
+            )
         return augment(y, self.extra)
 
     def project(self, y: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ class Lagrangian(nn.Module):
     look at its outcome: where M is singular, the field is not finite, and `solve` says so in that sample's status.
     Raises ValueError for an odd last axis of y, an L that is not one number a sample, ridge < 0, or activations whose
     second derivative vanishes (ReLU): M would be 0.
-    engine="compiled" runs it (torch 2.13), but the first call takes minutes: 134 and 274 s were measured with a gradient
-    for D = 2 on a busy machine, ten times what a plain field takes.
+    engine="compiled" runs it (torch 2.13), but the first call takes minutes: 134 and 274 s were measured with a
+    gradient for D = 2 on a busy machine, several times what a plain field takes.
     Source: Cranmer, Greydanus, Hoyer, Battaglia, Spergel, Ho: Lagrangian Neural Networks (2020).
     """
 

@@ -29,7 +29,7 @@ class SecondOrder(nn.Module):
     forward(t, y): y [*batch, 2 D], positions first. Units: v in those of x over time.
     Raises ValueError for an odd last axis of y, or an acceleration of another shape than x.
     Compiles under engine="compiled" if `acceleration` does.
-    Source: Norcliffe, Bodnar, Day, Simidjievski, Lio: On Second Order Behaviour in Augmented Neural ODEs (NeurIPS 2020).
+    Source: Norcliffe, Bodnar, Day, Simidjievski, Lio: On Second Order Behaviour in Augmented Neural ODEs (2020).
     """
 
     def __init__(self, acceleration: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
