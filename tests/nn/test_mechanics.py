@@ -72,10 +72,10 @@ def test_an_untrained_network_conserves_its_own_energy_as_the_true_one_does_and_
         plain = Autonomous(mlp([4, 16, 4], nn.Tanh)).double()
     for net in (field, plain):
         net.requires_grad_(False)
-    y0, tight = _states(3, 4), {"rtol": 1e-10, "atol": 1e-12}
-    along = field.energy(solve(field, y0, [0.0, 5.0, 20.0], **tight).ys)
+    y0 = _states(3, 4)
+    along = field.energy(solve(field, y0, [0.0, 5.0, 20.0], rtol=1e-10, atol=1e-12).ys)
     torch.testing.assert_close(along, along[:1].expand_as(along), rtol=0, atol=1e-8)
-    astray = field.energy(solve(plain, y0, [0.0, 5.0, 20.0], **tight).ys)
+    astray = field.energy(solve(plain, y0, [0.0, 5.0, 20.0], rtol=1e-10, atol=1e-12).ys)
     assert float((astray[-1] - astray[0]).abs().min()) > 1e-4
 
 
@@ -125,9 +125,9 @@ def test_a_lagrangian_and_its_legendre_transform_move_alike() -> None:
     along = Lagrangian(lambda q, v: (mass(q) * v**2 / 2 - q**4 / 4).sum(-1))
     beside = Hamiltonian(lambda q, p: (p**2 / (2 * mass(q)) + q**4 / 4).sum(-1))
     q, v = torch.tensor([[0.8], [-0.3]], dtype=torch.float64), torch.tensor([[0.1], [1.0]], dtype=torch.float64)
-    ts, tight = [0.0, 1.0, 4.0], {"rtol": 1e-10, "atol": 1e-12}
-    ours = solve(along, torch.cat((q, v), -1), ts, **tight).ys
-    theirs = solve(beside, torch.cat((q, mass(q) * v), -1), ts, **tight).ys
+    ts = [0.0, 1.0, 4.0]
+    ours = solve(along, torch.cat((q, v), -1), ts, rtol=1e-10, atol=1e-12).ys
+    theirs = solve(beside, torch.cat((q, mass(q) * v), -1), ts, rtol=1e-10, atol=1e-12).ys
     torch.testing.assert_close(ours[..., :1], theirs[..., :1], rtol=0, atol=1e-8)
     torch.testing.assert_close(mass(ours[..., :1]) * ours[..., 1:], theirs[..., 1:], rtol=0, atol=1e-8)
 
