@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["clock", "leaves_behind", "residual_bytes"]
+__all__ = ["bytes_behind", "clock", "leaves_behind", "residual_bytes"]
 
 
 def clock() -> int:
@@ -48,6 +48,30 @@ def leaves_behind(outputs: Iterable[Tensor], since: int, inputs: Iterable[Tensor
         stack += [parent for parent in node.next_functions if parent[0] is not None]
     unique = {id(leaf): leaf for leaf in leaves if id(leaf) not in own}
     return list(unique.values()), older
+
+
+def bytes_behind(outputs: Iterable[Tensor], since: int) -> int:
+    """The bytes that the nodes behind `outputs` keep, those newer than `since`; as `residual_bytes` counts them."""
+    stack: list[Any] = [out.grad_fn for out in outputs if out.grad_fn is not None]
+    seen: set[Any] = set()
+    storages: dict[int, int] = {}
+    while stack:
+        node = stack.pop()
+        if node in seen or node._sequence_nr() <= since or hasattr(node, "variable"):
+            continue
+        seen.add(node)
+        for saved in _saved_by(node):
+            if not saved.is_leaf:
+                storages[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        stack += [parent for parent, _ in node.next_functions if parent is not None]
+    return sum(storages.values())
+
+
+def _saved_by(node: Any) -> Iterator[Tensor]:
+    names = [name for name in dir(node) if name.startswith("_saved_")]
+    values = [getattr(node, name) for name in names] + list(getattr(node, "saved_tensors", ()))
+    for value in values:
+        yield from (x for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, Tensor))
 
 
 class residual_bytes:
