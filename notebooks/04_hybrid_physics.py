@@ -231,8 +231,8 @@ for name, found in drifts.items():
     print(f"{name}: mean energy, last 5 s against first 5 s: {100 * fmean(found):.2f} ± {100 * stdev(found):.2f} %")
 
 # %% [markdown]
-# The Hamiltonian networks' lines wave a little, because $H$ is not quite the true one, but they do not run away. How far
-# a plain network drifts is luck of the seed.
+# The Hamiltonian networks' lines wave a little, because $H$ is not quite the true one, but they do not run away. How
+# far a plain network drifts is luck of the seed.
 #
 # ## What can go wrong
 #
