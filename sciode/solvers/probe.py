@@ -16,6 +16,7 @@ from .outputs import compact, gather_rows
 from .problem import Problem
 from .regularizers import Local
 from .start import initial_step
+from .status import Status
 from .trajectory import Run, accepts
 
 __all__ = ["local_penalty"]
@@ -43,19 +44,24 @@ def local_penalty(local: Local, problem: Problem, found: Results, moment: Moment
     """The penalty [B]; problem: with the gradients of the caller's tensors; found: with the random times in it."""
     spot = _accepted(found, seeds) if local.at == "accepted" else _uniform(local, found, moment)
     y = spot.y if local.state == "attached" else spot.y.detach()
-    # A sample that failed takes a step from where it began, which counts as 0.
-    y = torch.where(spot.good.unsqueeze(-1), y, found.ys[0][0].detach())
-    field, t = problem.field, problem.forward(spot.s)
+    # A sample that failed takes a step of no length from where it began, and counts as 0.
+    good = spot.good & (found.run.carry.status == int(Status.SUCCESS))
+    y = torch.where(good.unsqueeze(-1), y, found.ys[0][0].detach())
+    lanes = good[:1] if problem.coupled else good
+    s = torch.where(lanes, spot.s, problem.s0)
+    field, t = problem.field, problem.forward(s)
     with torch.no_grad() if local.state == "frozen" else nullcontext():
         first = field.first(t, y)
     with torch.no_grad():
-        length = _length(local, problem, spot, y, first[0])
+        # Nobody has said that the field goes on behind the last time.
+        length = torch.minimum(_length(local, problem, spot._replace(s=s), y, first[0]), problem.s1 - s)
+        length = torch.where(lanes, length, 0.0)
     memory = problem.stepper.start(field, t, y, first)
     dt = problem.forward(length)
     step = problem.stepper.step(field, None, t, dt, y, memory)
     kind = local.kind
     value = kind.measure(problem, t, dt, y, step, kind.draw(seeds, y))
-    return torch.where(spot.good, value, torch.zeros_like(value))
+    return torch.where(good, value, torch.zeros_like(value))
 
 
 def _length(local: Local, problem: Problem, spot: _Spot, y: Tensor, f: Tensor) -> Tensor:
@@ -83,7 +89,6 @@ def _uniform(local: Local, found: Results, moment: Moment | None) -> _Spot:
         steps = _steps_of(run)
         inside = steps.taken & (steps.starts <= s) & (s <= steps.starts + steps.lengths)
         index = inside.to(torch.int8).argmax(0, keepdim=True)
-        # Where a sample's last step was cut, its own length is the solver's, too.
         length = steps.lengths.gather(0, index).squeeze(0)
     return _Spot(s, y, length, good)
 

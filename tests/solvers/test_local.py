@@ -205,6 +205,38 @@ def test_a_sample_that_failed_counts_as_zero_and_spoils_no_other() -> None:
         assert bool((value[[0, 2]] > 0).all())
 
 
+@pytest.mark.parametrize("dt", [None, 0.25])
+@pytest.mark.parametrize("step", ["heuristic", "solver"])
+def test_the_step_never_goes_beyond_the_last_time(step: Any, dt: float | None) -> None:
+    def bounded(t: Tensor, y: Tensor, rate: Tensor) -> Tensor:
+        return torch.sqrt(1.0001 - t) * rate * y
+
+    for seed in range(12):
+        rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        found = solve(bounded, Y0, [0.0, 1.0], args=rate, dt=dt, seed=seed, regularize=Local(step=step))
+        value = found.penalties["local"]
+        assert bool(value.isfinite().all())
+        assert bool(torch.autograd.grad(value.sum(), rate)[0].isfinite())
+
+
+@pytest.mark.parametrize("of", ["error", "stiffness"])
+@pytest.mark.parametrize("kind", [{}, {"at": "accepted"}, {"step": "solver"}, {"state": "attached"}], ids=str)
+def test_the_gradient_of_shared_parameters_survives_a_sample_that_failed(kind: dict[str, Any], of: Any) -> None:
+    ends = torch.tensor([[0.5], [10.0], [10.0]], dtype=torch.float64)
+
+    def ending(t: Tensor, y: Tensor, rate: Tensor) -> Tensor:
+        return torch.sqrt(ends[: len(y)] - t) * rate * y
+
+    for seed in range(4):
+        rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        found = solve(ending, torch.ones_like(ends), [0.0, 0.5, 1.0], args=rate, seed=seed, throw=False, max_steps=200,
+                      batch_dims=1, regularize=Local(of, **kind))  # fmt: skip
+        assert found.status.tolist()[1:] == [0, 0] != found.status.tolist()[:2]
+        value = found.penalties["local"]
+        assert value[0] == 0 and bool((value[1:] > 0).all())
+        assert bool(torch.autograd.grad(value.sum(), rate)[0].isfinite())
+
+
 def test_the_seed_is_drawn_once_and_reported() -> None:
     torch_state = torch.get_rng_state()
     first = solve(Oscillator(), Y0, TS, regularize="local")
@@ -220,6 +252,7 @@ def test_the_seed_is_drawn_once_and_reported() -> None:
     ("make", "message"),
     [
         (lambda: Local("eror"), "error"),
+        (lambda: solve(Oscillator(), Y0, TS, regularize=Local(state="frozen"), method="heun"), "state='detached'"),
         (lambda: Local(at="anywhere"), "uniform"),  # type: ignore[arg-type]
         (lambda: Local(at="accepted", state="attached"), "use at='uniform'"),
         (lambda: solve(Oscillator(), Y0, TS, regularize="local", save="steps"), "save='ts'"),

@@ -25,8 +25,11 @@ _HELD = 2**27
 """Bytes that a graph would copy into buffers of its own from which on that costs more than long launches do."""
 
 
-def on_device(once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None) -> Repeat:
-    """CUDA graphs, or launches turn by turn where those are long: then graphs save nothing, but copy and hold much."""
+def on_device(engine: str, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None) -> Repeat:
+    """CUDA graphs, or launches turn by turn where those are long: then graphs save nothing, but copy and hold much.
+
+    The compiled engine always launches.
+    """
     best: Launches | None = None
 
     def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
@@ -34,7 +37,8 @@ def on_device(once: Part, uses: list[Use], first: Part | None, spare: Spare | No
         if best is None:
             flops = flops_of(once, first, others, state)
             held = sum(x.numel() * x.element_size() for x in others if not isinstance(x, nn.Parameter))
-            best = (StepByStep if flops >= LONG and held > _HELD else InGraphs)(once, uses, first, spare, flops)
+            launched_each = engine == "compiled" or (flops >= LONG and held > _HELD)
+            best = (StepByStep if launched_each else InGraphs)(once, uses, first, spare, flops)
         return best(others, state, nth)
 
     return repeat
@@ -125,6 +129,9 @@ class InGraphs(Launches):
     def report(self) -> Tensor:
         """A buffer, as the last turn left it."""
         return self.said
+
+    def forget(self) -> None:
+        """Nothing here is the caller's own."""
 
     def _warm_up(self) -> None:
         """Compile, and let libraries allocate, on a stream of its own, as capture wants it."""

@@ -32,28 +32,34 @@ class Launches(ABC):
     def __init__(self, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None) -> None:
         self.once, self.uses, self.first, self.spare = once, uses, first, spare
         self.expected: dict[int, int] = {}
-        self.long = False
+        self.long: dict[int, bool] = {}
         self.host = torch.zeros(0)
 
     def __call__(
         self, others: list[Tensor], state: list[Tensor] | None, nth: int = 0
     ) -> tuple[list[Tensor], list[int]]:
         """The state at the end, and its word."""
+        try:
+            return self._repeated(others, state, nth)
+        finally:
+            self.forget()
+
+    def _repeated(self, others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
         self.load(others, state)
         began = time.monotonic()
-        expected = self.expected.get(nth, 0)
+        expected, long = self.expected.get(nth, 0), self.long.get(nth, False)
         if state is None:
             self.start()
         # A turn less where turns are long: better one look more than a turn in vain.
-        ahead = max(expected - 1, 0) if self.long else expected
+        ahead = max(expected - 1, 0) if long else expected
         self.play(ahead)
         word, turns = self.look() if ahead or state is None else ([1], 0)
-        k = 1 if self.long else max(ahead // 8, 1)
+        k = 1 if long else max(ahead // 8, 1)
         while word[0]:
             self.play(k)
             word, turns = self.look()
-            k = 1 if self.long else min(2 * k, _LONGEST)
-        self.long = expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
+            k = 1 if long else min(2 * k, _LONGEST)
+        self.long[nth] = expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
         self.expected[nth] = turns
         return self.unload(others, word), word
 
@@ -86,6 +92,10 @@ class Launches(ABC):
     @abstractmethod
     def report(self) -> Tensor:
         """The word, and after it how many turns were not in vain."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Let go of what is the caller's, however the loop ended."""
 
     @abstractmethod
     def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
@@ -135,9 +145,12 @@ class StepByStep(Launches):
         return self.said
 
     def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
-        """The state is fresh, and what was written is where it should be; nothing is held on to."""
-        found, self.state, self.others = self.state, [], []
-        return found
+        """The state is fresh, and what was written is where it should be."""
+        return self.state
+
+    def forget(self) -> None:
+        """The tensors of one solve are no business of the next."""
+        self.state, self.others = [], []
 
 
 def after(once: Part) -> Any:

@@ -202,7 +202,7 @@ def loop_of(
     """How an engine repeats a turn on a device; uses: what the turn does with each tensor beside its state."""
     if device.type == "cpu":
         return _best_on_cpu(once, uses, first)
-    return (on_device if engine in ("graph", "kernel") else StepByStep)(once, uses, first, spare)
+    return on_device(engine, once, uses, first, spare)
 
 
 def _best_on_cpu(once: Part, uses: list[Use], first: Part | None) -> Repeat:

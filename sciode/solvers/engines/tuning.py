@@ -32,7 +32,7 @@ a neural field the library splits sums over several launches (a neural ODE of 12
 
 
 def compiled(function: Any, flops: float) -> Any:
-    """`function`, which is or holds a turn of so many floating point operations, by Inductor."""
+    """`function`, which is or holds a turn of so many floating point operations (0: not to be tuned), by Inductor."""
     from torch._inductor import config
 
     options = {name: value for name, value in _TUNED.items() if hasattr(config, name)}
@@ -46,7 +46,7 @@ def flops_of(once: Part, first: Part | None, others: Sequence[Tensor], state: Se
         return 0.0
     with FakeTensorMode(allow_non_fake_inputs=True) as fakes, FlopCounterMode(display=False) as counter:
         given = [fakes.from_tensor(x.detach()) for x in others]
-        now = beginning(first, given) if state is None else [fakes.from_tensor(x) for x in state]
+        now = beginning(first, given) if state is None else [fakes.from_tensor(x.detach()) for x in state]
         before = counter.get_total_flops()
         once(now, given)
         return float(counter.get_total_flops() - before)

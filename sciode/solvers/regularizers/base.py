@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Regularizer(ABC):
 
     name: str
     reduce: Reduction
-    draws: bool = False
+    draws: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, stepper: Stepper) -> None:

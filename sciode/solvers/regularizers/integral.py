@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ class Jacobian(Integral):
     """
 
     name: str = "jacobian"
-    draws: bool = True
+    draws: ClassVar[bool] = True
 
     def draw(self, seeds: Tensor, y: Tensor) -> Tensor:
         """Signs +1 and -1 [B, D]."""

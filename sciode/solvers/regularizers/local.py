@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final
 
+from ..steppers import ExplicitRK
 from ..suggest import choose, unknown
 from .base import Regularizer
 from .error import Error
@@ -31,7 +32,8 @@ class Local:
         to the field from cancelling out of the error, as it should: its gradient points elsewhere, and is large.
     step: "heuristic", the step that a solve from t1 would begin with, as in the authors' code, or "solver", the step
         that this solve took there.
-    What it draws hangs on the seed of the solve. Its evaluations are not in `Solution.stats`.
+    What it draws hangs on the seed of the solve; several share one draw. The step ends at the last time at most. Its
+    evaluations are not in `Solution.stats`. A sample that failed counts as 0.
     Good values: error with weights 2.5 falling to 1, stiffness 0.1; leave it out of test runs.
 
     Source: Pal, Edelman, Rackauckas: Locally Regularized Neural Differential Equations (ICML 2023).
@@ -68,3 +70,8 @@ class Local:
     def check(self, stepper: Stepper) -> None:
         """The method must provide the quantity."""
         self.kind.check(stepper)
+        if self.state == "frozen" and not (isinstance(stepper, ExplicitRK) and stepper.table.fsal):
+            raise ValueError(
+                f"Local: {stepper.name!r} hands no slope on that could be frozen; use state='detached', or a method "
+                "such as tsit5"
+            )
