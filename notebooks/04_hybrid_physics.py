@@ -97,6 +97,7 @@ def pieces(size):
     return [torch.cat([x[b : b + size + 1] for b in begins], 1) for x in (times, seen)]
 
 
+# %%
 def minimise(field, loss, steps):
     search = torch.optim.LBFGS(field.parameters(), max_iter=steps, history_size=20, line_search_fn="strong_wolfe")
 

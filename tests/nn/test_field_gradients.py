@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sciode import solve
 from sciode.nn import Augmented, Autonomous, Hamiltonian, Hybrid, Joined, Lagrangian, Mechanistic, SecondOrder, mlp
+from sciode.solvers.adjoints.graph import bytes_behind, clock, residual_bytes
 
 Seeded = Callable[[int], AbstractContextManager[None]]
 
@@ -95,6 +96,17 @@ def test_automatic_adjoints_size_up_a_field_that_differentiates_inside(seeded: S
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other)
+
+
+def test_what_a_graph_keeps_is_the_same_by_hooks_and_by_a_walk(seeded: Seeded) -> None:
+    with seeded(0):
+        net = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 3), nn.Softplus()).double()
+    y0 = _start()
+    earlier = y0.exp().sin()
+    since = clock()
+    with residual_bytes() as kept:
+        out = net(earlier * 2)
+    assert 0 < kept.total == bytes_behind([out], since)
 
 
 @pytest.mark.slow
