@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -114,3 +114,26 @@ def test_turns_are_launched_ahead_and_a_solve_that_takes_fewer_is_not_spoilt() -
         eager = solve(net, start(), length * TS, engine="eager")
         torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-9, atol=1e-11)
         assert torch.equal(ours.stats.steps, eager.stats.steps)
+
+
+def test_a_solve_whose_tape_has_several_blocks_launches_no_turn_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
+    launched: list[int] = []
+    for kind in (graphs.InGraphs, launches.StepByStep):
+        play = kind.play
+
+        def counted(loop: launches.Launches, turns: int, play: Any = play) -> None:
+            launched.append(turns)
+            play(loop, turns)
+
+        monkeypatch.setattr(kind, "play", counted)
+    net, counts = Net(), []
+    for _ in range(3):
+        launched.clear()
+        solution = solve(net, start(), TS, engine="compiled", adjoint="recompute", coupled=True, rtol=1e-8, atol=1e-8)
+        there = sum(launched)
+        torch.autograd.grad(solution.ys.sum(), net.w)
+        counts.append((there, sum(launched) - there))
+    steps = int(solution.stats.steps[0])
+    assert steps > 8, "one block holds 8 rows"
+    assert counts[-1] == (steps, steps)
