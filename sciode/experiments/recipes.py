@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sciode.solvers import Error, Jacobian, Kinetic, Local, Solution, Stiffness, Taylor, steer
+from sciode.solvers import Error, Jacobian, Kinetic, Local, Regularizer, Solution, Stiffness, Taylor, steer
 from sciode.training import decaying
 
 __all__ = ["RECIPES", "Penalty", "Recipe"]
@@ -17,7 +17,7 @@ __all__ = ["RECIPES", "Penalty", "Recipe"]
 class Penalty:
     """A regularizer, its weight at the first training step, and by how much the weight has been divided at the last."""
 
-    regularizer: Error | Stiffness | Local | Kinetic | Jacobian | Taylor
+    regularizer: Regularizer | Local
     weight: float
     fall: float = 1.0
 
@@ -41,7 +41,7 @@ class Recipe:
     weights: tuple[float, ...] = field(default=(1.0,))
 
     @property
-    def regularize(self) -> tuple[Error | Stiffness | Local | Kinetic | Jacobian | Taylor, ...]:
+    def regularize(self) -> tuple[Regularizer | Local, ...]:
         """What `solve` is asked for."""
         return tuple(penalty.regularizer for penalty in self.penalties)
 

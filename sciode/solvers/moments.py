@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .books import sent
-from .brownian import CounterNoise, Ending, sample_seeds
+from .brownian import sample_seeds, unit_normals
 from .checks import Times
 
 __all__ = ["Moment", "fractions", "with_moment"]
@@ -43,9 +43,7 @@ class Moment(NamedTuple):
 def fractions(seeds: int | Tensor, count: int, device: torch.device | str = "cpu") -> Tensor:
     """Uniform draws from (0, 1), float64 [count], a pure function of an int or of a seed a sample [>= count]."""
     streams = sample_seeds(seeds, count, device) if isinstance(seeds, int) else seeds.flatten()[:count].to(device)
-    once = Ending(np.array([1]), np.array([1.0]))
-    normals = CounterNoise(streams ^ _STREAM, 1, 1.0, 1, once, once, torch.float64).block(0, 1)[0, :, 0]
-    return torch.special.ndtr(normals)
+    return torch.special.ndtr(unit_normals(streams, _STREAM, 1, torch.float64)[:, 0])
 
 
 def with_moment(times: Times, seeds: int | Tensor) -> tuple[Times, Moment]:

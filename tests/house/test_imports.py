@@ -15,10 +15,11 @@ if sys.platform == "win32":
 # Loaded by the function that needs it, where Triton is installed.
 NEEDS_TRITON = {"sciode.solvers.brownian.launch"}
 
-# torch and numpy are loaded once; each import then happens in a forked child that has no module of sciode yet.
+# torch, its compiler (two seconds) and numpy are loaded once; each import then happens in a forked child that has no
+# module of sciode yet.
 FORKING = """
 import os, sys, traceback, warnings
-import numpy, torch
+import numpy, torch, torch._dynamo
 
 def attempt(modules):
     sys.stderr.flush()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from sciode import solve
 from sciode.solvers.engines import choice, machine, walk, witness
 from sciode.solvers.engines.repeat import step_by_step
 
@@ -25,3 +28,23 @@ def forgetful() -> Iterator[None]:
     yield
     witness._lifts.clear()
     choice._past.clear()
+
+
+@pytest.fixture
+def unspoilt() -> Callable[[nn.Module, Tensor, Tensor], None]:
+    """Check that solves of a field under inference mode leave the next ones, and gradients, right."""
+
+    def check(net: nn.Module, y0: Tensor, ts: Tensor) -> None:
+        for attempt in range(3):
+            with torch.inference_mode(attempt < 2):
+                inferred = solve(net, y0 + attempt, ts, engine="compiled")
+            expected = solve(net, y0 + attempt, ts, engine="eager")
+            torch.testing.assert_close(inferred.ys, expected.ys, rtol=1e-9, atol=1e-11)
+        trained = solve(net, y0, ts, engine="compiled")
+        weights = list(net.parameters())
+        gradients = torch.autograd.grad(trained.ys.square().mean(), weights)
+        wanted = torch.autograd.grad(solve(net, y0, ts, engine="eager").ys.square().mean(), weights)
+        torch.testing.assert_close(gradients, wanted, rtol=1e-9, atol=1e-12)
+        assert trained.stats.engine == "compiled"
+
+    return check

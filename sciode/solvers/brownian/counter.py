@@ -20,7 +20,7 @@ from ..books import sent
 from ..transforms import transforming
 from .draws import Cells, standard_normals
 
-__all__ = ["CounterNoise", "Ending"]
+__all__ = ["CounterNoise", "Ending", "unit_normals"]
 
 _WHOLE, _BRIDGE, _END = 0, 1, 2
 
@@ -153,3 +153,9 @@ class CounterNoise:
 
     def _draw(self, cells: Cells, purpose: int) -> Tensor:
         return standard_normals(self.seeds, cells, self.channels, purpose, self.dtype)
+
+
+def unit_normals(seeds: Tensor, stream: int, channels: int, dtype: torch.dtype) -> Tensor:
+    """Normal draws [B, channels] beside the noise of an SDE with the same seeds [B]; another stream, other draws."""
+    once = Ending(np.array([1]), np.array([1.0]))
+    return CounterNoise(seeds ^ stream, channels, 1.0, 1, once, once, dtype).block(0, 1)[0]

@@ -32,7 +32,7 @@ def on_device(engine: str, once: Part, uses: list[Use], first: Part | None, spar
     """
     best: Launches | None = None
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
         nonlocal best
         if best is None:
             flops = flops_of(once, first, others, state)
@@ -55,7 +55,7 @@ class InGraphs(Launches):
     def __init__(
         self, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None, flops: float = 0.0
     ) -> None:
-        super().__init__(once, uses, first, spare)
+        super().__init__(uses, first, spare)
         self.graphs: dict[int, Any] = {}
         self.state: list[Tensor] = []
         self.buffers: list[Tensor] = []

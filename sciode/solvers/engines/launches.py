@@ -25,19 +25,17 @@ _LONG = 3e-4
 class Launches(ABC):
     """A loop whose turns the host launches, many between two looks: as many as the last solve of this kind took.
 
-    once: a turn; uses: what it does with each of the other tensors; first: what makes the first state, if the loop does
-    so itself; spare: what of the state need not come out.
+    uses: what a turn does with each of the other tensors; first: what makes the first state, if the loop does so
+    itself; spare: what of the state need not come out.
     """
 
-    def __init__(self, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None) -> None:
-        self.once, self.uses, self.first, self.spare = once, uses, first, spare
+    def __init__(self, uses: list[Use], first: Part | None, spare: Spare | None) -> None:
+        self.uses, self.first, self.spare = uses, first, spare
         self.expected: dict[int, int] = {}
         self.long: dict[int, bool] = {}
         self.host = torch.zeros(0)
 
-    def __call__(
-        self, others: list[Tensor], state: list[Tensor] | None, nth: int = 0
-    ) -> tuple[list[Tensor], list[int]]:
+    def __call__(self, others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
         """The state at the end, and its word."""
         try:
             return self._repeated(others, state, nth)
@@ -112,7 +110,7 @@ class StepByStep(Launches):
     def __init__(
         self, once: Part, uses: list[Use], first: Part | None, spare: Spare | None = None, flops: float = 0.0
     ) -> None:
-        super().__init__(once, uses, first, spare)
+        super().__init__(uses, first, spare)
         self.others: list[Tensor] = []
         self.state: list[Tensor] = []
         self.said = torch.zeros(0)

@@ -209,7 +209,7 @@ def _best_on_cpu(once: Part, uses: list[Use], first: Part | None) -> Repeat:
     """The whole loop in C++ where this torch can compile it (2.11 cannot: no writes in loops), else the turn."""
     best: Callable[..., Any] = in_one_loop(once, first)
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
         nonlocal best
         try:
             return best(others, state, nth)

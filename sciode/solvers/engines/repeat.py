@@ -85,7 +85,7 @@ class Part:
 def step_by_step(once: Part, first: Part | None) -> Repeat:
     """A loop in Python, nothing compiled: one call of the body and one look at its flag a turn."""
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
         now = beginning(first, others) if state is None else state
         while bool(now[-1][0]):
             now = once(now, others)
@@ -115,7 +115,7 @@ def in_one_loop(once: Part, first: Part | None) -> Repeat:
 
     compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_options())
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int = 0) -> tuple[list[Tensor], list[int]]:
+    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
         tensors = _apart([*others, *(state or ())])
         given = None if state is None else tensors[len(others) :]
         try:

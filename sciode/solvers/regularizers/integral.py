@@ -7,11 +7,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..brownian import CounterNoise, Ending
+from ..brownian import unit_normals
 from ..steppers import ExplicitRK
 from .base import Reduction, Regularizer
 
@@ -97,8 +96,7 @@ class Jacobian(Integral):
 
     def draw(self, seeds: Tensor, y: Tensor) -> Tensor:
         """Signs +1 and -1 [B, D]."""
-        once = Ending(np.array([1]), np.array([1.0]))
-        normals = CounterNoise(seeds ^ _STREAM, y.shape[1], 1.0, 1, once, once, y.real.dtype).block(0, 1)[0]
+        normals = unit_normals(seeds, _STREAM, y.shape[1], y.real.dtype)
         return torch.where(normals < 0, -1.0, 1.0).to(y.dtype)
 
     def density(self, problem: Problem, t: Tensor, y: Tensor, drawn: Tensor) -> Tensor:
