@@ -15,6 +15,8 @@ __all__ = ["Layout", "expand_time", "filler_of", "leaves_of", "map_tree", "path_
 
 Tree = Any
 _LEAF = pytree.tree_structure(0)
+_PLAIN = (int, float, bool)
+"""Leaves that need not be looked into."""
 
 
 def leaves_of(tree: Tree) -> list[Any]:
@@ -26,6 +28,8 @@ def leaves_of(tree: Tree) -> list[Any]:
 
 def _gather(tree: Tree, found: list[Any]) -> None:
     if isinstance(tree, Tensor):
+        found.append(tree)
+    elif tree is None or type(tree) in _PLAIN:
         found.append(tree)
     elif _is_tuple(tree):
         for part in tree:

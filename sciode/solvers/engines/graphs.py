@@ -6,6 +6,7 @@ solve like the last one is looked at once. Static buffers stay inside: what come
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import suppress
 from typing import Any, final
 
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from .launches import Launches, StepByStep, after, launched
 from .lift import CannotCompile
 from .repeat import Part, Repeat, Spare, Use, beginning
+from .shelf import Shelf
 from .tuning import LONG, compiled, flops_of
 
 __all__ = ["InGraphs", "on_device"]
 
 _LONGEST = 32
 """Most turns in one CUDA graph."""
+_WHOLE = 4
+"""Graphs of whole loops that are kept, the least recently used dropped first."""
 _HELD = 2**27
 """Bytes that a graph would copy into buffers of its own from which on that costs more than long launches do."""
 
@@ -48,8 +52,9 @@ def on_device(engine: str, once: Part, uses: list[Use], first: Part | None, spar
 class InGraphs(Launches):
     """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed (0: the start).
 
-    Its buffers stay where they are. Parameters are read where they lie; everything else is copied in and out. flops: of
-    a turn (see `tuning`).
+    Loops that are always as long get a graph of their whole length. Its buffers stay where they are. Parameters are
+    read where they lie; everything else is copied in and out, unless it is known to lie there already. flops: of a turn
+    (see `tuning`).
     """
 
     def __init__(
@@ -57,10 +62,12 @@ class InGraphs(Launches):
     ) -> None:
         super().__init__(uses, first, spare)
         self.graphs: dict[int, Any] = {}
-        self.state: list[Tensor] = []
+        self.whole: OrderedDict[tuple[bool, int], Any] = OrderedDict()
+        self.shelf = Shelf([])
         self.buffers: list[Tensor] = []
         self.given: list[Tensor | None] = []
         self.fresh: list[int] = []
+        self.copied: dict[int, tuple[Tensor, int]] = {}
         self.said = torch.zeros(0)
         next_of = after(once)
 
@@ -88,6 +95,7 @@ class InGraphs(Launches):
             with torch.inference_mode(False), torch.no_grad():
                 self._make(others, state)
             self.graphs.clear()
+            self.whole.clear()
             self._warm_up()
         self._fill(others, state)
 
@@ -97,25 +105,50 @@ class InGraphs(Launches):
         self.given = [x if s else None for x, s in zip(others, stays, strict=True)]
         self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
         self.fresh = [i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"]
-        self.state = [_copy_of(x) for x in (state or beginning(self.first, self.buffers))]
+        self.copied = {}
+        self.shelf = Shelf(state or beginning(self.first, self.buffers), () if self.spare is None else self.spare.tensors)
         self.said = torch.zeros(self.state[-1].shape[0] + 1, dtype=torch.int64, device=others[0].device)
+
+    @property
+    def state(self) -> list[Tensor]:
+        """The loop's state, as the last turn left it."""
+        return self.shelf.tensors
 
     def _fill(self, others: list[Tensor], state: list[Tensor] | None) -> None:
         """Copy this solve's tensors in."""
-        to, source = [self.buffers[i] for i in self.fresh], [others[i] for i in self.fresh]
+        fresh = [i for i in self.fresh if self.uses[i] != "own" or self._changed(i, others[i])]
+        to, source = [self.buffers[i] for i in fresh], [others[i] for i in fresh]
         _copy(to + self.state, source + state) if state is not None else _copy(to, source)
         if state is not None:
             self.said.zero_()
 
+    def _changed(self, i: int, x: Tensor) -> bool:
+        """Whether buffer i has yet to be filled from this tensor; not if it was, and nobody has written to it since."""
+        if x.is_inference():
+            self.copied.pop(i, None)
+            return True
+        was, version = self.copied.get(i, (None, 0))
+        self.copied[i] = (x, x._version)
+        return was is None or (was.data_ptr(), version, was.stride()) != (x.data_ptr(), x._version, x.stride())
+
     def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
         """Copy out what was written, and the state; what is spare and not needed stays where it is."""
-        sinks = [i for i, use in enumerate(self.uses) if use != "read"]
-        spare = () if self.spare is None or word[self.spare.flag] else self.spare.tensors
-        found = [x if i in spare else torch.empty_like(x) for i, x in enumerate(self.state)]
-        wanted = [i for i in range(len(found)) if i not in spare]
-        to, source = [found[i] for i in wanted], [self.state[i] for i in wanted]
-        _copy([*to, *(others[i] for i in sinks)], [*source, *(self.buffers[i] for i in sinks)])
-        return found
+        sinks = [i for i, use in enumerate(self.uses) if use in ("kept", "filled")]
+        _copy([others[i] for i in sinks], [self.buffers[i] for i in sinks])
+        needed = self.spare is not None and word[self.spare.flag]
+        return self.shelf.copies(self.spare.tensors if self.spare is not None and needed else ())
+
+    def begin(self, fresh: bool, turns: int, steady: bool) -> None:
+        """In one graph, if loops are always as long."""
+        if not steady or not 0 < turns <= _LONGEST:
+            return super().begin(fresh, turns, steady)
+        whole = self.whole.get((fresh, turns))
+        if whole is None:
+            whole = self.whole[fresh, turns] = self._captured(fresh, turns)
+            while len(self.whole) > _WHOLE:
+                self.whole.popitem(last=False)
+        self.whole.move_to_end((fresh, turns))
+        whole.replay()
 
     def start(self) -> None:
         """Replay what makes the first state."""
@@ -145,13 +178,14 @@ class InGraphs(Launches):
 
     def _graph(self, turns: int) -> Any:
         if turns not in self.graphs:
-            self.graphs[turns] = self._captured(turns)
+            self.graphs[turns] = self._captured(turns == 0, turns)
         return self.graphs[turns]
 
-    def _captured(self, turns: int) -> Any:
+    def _captured(self, fresh: bool, turns: int) -> Any:
+        """A graph of what makes the first state, if that is asked for, and of so many turns."""
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        parts = [self._turn] * turns or [self._start]
+        parts = [self._start] * fresh + [self._turn] * turns
         try:
             # Other threads of the process (a loader's, JAX's) may do as they please meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,19 @@ _LONG = 3e-4
 """Seconds of a turn from which on a look after every turn costs less than turns too many."""
 
 
+class _Past(NamedTuple):
+    """How many turns the last loop took, how many before it took as many, and whether its turns were long."""
+
+    turns: int
+    alike: int
+    long: bool
+
+
+_NEW = _Past(0, 0, False)
+_STEADY = 2
+"""Loops alike after which the next one is taken to be like them."""
+
+
 class Launches(ABC):
     """A loop whose turns the host launches, many between two looks: as many as the last solve of this kind took.
 
@@ -31,8 +44,7 @@ class Launches(ABC):
 
     def __init__(self, uses: list[Use], first: Part | None, spare: Spare | None) -> None:
         self.uses, self.first, self.spare = uses, first, spare
-        self.expected: dict[int, int] = {}
-        self.long: dict[int, bool] = {}
+        self.past: dict[int, _Past] = {}
         self.host = torch.zeros(0)
 
     def __call__(self, others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
@@ -45,21 +57,27 @@ class Launches(ABC):
     def _repeated(self, others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
         self.load(others, state)
         began = time.monotonic()
-        expected, long = self.expected.get(nth, 0), self.long.get(nth, False)
-        if state is None:
-            self.start()
-        # A turn less where turns are long: better one look more than a turn in vain.
-        ahead = max(expected - 1, 0) if long else expected
-        self.play(ahead)
+        past = self.past.get(nth, _NEW)
+        # A turn less where turns are long, unless their number stays: better one look more than a turn in vain.
+        steady = past.alike >= _STEADY
+        ahead = past.turns if steady else max(past.turns - past.long, 0)
+        self.begin(state is None, ahead, steady)
         word, turns = self.look() if ahead or state is None else ([1], 0)
-        k = 1 if long else max(ahead // 8, 1)
+        k = 1 if past.long else max(ahead // 8, 1)
         while word[0]:
             self.play(k)
             word, turns = self.look()
-            k = 1 if long else min(2 * k, _LONGEST)
-        self.long[nth] = expected == turns and time.monotonic() - began > _LONG * max(turns, 1)
-        self.expected[nth] = turns
+            k = 1 if past.long else min(2 * k, _LONGEST)
+        same = turns == past.turns
+        long = same and time.monotonic() - began > _LONG * max(turns, 1)
+        self.past[nth] = _Past(turns, past.alike + 1 if same else 0, long)
         return self.unload(others, word), word
+
+    def begin(self, fresh: bool, turns: int, steady: bool) -> None:
+        """Launch the first state, if it is to be made, and so many turns; steady: as many as the last few times."""
+        if fresh:
+            self.start()
+        self.play(turns)
 
     def look(self) -> tuple[list[int], int]:
         """Wait for the device: its word, and how many turns were not in vain."""

@@ -99,7 +99,7 @@ class Machine:
         if self.kept is not None:
             self.bytes_a_row += self.kept.halves.bytes
         # The outputs are kept: rows that a solve does not reach are nobody's.
-        uses: list[Use] = [*["read"] * len(others), "kept", *["filled"] * (written - 1)]  # type: ignore[list-item]
+        uses: list[Use] = [*_reads(problem, limits, others), "kept", *["filled"] * (written - 1)]
         begun = lift_of(key_of("ignite", problem, y, plan, engine), _ignite)(problem, plan, y, returns=len(state))
         check_repeatable(begun.traced.graph, begun.inputs, [])
         self.repeat = loop_of(engine, y.device, once, uses, _part(begun, [], others), _origin(loop))
@@ -156,6 +156,12 @@ class Machine:
         others = self._others(problem, limits, y, reads)
         found, word = self.repeat([*others, *written], state, nth)
         return self.fill(iter(found)), Word(*word), tuple(others[i] for i in self.fixed)
+
+
+def _reads(problem: Problem, limits: Limits, others: list[Tensor]) -> list[Use]:
+    """Which of the tensors that a turn reads nobody but the solver can write to."""
+    own = {id(x) for x in (problem.s0, problem.s1, problem.steps, problem.output.times, *limits)}
+    return ["own" if id(x) in own else "read" for x in others]
 
 
 def _check_device(lifted: Lifted, loop: Loop) -> None:

@@ -69,9 +69,13 @@ def _reached(lifted: Lifted) -> tuple[int, ...]:
         ends = [o for o in lifted.traced.graph(*inputs) if o.requires_grad]
         if not ends:
             return ()
-        pulled = torch.autograd.grad(
-            ends, [inputs[i] for i in real], [torch.ones_like(o) for o in ends], allow_unused=True
-        )
+        try:
+            pulled = torch.autograd.grad(
+                ends, [inputs[i] for i in real], [torch.ones_like(o) for o in ends], allow_unused=True
+            )
+        except RuntimeError:
+            # An operation without a derivative: whoever asks for one is told, everybody else can go on.
+            return tuple(real)
     return tuple(i for i, g in zip(real, pulled, strict=True) if g is not None)
 
 

@@ -1,0 +1,49 @@
+"""Tensors side by side in one piece of memory for each dtype, so that all of them are copied in as many launches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+__all__ = ["Shelf"]
+
+_STEP = 16
+"""Every tensor begins at a multiple of so many elements: at 16 bytes at least, where compiled code wants it."""
+
+
+@final
+class Shelf:
+    """Copies of `tensors`, contiguous, which stay where they are; those in `apart` lie by themselves.
+
+    Each looks to autograd and compilers like a tensor with memory of its own, which is what it is: none overlap.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], apart: Collection[int] = ()) -> None:
+        self.tensors = [x.detach().clone(memory_format=torch.contiguous_format) for x in tensors]
+        self.apart = frozenset(apart)
+        self.boards: list[tuple[Tensor, list[int], list[int]]] = []
+        for dtype in dict.fromkeys(x.dtype for x in tensors):
+            places = [i for i, x in enumerate(tensors) if x.dtype == dtype and i not in self.apart]
+            if places:
+                self._lay(places)
+
+    def _lay(self, places: list[int]) -> None:
+        """Move tensors of one dtype to a board: of its sizes every second one is a gap."""
+        found = [self.tensors[i] for i in places]
+        sizes = [n for x in found for n in (x.numel(), -x.numel() % _STEP)]
+        board = found[0].new_zeros(sum(sizes))
+        for i, part in zip(places, board.split(sizes)[::2], strict=True):
+            place = torch.from_dlpack(part).view(self.tensors[i].shape)
+            self.tensors[i] = place.copy_(self.tensors[i])
+        self.boards.append((board, places, sizes))
+
+    def copies(self, wanted: Collection[int]) -> list[Tensor]:
+        """What lies there now, for the caller to keep; of those apart only what is wanted, the others as they are."""
+        found = [x.clone() if i in wanted and i in self.apart else x for i, x in enumerate(self.tensors)]
+        for board, places, sizes in self.boards:
+            for i, part in zip(places, board.clone().split(sizes)[::2], strict=True):
+                found[i] = part.view(found[i].shape)
+        return found
