@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -167,7 +168,8 @@ def _settled(wish: Wish, chosen: Chosen, layout: Layout) -> Wish:
 
 def _as_given(ts: Any, times: Times) -> Tensor:
     """The times as a tensor on the state's device; those that were sent there already are not sent again."""
-    if times.host.shape[0] == 1 and times.sign > 0 and not isinstance(ts, Tensor):
+    there = isinstance(ts, Tensor) and ts.device == times.rows.device
+    if times.host.shape[0] == 1 and times.sign > 0 and not there and np.isfinite(times.host[0, -1]):
         return times.rows[0].clone()
     return torch.as_tensor(ts, dtype=torch.float64, device=times.rows.device)
 

@@ -26,7 +26,7 @@ __all__ = ["proceed"]
 def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Solution) -> Begun:
     """The problem of an earlier solution over new times, from the carry before the step that ended it."""
     run = _check(y0, wish, earlier)
-    old, carry = run.problem, run.origin
+    old, carry = run.problem, run.onward
     chosen = as_regularizers(wish.regularize, old.stepper)
     if chosen.draws:
         raise ValueError("regularize: a resumed solve draws nothing anew; solve the whole interval at once")

@@ -236,7 +236,8 @@ def _without_tape(run: Run) -> Run:
     """The run, its carries off autograd's tape; a loop on the device never puts them there."""
     if run.engine != "eager":
         return run
-    return run._replace(carry=_detached(run.carry), origin=_detached(run.origin))
+    origin = None if run.origin is None else run.origin._replace(kept=_detached(run.origin.kept))
+    return run._replace(carry=_detached(run.carry), origin=origin)
 
 
 def _detached(carry: Carry) -> Carry:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .advance import select
 from .problem import Carry, Problem
 from .steppers import Memory, Step
 
@@ -136,11 +137,18 @@ class Start(NamedTuple):
     witness: Any = None
 
 
+class Origin(NamedTuple):
+    """Where samples [L] resume that are `marked`: earlier than the last carry, in `kept`."""
+
+    marked: Tensor
+    kept: Carry
+
+
 class Run(NamedTuple):
     """The result of an engine: the last carry, the accepted steps and their emissions, and how often it went round.
 
-    `carry` is the one before a sample's last step; `origin` the one to resume from: earlier, if that sample's last
-    step was rejected at the end of the interval, where a longer one might have been accepted. `problem` is the one
+    `carry` is the one before a sample's last step; `origin` says who resumes earlier: samples whose last step was
+    rejected at the end of the interval, where a longer one might have been accepted. `problem` is the one
     that was run (an engine may split a shared clock); `interpolated` counts the steps that needed their dense output;
     `step_nfe` is the number of evaluations a trial step took. A loop on the device leaves a `tape` instead of records.
     `clean` says that all samples succeeded with all their outputs, if that is known without asking the device.
@@ -149,7 +157,7 @@ class Run(NamedTuple):
 
     problem: Problem
     carry: Carry
-    origin: Carry
+    origin: Origin | None
     records: list[Record]
     emissions: list[Emission]
     iterations: int
@@ -160,6 +168,11 @@ class Run(NamedTuple):
     clean: bool = False
     machine: Any = None
     reads: Any = ()
+
+    @property
+    def onward(self) -> Carry:
+        """The carry to resume from."""
+        return self.carry if self.origin is None else select(self.origin.marked, self.origin.kept, self.carry)
 
 
 def emit(problem: Problem, record: Record, step: Step) -> Emission:

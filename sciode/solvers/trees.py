@@ -27,9 +27,7 @@ def leaves_of(tree: Tree) -> list[Any]:
 
 
 def _gather(tree: Tree, found: list[Any]) -> None:
-    if isinstance(tree, Tensor):
-        found.append(tree)
-    elif tree is None or type(tree) in _PLAIN:
+    if isinstance(tree, Tensor) or tree is None or type(tree) in _PLAIN:
         found.append(tree)
     elif _is_tuple(tree):
         for part in tree:

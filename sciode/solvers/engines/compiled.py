@@ -13,13 +13,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..advance import select
 from ..brownian import BlockNoise
 from ..controllers import Fixed
 from ..ignition import origin_of, own
 from ..problem import PLACE, Carry, Problem
 from ..status import RUNNING
-from ..trajectory import Block, Request, Row, Run, Start, Tape
+from ..trajectory import Block, Origin, Request, Row, Run, Start, Tape
 from ..trees import leaves_of
 from ..turn import Limits, Loop, Plan, Word
 from .eager import split_clock, with_lanes
@@ -61,7 +60,8 @@ def prepared(problem: Problem, y: Tensor) -> Problem:
     """The problem as a loop takes it: no gradients, and with fixed steps a status for every sample."""
     if isinstance(problem.controller, Fixed) and problem.s0.shape[0] == 1 and not problem.coupled:
         problem = with_lanes(problem, y.shape[0])
-    return replace(problem, field=problem.field.detached())
+    field = problem.field.detached()
+    return problem if field is problem.field else replace(problem, field=field)
 
 
 def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, request: Request, engine: str) -> Run:
@@ -89,11 +89,11 @@ def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, req
             watch(loop.carry.t)
         loop = loop._replace(row=number("row", 0, y.device), word=_first_word(y.device))
     assert loop is not None
-    origin = loop.carry
+    origin = None
     if plan.resumable and word.marked:
         place, marked = loop.origin
         kept = loop.carry._replace(**dict(zip(Carry._fields[:PLACE], place, strict=True)))
-        origin = select(marked, kept, loop.carry)
+        origin = Origin(marked, kept)
     tape = Tape(out[:-1], loop.count, tuple(blocks), machine.kept)
     nfe, reads = problem.stepper.nfe, lifted.inputs
     return Run(

@@ -13,7 +13,7 @@ from ..books import Book, namespace, on_host, on_tensor
 from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import RUNNING, Status
-from ..trajectory import Record, Run, emit
+from ..trajectory import Origin, Record, Run, emit
 from ..transforms import transforming
 from .clocks import HostClock, LaneClock, Seen
 
@@ -83,7 +83,7 @@ def _lockstep(problem: Problem, carry: Carry, max_steps: int, watch: Watch | Non
         accepted=carry.accepted + taken,
         status=torch.full_like(carry.status, int(Status.SUCCESS if done else Status.MAX_STEPS)),
     )
-    return Run(problem, carry, carry, records, emissions, taken, clock.interpolated, nfe), last_y
+    return Run(problem, carry, None, records, emissions, taken, clock.interpolated, nfe), last_y
 
 
 def _grid(problem: Problem, carry: Carry, start: int, last: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
     records, emissions, noise = [], [], _Noise(problem, carry, max_steps)
     books, carry = _books(problem, carry)
     iterations = nfe = 0
-    origin = _Origin()
+    cuts = _Cuts()
     running = bool((carry.status == RUNNING).any())
     while running and iterations < max_steps:
         tried = attempt(books, carry, noise(iterations))
@@ -119,15 +119,13 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
         if watch is not None:
             watch(on_tensor(tried.reached))
         if seen.cut:
-            origin.mark(carry, tried)
+            cuts.mark(carry, tried)
         carry = _merge(carry, tried, seen)
         running = not seen.done
-    carry, kept = _tensors(carry), _tensors(origin.of(carry))
+    carry = _tensors(carry)
     late = torch.full_like(carry.status, int(Status.MAX_STEPS))
     carry = carry._replace(status=torch.where(carry.status == RUNNING, late, carry.status))
-    return Run(
-        problem, carry, kept._replace(status=carry.status), records, emissions, iterations, look.interpolated, nfe
-    )
+    return Run(problem, carry, cuts.origin(carry), records, emissions, iterations, look.interpolated, nfe)
 
 
 def _books(problem: Problem, carry: Carry) -> tuple[Problem, Carry]:
@@ -180,7 +178,7 @@ def _without_failures(problem: Problem, carry: Carry, tried: Attempt, noise: Ten
     )
 
 
-class _Origin:
+class _Cuts:
     """Where samples resume whose step was cut short by the end of the interval and then rejected.
 
     From there on such a sample walks other steps than it would without the end, so the carry before is kept.
@@ -199,11 +197,11 @@ class _Origin:
         self.kept = select(cut & ~self.marked, carry, self.kept)
         self.marked = self.marked | cut
 
-    def of(self, carry: Carry) -> Carry:
-        """The carry to resume from."""
+    def origin(self, last: Carry) -> Origin | None:
+        """Who resumes earlier than from the last carry, and where."""
         if self.marked is None or self.kept is None:
-            return carry
-        return select(self.marked, self.kept, carry)
+            return None
+        return Origin(on_tensor(self.marked), _tensors(self.kept)._replace(status=last.status))
 
 
 class _Noise:

@@ -106,7 +106,8 @@ class InGraphs(Launches):
         self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
         self.fresh = [i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"]
         self.copied = {}
-        self.shelf = Shelf(state or beginning(self.first, self.buffers), () if self.spare is None else self.spare.tensors)
+        apart = () if self.spare is None else self.spare.tensors
+        self.shelf = Shelf(state or beginning(self.first, self.buffers), apart)
         self.said = torch.zeros(self.state[-1].shape[0] + 1, dtype=torch.int64, device=others[0].device)
 
     @property

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...advance import select
 from ...brownian import CounterNoise, GridNoise
 from ...controllers import PID
 from ...problem import Carry, Problem
 from ...status import Status
 from ...terms import SDETerm
-from ...trajectory import Block, Run, Start, Tape
+from ...trajectory import Block, Origin, Run, Start, Tape
 from ..compiled import Unsound, held, prepared
 from ..lift import CannotCompile, Lifted
 from ..witness import known_of, witness
@@ -206,11 +205,11 @@ def _run(problem: Problem, start: Start, made: Made, done: Launched, watch: Watc
     statuses = done.statuses[:, :lanes]
     n, trials, accepted, cursor = done.counts[:, :lanes].unbind()
     last = _carry(design, samples, lanes, (done.books, n, done.states), (statuses[0], trials, accepted))
-    origin = last
+    origin = None
     if word.marked:
         books, number, states = done.origin
         kept = _carry(design, samples, lanes, (books, number[0], states), (statuses[0], trials, accepted))
-        origin = select(statuses[1] > 0, kept, last)
+        origin = Origin(statuses[1] > 0, kept)
     if watch is not None:
         watch(last.t)
     blocks = ()
