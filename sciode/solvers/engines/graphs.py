@@ -13,11 +13,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from .launches import Launches, StepByStep, after, launched
+from .launches import Launches, StepByStep
 from .lift import CannotCompile
 from .repeat import Part, Repeat, Spare, Use, beginning
 from .shelf import Shelf
-from .tuning import LONG, compiled, flops_of
+from .tuning import LONG, flops_of
 
 __all__ = ["InGraphs", "on_device"]
 
@@ -69,21 +69,7 @@ class InGraphs(Launches):
         self.fresh: list[int] = []
         self.copied: dict[int, tuple[Tensor, int]] = {}
         self.said = torch.zeros(0)
-        next_of = after(once)
-
-        def turn(state: list[Tensor], buffers: list[Tensor], said: Tensor) -> None:
-            new, word = next_of(state, buffers, said)
-            said.copy_(word)
-            for old, x in zip(state, new, strict=True):
-                old.copy_(x)
-
-        def start(state: list[Tensor], buffers: list[Tensor], said: Tensor) -> None:
-            begun = beginning(first, buffers)
-            said.copy_(torch.cat((begun[-1], torch.zeros_like(said[-1:]))))
-            for old, x in zip(state, begun, strict=True):
-                old.copy_(x)
-
-        self._turn, self._start = compiled(turn, flops), compiled(start, flops)
+        self.steps = StepByStep(once, uses, first, spare, flops)
 
     def load(self, others: list[Tensor], state: list[Tensor] | None) -> None:
         """Put this solve's tensors where the turn reads them; capture again where buffers had to be made anew."""
@@ -121,7 +107,8 @@ class InGraphs(Launches):
         to, source = [self.buffers[i] for i in fresh], [others[i] for i in fresh]
         _copy(to + self.state, source + state) if state is not None else _copy(to, source)
         if state is not None:
-            self.said.zero_()
+            self.said[:-1].copy_(state[-1])
+            self.said[-1].zero_()
 
     def _changed(self, i: int, x: Tensor) -> bool:
         """Whether buffer i has yet to be filled from this tensor; not if it was, and nobody has written to it since."""
@@ -172,10 +159,18 @@ class InGraphs(Launches):
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            if self.first is not None:
-                launched(self._start, self.state, self.buffers, self.said)
-            launched(self._turn, self.state, self.buffers, self.said)
+            self._launch(self.first is not None, 1)
         torch.cuda.current_stream().wait_stream(stream)
+
+    def _launch(self, fresh: bool, turns: int) -> None:
+        """What a graph holds: each turn reads what the one before made, and the last one's is put where it stays."""
+        steps = self.steps
+        steps.others, steps.state, steps.said = self.buffers, self.state, self.said
+        if fresh:
+            steps.start()
+        steps.play(turns)
+        _copy([*self.state, self.said], [*steps.state, steps.said])
+        steps.forget()
 
     def _graph(self, turns: int) -> Any:
         if turns not in self.graphs:
@@ -186,12 +181,10 @@ class InGraphs(Launches):
         """A graph of what makes the first state, if that is asked for, and of so many turns."""
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        parts = [self._start] * fresh + [self._turn] * turns
         try:
             # Other threads of the process (a loader's, JAX's) may do as they please meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                for part in parts:
-                    launched(part, self.state, self.buffers, self.said)
+                self._launch(fresh, turns)
         except RuntimeError as error:
             _end_capture()
             raise CannotCompile(f"it cannot be captured: {str(error).strip().splitlines()[0]}") from error

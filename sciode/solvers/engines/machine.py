@@ -99,7 +99,8 @@ class Machine:
         if self.kept is not None:
             self.bytes_a_row += self.kept.halves.bytes
         # The outputs are kept: rows that a solve does not reach are nobody's.
-        uses: list[Use] = [*_reads(problem, limits, others), "kept", *["filled"] * (written - 1)]
+        filled: list[Use] = ["filled"] * (written - 1)
+        uses: list[Use] = [*_reads(problem, limits, others), "kept", *filled]
         begun = lift_of(key_of("ignite", problem, y, plan, engine), _ignite)(problem, plan, y, returns=len(state))
         check_repeatable(begun.traced.graph, begun.inputs, [])
         self.repeat = loop_of(engine, y.device, once, uses, _part(begun, [], others), _origin(loop))
