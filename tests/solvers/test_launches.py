@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from sciode import SDETerm, solve
 from sciode.solvers.engines import compiled, graphs, launches, machine, walk
+from sciode.solvers.engines.lift import own_code
+from sciode.solvers.engines.repeat import Part
 
 pytestmark = pytest.mark.usefixtures("forgetful")
 TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
@@ -147,3 +150,33 @@ def test_a_solve_whose_tape_has_several_blocks_launches_no_turn_in_vain(monkeypa
     steps = int(solution.stats.steps[0])
     assert steps > 8, "one block holds 8 rows"
     assert counts[2:] == [(steps, steps)] * 3
+
+
+def test_nothing_is_compiled_once_graphs_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A capture ends where something has to be compiled in it: seen where a start had made one tensor for two places.
+    def begin(y: Tensor) -> list[Tensor]:
+        zero = torch.zeros_like(y)
+        return [zero, zero, torch.ones(1, dtype=torch.int64)]
+
+    def turn(a: Tensor, b: Tensor, word: Tensor, y: Tensor) -> list[Tensor]:
+        return [a + y, b + 1, (b.amax() < 9).long().reshape(1)]
+
+    graphs_made: list[int] = []
+
+    def captured(loop: graphs.InGraphs, fresh: bool, turns: int) -> Recorded:
+        graphs_made.append(counters["stats"]["unique_graphs"])
+        return Recorded(loop, fresh, turns)
+
+    monkeypatch.setattr(
+        launches,
+        "compiled",
+        lambda f, flops: torch.compile(own_code(f), backend="eager", fullgraph=True, dynamic=False),
+    )
+    monkeypatch.setattr(graphs.InGraphs, "_warm_up", graphs.InGraphs._compile)
+    monkeypatch.setattr(graphs.InGraphs, "_captured", captured)
+    loop = graphs.InGraphs(Part(turn, (0, 1, 2, ~0)), ["read"], Part(begin, (~0,)))
+    for k in range(5):
+        (a, b, _), _ = loop([torch.full((3,), float(k))], None, 0)
+        assert torch.equal(a, torch.full((3,), 10.0 * k)) and torch.equal(b, torch.full((3,), 10.0))
+    assert len(graphs_made) > 2
+    assert set(graphs_made) == {counters["stats"]["unique_graphs"]}

@@ -159,8 +159,12 @@ class InGraphs(Launches):
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._launch(self.first is not None, 1)
+            self._compile()
         torch.cuda.current_stream().wait_stream(stream)
+
+    def _compile(self) -> None:
+        """Everything that a graph can hold: a capture ends where something has to be compiled in it."""
+        self._launch(self.first is not None, 2)
 
     def _launch(self, fresh: bool, turns: int) -> None:
         """What a graph holds: each turn reads what the one before made, and the last one's is put where it stays."""
@@ -168,9 +172,17 @@ class InGraphs(Launches):
         steps.others, steps.state, steps.said = self.buffers, self.state, self.said
         if fresh:
             steps.start()
+            # Of what is made first, some is made once for several places; a turn is compiled for tensors apart.
+            self._keep()
         steps.play(turns)
-        _copy([*self.state, self.said], [*steps.state, steps.said])
+        self._keep()
         steps.forget()
+
+    def _keep(self) -> None:
+        """Put the state and its word where they stay."""
+        steps = self.steps
+        _copy([*self.state, self.said], [*steps.state, steps.said])
+        steps.state, steps.said = self.state, self.said
 
     def _graph(self, turns: int) -> Any:
         if turns not in self.graphs:
