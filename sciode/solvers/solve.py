@@ -13,7 +13,7 @@ from .adjoints import ADJOINTS, Backsolve, backsolve, choose_adjoint, recompute
 from .adjoints.results import Results, results
 from .begin import Begun, Laid, Wish, begin, begin_again, lay_out, seeds_of
 from .controllers import PID, Fixed
-from .engines import ENGINES, Unsound, engine_for
+from .engines import ENGINES, Engine, Unsound, engine_for
 from .moments import Moment
 from .outputs import SAVES, Save
 from .probe import local_penalty
@@ -113,14 +113,12 @@ def _solved(begun: Begun, how: How, laid: Laid | None = None) -> tuple[Solution,
     looked_at = any(x.looks_back for x in local)
     with watcher(how.progress, begun.problem) as watch:
         chosen = engine_for(how.engine, begun.problem, begun.y0, adjoint, begun.requires_grad)
-        if chosen.loops and adjoint == "auto":
-            adjoint = "recompute"
 
         def run(start: Start, request: Request) -> Run:
             request = request._replace(taped=request.taped or looked_at)
             return chosen.run(begun.problem, start, how.max_steps, watch, request)
 
-        found = _differentiate(begun, adjoint, run, chosen.loops)
+        found = _differentiate(begun, adjoint, run, chosen)
     if laid is None or not local:
         return _solution(begun, found, {}), found.run.clean
     seeds = seeds_of(laid)
@@ -164,18 +162,16 @@ def _only_local(regularize: Any) -> bool:
 
 
 def _differentiate(
-    begun: Begun, adjoint: str | Backsolve, run: Callable[[Start, Request], Run], loops: bool
+    begun: Begun, adjoint: str | Backsolve, run: Callable[[Start, Request], Run], engine: Engine
 ) -> Results:
-    """Run the engine under the adjoint that was asked for, if anything asks for a gradient; loops: see `Engine`."""
+    """Run the engine under the adjoint that was asked for, if anything asks for a gradient."""
     if not begun.requires_grad:
         with torch.no_grad():
             return results(begun.y0, run(begun.start, Request()))
-    problem, y0, field = begun.problem, begun.y0, begun.problem.field
+    y0, field, optional = begun.y0, begun.problem.field, adjoint == "auto"
     if adjoint == "auto":
-        steps = None if problem.steps is None else int(problem.steps.max())
-        state_bytes = y0.numel() * y0.element_size()
-        adjoint = choose_adjoint(begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
-    if adjoint == "direct" and not loops:
+        adjoint = _auto(begun, engine)
+    if adjoint == "direct" and not engine.loops:
         return results(y0, run(begun.start, Request()))
     if transforming():
         raise ValueError("adjoint: torch.func transforms need adjoint='direct' (or 'auto')")
@@ -185,12 +181,28 @@ def _differentiate(
         start = start._replace(carry=_detached(start.carry))
     if adjoint in ("direct", "recompute"):
         args = tuple(i for i, a in enumerate(field.arguments) if a.requires_grad)
-        request = Request(True, True, args, tuple(leaves)) if adjoint == "direct" else Request(True)
+        request = Request(True, True, args, tuple(leaves), optional) if adjoint == "direct" else Request(True)
         return recompute(field.bind, lambda: run(start, request), y0, field.arguments, leaves)
     if field.stochastic:
         raise ValueError("adjoint: backsolve is for ODEs; SDEs have adjoint='recompute', exact at one state a step")
     settings = adjoint if isinstance(adjoint, Backsolve) else Backsolve()
     return backsolve(settings, field.bind, lambda: run(start, Request()), y0, field.arguments, leaves)
+
+
+def _auto(begun: Begun, engine: Engine) -> str:
+    """The adjoint that suits the engine, and the memory there is."""
+    problem, y0 = begun.problem, begun.y0
+
+    def suited() -> str:
+        steps = None if problem.steps is None else int(problem.steps.max())
+        state_bytes = y0.numel() * y0.element_size()
+        return choose_adjoint(begun.residuals, state_bytes, problem.stepper.nstages, steps, y0.device)
+
+    if not engine.loops:
+        return suited()
+    # A solve that began without a look does not know what an evaluation keeps.
+    fits = (lambda: suited() == "direct") if begun.reached is None else None
+    return "direct" if engine.keeps(y0, fits) else "recompute"
 
 
 def _solution(begun: Begun, found: Results, local: dict[str, Tensor]) -> Solution:

@@ -102,13 +102,15 @@ class Request(NamedTuple):
     """What an adjoint will want of a run.
 
     taped: a record of its steps; kept: also what they need to be differentiated without being taken again, with
-    respect to `args`, by their number among the field's arguments, and the captured `leaves`.
+    respect to `args`, by their number among the field's arguments, and the captured `leaves`; optional: only if that
+    can be compiled and fits.
     """
 
     taped: bool = False
     kept: bool = False
     args: tuple[int, ...] = ()
     leaves: tuple[Tensor, ...] = ()
+    optional: bool = False
 
 
 class Tape(NamedTuple):

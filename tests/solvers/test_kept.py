@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import symbolic_trace
 
 from sciode import PID, Error, SDETerm, Solution, Stiffness, solve
-from sciode.solvers.engines import CannotCompile, compiled, machine
+from sciode.solvers.engines import CannotCompile, Engine, compiled, machine
 from sciode.solvers.engines.partition import Asked, Place, partition
 
 Seeded = Callable[[int], AbstractContextManager[None]]
@@ -130,6 +131,34 @@ def test_a_sample_whose_step_is_infinite_spoils_no_gradient(setting: Setting) ->
     ours = assert_agrees(setting, field, ts, options)
     assert torch.equal(eager.status, ours.status) and torch.equal(eager.stats.accepted, ours.stats.accepted)
     assert torch.equal(eager.stats.rejected, ours.stats.rejected)
+
+
+def test_where_nobody_says_how_a_loop_keeps_what_fits_and_takes_steps_again_where_it_cannot(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    loop = compiled.run
+
+    def run(problem: Any, start: Any, max_steps: int, watch: Any, request: Any, engine: str) -> Any:
+        asked.append(request.kept)
+        if request.kept and refuses:
+            raise CannotCompile("for the sake of the test")
+        return loop(problem, start, max_steps, watch, request, engine)
+
+    monkeypatch.setattr(compiled, "run", run)
+    # What a CPU would never choose.
+    monkeypatch.setattr(Engine, "keeps", lambda self, y, fits: True if self.past.keeps is None else self.past.keeps)
+
+    def gradient(**how: Any) -> list[Tensor]:
+        found = solve(setting.field, setting.y0, TS, args=setting.scale, **ADAPTIVE, **how)
+        return list(torch.autograd.grad(found.ys.square().mean(), [setting.y0, *setting.leaves]))
+
+    exact = gradient(engine="eager", adjoint="direct")
+    for refuses, kept in ((False, [True]), (True, [True, False]), (True, [False])):  # noqa: B007 (run reads it)
+        asked.clear()
+        torch.testing.assert_close(gradient(engine="compiled"), exact, rtol=1e-8, atol=1e-10)
+        # Asked again where a solve has to begin with a look.
+        assert [wish for wish, _ in groupby(asked)] == kept
 
 
 def test_what_an_mlp_keeps_is_its_hidden_layer_and_its_input_once_an_evaluation(

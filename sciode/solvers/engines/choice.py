@@ -35,14 +35,18 @@ class CompileNotice(UserWarning):
 
 @dataclass
 class _Past:
-    """What is known of the solves of one kind; best: what `auto` compiles; refused: engines that cannot run its field;
-    told: what was said."""
+    """What is known of the solves of one kind.
+
+    best: what `auto` compiles; refused: engines that cannot run its field; keeps: whether a tape keeps what derivatives
+    need where nobody has said; told: what was said.
+    """
 
     solves: int = 0
     best: str | None = None
     seconds: float = 0.0
     refused: set[str] = field(default_factory=set)
     announced: bool = False
+    keeps: bool | None = None
     told: set[str] = field(default_factory=set)
 
 
@@ -87,7 +91,7 @@ class Engine:
             try:
                 if name == "kernel":
                     return kernel.run(problem, start, max_steps, watch, request.taped)
-                return compiled.run(problem, start, max_steps, watch, request, name)
+                return self._loop(name, problem, start, max_steps, watch, request)
             except compiled.Unsound:
                 raise
             except Exception as error:
@@ -98,6 +102,29 @@ class Engine:
         if start.carry is None:
             raise compiled.Unsound
         return eager.run(problem, start.carry, max_steps, watch)
+
+    def keeps(self, y: Tensor, fits: Callable[[], bool] | None) -> bool:
+        """Whether a tape should keep what derivatives need; fits: whether there is room, None if that is not known.
+
+        On a CPU a step is taken again in less time than its residuals are written and read.
+        """
+        if not y.is_cuda or self.name == "kernel":
+            return False
+        if self.past.keeps is None and fits is not None:
+            self.past.keeps = fits()
+        return bool(self.past.keeps)
+
+    def _loop(
+        self, name: str, problem: Problem, start: Start, max_steps: int, watch: Watch | None, request: Request
+    ) -> Run:
+        """By a loop; without what is optional where it cannot be had."""
+        if request.optional:
+            try:
+                return compiled.run(problem, start, max_steps, watch, request, name)
+            except (CannotCompile, torch.OutOfMemoryError):
+                self.past.keeps = False
+                request = Request(taped=True)
+        return compiled.run(problem, start, max_steps, watch, request, name)
 
 
 def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> Engine:

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
-from .lift import CannotCompile
+from .lift import CannotCompile, compiler_error
 from .repeat import Part, Spare, Use, beginning
 from .tuning import compiled
 
@@ -184,5 +183,5 @@ def launched(part: Any, *tensors: Any) -> Any:
     """Call what was compiled; CannotCompile if it could not be."""
     try:
         return part(*tensors)
-    except TorchDynamoException as error:
+    except compiler_error() as error:
         raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error

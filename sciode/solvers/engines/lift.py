@@ -15,13 +15,28 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch._dynamo.exc import TorchDynamoException
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["CannotCompile", "Lift", "Lifted", "Traced", "check_repeatable", "own_code", "without_vmap"]
+__all__ = [
+    "CannotCompile",
+    "Lift",
+    "Lifted",
+    "Traced",
+    "check_repeatable",
+    "compiler_error",
+    "own_code",
+    "without_vmap",
+]
+
+
+def compiler_error() -> type[Exception]:
+    """What Dynamo raises; loaded when something is compiled or has failed, because that takes a second."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return TorchDynamoException
 
 
 class CannotCompile(RuntimeError):
@@ -69,7 +84,7 @@ class Lift:
                 self._call(*arguments)
             else:
                 self._first_call(*arguments)
-        except TorchDynamoException as error:
+        except compiler_error() as error:
             ours = getattr(error, "inner_exception", None)
             raise CannotCompile(str(ours) if isinstance(ours, CannotCompile) else _reason(error)) from error
         return self._local.__dict__.pop("found")

@@ -14,9 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
-from .lift import CannotCompile, own_code
+from .lift import CannotCompile, compiler_error, own_code
 
 __all__ = ["Body", "Part", "Repeat", "Spare", "Use", "in_one_loop", "look_at_cpu", "step_by_step"]
 
@@ -121,7 +120,7 @@ def in_one_loop(once: Part, first: Part | None) -> Repeat:
         given = None if state is None else tensors[len(others) :]
         try:
             found = list(compiled(tensors[: len(others)], given))
-        except TorchDynamoException as error:
+        except compiler_error() as error:
             raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
         return found, found[-1].tolist()
 

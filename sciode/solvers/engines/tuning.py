@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from .lift import own_code
 from .repeat import Part, beginning
@@ -44,6 +43,8 @@ def flops_of(once: Part, first: Part | None, others: Sequence[Tensor], state: Se
     """Floating point operations of a turn's matrix products, counted without doing any; on a CPU nobody asks: 0."""
     if not others[0].is_cuda:
         return 0.0
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FakeTensorMode(allow_non_fake_inputs=True) as fakes, FlopCounterMode(display=False) as counter:
         given = [fakes.from_tensor(x.detach()) for x in others]
         now = beginning(first, given) if state is None else [fakes.from_tensor(x.detach()) for x in state]
