@@ -8,25 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .advance import select
 from .begin import Begun, Term, Wish
 from .brownian import CounterNoise
 from .checks import check_first, check_times
 from .controllers import Fixed
 from .outputs import Output
+from .problem import Carry
 from .regularizers import as_regularizers
 from .solution import Solution
 from .start import fixed_steps
 from .status import RUNNING, Status
-from .trajectory import Start
+from .trajectory import Run, Start
 from .trees import leaves_of
 
-__all__ = ["proceed"]
+__all__ = ["onward", "proceed"]
+
+
+def onward(run: Run) -> Carry:
+    """The carry to resume from."""
+    return run.carry if run.origin is None else select(run.origin.marked, run.origin.kept, run.carry)
 
 
 def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Solution) -> Begun:
     """The problem of an earlier solution over new times, from the carry before the step that ended it."""
     run = _check(y0, wish, earlier)
-    old, carry = run.problem, run.onward
+    old, carry = run.problem, onward(run)
     chosen = as_regularizers(wish.regularize, old.stepper)
     if chosen.draws:
         raise ValueError("regularize: a resumed solve draws nothing anew; solve the whole interval at once")

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .advance import select
 from .problem import Carry, Problem
 from .steppers import Memory, Step
 
@@ -170,11 +169,6 @@ class Run(NamedTuple):
     clean: bool = False
     machine: Any = None
     reads: Any = ()
-
-    @property
-    def onward(self) -> Carry:
-        """The carry to resume from."""
-        return self.carry if self.origin is None else select(self.origin.marked, self.origin.kept, self.carry)
 
 
 def emit(problem: Problem, record: Record, step: Step) -> Emission:
