@@ -35,8 +35,9 @@ __all__ = ["Judged", "Settings", "Solver", "Task", "run"]
 class Settings:
     """What all rows of a table share; an experiment adds its own and sets its own defaults.
 
-    steps, batch: of training, for each seed; tolerance: relative and absolute, in training and in tests; device,
-    engine: as for `solve`. Raises ValueError for a size below one or no seed.
+    steps, batch: of training, for each seed; tolerance: relative and absolute, in training and in tests; strengths:
+    those that are tried instead of the recipes' own, () = theirs; device, engine: as for `solve`. Raises ValueError for
+    a size below one or no seed.
     """
 
     steps: int = 1000
@@ -44,6 +45,7 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2)
     lr: float = 1e-3
     tolerance: float = 1e-5
+    strengths: tuple[float, ...] = ()
     device: str = "cpu"
     engine: str = "auto"
 
@@ -96,7 +98,7 @@ class Task(ABC):
     the reason why it is not; the table says so.
     """
 
-    title: ClassVar[str]
+    title: str
     score: ClassVar[Score]
     unit: ClassVar[float] = 1.0
     recipes: ClassVar[Sequence[Recipe]] = RECIPES
@@ -191,7 +193,11 @@ def run(kind: type[Task], settings: type[Settings], out: Path, device: str, chan
     if unknown := task.inapplicable.keys() - named.keys():
         raise ValueError(f"inapplicable: there is no recipe {', '.join(sorted(unknown))}; there are {', '.join(named)}")
     tried = [recipe for recipe in task.recipes if recipe.name not in task.inapplicable]
-    keys = [{"recipe": recipe.name, "factor": factor} for recipe in tried for factor in recipe.weights]
+    keys = [
+        {"recipe": recipe.name, "factor": factor}
+        for recipe in tried
+        for factor in ((task.settings.strengths if recipe.penalties else ()) or recipe.weights)
+    ]
     stamp = json.loads(json.dumps(asdict(task.settings)))
     rows = finished_rows(out, keys, stamp, lambda recipe, factor: made(task, named[recipe], factor))
     rows += [{"recipe": name, "note": f"not applicable: {reason}"} for name, reason in task.inapplicable.items()]

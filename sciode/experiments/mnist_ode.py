@@ -96,7 +96,7 @@ class MnistOde(frame.Task):
     """Digits by a neural ODE: cross-entropy, judged by accuracy."""
 
     title = "MNIST, neural ODE"
-    score = Score("accuracy", "accuracy %", "higher", loses=0.005, scale=100.0)
+    score = Score("accuracy", "accuracy %", "higher", loses=0.005, scale=100.0, unit="points")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -22,7 +22,7 @@ class Score:
 
     name: the key in a row; label: of the column and the axis; better: "higher" or "lower"; loses: how much worse than
     vanilla's validation score a recipe may be, as a share of it where relative, else in the score's own unit; scale,
-    digits: how it is printed.
+    unit, digits: how it is printed.
     """
 
     name: str
@@ -31,13 +31,14 @@ class Score:
     loses: float
     relative: bool = False
     scale: float = 1.0
+    unit: str = ""
     digits: int = 2
 
     @property
     def rule(self) -> str:
         """The sentence below the table."""
-        much = f"{100 * self.loses:g} %" if self.relative else f"{self.scale * self.loses:g}"
-        return f"strengths by validation: the cheapest that loses at most {much} of vanilla's {self.label}"
+        much = f"{100 * self.loses:g} %" if self.relative else f"{self.scale * self.loses:g} {self.unit}"
+        return f"strengths by validation: the cheapest that is at most {much} worse than vanilla"
 
     def badness(self, row: dict[str, Any]) -> float:
         """The mean validation score of a row, turned so that lower is better."""
