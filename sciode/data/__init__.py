@@ -4,11 +4,11 @@ from .archives import unpack
 from .densities import DENSITIES, Density
 from .loading import load
 from .masks import drop
+from .physionet import Stays, stays
 from .registry import Manifest, manifest, manifests
 from .series import IrregularSeries
 from .splits import Split, official, stratified
 from .standardizer import Standardizer
-from .stays import Stays, stays
 from .store import get, path
 
 __all__ = [

@@ -59,15 +59,15 @@ class Squash(nn.Module):
     def __init__(self, inputs: int, outputs: int, seeds: Sequence[int]) -> None:
         super().__init__()
         self.linear = StackedLinear(inputs, outputs, seeds)
-        self.gate = StackedLinear(1, outputs, [derive_seed(seed, 1) for seed in seeds])
-        self.shift = StackedLinear(1, outputs, [derive_seed(seed, 2) for seed in seeds])
+        self.clock = StackedLinear(1, 2 * outputs, [derive_seed(seed, 1) for seed in seeds])
 
     def forward(self, t: Tensor, x: Tensor, changes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The outputs [M, B, out], and (W v) gate [M, V, B, out] for directions v [M, V, B, in]; None = unit ones."""
-        gate = torch.sigmoid(self.gate(t))
+        gate, shift = self.clock(t).chunk(2, -1)
+        gate = torch.sigmoid(gate)
         weight = self.linear.weight.unsqueeze(1)
         pushed = weight.transpose(1, 2) if changes is None else torch.matmul(changes, weight)
-        return self.linear(x) * gate + self.shift(t), pushed * gate.unsqueeze(1)
+        return self.linear(x) * gate + shift, pushed * gate.unsqueeze(1)
 
 
 class Field(nn.Module):

@@ -36,8 +36,8 @@ class Settings:
     """What all rows of a table share; an experiment adds its own and sets its own defaults.
 
     steps, batch: of training, for each seed; tolerance: relative and absolute, in training and in tests; strengths:
-    those that are tried instead of the recipes' own, () = theirs; device, engine: as for `solve`. Raises ValueError for
-    a size below one or no seed.
+    those that are tried instead of the recipes' own, () = theirs; device; engine, adjoint: see `solve`. Raises
+    ValueError for a size below one or no seed.
     """
 
     steps: int = 1000
@@ -48,6 +48,7 @@ class Settings:
     strengths: tuple[float, ...] = ()
     device: str = "cpu"
     engine: str = "auto"
+    adjoint: str = "auto"
 
     def __post_init__(self) -> None:
         sizes = [getattr(self, f.name) for f in fields(self) if type(getattr(self, f.name)) is int]
@@ -76,12 +77,13 @@ class Solver:
 
     def __call__(self, field: Any, y0: Any, ts: Tensor, **options: Any) -> Solution:
         """Solve for all models at once, each sample with its own steps."""
-        tolerance = self.settings.tolerance
+        settings = self.settings
         asked = {
             "batch_dims": 2,
-            "rtol": tolerance,
-            "atol": tolerance,
-            "engine": self.settings.engine,
+            "rtol": settings.tolerance,
+            "atol": settings.tolerance,
+            "engine": settings.engine,
+            "adjoint": settings.adjoint,
             "seed": self.seed,
             "regularize": self.recipe.regularize,
         }

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from sciode.data import IrregularSeries, drop, stays, stratified
-from sciode.data.stays import CHANNELS
+from sciode.data.physionet import CHANNELS
 from sciode.experiments import frame
 from sciode.experiments.stacked import StackedGRUCell, StackedLinear
 from sciode.experiments.verdicts import Score
