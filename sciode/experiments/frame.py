@@ -201,6 +201,7 @@ def run(kind: type[Task], settings: type[Settings], out: Path, device: str, chan
         for factor in ((task.settings.strengths if recipe.penalties else ()) or recipe.weights)
     ]
     stamp = json.loads(json.dumps(asdict(task.settings)))
+    del stamp["strengths"]  # a row has its own, and stays good when others are tried
     rows = finished_rows(out, keys, stamp, lambda recipe, factor: made(task, named[recipe], factor))
     rows += [{"recipe": name, "note": f"not applicable: {reason}"} for name, reason in task.inapplicable.items()]
     best = chosen(rows, task.recipes, task.score)

@@ -13,11 +13,20 @@ from sciode.data import stays
 from sciode.data.physionet import CHANNELS, STATIC
 
 HEADER = "Time,Parameter,Value\n"
+READINGS = {
+    7: ("RecordID,7", "Age,54", "Gender,-1", "Weight,-1", "00:07,HR,70", "00:09,HR,80", "01:30,pH,7.4"),
+    5: ("RecordID,5", "Age,61", "Height,170", "48:00,HR,90", "00:02,HR,60", "00:02,Temp,37.5"),
+    9: ("RecordID,9", "Age,40", "Weight,-1"),
+}
 TEXTS = {
-    7: HEADER + "00:00,RecordID,7\n00:00,Age,54\n00:00,Gender,-1\n00:00,Weight,-1\n00:07,HR,70\n00:09,HR,80\n01:30,pH,7.4\n",
-    5: HEADER + "00:00,RecordID,5\n00:00,Age,61\n00:00,Height,170\n48:00,HR,90\n00:02,HR,60\n00:02,Temp,37.5\n",
-    9: HEADER + "00:00,RecordID,9\n00:00,Age,40\n00:00,Weight,-1\n",
-}  # fmt: skip
+    number: HEADER + "".join(f"{line if line[0].isdigit() else '00:00,' + line}\n" for line in lines)
+    for number, lines in READINGS.items()
+}
+OUTCOMES = """RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death
+5,6,1,5,-1,1
+7,16,8,8,-1,0
+9,1,1,1,1,0
+"""
 HR, PH, TEMP = (CHANNELS.index(name) for name in ("HR", "pH", "Temp"))
 
 
@@ -30,10 +39,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             member = tarfile.TarInfo(f"set-a/{number}.txt")
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
-    outcomes = (
-        "RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death\n5,6,1,5,-1,1\n7,16,8,8,-1,0\n9,1,1,1,1,0\n"
-    )
-    (folder / "Outcomes-a.txt").write_text(outcomes)
+    (folder / "Outcomes-a.txt").write_text(OUTCOMES)
     monkeypatch.setenv("SCIODE_DATA", str(tmp_path))
     return folder
 

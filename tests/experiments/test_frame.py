@@ -79,6 +79,8 @@ def test_rows_are_made_once_and_what_does_not_apply_says_so(
     assert {"recipe": "Taylor 3", "note": "not applicable: the field is only linear"} in best
     monkeypatch.setattr(frame, "train", None)
     assert frame.run(Turning, Settings, tmp_path, "cpu", TINY) == 0
+    with pytest.raises(TypeError):  # one more strength is one more row
+        frame.run(Turning, Settings, tmp_path, "cpu", {**TINY, "strengths": (1.0, 2.0)})
     with pytest.raises(TypeError):  # other settings make rows anew
         frame.run(Turning, Settings, tmp_path, "cpu", {**TINY, "lr": 0.5})
 
