@@ -40,7 +40,7 @@ _STREAMS = {"validation": 1, "test": 2}
 class Settings(frame.Settings):
     """densities: names in `sciode.data.DENSITIES`; tested: points of each in validation and in test; hidden: width."""
 
-    steps: int = 2000
+    steps: int = 1000
     batch: int = 512
     lr: float = 3e-3
     densities: tuple[str, ...] = ("pinwheel", "checkerboard", "moons")

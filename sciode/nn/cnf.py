@@ -82,7 +82,8 @@ class CNF(nn.Module):
 
     def _push(self, t: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f and (df/dy) v."""
-        return torch.func.jvp(lambda y: self.field(t, y), (y,), (v,))
+        slope, change = torch.func.jvp(lambda y: self.field(t, y), (y,), (v,))[:2]
+        return slope, change
 
     def probe(self, x: Tensor, seed: int) -> Tensor:
         """Signs +1 and -1 in the shape of x, for one solve."""

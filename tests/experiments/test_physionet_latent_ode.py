@@ -61,7 +61,7 @@ def test_the_split_is_disjoint_whole_and_the_same_each_time() -> None:
     splits = [task_of(seeds=seeds).ward.split for seeds in ((0,), (5, 6))]
     parts = [np.concatenate([s.train, s.validation, s.test]) for s in splits]
     assert sorted(parts[0].tolist()) == list(range(40))
-    assert np.array_equal(*parts)
+    assert np.array_equal(parts[0], parts[1])
     assert len(splits[0].test) == 8 and len(splits[0].validation) == 4
 
 
