@@ -127,6 +127,23 @@ def test_train_finds_every_experiment_and_hands_over_its_options(
         ]
 
 
+def test_train_takes_any_setting_of_the_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[dict[str, object]] = []
+    module = importlib.import_module("sciode.experiments.cnf")
+    monkeypatch.setattr(module, "main", lambda **options: seen.append(options) or 0)
+    words = ["batch=64", "lr=1e-2", "engine=eager", 'densities=["moons"]', "strengths=[1,10]"]
+    assert _main("train", "cnf", "--out", str(tmp_path), "--set", *words) == 0
+    assert seen[0] == {
+        "out": tmp_path, "device": "auto", "batch": 64, "lr": 0.01, "engine": "eager", "densities": ("moons",),
+        "strengths": (1, 10),
+    }  # fmt: skip
+    for wrong in ("bach=64", "batch", "device=cpu"):
+        assert _main("train", "cnf", "--set", wrong) == cli.MISUSE
+        assert f"--set {wrong}: give NAME=VALUE" in capsys.readouterr().err
+
+
 def test_train_suggests_the_nearest_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert _main("train", "mnist") == cli.MISUSE
     assert "'mnist_ode'" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple, final
 
 import torch
@@ -16,6 +16,21 @@ from sciode.solvers.tableaux import explicit
 __all__ = ["Encoded", "OdeRnn", "SolveGaps", "StepGaps"]
 
 Field = Callable[[Tensor, Tensor], Tensor]
+
+
+@lru_cache
+def _table(method: str | Tableau) -> Tableau:
+    """The method's coefficients; ValueError for an unknown name."""
+    known = explicit()
+    if isinstance(method, str) and method not in known:
+        raise ValueError(f"method: no explicit method is called {method!r}; there are {', '.join(known)}")
+    return known[method] if isinstance(method, str) else method
+
+
+def _combined(h: Tensor, dt: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    """h + dt sum_i w_i k_i, without work for weights of 0 and 1: most of an encoder's time is the launching of it."""
+    terms = [k if weight == 1.0 else weight * k for weight, k in zip(weights, slopes, strict=False) if weight]
+    return h + dt * reduce(torch.add, terms) if terms else h
 
 
 @dataclass(frozen=True)
@@ -31,14 +46,13 @@ class StepGaps:
     steps: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.method, str) and self.method not in explicit():
-            raise ValueError(f"method: no explicit method is called {self.method!r}; there are {', '.join(explicit())}")
+        _table(self.method)
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
     def __call__(self, f: Field, h: Tensor, t0: Tensor, t1: Tensor) -> Tensor:
         """The state at t1."""
-        table = explicit()[self.method] if isinstance(self.method, str) else self.method
+        table = _table(self.method)
         dt = (t1 - t0) / self.steps
         for step in range(self.steps):
             slopes: list[Tensor] = []
@@ -150,9 +164,3 @@ class OdeRnn(nn.Module):
         begin = torch.where(before >= 0, begin, end)
         found = (here, begin, end)
         return tuple((x.flip(-1) if self.backward else x).unsqueeze(-1) for x in found)  # type: ignore[return-value]
-
-
-def _combined(h: Tensor, dt: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    """h + dt sum_i w_i k_i, without work for weights of 0 and 1: most of an encoder's time is the launching of it."""
-    terms = [k if weight == 1.0 else weight * k for weight, k in zip(weights, slopes, strict=False) if weight]
-    return h + dt * reduce(torch.add, terms) if terms else h
