@@ -4,7 +4,7 @@ The field is FFJORD's, three ConcatSquash layers with softplus between (Grathwoh
 Kinetic energy and Jacobian as penalties make RNODE (Finlay et al., 2020); they, and Taylor's, look at the point alone,
 not at the account of its density, which the solver's own heuristics see as the solver does. Every training step draws
 new points. A model learns one density; all densities and all seeds are learnt side by side in one solve. A seed's score
-is the mean over the densities. On a CPU give --set engine=eager: the compiled loop of this field takes minutes to build.
+is the mean over the densities. On a CPU give --set engine=eager: this field's compiled loop takes minutes to build.
 """
 
 from __future__ import annotations
