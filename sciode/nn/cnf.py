@@ -37,6 +37,7 @@ class CNF(nn.Module):
     time: where the normal is; the unit of t.
 
     Raises ValueError for size < 1, time <= 0, an unknown trace, a state of another width, a missing probe or seed.
+    Compiles under engine="compiled" if `field` does.
     Sources: Chen et al.: Neural ordinary differential equations (2018); Grathwohl et al.: FFJORD (2019).
     """
 
