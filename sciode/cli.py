@@ -5,14 +5,16 @@ Each command imports its room when it runs, so that help is quick.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
@@ -52,15 +54,19 @@ class Train:
     """auto, cpu, cuda or cuda:1."""
     steps: Annotated[int | None, arg(metavar="N")] = None
     """Training steps a row; the table's own number by default."""
+    set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE")] = ()
+    """Other settings of the table, values as JSON, e.g. --set batch=64 strengths=[1,10]."""
 
     def run(self) -> int:
         from sciode.experiments import EXPERIMENTS
 
         if self.name not in EXPERIMENTS:
             raise ValueError(f"no experiment is called {self.name!r}; {_nearest(self.name, EXPERIMENTS)}")
-        main = importlib.import_module(f"sciode.experiments.{self.name}").main
-        changes = {} if self.steps is None else {"steps": self.steps}
-        return main(out=self.out or Path(f"sciode-{self.name}"), device=self.device, **changes)
+        module = importlib.import_module(f"sciode.experiments.{self.name}")
+        changes = _settings(self.set, [field.name for field in dataclasses.fields(module.Settings)])
+        if self.steps is not None:
+            changes["steps"] = self.steps
+        return module.main(out=self.out or Path(f"sciode-{self.name}"), device=self.device, **changes)
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,21 @@ def _here(name: str) -> str | None:
     except FileNotFoundError:
         return None
     return "sample" if found.parent.name == "samples" else "yes"
+
+
+def _settings(pairs: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE as keyword arguments: a value that is no JSON is a text, a list a tuple."""
+    changes = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if not text or name not in known or name == "device":
+            raise ValueError(f"--set {pair}: give NAME=VALUE; {_nearest(name, [n for n in known if n != 'device'])}")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    return changes
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

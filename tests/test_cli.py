@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from sciode import cli, data
+from sciode.experiments import EXPERIMENTS
 
-COMMANDS = ([], ["demo"], ["bench"], ["data"], ["data", "list"], ["data", "get"], ["lab"])
+COMMANDS = ([], ["demo"], ["train"], ["bench"], ["data"], ["data", "list"], ["data", "get"], ["lab"])
 
 
 def _run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -108,6 +110,43 @@ def test_options_reach_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.Demo, "run", lambda self: seen.append(self) or 0)
     assert _main("demo", "--seed", "7", "--device", "cpu", "--out", "there") == 0
     assert seen == [cli.Demo(seed=7, device="cpu", out=Path("there"))]
+
+
+def test_train_finds_every_experiment_and_hands_over_its_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in EXPERIMENTS:
+        seen: list[dict[str, object]] = []
+        module = importlib.import_module(f"sciode.experiments.{name}")
+        monkeypatch.setattr(module, "main", lambda seen=seen, **options: seen.append(options) or 0)
+        assert _main("train", name, "--out", str(tmp_path), "--device", "cpu", "--steps", "3") == 0
+        assert _main("train", name) == 0
+        assert seen == [
+            {"out": tmp_path, "device": "cpu", "steps": 3},
+            {"out": Path(f"sciode-{name}"), "device": "auto"},
+        ]
+
+
+def test_train_takes_any_setting_of_the_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[dict[str, object]] = []
+    module = importlib.import_module("sciode.experiments.cnf")
+    monkeypatch.setattr(module, "main", lambda **options: seen.append(options) or 0)
+    words = ["batch=64", "lr=1e-2", "engine=eager", 'densities=["moons"]', "strengths=[1,10]"]
+    assert _main("train", "cnf", "--out", str(tmp_path), "--set", *words) == 0
+    assert seen[0] == {
+        "out": tmp_path, "device": "auto", "batch": 64, "lr": 0.01, "engine": "eager", "densities": ("moons",),
+        "strengths": (1, 10),
+    }  # fmt: skip
+    for wrong in ("bach=64", "batch", "device=cpu"):
+        assert _main("train", "cnf", "--set", wrong) == cli.MISUSE
+        assert f"--set {wrong}: give NAME=VALUE" in capsys.readouterr().err
+
+
+def test_train_suggests_the_nearest_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("train", "mnist") == cli.MISUSE
+    assert "'mnist_ode'" in capsys.readouterr().err
 
 
 def test_lab_refuses_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

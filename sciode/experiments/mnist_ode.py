@@ -6,12 +6,9 @@ The model of "Opening the Blackbox" (Pal et al., ICML 2021): images as states [7
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,16 +17,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sciode import data
-from sciode.experiments.ledger import finished_rows
-from sciode.experiments.recipes import RECIPES, Recipe
+from sciode.experiments import frame
 from sciode.experiments.stacked import StackedLinear
-from sciode.experiments.verdicts import chosen, pareto, result_table
-from sciode.lab.tables import show
-from sciode.solvers import Solution, solve
-from sciode.training import choose_device, derive_seed
-from sciode.training.checkpoint import write_atomically
+from sciode.experiments.verdicts import Score
+from sciode.solvers import Solution
+from sciode.training import derive_seed
 
-__all__ = ["Settings", "main"]
+__all__ = ["MnistOde", "Settings", "main"]
 
 _TS = torch.tensor([0.0, 1.0], dtype=torch.float64)
 _VALIDATION = 10_000
@@ -37,18 +31,13 @@ _VALIDATION = 10_000
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all rows share. tolerance: relative and absolute; images: of the training set, from its start."""
+class Settings(frame.Settings):
+    """images: how many of the training set, from its start; tested: how many of each other part."""
 
     steps: int = 3000
     batch: int = 512
-    seeds: tuple[int, ...] = (0, 1, 2)
-    lr: float = 1e-3
-    tolerance: float = 1e-5
     images: int = 50_000
     tested: int = 10_000
-    device: str = "cpu"
-    engine: str = "auto"
 
 
 class Field(nn.Module):
@@ -94,92 +83,50 @@ class Digits:
         return images[at], labels[at]
 
 
-class Trial:
-    """One way of training, at one strength."""
+class Classifier(nn.Module):
+    """The field and the head of every seed."""
 
-    def __init__(self, settings: Settings, digits: Digits, recipe: Recipe, factor: float) -> None:
-        self.settings, self.digits, self.recipe, self.factor = settings, digits, recipe, factor
-        device = torch.device(settings.device)
-        self.field = Field(settings.seeds).to(device)
-        self.head = StackedLinear(784, 10, [derive_seed(seed, 2) for seed in settings.seeds]).to(device)
-
-    def solve(self, y0: Tensor, ts: Tensor, **options: Any) -> Solution:
-        """All seeds' images through their own field."""
-        tolerance = self.settings.tolerance
-        return solve(
-            self.field, y0, ts, batch_dims=2, rtol=tolerance, atol=tolerance, engine=self.settings.engine, **options
-        )
-
-    def train(self) -> float:
-        """Train; seconds of it, the first tenth (compilation) counted at the pace of the rest."""
-        settings, recipe = self.settings, self.recipe
-        optimizer = torch.optim.Adam([*self.field.parameters(), *self.head.parameters()], settings.lr)
-        warm, began = settings.steps // 10, 0.0
-        for step in range(settings.steps):
-            if step == warm:
-                began = _clock(settings.device)
-            y0, labels = self.digits.batch(settings, step)
-            seed = derive_seed(settings.seeds[0], 1, step)
-            found = self.solve(y0, recipe.times(_TS, seed), regularize=recipe.regularize, seed=seed)
-            logits = self.head(found.ys[-1])
-            # Summed over the seeds, so that each has the gradient it would have alone.
-            task = cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(settings.seeds)
-            loss = task + recipe.loss(found, self.factor, step, settings.steps)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return (_clock(settings.device) - began) * settings.steps / (settings.steps - warm)
-
-    @torch.no_grad()
-    def test(self, part: str) -> dict[str, Any]:
-        """Accuracy and evaluations of every seed, batched evaluations, and seconds of the second of two predictions."""
-        images, labels = self.digits.parts[part]
-        right, nfe, calls, seconds = [], [], [], 0.0
-        for start in range(0, len(labels), self.settings.batch):
-            y0 = images[start : start + self.settings.batch].expand(len(self.settings.seeds), -1, -1).contiguous()
-            for again in (False, True):
-                began = _clock(self.settings.device)
-                found = self.solve(y0, _TS)
-                logits = self.head(found.ys[-1])
-                seconds += (_clock(self.settings.device) - began) * again
-            right.append(logits.argmax(-1) == labels[start : start + self.settings.batch])
-            nfe.append(found.stats.nfe.double())
-            calls.append(found.stats.calls)
-        return {
-            "accuracy": torch.cat(right, 1).double().mean(1).tolist(),
-            "nfe": torch.cat(nfe, 1).mean(1).tolist(),
-            "calls": fmean(calls),
-            "seconds": seconds,
-        }
+    def __init__(self, seeds: Sequence[int]) -> None:
+        super().__init__()
+        self.field = Field(seeds)
+        self.head = StackedLinear(784, 10, [derive_seed(seed, 2) for seed in seeds])
 
 
-def _clock(device: str) -> float:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter()
+class MnistOde(frame.Task):
+    """Digits by a neural ODE: cross-entropy, judged by accuracy."""
+
+    title = "MNIST, neural ODE"
+    score = Score("accuracy", "accuracy %", "higher", loses=0.005, scale=100.0, unit="points")
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.digits = Digits(settings)
+
+    def model(self) -> Classifier:
+        """Fresh weights."""
+        return Classifier(self.settings.seeds)
+
+    def loss(self, model: Classifier, step: int, solver: frame.Solver) -> tuple[Tensor, Solution]:
+        """Cross-entropy."""
+        y0, labels = self.digits.batch(self.settings, step)
+        found = solver(model.field, y0, _TS)
+        logits = model.head(found.ys[-1])
+        # Summed over the seeds, so that each has the gradient it would have alone.
+        return cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(self.settings.seeds), found
+
+    def size(self, part: str) -> int:
+        """Images."""
+        return len(self.digits.parts[part][1])
+
+    def judge(self, model: Classifier, part: str, rows: slice, solver: frame.Solver) -> frame.Judged:
+        """How many are right."""
+        images, labels = (x[rows] for x in self.digits.parts[part])
+        y0 = images.expand(len(self.settings.seeds), -1, -1).contiguous()
+        found = solver(model.field, y0, _TS)
+        right = model.head(found.ys[-1]).argmax(-1) == labels
+        return frame.Judged(right.sum(1), len(labels), found)
 
 
 def main(out: Path, device: str = "auto", **changes: Any) -> int:
-    """Train all recipes at all strengths, print the table, draw the Pareto curve; <out>/rows.jsonl resumes.
-
-    out: folder of rows.jsonl, table.json, pareto.png. device: as for `sciode.training.choose_device`. changes: fields
-    of `Settings`. Returns 0. Raises ValueError for settings that make no sense.
-    """
-    settings = Settings(**changes, device=str(choose_device(device)))
-    if min(settings.steps, settings.batch, len(settings.seeds), settings.images, settings.tested) < 1:
-        raise ValueError(f"settings: sizes must be at least 1, got {settings}")
-    digits = Digits(settings)
-
-    def make(recipe: str, factor: float) -> dict[str, Any]:
-        trial = Trial(settings, digits, next(r for r in RECIPES if r.name == recipe), factor)
-        return {"train_seconds": trial.train(), "validation": trial.test("validation"), "test": trial.test("test")}
-
-    keys = [{"recipe": recipe.name, "factor": factor} for recipe in RECIPES for factor in recipe.weights]
-    stamp = json.loads(json.dumps(asdict(settings)))
-    rows = finished_rows(out, keys, stamp, make)
-    best = chosen(rows)
-    write_atomically(out / "table.json", (json.dumps(best, indent=2) + "\n").encode())
-    show(result_table("MNIST, neural ODE", best))
-    pareto(rows, out / "pareto.png")
-    print(f"numbers: {out / 'table.json'}\nfigure: {out / 'pareto.png'}")
-    return 0
+    """Make the table in the folder `out`; changes: fields of `Settings`. See `frame.run`."""
+    return frame.run(MnistOde, Settings, out, device, changes)

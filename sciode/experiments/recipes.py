@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -30,8 +30,9 @@ class Penalty:
 class Recipe:
     """What a training run does beside fitting.
 
-    name; kind: "vanilla", "global", "local" or "baseline"; penalties; spread: of the random end, as a part of the
-    interval (STEER). weights: by which factors the penalties are tried; validation chooses one.
+    name; kind: "vanilla", "global", "local" or "baseline"; penalties; spread: of the random times, as a part of the
+    gaps between them, the interval where there are but two (STEER). weights: by which factors the penalties are tried;
+    validation chooses one.
     """
 
     name: str
@@ -47,7 +48,17 @@ class Recipe:
 
     def times(self, ts: Tensor, seed: int) -> Tensor:
         """The times of one training step."""
-        return steer(ts, self.spread * float(ts[-1] - ts[0]), seed) if self.spread else ts
+        return steer(ts, self.spread, seed, which="gaps") if self.spread else ts
+
+    def on(self, part: int) -> Recipe:
+        """The same where only the first components of the state are a place to be: see `Kinetic`."""
+        penalties = tuple(
+            replace(penalty, regularizer=replace(penalty.regularizer, part=part))
+            if isinstance(penalty.regularizer, Kinetic | Jacobian | Taylor)
+            else penalty
+            for penalty in self.penalties
+        )
+        return replace(self, penalties=penalties)
 
     def loss(self, found: Solution, factor: float, step: int, steps: int) -> Tensor | float:
         """The weighted penalties of a training step, averaged over samples and summed over models [S, B]."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sciode.training import isolated_rng
 
-__all__ = ["StackedLinear"]
+__all__ = ["StackedGRUCell", "StackedLinear"]
 
 
 @final
@@ -32,3 +32,30 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """All models' outputs."""
         return torch.matmul(x, self.weight) + self.bias
+
+
+@final
+class StackedGRUCell(nn.Module):
+    """(x [models, batch, in], h [models, batch, size]) -> h [models, batch, size]: torch's GRU cell for each seed.
+
+    r, z = sigmoid(W_rz x + U_rz h), n = tanh(W_n x + r U_n h), h <- (1 - z) n + z h, with biases.
+    """
+
+    def __init__(self, inputs: int, size: int, seeds: Sequence[int]) -> None:
+        super().__init__()
+        cells = []
+        for seed in seeds:
+            with isolated_rng(seed):
+                cells.append(nn.GRUCell(inputs, size))
+        self.of_input = nn.Parameter(torch.stack([cell.weight_ih.detach().T for cell in cells]))
+        self.of_state = nn.Parameter(torch.stack([cell.weight_hh.detach().T for cell in cells]))
+        self.input_bias = nn.Parameter(torch.stack([cell.bias_ih.detach()[None] for cell in cells]))
+        self.state_bias = nn.Parameter(torch.stack([cell.bias_hh.detach()[None] for cell in cells]))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """All models' next states."""
+        of_input = (torch.matmul(x, self.of_input) + self.input_bias).chunk(3, -1)
+        of_state = (torch.matmul(h, self.of_state) + self.state_bias).chunk(3, -1)
+        reset, keep = (torch.sigmoid(a + b) for a, b in zip(of_input[:2], of_state[:2], strict=True))
+        new = torch.tanh(of_input[2] + reset * of_state[2])
+        return new + keep * (h - new)

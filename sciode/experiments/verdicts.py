@@ -3,67 +3,116 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
-from sciode.experiments.recipes import RECIPES
+from sciode.experiments.recipes import Recipe
 from sciode.lab.tables import mean_sd, table
 
-__all__ = ["chosen", "pareto", "result_table"]
-
-_LOST = 0.005
-"""Validation accuracy that may be lost against vanilla for fewer evaluations: half a point."""
+__all__ = ["Score", "chosen", "pareto", "result_table"]
 
 
-def chosen(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each recipe: of the strengths that lose at most half a point of validation accuracy the cheapest.
+@dataclass(frozen=True)
+class Score:
+    """What a table judges by, and how much of it may be given up for fewer evaluations.
 
-    Where all lose more, the most accurate. The test part is not looked at.
+    name: the key in a row; label: of the column and the axis; better: "higher" or "lower"; loses: how much worse than
+    vanilla's validation score a recipe may be, as a share of it where relative, else in the score's own unit; scale,
+    unit, digits: how it is printed.
+    """
+
+    name: str
+    label: str
+    better: Literal["higher", "lower"]
+    loses: float
+    relative: bool = False
+    scale: float = 1.0
+    unit: str = ""
+    digits: int = 2
+
+    @property
+    def rule(self) -> str:
+        """The sentence below the table."""
+        much = f"{100 * self.loses:g} %" if self.relative else f"{self.scale * self.loses:g} {self.unit}"
+        return f"strengths by validation: the cheapest that is at most {much} worse than vanilla"
+
+    def badness(self, row: dict[str, Any]) -> float:
+        """The mean validation score of a row, turned so that lower is better."""
+        mean = fmean(row["validation"][self.name])
+        return -mean if self.better == "higher" else mean
+
+    def limit(self, vanilla: dict[str, Any]) -> float:
+        """The highest badness that is still good enough."""
+        worst = self.badness(vanilla)
+        return worst + self.loses * (abs(worst) if self.relative else 1.0)
+
+
+def chosen(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Score) -> list[dict[str, Any]]:
+    """One row for each recipe: of the strengths that lose no more than the score allows the cheapest.
+
+    Where all lose more, the best. The test part is not looked at. A recipe that was never tried, or failed at every
+    strength, has a row with the reason under "note". Raises ValueError if vanilla failed.
     """
     vanilla = next(row for row in rows if row["recipe"] == "vanilla")
-    least = fmean(vanilla["validation"]["accuracy"]) - _LOST
-    best = []
-    for recipe in RECIPES:
-        tried = [row for row in rows if row["recipe"] == recipe.name]
-        good = [row for row in tried if fmean(row["validation"]["accuracy"]) >= least]
+    if "note" in vanilla:
+        raise ValueError(f"vanilla {vanilla['note']}: there is nothing to compare with; try another lr or tolerance")
+    limit, best = score.limit(vanilla), []
+    for recipe in recipes:
+        mine = [row for row in rows if row["recipe"] == recipe.name]
+        tried = [row for row in mine if "note" not in row]
+        good = [row for row in tried if score.badness(row) <= limit]
         if good:
             best.append(min(good, key=lambda row: fmean(row["validation"]["nfe"])))
         elif tried:
-            best.append(max(tried, key=lambda row: fmean(row["validation"]["accuracy"])))
+            best.append(min(tried, key=score.badness))
+        elif mine:
+            best.append(mine[0])
     return best
 
 
-def result_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """Test accuracy and evaluations over the seeds (mean ± sd), and what they cost, with vanilla's share."""
+def result_table(title: str, rows: Sequence[dict[str, Any]], score: Score) -> Table:
+    """Test score and evaluations over the seeds (mean ± sd), and what they cost, with vanilla's share."""
     vanilla = rows[0]
     lines = []
     for row in rows:
+        if "note" in row:
+            lines.append([f"{row['recipe']} ({row['note']})", *[None] * 7])
+            continue
         test = row["test"]
         lines.append([
             row["recipe"],
             f"{row['factor']:g}",
-            mean_sd([100 * a for a in test["accuracy"]], 2),
+            mean_sd([score.scale * value for value in test[score.name]], score.digits),
             mean_sd(test["nfe"], 1),
             f"{fmean(test['nfe']) / fmean(vanilla['test']['nfe']):.2f}",
             f"{test['calls']:.1f}",
             f"{row['train_seconds']:.1f} ({row['train_seconds'] / vanilla['train_seconds']:.2f})",
             f"{test['seconds']:.2f} ({test['seconds'] / vanilla['test']['seconds']:.2f})",
         ])  # fmt: skip
-    columns = ["recipe", "strength", "test accuracy %", "NFE a sample", "of vanilla", "calls", "train s", "predict s"]
+    columns = [
+        "recipe",
+        "strength",
+        f"test {score.label}",
+        "NFE a sample",
+        "of vanilla",
+        "calls",
+        "train s",
+        "predict s",
+    ]
     settings = vanilla["settings"]
     caption = (
         f"{len(settings['seeds'])} seeds, {settings['steps']} steps of {settings['batch']}, tolerance "
-        f"{settings['tolerance']:g}, {settings['device']}; strengths by validation: the cheapest that loses at most "
-        "half a point of accuracy; in parentheses the share of vanilla's time"
+        f"{settings['tolerance']:g}, {settings['device']}; {score.rule}; in parentheses the share of vanilla's time"
     )
     return table(title, columns, lines, caption)
 
 
-def pareto(rows: Sequence[dict[str, Any]], picture: Path) -> None:
-    """Test accuracy over evaluations, all strengths of all recipes."""
+def pareto(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Score, picture: Path) -> None:
+    """Test score over evaluations, all strengths of all recipes."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
@@ -72,13 +121,14 @@ def pareto(rows: Sequence[dict[str, Any]], picture: Path) -> None:
     with matplotlib.style.context(str(Path(plots.__file__).with_name("style.mplstyle"))):
         figure = Figure(figsize=(8.5, 4.6))
         axes = figure.subplots()
-        for recipe in RECIPES:
-            tried = [row["test"] for row in rows if row["recipe"] == recipe.name]
-            points = sorted((fmean(test["nfe"]), 100 * fmean(test["accuracy"])) for test in tried)
+        for recipe in recipes:
+            tried = [row["test"] for row in rows if row["recipe"] == recipe.name and "note" not in row]
+            points = sorted((fmean(test["nfe"]), score.scale * fmean(test[score.name])) for test in tried)
             marker = {"vanilla": "*", "global": "o", "local": "^", "baseline": "s"}[recipe.kind]
             size = 13 if recipe.kind == "vanilla" else 6
-            axes.plot(*zip(*points, strict=True), marker=marker, markersize=size, lw=1, label=recipe.name)
-        axes.set(xlabel="evaluations of the field a sample (test)", ylabel="test accuracy (%)")
+            where = zip(*points, strict=True) if points else ([], [])
+            axes.plot(*where, marker=marker, markersize=size, lw=1, label=recipe.name)
+        axes.set(xlabel="evaluations of the field a sample (test)", ylabel=f"test {score.label}")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
         picture.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(picture, bbox_inches="tight")

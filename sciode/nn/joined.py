@@ -34,7 +34,9 @@ class Joined(nn.Module):
         """Return net([parts])."""
         lead = parts[-1].shape[:-1]
         wide = [part.reshape(1) if part.ndim == 0 else part for part in parts]
-        return self.net(torch.cat([part.expand(*lead, part.shape[-1]) for part in wide], -1))
+        # What has its shape already is left alone: the compiler cannot expand what a forward derivative runs along.
+        spread = [part if part.shape[:-1] == lead else part.expand(*lead, part.shape[-1]) for part in wide]
+        return self.net(torch.cat(spread, -1))
 
 
 @final

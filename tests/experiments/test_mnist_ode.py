@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sciode.experiments import mnist_ode
+from sciode.experiments import frame, mnist_ode
 from sciode.experiments.recipes import RECIPES
 
 SIZES: dict[str, Any] = {"steps": 2, "batch": 8, "images": 64, "tested": 16, "engine": "eager", "seeds": (0, 1)}
@@ -23,7 +23,7 @@ def test_every_recipe_makes_its_rows_once(
     assert all(len(row["test"]["accuracy"]) == 2 for row in rows)
     assert (tmp_path / "pareto.png").stat().st_size > 0
     assert "vanilla" in capsys.readouterr().out
-    monkeypatch.setattr(mnist_ode, "Trial", None)
+    monkeypatch.setattr(frame, "train", None)
     assert mnist_ode.main(tmp_path, "cpu", **SIZES) == 0
     assert len(json.loads((tmp_path / "table.json").read_text())) == len(RECIPES)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sciode.experiments.stacked import StackedLinear
+from sciode.experiments.stacked import StackedGRUCell, StackedLinear
 from sciode.training import isolated_rng
 
 
@@ -33,3 +33,13 @@ def test_training_together_is_training_alone() -> None:
     together = trained([1, 2, 3])
     for i, seed in enumerate((1, 2, 3)):
         torch.testing.assert_close(together[i], trained([seed])[0], rtol=1e-5, atol=1e-6)
+
+
+def test_each_recurrent_cell_is_the_one_that_torch_draws_for_its_seed() -> None:
+    stacked = StackedGRUCell(4, 3, [5, 9])
+    x = torch.linspace(-1, 1, 2 * 6 * 4).reshape(2, 6, 4)
+    h = torch.linspace(1, -1, 2 * 6 * 3).reshape(2, 6, 3)
+    for i, seed in enumerate((5, 9)):
+        with isolated_rng(seed):
+            alone = nn.GRUCell(4, 3)
+        torch.testing.assert_close(stacked(x, h)[i], alone(x[i], h[i]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sciode import solve
-from sciode.nn import Augmented, Autonomous, Hamiltonian, Hybrid, Joined, Lagrangian, Mechanistic, SecondOrder, mlp
+from sciode.nn import CNF, Augmented, Autonomous, Hamiltonian, Hybrid, Joined, Lagrangian, Mechanistic, SecondOrder, mlp
 from sciode.solvers.adjoints.graph import bytes_behind, clock, residual_bytes
 
 Seeded = Callable[[int], AbstractContextManager[None]]
@@ -33,6 +33,7 @@ FIELDS: dict[str, Callable[[], nn.Module]] = {
         corrects=("b",),
         zero_start=False,
     ),
+    "flow": lambda: CNF(Joined(mlp([4, 3, 3], nn.Tanh)), 3),
 }
 each_field = pytest.mark.parametrize("name", FIELDS)
 each_adjoint = pytest.mark.parametrize("adjoint", ["direct", "recompute"])
@@ -110,9 +111,10 @@ def test_what_a_graph_keeps_is_the_same_by_hooks_and_by_a_walk(seeded: Seeded) -
 
 
 @pytest.mark.slow
-def test_a_hamiltonian_network_compiles(seeded: Seeded) -> None:
+@pytest.mark.parametrize("name", ["Hamiltonian", "flow"])
+def test_a_field_that_differentiates_inside_compiles(name: str, seeded: Seeded) -> None:
     with seeded(0):
-        field = FIELDS["Hamiltonian"]().double()
+        field = FIELDS[name]().double()
     y0 = _start().detach()
     compiled = solve(field, y0, [0.0, 1.0], engine="compiled", batch_dims=1)
     assert compiled.stats.engine == "compiled"

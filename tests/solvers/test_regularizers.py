@@ -173,6 +173,27 @@ def test_a_high_derivative_of_a_pendulum_is_that_of_its_exact_series() -> None:
     torch.testing.assert_close(found, torch.trapezoid(third.square().mean(0), ts), rtol=1e-5, atol=0)
 
 
+def test_a_part_of_the_state_is_measured_as_if_it_were_alone() -> None:
+    """The third component keeps an account of the other two, and is no place to be."""
+
+    def moving(t: Tensor, y: Tensor) -> Tensor:
+        return torch.sin(1.3 * y.flip(-1)) - t * y
+
+    def kept(t: Tensor, y: Tensor) -> Tensor:
+        account = 40.0 * y[..., :2].square().sum(-1, keepdim=True) + y[..., 2:]
+        return torch.cat((moving(t, y[..., :2]), account), -1)
+
+    y0 = torch.tensor([[0.3, -0.8], [1.2, 0.4]], dtype=torch.float64)
+    wide = torch.cat((y0, torch.zeros(2, 1, dtype=torch.float64)), 1)
+    alone = solve(moving, y0, [0.0, 1.0], dt=0.1, regularize=(Kinetic(), Jacobian(), Taylor(2)), seed=5).penalties
+    parts = (Kinetic(part=2), Jacobian(part=2), Taylor(2, part=2))
+    found = solve(kept, wide, [0.0, 1.0], dt=0.1, regularize=parts, seed=5).penalties
+    for name, value in alone.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=0, msg=name)
+    with pytest.raises(ValueError, match=r"^part: how many"):
+        Kinetic(part=0)
+
+
 REGULARIZERS = [
     Kinetic(),
     Jacobian(),

@@ -61,10 +61,15 @@ def bytes_behind(outputs: Iterable[Tensor], since: int) -> int:
             continue
         seen.add(node)
         for saved in _saved_by(node):
-            if not saved.is_leaf:
+            if _takes_room(saved):
                 storages[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
         stack += [parent for parent, _ in node.next_functions if parent is not None]
     return sum(storages.values())
+
+
+def _takes_room(saved: Tensor) -> bool:
+    """Whether a saved tensor has a memory of its own: not a parameter, nor the zeros of a forward derivative."""
+    return not saved.is_leaf and not saved._is_zerotensor()
 
 
 def _saved_by(node: Any) -> Iterator[Tensor]:
@@ -83,10 +88,11 @@ class residual_bytes:
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda saved: saved)
 
     def _pack(self, saved: Tensor) -> Tensor:
-        pointer = saved.untyped_storage().data_ptr()
-        if not saved.is_leaf and pointer not in self._storages:
-            self._storages.add(pointer)
-            self.total += saved.untyped_storage().nbytes()
+        if _takes_room(saved):
+            pointer = saved.untyped_storage().data_ptr()
+            if pointer not in self._storages:
+                self._storages.add(pointer)
+                self.total += saved.untyped_storage().nbytes()
         return saved
 
     def __enter__(self) -> residual_bytes:
