@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .begin import Begun, Term, Wish
-from .brownian import CounterNoise
+from .brownian import BrownianTree, CounterNoise
 from .checks import check_first, check_times
 from .controllers import Fixed
 from .outputs import Output
@@ -27,6 +27,11 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     """The problem of an earlier solution over new times, from the carry before the step that ended it."""
     run = _check(y0, wish, earlier)
     old, carry = run.problem, run.origin
+    if isinstance(old.noise, BrownianTree):
+        raise ValueError(
+            f"resume: the path that {old.stepper.name!r} walks ends with the earlier solve; solve the whole interval at "
+            "once"
+        )
     chosen = as_regularizers(wish.regularize, old.stepper)
     if chosen.draws:
         raise ValueError("regularize: a resumed solve draws nothing anew; solve the whole interval at once")

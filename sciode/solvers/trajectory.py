@@ -182,8 +182,9 @@ def measured(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> 
 
 def replay(problem: Problem, record: Record, y: Tensor, memory: Memory) -> tuple[Step, Emission]:
     """Take a recorded step again from (y, memory)."""
-    noise = None if problem.noise is None else problem.noise.block(record.n, 1)[0]
-    step = problem.stepper.step(problem.field, noise, problem.forward(record.s), record.dt, y, memory)
+    t = problem.forward(record.s)
+    noise = problem.driven(problem.noise.block(record.n, 1)[0] if problem.counted else None, t, record.dt)
+    step = problem.stepper.step(problem.field, noise, t, record.dt, y, memory)
     return step, emit(problem, record._replace(y=y), step)
 
 
