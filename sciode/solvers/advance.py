@@ -51,10 +51,11 @@ def attempt(problem: Problem, carry: Carry, noise: Tensor | None = None) -> Atte
     with torch.no_grad():
         active = carry.status == RUNNING
         remaining = problem.s1 - carry.t
-        final = carry.n + 1 >= problem.steps if fixed else carry.h * _SNAP >= remaining
-        wanted = xp.where(final, remaining, carry.h)
+        wanted = carry.h if fixed else problem.length_of(carry.h)
+        final = carry.n + 1 >= problem.steps if fixed else wanted * _SNAP >= remaining
+        wanted = xp.where(final, remaining, wanted)
         if carry.ahead:
-            wanted, hits = _up_to(carry, wanted)
+            wanted, hits = _up_to(problem, carry, wanted)
             final = final & (wanted >= remaining)
         length = xp.where(active, wanted, 0.0)
     dt = problem.forward(length)
@@ -103,12 +104,12 @@ def select(mask: Book, new: Carry, old: Carry) -> Carry:
     return pytree.tree_map(lambda a, b: rows(mask, a, b), new, old)
 
 
-def _up_to(carry: Carry, wanted: Book) -> tuple[Book, Book]:
+def _up_to(problem: Problem, carry: Carry, wanted: Book) -> tuple[Book, Book]:
     """The next step [L], which passes no time that lies ahead, and whether it ends at one; nearly there, in halves."""
     xp = namespace(carry.t)
     gap = carry.ahead[0] - carry.t
     hits = wanted * _SNAP >= gap
-    return xp.where(hits, gap, xp.where(2 * wanted > gap, gap / 2, wanted)), hits
+    return xp.where(hits, gap, xp.where(2 * wanted > gap, problem.length_of(gap / 2), wanted)), hits
 
 
 def _still_ahead(carry: Carry, end: Book, passed: Book, rejected: Book) -> tuple[Book, ...]:

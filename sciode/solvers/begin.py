@@ -211,7 +211,7 @@ def _method(term: Term, wish: Wish) -> tuple[Stepper, PID | Fixed]:
         return stepper, Fixed(float(wish.dt))
     controller = wish.controller
     if controller is None and stepper.adaptive:
-        controller = PID(pcoeff=0.1, icoeff=0.3) if isinstance(term, SDETerm) else PID()
+        controller = PID(pcoeff=0.1, icoeff=0.3, factormax=5.0) if isinstance(term, SDETerm) else PID()
     if controller is None or (isinstance(controller, PID) and not stepper.adaptive):
         others = suited(stepper.kind, *((term.noise, term.calculus) if isinstance(term, SDETerm) else ()), adaptive=True)
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .books import Book, namespace
+from .books import Book, namespace, whole_number
 from .brownian import BrownianTree
 from .controllers import PID, Fixed
 from .fields import Field
@@ -83,6 +83,21 @@ class Problem:
         if not isinstance(self.noise, BrownianTree):
             return rounding
         return xp.maximum(rounding, (self.s1 - self.s0) * 2.0**-self.noise.levels)
+
+    def length_of(self, h: Book) -> Book:
+        """The step [L] to take where the controller wants h: along a tree, h rounded down to five bits.
+
+        A path is so rough that steps a rounding apart would lead to others a thousandth apart soon after. Rounded, they
+        are the same whatever the batch, the engine and the device.
+        """
+        if not isinstance(self.noise, BrownianTree):
+            return h
+        xp, count = namespace(h), 2**self.noise.levels
+        leaf = (self.s1 - self.s0) / count
+        n = filled = whole_number(xp.clip(h / leaf, 1.0, float(count)))
+        for shift in (1, 2, 4, 8, 16):
+            filled = filled | (filled >> shift)
+        return (n & ~(filled >> 5)) * leaf
 
     @property
     def counted(self) -> bool:
