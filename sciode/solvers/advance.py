@@ -116,9 +116,7 @@ def _still_ahead(carry: Carry, end: Book, passed: Book, rejected: Book) -> tuple
     """The times ahead, without the nearest where it was passed, with the step's own end where it was rejected."""
     xp, old = namespace(carry.t), carry.ahead
     nearer, farther = (end, *old[:-1]), (*old[1:], xp.full_like(end, torch.inf))
-    return tuple(
-        xp.where(rejected, a, xp.where(passed, b, c)) for a, b, c in zip(nearer, farther, old, strict=True)
-    )
+    return tuple(xp.where(rejected, a, xp.where(passed, b, c)) for a, b, c in zip(nearer, farther, old, strict=True))
 
 
 def _next_time(problem: Problem, carry: Carry, length: Book) -> Book:

@@ -142,7 +142,9 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
         raise ValueError("ts: this SDE takes one time for the whole batch, as torchsde's do; pass ts of shape [T]")
     lanes = _lanes(layout, times.rows, controller, wish.coupled)
     if isinstance(term, SDETerm) and term.one_clock and lanes > 1:
-        raise ValueError("coupled: this SDE takes one time for the whole batch, as torchsde's do; pass coupled=True or dt=")
+        raise ValueError(
+            "coupled: this SDE takes one time for the whole batch, as torchsde's do; pass coupled=True or dt="
+        )
     s0, s1 = times.first.expand(lanes), times.last.expand(lanes)
     steps = fixed_steps(spans(times.host, lanes), controller.dt) if isinstance(controller, Fixed) else None
     eps = 10 * torch.finfo(y.dtype).eps
@@ -213,7 +215,9 @@ def _method(term: Term, wish: Wish) -> tuple[Stepper, PID | Fixed]:
     if controller is None and stepper.adaptive:
         controller = PID(pcoeff=0.1, icoeff=0.3, factormax=5.0) if isinstance(term, SDETerm) else PID()
     if controller is None or (isinstance(controller, PID) and not stepper.adaptive):
-        others = suited(stepper.kind, *((term.noise, term.calculus) if isinstance(term, SDETerm) else ()), adaptive=True)
+        others = suited(
+            stepper.kind, *((term.noise, term.calculus) if isinstance(term, SDETerm) else ()), adaptive=True
+        )
         raise ValueError(
             f"dt: {stepper.name!r} has no error estimate and takes fixed steps; pass dt=, or a method that has one"
             + (f": {others}" if others else " (none is known for such noise)")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .between import columns
 from .problem import Carry, Problem
 from .steppers import Memory, Step
 
@@ -163,11 +164,15 @@ class Run(NamedTuple):
 
 
 def emit(problem: Problem, record: Record, step: Step) -> Emission:
-    """Rows of the output that the step passed, its dense output if wanted, and the regularizers' values [B]."""
+    """Rows of the output that the step passed, its dense output if wanted, and the regularizers' values [B].
+
+    A basis: the vectors that span the dense output, then those that the bridge of the noise moves (`between`).
+    """
     t = problem.forward(record.s)
     basis = None
     if problem.output.needs_basis(record.crossing):
-        basis = torch.stack(problem.stepper.basis(problem.field, t, record.dt, record.y, step))
+        spanning = problem.stepper.basis(problem.field, t, record.dt, record.y, step)
+        basis = torch.stack((*spanning, *columns(problem, step)))
     rows = problem.output.rows(problem, record, step, basis)
     dense = (record.y, basis) if problem.output.dense else ()
     penalties = measured(problem, t, record.dt, record.y, step)

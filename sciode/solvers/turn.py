@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .advance import Attempt, attempt, merge
+from .between import bridged, columns
 from .books import rows
 from .problem import PLACE, Carry, Problem
 from .status import RUNNING, Status
@@ -232,7 +233,8 @@ def _results(
         for w, k in zip(problem.stepper.weights_apart(at, dt), basis, strict=True):
             value = value + w.to(y.dtype).unsqueeze(-1) * k
         values.append(_where(at >= 1, step.y1, value))
-    return torch.stack(values), measured(problem, problem.forward(s), dt, y, step)
+    states = bridged(torch.stack(values), problem, problem.forward(s), dt, theta, columns(problem, step))
+    return states, measured(problem, problem.forward(s), dt, y, step)
 
 
 def _write_outputs(out: Tensor, k: Tensor, values: Tensor) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +102,19 @@ class BrownianTree:
         mean = (area[1] - area[0]) / torch.where(still, 1.0, length)
         levy = torch.where(still, 0.0, mean - 0.5 * (path[0] + path[1]))
         return torch.stack((increment, levy)).to(self.dtype)
+
+    def bridge(self, t: Tensor, dt: Tensor, theta: Tensor) -> Tensor:
+        """W less its chord at theta [n, L] of steps from t to t + dt ([L] or [n, L]): [n, B, m], 0 at both ends."""
+        inner = t + theta * dt
+        if t.ndim < theta.ndim:
+            t, dt = (x.expand(inner.shape[1:]).unsqueeze(0) for x in (t, dt))
+        start, end, inner = self.path(torch.cat((t, t + dt, inner))).split((len(t), len(t), len(theta)))
+        return (inner - start - theta.unsqueeze(-1) * (end - start)).to(self.dtype)
+
+    def of(self, lane: Tensor) -> BrownianTree:
+        """The trees of some samples, or of some more than once."""
+        low, span = (x if x.shape[0] == 1 else x[lane] for x in (self.low, self.span))
+        return replace(self, seeds=self.seeds[lane], low=low, span=span)
 
     def path(self, t: Tensor) -> Tensor:
         """W(t) - W(low), float64 [n, B, m], at t [n, L]."""

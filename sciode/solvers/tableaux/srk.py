@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SOSRI", "SPARK", "SRA1", "SRIW1", "SHARK", "AdditiveTableau", "ItoTableau", "StratonovichTableau"]
+__all__ = ["SHARK", "SOSRI", "SPARK", "SRA1", "SRIW1", "AdditiveTableau", "ItoTableau", "StratonovichTableau"]
 
 Row = tuple[float, ...]
 Matrix = tuple[Row, ...]
