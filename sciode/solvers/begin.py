@@ -143,7 +143,7 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
     lanes = _lanes(layout, times.rows, controller, wish.coupled)
     if isinstance(term, SDETerm) and term.one_clock and lanes > 1:
         raise ValueError(
-            "coupled: this SDE takes one time for the whole batch, as torchsde's do; pass coupled=True or dt="
+            "coupled: this SDE takes one time for the whole batch, as torchsde's do; pass coupled=True, or dt="
         )
     s0, s1 = times.first.expand(lanes), times.last.expand(lanes)
     steps = fixed_steps(spans(times.host, lanes), controller.dt) if isinstance(controller, Fixed) else None

@@ -29,8 +29,8 @@ class PID:
     sizes. (diffrax's parametrisation.)
 
     Good values: the default (an I controller) for ODEs; pcoeff=0.2..0.4, icoeff=0.3..0.4 where the step size chatters
-    (mildly stiff problems); pcoeff=0.1, icoeff=0.3, factormax=5 for SDEs (what `solve` takes), whose errors are random and
-    would make an I controller jump; dtmax to keep a solver from stepping over a short pulse.
+    (mildly stiff problems); pcoeff=0.1, icoeff=0.3, factormax=5 for SDEs (what `solve` takes), whose errors are random
+    and would make an I controller jump; dtmax to keep a solver from stepping over a short pulse.
 
     Arguments:
         first_step: the first trial step; None = Hairer's heuristic (one extra evaluation).

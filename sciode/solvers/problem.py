@@ -26,8 +26,9 @@ class Carry(NamedTuple):
 
     t [L] float64, in the direction of the solve (it always grows); h [L] the next step; n [L] fixed steps taken since
     the grid's origin; y [B, D]; memory, the stepper's; control, the controller's; status [L] int8; trials, accepted
-    [L]; ahead, times [L] that steps have to end at, the nearest first, inf for none; () where none are kept. The step that ends a sample is not merged: a finished sample's carry is the one before its last step, from
-    which a later solve can go on as if the end had not been there.
+    [L]; ahead, times [L] that steps have to end at, nearest first, inf for none, or () where no such times are kept.
+    The step that ends a sample is not merged: a finished sample's carry is the one before its last step, from which a
+    later solve can go on as if the end had not been there.
     """
 
     t: Book

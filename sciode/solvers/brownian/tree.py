@@ -1,4 +1,4 @@
-"""A Brownian path over an interval as a sum of hashed normals: any time may be asked for, in any order, nothing is kept.
+"""A Brownian path over an interval as a sum of hashed normals: any time may be asked for, and nothing is kept.
 
 The tree halves the interval `levels` times. What a node adds to the path, given the increment and the area of its own
 interval, is two parabolas, so W and its integral at a time are sums over the nodes around that time, one a level.
@@ -150,7 +150,8 @@ class BrownianTree:
             key = words(self.seeds.numpy().view(np.uint64)[:, None])
             index = nodes.numpy().view(np.uint64)[..., None]
             hashed = philox(key, (index, np.uint64(0), np.arange(blocks, dtype=np.uint64), np.uint64(_PURPOSE)))
-            drawn = tuple(torch.from_numpy(w.view(np.int64)) for w in hashed)
+            w0, w1, w2, w3 = (torch.from_numpy(w.view(np.int64)) for w in hashed)
+            drawn = w0, w1, w2, w3
         pairs = normals(drawn, torch.float64).unflatten(-1, (2, 2))
         return pairs.movedim(-1, 0).flatten(-2)[..., : self.channels]
 

@@ -38,8 +38,8 @@ def setting_of(problem: Problem, request: Request, reads: list[Tensor], engine: 
     ids = list(map(id, tensors_of(problem)))
     return (
         engine, request.taped, kept, stepper, problem.controller, problem.output.save.state, problem.sign, tolerances,
-        problem.coupled, problem.regularizers, problem.revisits, noise, tuple(problem.output.times.shape), problem.s0.shape[0],
-        tuple(ids.index(i) for i in ids),
+        problem.coupled, problem.regularizers, problem.revisits, noise, tuple(problem.output.times.shape),
+        problem.s0.shape[0], tuple(ids.index(i) for i in ids),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Methods for SDEs, one class each. Source unless said otherwise: Kloeden, Platen: Numerical Solution of SDEs (1992)."""
+"""Methods for SDEs that no table holds. Source, if not said: Kloeden, Platen: Numerical Solution of SDEs (1992)."""
 
 from __future__ import annotations
 
@@ -141,6 +141,7 @@ class ReversibleHeun(SDEStepper):
 
     def step(self, field: Field, noise: Tensor | None, t: Tensor, dt: Tensor, y: Tensor, memory: Memory) -> Step:
         """One evaluation, at the new twin."""
+        assert noise is not None
         h = scale_of(dt, y)
         z, f, g = memory
         z1 = increment(field, 2 * y - z, f, g, h, noise)

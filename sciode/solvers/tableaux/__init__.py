@@ -1,4 +1,4 @@
-"""Runge-Kutta coefficient tables: data in `erk.py`, the class that checks them in `base.py`; stochastic ones in `srk.py`.
+"""Runge-Kutta coefficient tables: data in `erk.py`, the class that checks them in `base.py`; for SDEs, `srk.py`.
 
 A method is one constant; whoever needs the list collects it from here, so there is nothing to register.
 """
