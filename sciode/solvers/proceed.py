@@ -29,8 +29,8 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     old, carry = run.problem, run.origin
     if isinstance(old.noise, BrownianTree):
         raise ValueError(
-            "resume: adaptive steps, and methods that need Levy areas, walk a path laid over the interval of one solve; "
-            "solve the whole interval at once"
+            "resume: adaptive steps, and methods that need Levy areas, walk a path laid over the interval of one "
+            "solve; solve the whole interval at once"
         )
     chosen = as_regularizers(wish.regularize, old.stepper)
     if chosen.draws:

@@ -99,12 +99,17 @@ def _matrix_diffusion(t: Tensor, y: Tensor) -> Tensor:
     return _diffusion(t, y).unsqueeze(-1)
 
 
+def _constant_diffusion(t: Tensor, y: Tensor) -> Tensor:
+    return (0.3 + 0.1 * t + 0 * y).unsqueeze(-1)
+
+
 def _begun(stepper: Stepper, samples: slice, field: Callable[..., Tensor] = HOPF.field) -> tuple[Begun, Tensor | None]:
     """A solve of the stepper that is about to take its first step, and the noise of that step."""
     term: ODETerm | SDETerm = ODETerm(field)
     if isinstance(stepper, SDEStepper):
         noise = stepper.noises[0]
-        diffusion = _diffusion if noise == "diagonal" else _matrix_diffusion
+        shapes = {"diagonal": _diffusion, "additive": _constant_diffusion}
+        diffusion = shapes.get(noise, _matrix_diffusion)
         drift = _reverting if field is HOPF.field else field
         term = SDETerm(drift, diffusion, noise=noise, calculus=stepper.calculi[0])  # type: ignore[arg-type]
     elif stepper.kind != "ode":
@@ -114,7 +119,10 @@ def _begun(stepper: Stepper, samples: slice, field: Callable[..., Tensor] = HOPF
     dt = None if stepper.adaptive else 0.125
     wish = Wish(stepper, dt, 1e-4, 1e-6, None, Save(), 1, False, None, seed, ())
     begun = begin(lay_out(term, y0, [0.0, 1.0], None, wish))
-    return begun, None if begun.problem.noise is None else begun.problem.noise.block(0, 1)[0]
+    problem = begun.problem
+    if problem.counted:
+        return begun, problem.noise.block(0, 1)[0]
+    return begun, problem.driven(None, problem.forward(begun.carry.t), torch.full_like(begun.carry.t, 0.125))
 
 
 def _take(begun: Begun, noise: Tensor | None, dt: float = 0.125) -> Step:

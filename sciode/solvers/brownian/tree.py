@@ -124,7 +124,7 @@ class BrownianTree:
         """W and its integral from `low` to t [n, L]: [n, B, m] each."""
         places = self._places(t)
         z = self._normals(places.nodes)
-        return (places.path.unsqueeze(-1) * z).sum((0, 1)), (places.area.unsqueeze(-1) * z).sum((0, 1))
+        return _sum(places.path.unsqueeze(-1) * z), _sum(places.area.unsqueeze(-1) * z)
 
     def _places(self, t: Tensor) -> _Places:
         x = ((t - self.low) / self.span).clamp(0.0, 1.0)
@@ -154,6 +154,18 @@ class BrownianTree:
             drawn = w0, w1, w2, w3
         pairs = normals(drawn, torch.float64).unflatten(-1, (2, 2))
         return pairs.movedim(-1, 0).flatten(-2)[..., : self.channels]
+
+
+def _sum(x: Tensor) -> Tensor:
+    """Over the two normals and the nodes of x [2, nodes, ...], in halves.
+
+    Always in the same order, so that equal times have equal sums; `Tensor.sum` adds where it stands in memory.
+    """
+    total = x[0] + x[1]
+    while total.shape[0] > 1:
+        half = total.shape[0] // 2
+        total = torch.cat((total[:half] + total[half : 2 * half], total[2 * half :]))
+    return total[0]
 
 
 Factors = tuple[Tensor, Tensor]
