@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_it_converges_to_the_solution_on_the_same_path(method: str, calculus: An
     samples = 100
     seeds, y0 = sample_seeds(1, samples), torch.ones(samples, 1, dtype=torch.float64)
     errors = []
-    for tolerance in (1e-1, 1e-2, 1e-3):
+    for tolerance in (1e-1, 1e-2, 1e-3) if method == "heun" else (1e-2, 1e-3, 1e-4):
         solution = solve(geometric(calculus), y0, TS, method=method, rtol=tolerance, atol=tolerance, seed=seeds,
                          coupled=coupled)  # fmt: skip
         errors.append((solution.ys - exact(seeds, TS, calculus)).abs().median(1).values[:, 0])
@@ -198,7 +199,7 @@ def test_rejected_times_are_revisited_where_the_noise_is_general(noise: str) -> 
 
 def _pairs(ts: Tensor) -> set[tuple[float, float]]:
     times = ts.flatten().tolist()
-    return set(zip(times[:-1], times[1:], strict=True))
+    return set(itertools.pairwise(times))
 
 
 def test_the_floor_of_the_steps_is_a_leaf_of_the_tree() -> None:

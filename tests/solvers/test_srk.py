@@ -1,4 +1,4 @@
-"""Stochastic Runge-Kutta tables: orders against exact solutions on the same path, what a wrong table says, an oracle."""
+"""Stochastic Runge-Kutta tables: orders against exact solutions on the same path, wrong tables, an oracle."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..transforms import transforming
-from .philox import normals, philox, words
+from .philox import normals, philox, philox_traced, words, words_traced
 
 __all__ = ["BrownianTree", "levels_for"]
 
@@ -144,7 +144,10 @@ class BrownianTree:
         blocks = -(-self.channels // 2)
         if torch.compiler.is_compiling() or transforming() or nodes.device.type != "cpu":
             column = torch.arange(blocks, device=nodes.device)
-            drawn = philox(words(self.seeds.unsqueeze(-1)), (nodes.unsqueeze(-1), 0, column, _PURPOSE))
+            # All counters are tensors: a product of two Python integers would not wrap.
+            zero = torch.zeros_like(column)
+            counter = (nodes.unsqueeze(-1), zero, column, zero + _PURPOSE)
+            drawn = philox_traced(words_traced(self.seeds.unsqueeze(-1)), counter)
         else:
             # NumPy's integer operations cost a third.
             key = words(self.seeds.numpy().view(np.uint64)[:, None])
