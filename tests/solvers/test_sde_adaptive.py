@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sciode import PID, SDETerm, Status, methods, sample_seeds, solve
+from sciode import PID, Save, SDETerm, Status, methods, sample_seeds, solve
 from sciode.solvers import advance
+from sciode.solvers.begin import Wish, begin, lay_out
 from sciode.solvers.brownian import BrownianTree
+from sciode.solvers.engines import CompileNotice, kernel
 
 A, B = 0.4, 0.8
 TS = torch.tensor([0.0, 0.31, 0.62, 1.0], dtype=torch.float64)
@@ -353,3 +357,58 @@ def test_an_adaptive_solve_is_not_resumed() -> None:
     solution = solve(geometric(), torch.ones(2, 1, dtype=torch.float64), [0, 1], method="sriw1", seed=0, rtol=1e-2)
     with pytest.raises(ValueError, match=r"^resume: .*solve the whole interval at once"):
         solve(geometric(), None, [1.0, 2.0], resume=solution)
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("taped", [False, True])
+def test_the_kernel_engine_says_that_it_walks_no_tree(taped: bool) -> None:
+    wish = Wish("spark", None, 1e-2, 1e-2, None, Save(), None, False, None, 0, ())
+    begun = begin(lay_out(geometric("stratonovich", "general"), torch.ones(2, 1), [0.0, 1.0], None, wish))
+    reason = kernel.why_not(begun.problem, begun.y0.to("meta"), taped)
+    assert reason is not None
+    assert "tree" in (kernel.why_not(begun.problem, begun.y0, taped) or "") or "state is on" in reason
+    with pytest.warns(CompileNotice, match="the kernel engine cannot run this"):
+        solution = solve(geometric("stratonovich"), torch.ones(2, 1), [0, 1], method="spark", rtol=0.1, seed=0,
+                         engine="kernel")  # fmt: skip
+    assert solution.stats.engine == "eager"
+
+
+def test_of_many_rejections_in_a_row_the_nearest_times_are_kept() -> None:
+    """A stack of 12: pushed where rejected, popped where passed, per sample; more than 12 forget the farthest."""
+    none, yes = np.zeros(2, dtype=bool), np.array([True, False])
+    ahead = tuple(np.full(2, np.inf) for _ in range(12))
+    for k in range(14):
+        carry: Any = SimpleNamespace(t=np.zeros(2), ahead=ahead)
+        ahead = advance._still_ahead(carry, np.array([14.0 - k, 0.0]), none, yes)
+    assert [a[0] for a in ahead] == [float(k) for k in range(1, 13)]
+    assert all(a[1] == np.inf for a in ahead)
+    ahead = advance._still_ahead(SimpleNamespace(t=np.zeros(2), ahead=ahead), np.zeros(2), yes, none)  # type: ignore[arg-type]
+    assert [a[0] for a in ahead] == [*map(float, range(2, 13)), np.inf]
+
+
+def test_an_ode_may_revisit_too_and_then_hits_the_rejected_times() -> None:
+    def pulse(t: Tensor, y: Tensor) -> Tensor:
+        return 30 * torch.exp(-(((t - 0.5) / 0.1) ** 2)) - y
+
+    found = [
+        solve(pulse, torch.ones(1, 1, dtype=torch.float64), [0.0, 1.0], save="steps", batch_dims=1,
+              controller=PID(revisit=revisit, first_step=0.7))
+        for revisit in (False, True)
+    ]  # fmt: skip
+    assert int(found[1].stats.rejected) > 0
+    torch.testing.assert_close(found[0].ys[found[0].stats.accepted], found[1].ys[found[1].stats.accepted],
+                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    assert float((found[1].ts - 0.7).abs().min()) < 1e-12 < float((found[0].ts - 0.7).abs().min())
+
+
+def test_forward_derivatives_and_functional_transforms() -> None:
+    def end(a: Tensor) -> Tensor:
+        term = SDETerm(lambda t, y, a: -a[0] * y, lambda t, y, a: a[1] * y)
+        y0 = torch.ones(2, 1, dtype=torch.float64)
+        return solve(term, y0, [0, 0.5, 1], args=a, method="sriw1", rtol=1e-2, atol=1e-2, seed=1).ys[-1, :, 0]
+
+    a = torch.tensor([0.5, 0.4], dtype=torch.float64)
+    forward, backward = torch.func.jacfwd(end)(a), torch.func.jacrev(end)(a)
+    torch.testing.assert_close(forward, backward, rtol=1e-9, atol=1e-11)
+    p = a.clone().requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(end(p).sum(), p)[0], backward.sum(0), rtol=1e-9, atol=1e-11)
