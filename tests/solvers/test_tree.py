@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -163,6 +164,19 @@ def test_traced_and_on_arrays_it_is_the_same() -> None:
     start, dt = torch.linspace(-0.4, 0.9, 4).double(), torch.linspace(0.001, 0.5, 4).double()
     traced = torch.compile(lambda t, h: path.over(t, h), backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(traced(start, dt), path.over(start, dt), rtol=0, atol=1e-14)
+    # At times that few halvings make, an array's sums stop where nothing is added any more.
+    start, dt = torch.tensor([-0.5, 0.25, 1.0, 1.5]).double(), torch.tensor([2.0, 0.375, -1.0, -0.125]).double()
+    assert path._depth((start + 0.5) * 2**21) <= 3
+    torch.testing.assert_close(traced(start, dt), path.over(start, dt), rtol=0, atol=1e-14)
+
+
+def test_rounding_of_a_time_moves_nothing_at_the_end_of_a_leaf() -> None:
+    """A path is so rough that 1e-16 in time is 1e-8 in W; steps of few bits end where leaves do."""
+    path, span = tree(11, 3, levels=26), 0.7
+    path = dataclasses.replace(path, span=times(span))
+    ends = LOW + span * torch.tensor([3, 5, 11]).double() / 64
+    for shifted in (torch.nextafter(ends, ends + 1), torch.nextafter(ends, ends - 1)):
+        assert torch.equal(path.path(shifted[:, None]), path.path(ends[:, None]))
 
 
 def test_levels_follow_the_dtype_and_the_smallest_step() -> None:

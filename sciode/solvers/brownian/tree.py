@@ -25,6 +25,8 @@ _PURPOSE = 3
 _DEEPEST = 29
 """Numbers of nodes stay below 2^31."""
 _SHALLOW, _DEEP = 22, 26
+_NEAR = 1e-6
+"""Parts of a leaf that rounding of a time may make up."""
 
 
 def levels_for(dtype: torch.dtype, span: float = 1.0, dtmin: float | None = None) -> int:
@@ -43,8 +45,8 @@ def levels_for(dtype: torch.dtype, span: float = 1.0, dtmin: float | None = None
 class _Places(NamedTuple):
     """Times seen from the nodes around them: the root's two normals, the splits', the leaf's.
 
-    nodes: their numbers [levels + 2, n, L]; path, area: what their two normals add to W and to its integral, as factors
-    [2, levels + 2, n, L].
+    nodes: their numbers [N, n, L], N at most levels + 2; path, area: what their two normals add to W and to its
+    integral, as factors [2, N, n, L].
     """
 
     nodes: Tensor
@@ -127,22 +129,42 @@ class BrownianTree:
         return _sum(places.path.unsqueeze(-1) * z), _sum(places.area.unsqueeze(-1) * z)
 
     def _places(self, t: Tensor) -> _Places:
-        x = ((t - self.low) / self.span).clamp(0.0, 1.0)
         count = 2**self.levels
-        leaf = (x * count).to(torch.int64).clamp(max=count - 1)
-        level = torch.arange(self.levels, device=t.device).reshape(-1, 1, 1)
-        width = torch.ones_like(level) << level
+        x = ((t - self.low) / self.span).clamp(0.0, 1.0)
+        # In leaves; a time that rounding has moved off the end of one is put back.
+        u, end = x * count, (x * count).round()
+        u = torch.where((u - end).abs() < _NEAR, end, u)
+        leaf = u.to(torch.int64).clamp(max=count - 1)
+        depth = self._depth(u)
+        level = torch.arange(min(depth, self.levels), device=t.device).reshape(-1, 1, 1)
+        width, size = torch.ones_like(level) << level, torch.ones_like(level) << (self.levels - level)
         split = leaf >> (self.levels - level)
-        nodes = torch.cat((torch.zeros_like(leaf).unsqueeze(0), width + split, (count + leaf).unsqueeze(0)))
-        length = self.span / width
-        factors = (_whole(x, self.span), _split(x * width - split, length), _leaf(x * count - leaf, self.leaf))
+        nodes = [torch.zeros_like(leaf).unsqueeze(0), width + split]
+        factors = [_whole(u / count, self.span), _split(u / size - split, self.span / width)]
+        if depth > self.levels:
+            nodes.append((count + leaf).unsqueeze(0))
+            factors.append(_leaf(u - leaf, self.leaf))
         path, area = (torch.cat(parts, dim=1) for parts in zip(*factors, strict=True))
-        return _Places(nodes, path, area)
+        return _Places(torch.cat(nodes), path, area)
+
+    def _depth(self, u: Tensor) -> int:
+        """Levels that add something at u [n, L], in leaves; the leaves are one more.
+
+        A time that many halvings of the interval make a node's end feels nothing below. Only a host can say; elsewhere
+        all levels are added up.
+        """
+        if _elsewhere(u):
+            return self.levels + 1
+        whole = u.numpy().astype(np.int64)
+        if (whole != u.numpy()).any():
+            return self.levels + 1
+        lowest = np.bitwise_or.reduce(whole.ravel()) | 2**self.levels
+        return self.levels - (int(lowest & -lowest).bit_length() - 1)
 
     def _normals(self, nodes: Tensor) -> Tensor:
-        """Two normals for every node and channel: [2, levels + 2, n, B, m] float64."""
+        """Two normals for every node and channel: [2, N, n, B, m] float64."""
         blocks = -(-self.channels // 2)
-        if torch.compiler.is_compiling() or transforming() or nodes.device.type != "cpu":
+        if _elsewhere(nodes):
             column = torch.arange(blocks, device=nodes.device)
             # All counters are tensors: a product of two Python integers would not wrap.
             zero = torch.zeros_like(column)
@@ -157,6 +179,11 @@ class BrownianTree:
             drawn = w0, w1, w2, w3
         pairs = normals(drawn, torch.float64).unflatten(-1, (2, 2))
         return pairs.movedim(-1, 0).flatten(-2)[..., : self.channels]
+
+
+def _elsewhere(x: Tensor) -> bool:
+    """Whether its numbers are not, or not yet, where the host can read them."""
+    return torch.compiler.is_compiling() or transforming() or x.device.type != "cpu"
 
 
 def _sum(x: Tensor) -> Tensor:
