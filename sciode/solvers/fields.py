@@ -80,6 +80,7 @@ class Field:
         return (f, self.diffusion_at(clock, y)) if self.stochastic else (f,)
 
     def diffusion_at(self, clock: Tensor, y: Tensor) -> Tensor:
+        """g(t, y) for a time from `clocks`."""
         assert isinstance(self.term, SDETerm)
         out = self._call(self.term.diffusion, clock, y)
         return _as_state(self.layout.ravel(out, trailing=0 if self.term.noise == "diagonal" else 1), y)

@@ -129,13 +129,10 @@ def test_strong_order(method: str, name: str, order: float) -> None:
 
 
 def test_the_order_claimed_is_the_order_measured_for_the_noise_the_claim_is_about() -> None:
-    """Of the methods that increments suffice for; those of the tables: `test_srk`."""
-    for method, info in methods("sde").items():
-        if method in stochastic():
-            continue
+    for method in methods("sde").keys() - stochastic().keys():
         measured = [order for m, name, order in STRONG if m == method and "additive" not in name]
         assert measured
-        assert set(measured) == {info.order}
+        assert set(measured) == {methods("sde")[method].order}
 
 
 @pytest.mark.parametrize("method", ["euler", "milstein", "heun", "reversibleheun"])
