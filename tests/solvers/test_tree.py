@@ -170,6 +170,12 @@ def test_traced_and_on_arrays_it_is_the_same() -> None:
     torch.testing.assert_close(traced(start, dt), path.over(start, dt), rtol=0, atol=1e-14)
 
 
+def test_a_time_has_one_value_whatever_else_is_asked_for() -> None:
+    path, coarse = tree(12, 3, channels=2, levels=26), times(0.25, 0.375)[:, None]
+    alone, along = path.path(coarse), path.path(torch.cat((coarse, times(0.3)[:, None])))
+    assert torch.equal(along[:2], alone)
+
+
 def test_rounding_of_a_time_moves_nothing_at_the_end_of_a_leaf() -> None:
     """A path is so rough that 1e-16 in time is 1e-8 in W; steps of few bits end where leaves do."""
     path, span = tree(11, 3, levels=26), 0.7

@@ -25,6 +25,8 @@ _PURPOSE = 3
 _DEEPEST = 29
 """Numbers of nodes stay below 2^31."""
 _SHALLOW, _DEEP = 22, 26
+_TOGETHER = 8
+"""Nodes that are added up in halves; these sums, one after another."""
 _NEAR = 1e-6
 """Parts of a leaf that rounding of a time may make up."""
 
@@ -187,15 +189,23 @@ def _elsewhere(x: Tensor) -> bool:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Over the two normals and the nodes of x [2, nodes, ...], in halves.
+    """Over the two normals and the nodes of x [2, nodes, ...].
 
-    Always in the same order, so that equal times have equal sums; `Tensor.sum` adds where it stands in memory.
+    In an order that neither the other times nor nodes that add nothing have a say in, so that a time has one sum to the
+    last bit; `Tensor.sum` adds as things stand in memory.
     """
-    total = x[0] + x[1]
-    while total.shape[0] > 1:
-        half = total.shape[0] // 2
-        total = torch.cat((total[:half] + total[half : 2 * half], total[2 * half :]))
-    return total[0]
+    nodes = x[0] + x[1]
+    missing = -len(nodes) % _TOGETHER
+    if missing:
+        nodes = torch.cat((nodes, nodes.new_zeros(missing, *nodes.shape[1:])))
+    blocks = nodes.unflatten(0, (-1, _TOGETHER))
+    while blocks.shape[1] > 1:
+        half = blocks.shape[1] // 2
+        blocks = blocks[:, :half] + blocks[:, half:]
+    total = blocks[0, 0]
+    for block in blocks[1:, 0]:
+        total = total + block
+    return total
 
 
 Factors = tuple[Tensor, Tensor]
