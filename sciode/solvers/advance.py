@@ -18,7 +18,7 @@ from .problem import Carry, Problem, scaled_error
 from .status import RUNNING, Status
 from .steppers import Step
 
-__all__ = ["Attempt", "advance", "attempt", "merge", "select"]
+__all__ = ["Attempt", "advance", "attempt", "merge", "select", "step_of"]
 
 _SNAP = 1 + 1e-9
 """A step that ends within this factor of the last time ends at the last time."""
@@ -36,6 +36,7 @@ class Attempt(NamedTuple):
     h: Book
     control: tuple[Book, ...]
     status: Book
+    ahead: tuple[Book, ...] = ()
 
 
 def advance(problem: Problem, carry: Carry, noise: Tensor | None = None) -> Carry:
@@ -50,10 +51,15 @@ def attempt(problem: Problem, carry: Carry, noise: Tensor | None = None) -> Atte
     with torch.no_grad():
         active = carry.status == RUNNING
         remaining = problem.s1 - carry.t
-        final = carry.n + 1 >= problem.steps if fixed else carry.h * _SNAP >= remaining
-        length = xp.where(active, xp.where(final, remaining, carry.h), 0.0)
-    t, dt = problem.forward(on_tensor(carry.t)), problem.forward(length)
-    step = problem.stepper.step(problem.field, noise, t, on_tensor(dt), carry.y, carry.memory)
+        wanted = carry.h if fixed else problem.length_of(carry.h)
+        final = carry.n + 1 >= problem.steps if fixed else wanted * _SNAP >= remaining
+        wanted = xp.where(final, remaining, wanted)
+        if carry.ahead:
+            wanted, hits = _up_to(problem, carry, wanted)
+            final = final & (wanted >= remaining)
+        length = xp.where(active, wanted, 0.0)
+    dt = problem.forward(length)
+    step = step_of(problem, carry, dt, noise)
     with torch.no_grad():
         decide = _keep_going if fixed else _control
         accept, finite, h, control, failure = decide(problem, carry, length, step)
@@ -61,7 +67,19 @@ def attempt(problem: Problem, carry: Carry, noise: Tensor | None = None) -> Atte
         ended = xp.where(accept, xp.where(final, int(Status.SUCCESS), RUNNING), failure)
         status = like_status(xp.where(active, ended, carry.status))
         reached = xp.where(final, problem.s1, _next_time(problem, carry, length))
-    return Attempt(dt, step, reached, accept, final, finite, h, control, status)
+        ahead: tuple[Book, ...] = ()
+        if carry.ahead:
+            ahead = _still_ahead(carry, reached, accept & hits, active & ~(accept | final | hits))
+            # A step cut short by such a time says nothing against the one that was wanted.
+            h = xp.where(accept, xp.maximum(h, carry.h), h)
+    return Attempt(dt, step, reached, accept, final, finite, h, control, status, ahead)
+
+
+def step_of(problem: Problem, carry: Carry, dt: Book, noise: Tensor | None) -> Step:
+    """The step of signed length dt [L] from a carry; noise: what was drawn for it, if that was beforehand."""
+    t, length = problem.forward(on_tensor(carry.t)), on_tensor(dt)
+    driven = problem.driven(noise, t, length)
+    return problem.stepper.step(problem.field, driven, t, length, carry.y, carry.memory)
 
 
 def merge(carry: Carry, tried: Attempt) -> Carry:
@@ -77,12 +95,28 @@ def merge(carry: Carry, tried: Attempt) -> Carry:
         status=tried.status,
         trials=carry.trials + (carry.status == RUNNING),
         accepted=carry.accepted + tried.accept,
+        ahead=tried.ahead,
     )
 
 
 def select(mask: Book, new: Carry, old: Carry) -> Carry:
     """Sample by sample one carry or the other."""
     return pytree.tree_map(lambda a, b: rows(mask, a, b), new, old)
+
+
+def _up_to(problem: Problem, carry: Carry, wanted: Book) -> tuple[Book, Book]:
+    """The next step [L], which passes no time that lies ahead, and whether it ends at one; nearly there, in halves."""
+    xp = namespace(carry.t)
+    gap = carry.ahead[0] - carry.t
+    hits = wanted * _SNAP >= gap
+    return xp.where(hits, gap, xp.where(2 * wanted > gap, problem.length_of(gap / 2), wanted)), hits
+
+
+def _still_ahead(carry: Carry, end: Book, passed: Book, rejected: Book) -> tuple[Book, ...]:
+    """The times ahead, without the nearest where it was passed, with the step's own end where it was rejected."""
+    xp, old = namespace(carry.t), carry.ahead
+    nearer, farther = (end, *old[:-1]), (*old[1:], xp.full_like(end, torch.inf))
+    return tuple(xp.where(rejected, a, xp.where(passed, b, c)) for a, b, c in zip(nearer, farther, old, strict=True))
 
 
 def _next_time(problem: Problem, carry: Carry, length: Book) -> Book:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .adjoints.graph import bytes_behind, clock, leaves_behind, residual_bytes
-from .brownian import CounterNoise, Ending, GridNoise, sample_seeds
+from .brownian import BrownianTree, CounterNoise, Ending, GridNoise, levels_for, sample_seeds
 from .checks import (
     Times,
     check_finite,
@@ -25,7 +25,7 @@ from .checks import (
 from .controllers import PID, Fixed
 from .engines import readied, split_clock
 from .fields import Field
-from .methods import stepper_of
+from .methods import stepper_of, suited
 from .moments import Moment, with_moment
 from .outputs import Output, Save
 from .problem import Carry, Problem
@@ -142,6 +142,10 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
     if isinstance(term, SDETerm) and term.one_clock and times.host.shape[0] > 1:
         raise ValueError("ts: this SDE takes one time for the whole batch, as torchsde's do; pass ts of shape [T]")
     lanes = _lanes(layout, times.rows, controller, wish.coupled)
+    if isinstance(term, SDETerm) and term.one_clock and lanes > 1:
+        raise ValueError(
+            "coupled: this SDE takes one time for the whole batch, as torchsde's do; pass coupled=True, or dt="
+        )
     s0, s1 = times.first.expand(lanes), times.last.expand(lanes)
     steps = fixed_steps(spans(times.host, lanes), controller.dt) if isinstance(controller, Fixed) else None
     eps = 10 * torch.finfo(y.dtype).eps
@@ -151,7 +155,7 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
         rtol=check_tolerance("rtol", wish.rtol, y0, layout, eps if stepper.adaptive and not steps else 0.0),
         atol=check_tolerance("atol", wish.atol, y0, layout, 0.0),
         coupled=wish.coupled, steps=None if steps is None else steps.sent(y.device),
-        regularizers=chosen.along,
+        regularizers=chosen.along, revisits=_revisits(term, controller),
     )  # fmt: skip
     return Laid(problem, y0, y, _as_given(ts, given), wish, steps, chosen.local, moment)
 
@@ -211,9 +215,15 @@ def _method(term: Term, wish: Wish) -> tuple[Stepper, PID | Fixed]:
         return stepper, Fixed(float(wish.dt))
     controller = wish.controller
     if controller is None and stepper.adaptive:
-        controller = PID()
+        controller = PID(pcoeff=0.1, icoeff=0.3, factormax=5.0) if isinstance(term, SDETerm) else PID()
     if controller is None or (isinstance(controller, PID) and not stepper.adaptive):
-        raise ValueError(f"dt: {stepper.name!r} has no error estimate and takes fixed steps; pass dt=")
+        others = suited(
+            stepper.kind, *((term.noise, term.calculus) if isinstance(term, SDETerm) else ()), adaptive=True
+        )
+        raise ValueError(
+            f"dt: {stepper.name!r} has no error estimate and takes fixed steps; pass dt=, or a method that has one"
+            + (f": {others}" if others else " (none is known for such noise)")
+        )
     if not isinstance(controller, PID | Fixed):
         raise ValueError(f"controller: expected PID(...) or Fixed(...), got {type(controller).__name__}")
     return stepper, controller
@@ -224,15 +234,21 @@ def _check_sde(term: SDETerm, stepper: Stepper) -> None:
         return
     if term.noise not in stepper.noises:
         raise ValueError(
-            f"method: {stepper.name!r} needs {' or '.join(stepper.noises)} noise (its Levy areas vanish), "
-            f"the term has {term.noise} noise; use 'euler' (Ito) or 'heun' (Stratonovich)"
+            f"method: {stepper.name!r} needs {' or '.join(stepper.noises)} noise, the term has {term.noise} noise; "
+            "use 'euler' (Ito) or 'heun' (Stratonovich)"
         )
     if term.calculus not in stepper.calculi and term.noise != "additive":
-        better = "'euler' or 'milstein'" if term.calculus == "ito" else "'heun', 'milstein' or 'reversibleheun'"
         raise ValueError(
             f"method: {stepper.name!r} converges to the {' or '.join(stepper.calculi)} solution, the term is "
-            f"{term.calculus}; use {better}, or convert the drift"
+            f"{term.calculus}; use one of {suited('sde', term.noise, term.calculus)}, or convert the drift"
         )
+
+
+def _revisits(term: Term, controller: PID | Fixed) -> bool:
+    """Whether steps end where rejected ones would have ended."""
+    if not isinstance(controller, PID):
+        return False
+    return isinstance(term, SDETerm) and term.noise == "general" if controller.revisit is None else controller.revisit
 
 
 def _lanes(layout: Layout, times: Tensor, controller: PID | Fixed, coupled: bool) -> int:
@@ -317,15 +333,30 @@ def _with_noise(laid: Laid, channels: int) -> tuple[Problem, Any]:
         return problem, wish.seed
     if y.is_complex():
         raise ValueError("y0: complex SDE states are not supported; split them into real and imaginary parts")
-    assert isinstance(problem.controller, Fixed) and laid.steps is not None
-    layout = problem.field.layout
+    layout, stepper = problem.field.layout, problem.stepper
+    areas = isinstance(stepper, SDEStepper) and stepper.area
     if wish.noise is not None:
         if wish.seed is not None:
             raise ValueError("noise: pass either noise= or seed=, not both")
+        if areas or laid.steps is None:
+            why = f"{stepper.name!r} also asks for its Levy areas" if areas else "adaptive steps ask for others"
+            raise ValueError(f"noise: increments of given steps do not tell the path, and {why}; pass seed=")
         return replace(problem, noise=_given(wish.noise, layout, channels, int(laid.steps.cells.max()), y)), None
     seed, seeds = _seeds(wish.seed, layout, y.device)
+    if areas or laid.steps is None:
+        return replace(problem, noise=_tree(problem, seeds, channels, areas, y.dtype)), seed
+    assert isinstance(problem.controller, Fixed)
     dt, sign = problem.controller.dt, problem.sign
     return replace(problem, noise=CounterNoise(seeds, channels, dt, sign, laid.steps, laid.steps, y.dtype)), seed
+
+
+def _tree(problem: Problem, seeds: Tensor, channels: int, areas: bool, dtype: torch.dtype) -> BrownianTree:
+    """The path over the interval of the solve, the same forward and backward, whatever the steps."""
+    controller, span = problem.controller, problem.s1 - problem.s0
+    finest = controller.dtmin if isinstance(controller, PID) else None
+    levels = levels_for(dtype) if finest is None else levels_for(dtype, float(span.max()), finest)
+    low = problem.s0 if problem.sign > 0 else -problem.s1
+    return BrownianTree(seeds, channels, low, span, levels, areas, dtype)
 
 
 def _given(noise: Tensor, layout: Layout, channels: int, steps: int, y: Tensor) -> GridNoise:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Book", "like_status", "namespace", "on_host", "on_tensor", "rows", "sent"]
+__all__ = ["Book", "like_status", "namespace", "on_host", "on_tensor", "rows", "sent", "whole_number"]
 
 Book = Any
 """A tensor or an array [L]."""
@@ -41,6 +41,11 @@ def sent(x: np.ndarray, device: torch.device) -> Tensor:
 def like_status(x: Book) -> Book:
     """As the status of samples, int8."""
     return x.astype(np.int8) if isinstance(x, np.ndarray) else x.to(torch.int8)
+
+
+def whole_number(x: Book) -> Book:
+    """Rounded towards 0, int64."""
+    return x.astype(np.int64) if isinstance(x, np.ndarray) else x.to(torch.int64)
 
 
 def rows(mask: Book, new: Book, old: Book) -> Book:

@@ -29,14 +29,19 @@ class PID:
     sizes. (diffrax's parametrisation.)
 
     Good values: the default (an I controller) for ODEs; pcoeff=0.2..0.4, icoeff=0.3..0.4 where the step size chatters
-    (mildly stiff problems); dtmax to keep a solver from stepping over a short pulse.
+    (mildly stiff problems); pcoeff=0.1, icoeff=0.3, factormax=5 for SDEs (what `solve` takes), whose errors are random
+    and would make an I controller jump; dtmax to keep a solver from stepping over a short pulse.
 
     Arguments:
         first_step: the first trial step; None = Hairer's heuristic (one extra evaluation).
         dtmin: a sample that would need a smaller step ends with status DT_MIN; with `force_dtmin` it steps on at dtmin.
+        revisit: whether later steps end at the times at which rejected ones would have ended; None = where the noise is
+            "general". A step that is rejected because of what the path does later biases the choice of the times at
+            which the path is seen, and where noise does not commute the solution with it; seen again, they do not. The
+            12 nearest times are kept; more rejections than that in a row forget the farthest ones.
 
     Source: Hairer, Wanner: Solving ODEs II (1996), section IV.2; Soederlind: Digital filters in adaptive time-stepping
-    (ACM TOMS 29, 2003).
+    (ACM TOMS 29, 2003); Foster, Jelincic: On the convergence of adaptive approximations for SDEs (2023) for revisiting.
     """
 
     pcoeff: float = 0.0
@@ -49,6 +54,7 @@ class PID:
     dtmax: float | None = None
     force_dtmin: bool = False
     first_step: float | None = None
+    revisit: bool | None = None
 
     def __post_init__(self) -> None:
         if not (0 < self.factormin < 1 < self.factormax and 0 < self.safety <= 1):
@@ -71,7 +77,7 @@ class PID:
         ones = namespace(like).ones_like(like)
         return (ones, ones) if self.dcoeff else (ones,)
 
-    def next(self, ratio: Book, memory: tuple[Book, ...], order: int) -> tuple[Book, Book, tuple[Book, ...]]:
+    def next(self, ratio: Book, memory: tuple[Book, ...], order: float) -> tuple[Book, Book, tuple[Book, ...]]:
         """(accept, factor, memory if accepted) for a scaled error [L] of this step; NaN must be given as inf."""
         xp = namespace(ratio)
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff

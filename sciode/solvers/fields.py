@@ -71,15 +71,16 @@ class Field:
 
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
         """g(t, y): [B, D] for diagonal noise, else [B, D, m]; t [L] float64."""
-        return self._diffusion_at(self.clocks((t,), y)[0], y)
+        return self.diffusion_at(self.clocks((t,), y)[0], y)
 
     def first(self, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """The evaluation every solve begins with: (f,) or (f, g) at the start."""
         clock = self.clocks((t,), y)[0]
         f = self.drift_at(clock, y)
-        return (f, self._diffusion_at(clock, y)) if self.stochastic else (f,)
+        return (f, self.diffusion_at(clock, y)) if self.stochastic else (f,)
 
-    def _diffusion_at(self, clock: Tensor, y: Tensor) -> Tensor:
+    def diffusion_at(self, clock: Tensor, y: Tensor) -> Tensor:
+        """g(t, y) for a time from `clocks`."""
         assert isinstance(self.term, SDETerm)
         out = self._call(self.term.diffusion, clock, y)
         return _as_state(self.layout.ravel(out, trailing=0 if self.term.noise == "diagonal" else 1), y)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .steppers import ExplicitRK, Stepper, stochastic
+from .steppers import ExplicitRK, SDEStepper, Stepper, from_table
+from .steppers import stochastic as written_out
 from .suggest import unknown
-from .tableaux import Tableau, explicit
+from .tableaux import AdditiveTableau, ItoTableau, StratonovichTableau, Tableau, explicit, stochastic
 
-__all__ = ["MethodInfo", "methods", "stepper_of"]
+__all__ = ["MethodInfo", "methods", "stepper_of", "suited"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class MethodInfo:
     name: str
     kind: str
     order: float
-    error_order: int | None
+    error_order: float | None
     stages: int
     stiff: bool
     adaptive: bool
@@ -31,7 +32,8 @@ class MethodInfo:
 @lru_cache(maxsize=1)
 def _catalogue() -> dict[tuple[str, str], Stepper]:
     steppers: list[Stepper] = [ExplicitRK(table) for table in explicit().values()]
-    steppers += [value for value in vars(stochastic).values() if isinstance(value, Stepper)]
+    steppers += [value for value in vars(written_out).values() if isinstance(value, Stepper)]
+    steppers += [from_table(table) for table in stochastic().values()]
     return {(stepper.kind, stepper.name): stepper for stepper in steppers}
 
 
@@ -60,12 +62,26 @@ def _info(stepper: Stepper) -> MethodInfo:
     )
 
 
+def suited(kind: str, noise: str | None = None, calculus: str | None = None, adaptive: bool = False) -> str:
+    """The names of the methods for such a term, for use in a sentence; those with an error estimate, if `adaptive`."""
+    names = []
+    for (k, name), stepper in _catalogue().items():
+        fits = k == kind and (stepper.adaptive or not adaptive)
+        if isinstance(stepper, SDEStepper):
+            fits = fits and noise in stepper.noises and (noise == "additive" or calculus in stepper.calculi)
+        if fits:
+            names.append(repr(name))
+    return ", ".join(names)
+
+
 def stepper_of(method: object, kind: str, default: str) -> Stepper:
     """A name, a tableau or a stepper as a stepper for this kind of equation; ValueError if there is none."""
     if method is None:
         method = default
     if isinstance(method, Tableau):
         method = ExplicitRK(method)
+    if isinstance(method, AdditiveTableau | ItoTableau | StratonovichTableau):
+        method = from_table(method)
     if isinstance(method, str):
         known = {name: stepper for (k, name), stepper in _catalogue().items() if k == kind}
         if method not in known:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .between import bridged
 from .problem import Carry, Problem
 from .steppers import Step
 from .trajectory import Crossing, Record, Run, accepts
@@ -90,6 +91,8 @@ def _shared(problem: Problem, record: Record, step: Step, basis: Tensor | None, 
     theta = torch.tensor(inner, dtype=torch.float64, device=basis.device)
     weights = problem.stepper.weights(theta, record.dt).to(basis.dtype)
     values = _spanned(record.y.unsqueeze(0), weights.reshape(*weights.shape, 1, 1), basis.unsqueeze(1))
+    t, columns = problem.forward(record.s), tuple(basis[len(weights) :])
+    values = bridged(values, problem, t, record.dt, theta.unsqueeze(-1), columns)
     return torch.cat((values, at_end)) if len(inner) < len(crossing.theta) else values
 
 
@@ -99,12 +102,17 @@ def _pairs(problem: Problem, record: Record, step: Step, basis: Tensor | None, c
     lane, theta = crossing.lane, crossing.theta
     weights = problem.stepper.weights(theta, record.dt[lane]).to(basis.dtype)
     values = _spanned(record.y[lane], weights.unsqueeze(-1), basis[:, lane])
+    t, columns = problem.forward(record.s[lane]), tuple(basis[len(weights) :, lane])
+    values = bridged(values.unsqueeze(0), problem, t, record.dt[lane], theta.unsqueeze(0), columns, lane).squeeze(0)
     return torch.where((theta >= 1).unsqueeze(-1), step.y1[lane], values)
 
 
 def _spanned(y: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
-    """y + sum_i weights_i basis_i, term by term: a matrix product would round differently for other companions."""
-    for w, k in zip(weights, basis, strict=True):
+    """y + sum_i weights_i basis_i, term by term: a matrix product would round differently for other companions.
+
+    The basis may have more vectors than the method's own.
+    """
+    for w, k in zip(weights, basis, strict=False):
         y = y + w * k
     return y
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .adjoints.results import Results
+from .brownian import unit_normals
 from .controllers import PID, Fixed
 from .moments import Moment, fractions
 from .outputs import compact, gather_rows
@@ -20,6 +21,10 @@ from .status import Status
 from .trajectory import Run, accepts
 
 __all__ = ["local_penalty"]
+
+
+_STREAM = 0x3C6EF372FE94F82B
+"""Tells these draws from the noise of an SDE with the same seeds."""
 
 
 class _Steps(NamedTuple):
@@ -54,17 +59,25 @@ def local_penalty(local: Local, problem: Problem, found: Results, moment: Moment
         first = field.first(t, y)
     with torch.no_grad():
         # Nobody has said that the field goes on behind the last time.
-        length = torch.minimum(_length(local, problem, spot._replace(s=s), y, first[0]), problem.s1 - s)
+        length = torch.minimum(_length(local, problem, spot._replace(s=s), y, first), problem.s1 - s)
         length = torch.where(lanes, length, 0.0)
     memory = problem.stepper.start(field, t, y, first)
     dt = problem.forward(length)
-    step = problem.stepper.step(field, None, t, dt, y, memory)
+    step = problem.stepper.step(field, _noise(problem, t, dt, y, seeds), t, dt, y, memory)
     kind = local.kind
     value = kind.measure(problem, t, dt, y, step, kind.draw(seeds, y))
     return torch.where(good, value, torch.zeros_like(value))
 
 
-def _length(local: Local, problem: Problem, spot: _Spot, y: Tensor, f: Tensor) -> Tensor:
+def _noise(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, seeds: Tensor) -> Tensor | None:
+    """What drives the step: the path of the solve over its interval, or, where increments are counted, a draw of its
+    own, because the interval is none of the grid's."""
+    if not problem.counted:
+        return problem.driven(None, t, dt)
+    return unit_normals(seeds, _STREAM, problem.noise.channels, y.dtype) * dt.abs().sqrt().to(y.dtype).unsqueeze(-1)
+
+
+def _length(local: Local, problem: Problem, spot: _Spot, y: Tensor, first: tuple[Tensor, ...]) -> Tensor:
     """The length of the step [L]."""
     if isinstance(problem.controller, Fixed):
         return torch.full_like(spot.s, problem.controller.dt)
@@ -73,7 +86,7 @@ def _length(local: Local, problem: Problem, spot: _Spot, y: Tensor, f: Tensor) -
         return spot.length
     assert isinstance(problem.controller, PID)
     controller = replace(problem.controller, first_step=None)
-    return initial_step(replace(problem, s0=spot.s), controller, y, f)
+    return initial_step(replace(problem, s0=spot.s), controller, y, first)
 
 
 def _uniform(local: Local, found: Results, moment: Moment | None) -> _Spot:

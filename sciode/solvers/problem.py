@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .books import Book, namespace
+from .books import Book, namespace, whole_number
+from .brownian import BrownianTree
 from .controllers import PID, Fixed
 from .fields import Field
 from .norms import rms
@@ -25,8 +26,9 @@ class Carry(NamedTuple):
 
     t [L] float64, in the direction of the solve (it always grows); h [L] the next step; n [L] fixed steps taken since
     the grid's origin; y [B, D]; memory, the stepper's; control, the controller's; status [L] int8; trials, accepted
-    [L]. The step that ends a sample is not merged: a finished sample's carry is the one before its last step, from
-    which a later solve can go on as if the end had not been there.
+    [L]; ahead, times [L] that steps have to end at, nearest first, inf for none, or () where no such times are kept.
+    The step that ends a sample is not merged: a finished sample's carry is the one before its last step, from which a
+    later solve can go on as if the end had not been there.
     """
 
     t: Book
@@ -38,6 +40,7 @@ class Carry(NamedTuple):
     status: Book
     trials: Book
     accepted: Book
+    ahead: tuple[Book, ...] = ()
 
 
 PLACE = 6
@@ -46,7 +49,11 @@ PLACE = 6
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A solve as data. Time runs in the solve's direction: s = sign * t grows from s0 to s1 (each [L] float64)."""
+    """A solve as data. Time runs in the solve's direction: s = sign * t grows from s0 to s1 (each [L] float64).
+
+    noise: increments by the number of a step (`counted`), or a tree that is asked for an interval; revisits: whether
+    the times of rejected steps are kept (`PID.revisit`).
+    """
 
     field: Field
     stepper: Stepper
@@ -63,6 +70,7 @@ class Problem:
     noise: Any = None
     regularizers: tuple[Regularizer, ...] = ()
     drawn: tuple[Tensor, ...] = ()
+    revisits: bool = False
 
     def forward(self, s: Book) -> Book:
         """Time as the field knows it, from time in the solve's direction; also maps a step length to a signed step."""
@@ -70,8 +78,39 @@ class Problem:
 
     @property
     def smallest(self) -> Book:
-        """Steps below this [L] cannot be told from rounding of the time."""
-        return 16 * torch.finfo(torch.float64).eps * namespace(self.s0).maximum(abs(self.s0), abs(self.s1))
+        """Steps below this [L] cannot be told from rounding of the time, or see too smooth a path."""
+        xp = namespace(self.s0)
+        rounding = 16 * torch.finfo(torch.float64).eps * xp.maximum(abs(self.s0), abs(self.s1))
+        if not isinstance(self.noise, BrownianTree):
+            return rounding
+        return xp.maximum(rounding, (self.s1 - self.s0) * 2.0**-self.noise.levels)
+
+    def length_of(self, h: Book) -> Book:
+        """The step [L] to take where the controller wants h: along a tree, h rounded down to five bits.
+
+        A path is so rough that steps a rounding apart would lead to others a thousandth apart soon after. Rounded, they
+        are the same whatever the batch, the engine and the device.
+        """
+        if not isinstance(self.noise, BrownianTree):
+            return h
+        xp, count = namespace(h), 2**self.noise.levels
+        leaf = (self.s1 - self.s0) / count
+        n = filled = whole_number(xp.clip(h / leaf, 1.0, float(count)))
+        for shift in (1, 2, 4, 8, 16):
+            filled = filled | (filled >> shift)
+        return (n & ~(filled >> 5)) * leaf
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is driven by increments that hang on the number of a step."""
+        return self.noise is not None and not isinstance(self.noise, BrownianTree)
+
+    def driven(self, given: Tensor | None, t: Tensor, dt: Tensor) -> Tensor | None:
+        """The noise of a step from t to t + dt: what an engine has drawn for it, else what a tree says."""
+        if given is not None or not isinstance(self.noise, BrownianTree):
+            return given
+        with torch.no_grad():
+            return self.noise.over(t, dt)
 
 
 def scaled_error(problem: Problem, y: Tensor, step: Step, coupled: bool) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .advance import select
 from .begin import Begun, Term, Wish
-from .brownian import CounterNoise
+from .brownian import BrownianTree, CounterNoise
 from .checks import check_first, check_times
 from .controllers import Fixed
 from .outputs import Output
@@ -34,6 +34,11 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     """The problem of an earlier solution over new times, from the carry before the step that ended it."""
     run = _check(y0, wish, earlier)
     old, carry = run.problem, onward(run)
+    if isinstance(old.noise, BrownianTree):
+        raise ValueError(
+            "resume: adaptive steps, and methods that need Levy areas, walk a path laid over the interval of one "
+            "solve; solve the whole interval at once"
+        )
     chosen = as_regularizers(wish.regularize, old.stepper)
     if chosen.draws:
         raise ValueError("regularize: a resumed solve draws nothing anew; solve the whole interval at once")

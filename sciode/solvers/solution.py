@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .adjoints.results import Dense
+from .between import bridged
 from .outputs import compact, gather_rows
 from .problem import Problem
 from .status import Status
@@ -128,8 +129,12 @@ class DenseOutput:
         index = order.expand(-1, query.shape[1]).gather(0, step)
         y = gather_rows(self.basis.starts, index)
         basis = gather_rows(self.basis.basis.transpose(1, 2), index)
-        weights = problem.stepper.weights(theta, problem.forward(length)).to(basis.dtype).movedim(0, -1)
-        values = y + (weights.unsqueeze(-1) * basis).sum(2)
+        dt = problem.forward(length)
+        weights = problem.stepper.weights(theta, dt).to(basis.dtype).movedim(0, -1)
+        own = weights.shape[-1]
+        values = y + (weights.unsqueeze(-1) * basis[:, :, :own]).sum(2)
+        start = problem.forward(starts.gather(0, step))
+        values = bridged(values, problem, start, dt, theta, basis[:, :, own:].unbind(2))
         states = problem.field.layout.unravel(values.expand(-1, samples, -1))
         return _first(states) if single else states
 

@@ -72,7 +72,8 @@ def solve(
       vectors, else 1). Samples step by themselves; coupled=True gives them one step size, as torchdiffeq does.
     - ts: [T], or [T, *batch], all increasing or all decreasing; shorter series end in NaN.
     - method: a name (`methods`), `Tableau` or `Stepper`; None = tsit5, for SDEs euler (Ito) or heun. dt: fixed steps;
-      without it they adapt to rtol, atol (numbers or trees; good: 1e-3 to 1e-6 in float32) by `controller`, a `PID`.
+      without it they adapt to rtol, atol (numbers or trees; good: 1e-3 to 1e-6 in float32; SDEs, along a Brownian tree:
+      1e-1 to 1e-4) by `controller`, a `PID`.
     - seed: int, int64 tensor [*batch] (a stream a sample), Generator, None; or noise: increments [steps, *batch, m].
     - save: "ts", "steps", "dense", `Save(fn=...)`. regularize: "error", "stiffness", "local", "kinetic", "jacobian",
       "taylor", or objects: `Solution.penalties`.

@@ -41,8 +41,12 @@ class SDETerm:
             should depend on y_i alone if a method of order above 1/2 is to keep its order), else [*batch, *state, m]
             for m Brownian motions.
         noise: "diagonal"; "additive" (g does not depend on y); "scalar" (m = 1); "general".
-        calculus: "ito" (method None = euler) or "stratonovich" (method None = heun).
-        one_clock: f and g take one 0-d time for the whole batch, torchsde's convention; ts must then be shared.
+        calculus: "ito" (method None = euler, which needs dt) or "stratonovich" (method None = heun).
+        one_clock: f and g take one 0-d time for the whole batch, torchsde's convention; ts must then be shared, and
+            adaptive steps too (`coupled=True`).
+
+    Adaptive steps: "sriw1" or "sosri" (Ito, diagonal and scalar noise), "spark" or "heun" (Stratonovich), "shark" or
+    "sra1" (additive); good tolerances: 1e-1 to 1e-4.
 
     Source: Kloeden, Platen: Numerical Solution of Stochastic Differential Equations (1992), chapters 4 and 10.
     """

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .between import columns
 from .problem import Carry, Problem
 from .steppers import Memory, Step
 
@@ -172,11 +173,15 @@ class Run(NamedTuple):
 
 
 def emit(problem: Problem, record: Record, step: Step) -> Emission:
-    """Rows of the output that the step passed, its dense output if wanted, and the regularizers' values [B]."""
+    """Rows of the output that the step passed, its dense output if wanted, and the regularizers' values [B].
+
+    A basis: the vectors that span the dense output, then those that the bridge of the noise moves (`between`).
+    """
     t = problem.forward(record.s)
     basis = None
     if problem.output.needs_basis(record.crossing):
-        basis = torch.stack(problem.stepper.basis(problem.field, t, record.dt, record.y, step))
+        spanning = problem.stepper.basis(problem.field, t, record.dt, record.y, step)
+        basis = torch.stack((*spanning, *columns(problem, step)))
     rows = problem.output.rows(problem, record, step, basis)
     dense = (record.y, basis) if problem.output.dense else ()
     penalties = measured(problem, t, record.dt, record.y, step)
@@ -191,8 +196,9 @@ def measured(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> 
 
 def replay(problem: Problem, record: Record, y: Tensor, memory: Memory) -> tuple[Step, Emission]:
     """Take a recorded step again from (y, memory)."""
-    noise = None if problem.noise is None else problem.noise.block(record.n, 1)[0]
-    step = problem.stepper.step(problem.field, noise, problem.forward(record.s), record.dt, y, memory)
+    t = problem.forward(record.s)
+    noise = problem.driven(problem.noise.block(record.n, 1)[0] if problem.counted else None, t, record.dt)
+    step = problem.stepper.step(problem.field, noise, t, record.dt, y, memory)
     return step, emit(problem, record._replace(y=y), step)
 
 

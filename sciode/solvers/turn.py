@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .advance import Attempt, attempt, merge
+from .between import bridged, columns
 from .books import rows
 from .problem import PLACE, Carry, Problem
 from .status import RUNNING, Status
@@ -142,7 +143,7 @@ def take(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
     Where gradients are asked for, the state and the memory of `loop.carry`, `values` and `line.penalties` have them.
     """
     carry = loop.carry
-    noise = None if problem.noise is None else problem.noise.at(carry.n)
+    noise = problem.noise.at(carry.n) if problem.counted else None
     tried, waits = _wait(problem, plan, limits, carry, attempt(problem, carry, noise))
     due = _due(times, plan.width, loop.count, tried)
     values, penalties = _results(problem, carry.t, tried.dt, carry.y, tried.step, due.theta)
@@ -157,7 +158,7 @@ def take(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
     turns, count = loop.turns + 1, loop.count + due.fresh
     running = merged.status == RUNNING
     going = (loop.word[0] > 0) & running.any() & (turns < limits.turns)
-    if problem.noise is not None:
+    if problem.counted:
         going = going & ~(running & (merged.n >= limits.noise)).any()
     if plan.taped:
         going = going & (row < limits.rows)
@@ -194,7 +195,7 @@ class Retaken(NamedTuple):
 def retake(problem: Problem, row: Row) -> Retaken:
     """Take the step of a row again, from row.y and row.essential."""
     memory = problem.stepper.restore(problem.field, problem.forward(row.s), row.y, row.essential)
-    noise = None if problem.noise is None else problem.noise.at(row.n)
+    noise = problem.driven(problem.noise.at(row.n) if problem.counted else None, problem.forward(row.s), row.dt)
     step = problem.stepper.step(problem.field, noise, problem.forward(row.s), row.dt, row.y, memory)
     values, penalties = _results(problem, row.s, row.dt, row.y, step, row.theta)
     after = problem.stepper.essential(step.memory)
@@ -232,7 +233,8 @@ def _results(
         for w, k in zip(problem.stepper.weights_apart(at, dt), basis, strict=True):
             value = value + w.to(y.dtype).unsqueeze(-1) * k
         values.append(_where(at >= 1, step.y1, value))
-    return torch.stack(values), measured(problem, problem.forward(s), dt, y, step)
+    states = bridged(torch.stack(values), problem, problem.forward(s), dt, theta, columns(problem, step))
+    return states, measured(problem, problem.forward(s), dt, y, step)
 
 
 def _write_outputs(out: Tensor, k: Tensor, values: Tensor) -> None:
@@ -264,18 +266,19 @@ def _wait(problem: Problem, plan: Plan, limits: Limits, carry: Carry, tried: Att
     """
     running = carry.status == RUNNING
     waits = torch.zeros_like(running)
-    if problem.noise is not None:
+    if problem.counted:
         waits = running & (carry.n >= limits.noise)
     if plan.kept:
         spoilt = running & ~tried.finite & ~waits
         waits = waits | (running & tried.finite & spoilt.any())
-    if problem.noise is None and not plan.kept:
+    if not (problem.counted or plan.kept):
         return tried, waits
     tried = tried._replace(
         accept=tried.accept & ~waits,
         final=tried.final & ~waits,
         h=torch.where(waits, carry.h, tried.h),
         status=torch.where(waits, carry.status, tried.status),
+        ahead=tuple(torch.where(waits, old, new) for old, new in zip(carry.ahead, tried.ahead, strict=True)),
     )
     return tried, waits
 
@@ -286,6 +289,7 @@ def _hold(carry: Carry, tried: Attempt, more: Tensor) -> Attempt:
         accept=tried.accept & ~more,
         h=torch.where(more, carry.h, tried.h),
         status=torch.where(more, carry.status, tried.status),
+        ahead=tuple(torch.where(more, old, new) for old, new in zip(carry.ahead, tried.ahead, strict=True)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from .contract import MethodReport, check_method
 from .orders import convergence_order, dense_order, observed_order
-from .problems import EXPONENTIAL, FORCED, HOPF, LOGISTIC, PROBLEMS, ROTATION, ODEProblem
+from .problems import EXPONENTIAL, FORCED, HOPF, LOGISTIC, PROBLEMS, ROTATION, ODEProblem, noisy
 from .purity import Impurity, Purity
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "check_method",
     "convergence_order",
     "dense_order",
+    "noisy",
     "observed_order",
 ]

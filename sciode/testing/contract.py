@@ -13,7 +13,7 @@ from sciode.solvers import ExplicitRK, ODETerm, Save, SDETerm, Step, Stepper, Ta
 from sciode.solvers.advance import advance
 from sciode.solvers.begin import Begun, Wish, begin, lay_out
 from sciode.solvers.methods import methods, stepper_of
-from sciode.solvers.steppers.stochastic import SDEStepper
+from sciode.solvers.steppers import SDEStepper, from_table
 
 from .orders import convergence_order, dense_order
 from .problems import HOPF
@@ -45,7 +45,7 @@ class MethodReport:
     nfe: int
 
 
-def check_method(method: str | Tableau | Stepper, kind: str | None = None) -> MethodReport:
+def check_method(method: Any, kind: str | None = None) -> MethodReport:
     """Hold a method to its contract; AssertionError says, in a sentence, what it breaks.
 
     One step is checked for its shapes, the count of its evaluations, purity (no in-place write, no host sync, no
@@ -56,7 +56,7 @@ def check_method(method: str | Tableau | Stepper, kind: str | None = None) -> Me
     differences to 1e-7. Takes seconds; resets torch.compile's cache.
 
     Arguments:
-        method: a registered name, or a `Tableau` or `Stepper` of your own, which needs no registration.
+        method: a registered name, or a table or `Stepper` of your own, which needs no registration.
         kind: "ode" or "sde", where a name exists for both (euler, heun, ...); None = "ode" if it can be.
     """
     stepper = _stepper(method, kind)
@@ -77,11 +77,13 @@ def _fail(stepper: Stepper, sentence: str) -> NoReturn:
     raise AssertionError(f"method {stepper.name!r}: {sentence}")
 
 
-def _stepper(method: str | Tableau | Stepper, kind: str | None) -> Stepper:
+def _stepper(method: Any, kind: str | None) -> Stepper:
     if isinstance(method, Tableau):
         return ExplicitRK(method)
     if isinstance(method, Stepper):
         return method
+    if not isinstance(method, str):
+        return from_table(method)
     if kind is None:
         kind = "sde" if method in methods("sde") and method not in methods("ode") else "ode"
     return stepper_of(method, kind, method)
@@ -99,12 +101,17 @@ def _matrix_diffusion(t: Tensor, y: Tensor) -> Tensor:
     return _diffusion(t, y).unsqueeze(-1)
 
 
+def _constant_diffusion(t: Tensor, y: Tensor) -> Tensor:
+    return (0.3 + 0.1 * t + 0 * y).unsqueeze(-1)
+
+
 def _begun(stepper: Stepper, samples: slice, field: Callable[..., Tensor] = HOPF.field) -> tuple[Begun, Tensor | None]:
     """A solve of the stepper that is about to take its first step, and the noise of that step."""
     term: ODETerm | SDETerm = ODETerm(field)
     if isinstance(stepper, SDEStepper):
         noise = stepper.noises[0]
-        diffusion = _diffusion if noise == "diagonal" else _matrix_diffusion
+        shapes = {"diagonal": _diffusion, "additive": _constant_diffusion}
+        diffusion = shapes.get(noise, _matrix_diffusion)
         drift = _reverting if field is HOPF.field else field
         term = SDETerm(drift, diffusion, noise=noise, calculus=stepper.calculi[0])  # type: ignore[arg-type]
     elif stepper.kind != "ode":
@@ -114,7 +121,10 @@ def _begun(stepper: Stepper, samples: slice, field: Callable[..., Tensor] = HOPF
     dt = None if stepper.adaptive else 0.125
     wish = Wish(stepper, dt, 1e-4, 1e-6, None, Save(), 1, False, None, seed, ())
     begun = begin(lay_out(term, y0, [0.0, 1.0], None, wish))
-    return begun, None if begun.problem.noise is None else begun.problem.noise.block(0, 1)[0]
+    problem = begun.problem
+    if problem.counted:
+        return begun, problem.noise.block(0, 1)[0]
+    return begun, problem.driven(None, problem.forward(begun.carry.t), torch.full_like(begun.carry.t, 0.125))
 
 
 def _take(begun: Begun, noise: Tensor | None, dt: float = 0.125) -> Step:

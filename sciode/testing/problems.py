@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["EXPONENTIAL", "FORCED", "HOPF", "LOGISTIC", "PROBLEMS", "ROTATION", "ODEProblem"]
+from sciode.solvers import SDETerm
+from sciode.solvers.methods import stepper_of
+from sciode.solvers.steppers import SDEStepper
+
+__all__ = ["EXPONENTIAL", "FORCED", "HOPF", "LOGISTIC", "PROBLEMS", "ROTATION", "ODEProblem", "noisy"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,3 +113,24 @@ Hopf bifurcation, Guckenheimer, Holmes: Nonlinear Oscillations (1983), section 3
 
 PROBLEMS = (EXPONENTIAL, FORCED, LOGISTIC, ROTATION, HOPF)
 """All of them."""
+
+
+def noisy(method: str, drift: Callable[[Tensor, Tensor], Tensor], noise: str = "diagonal") -> SDETerm:
+    """dy = drift dt + g dW that an SDE method can solve: with this noise, else with scalar or additive noise.
+
+    g = 0.3 cos(y + i) for motion i of one (scalar) or two (general), cos(y) for diagonal noise, and 0.3, 0.6 for
+    additive noise. The calculus is Stratonovich where the method knows both.
+    """
+    stepper = stepper_of(method, "sde", method)
+    assert isinstance(stepper, SDEStepper)
+    kind = next(n for n in (noise, "scalar", "additive") if n in stepper.noises)
+    channels = {"diagonal": 0, "scalar": 1}.get(kind, 2)
+
+    def diffusion(t: Tensor, y: Tensor) -> Tensor:
+        if kind == "additive":
+            return torch.stack([0.3 * torch.ones_like(y), 0.6 * torch.ones_like(y)], -1)
+        if kind == "diagonal":
+            return 0.3 * torch.cos(y)
+        return 0.3 * torch.stack([torch.cos(y + i) for i in range(channels)], -1)
+
+    return SDETerm(drift, diffusion, noise=kind, calculus=stepper.calculi[-1])  # type: ignore[arg-type]

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sciode import Save, SDETerm, methods, solve
+from sciode import Save, methods, solve
 from sciode.solvers.engines import CompileNotice
+from sciode.testing import noisy
 
 pytestmark = pytest.mark.gpu
 DOUBLE = torch.float64
@@ -51,17 +52,8 @@ def test_a_captured_solve_is_the_eager_one(name: str, coupled: bool) -> None:
 @pytest.mark.parametrize("name", methods("sde"))
 @pytest.mark.parametrize("noise", ["diagonal", "scalar", "general"])
 def test_a_captured_sde_walks_the_same_path_and_back(name: str, noise: Any) -> None:
-    if name == "milstein" and noise == "general":
-        pytest.skip("milstein has no Levy areas, so no general noise")
-    channels = {"diagonal": 0, "scalar": 1, "general": 2}[noise]
     net = Net()
-
-    def diffusion(t: Tensor, y: Tensor) -> Tensor:
-        return (
-            0.3 * torch.cos(y) if not channels else 0.3 * torch.stack([torch.cos(y + i) for i in range(channels)], -1)
-        )
-
-    term = SDETerm(net, diffusion, noise=noise, calculus="ito" if name == "euler" else "stratonovich")
+    term = noisy(name, net, noise)
     found = []
     for engine in ("eager", "graph"):
         y0 = states().requires_grad_()
@@ -70,6 +62,20 @@ def test_a_captured_sde_walks_the_same_path_and_back(name: str, noise: Any) -> N
         found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().sum(), (y0, net.w))))
     for ours, true in zip(found[1], found[0], strict=True):
         torch.testing.assert_close(ours, true, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", [name for name, info in methods("sde").items() if info.adaptive])
+@pytest.mark.parametrize("noise", ["diagonal", "general"])
+def test_captured_adaptive_steps_walk_the_same_path_and_back(name: str, noise: Any) -> None:
+    net, found = Net(), []
+    for engine in ("eager", "graph"):
+        y0 = states().requires_grad_()
+        solution = solve(noisy(name, net, noise), y0, TS, method=name, rtol=1e-2, atol=1e-2, seed=2, engine=engine,
+                         adjoint="recompute")  # fmt: skip
+        assert solution.stats.engine == engine
+        found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().sum(), (y0, net.w))))
+    for ours, true in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(ours, true, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("engine", LOOPS)

@@ -15,7 +15,7 @@ import sciode
 from sciode import PID, Save, SDETerm, Solution, Status, solve
 from sciode.solvers.engines import CannotCompile, CompileNotice, choice, compiled, machine, witness
 from sciode.solvers.ignition import ignite
-from sciode.testing import HOPF
+from sciode.testing import HOPF, noisy
 
 pytestmark = pytest.mark.usefixtures("forgetful")
 TS = torch.linspace(0.0, 2.0, 7, dtype=torch.float64)
@@ -67,17 +67,7 @@ def test_every_ode_method_gives_what_eager_gives(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(sciode.methods("sde")))
 @pytest.mark.parametrize("noise", ["diagonal", "general"])
 def test_every_sde_method_walks_the_path_that_eager_walks(name: str, noise: Any) -> None:
-    calculus: Any = "ito" if name == "euler" else "stratonovich"
-    if name == "milstein" and noise == "general":
-        noise = "scalar"
-    channels = {"diagonal": 0, "scalar": 1, "general": 2}[noise]
-
-    def diffusion(t: Tensor, y: Tensor) -> Tensor:
-        return (
-            0.3 * torch.cos(y) if not channels else 0.3 * torch.stack([torch.cos(y + i) for i in range(channels)], -1)
-        )
-
-    term = SDETerm(lambda t, y: -y, diffusion, noise=noise, calculus=calculus)
+    term = noisy(name, lambda t, y: -y, noise)
     assert_same(*both(term, start(), TS, method=name, dt=0.13, seed=3))
 
 

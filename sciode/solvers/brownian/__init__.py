@@ -4,5 +4,15 @@ from .block import BlockNoise
 from .counter import CounterNoise, Ending, unit_normals
 from .grid import GridNoise
 from .seeds import sample_seeds
+from .tree import BrownianTree, levels_for
 
-__all__ = ["BlockNoise", "CounterNoise", "Ending", "GridNoise", "sample_seeds", "unit_normals"]
+__all__ = [
+    "BlockNoise",
+    "BrownianTree",
+    "CounterNoise",
+    "Ending",
+    "GridNoise",
+    "levels_for",
+    "sample_seeds",
+    "unit_normals",
+]

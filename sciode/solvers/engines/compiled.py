@@ -165,7 +165,7 @@ def _limits(max_steps: int, device: torch.device, turns: int, rows: int) -> Limi
 
 def _feed(problem: Problem, loop: Loop | None, limits: Limits) -> tuple[Problem, Limits, int]:
     """The problem with the increments of its next steps drawn: hashing inside a loop would compile for minutes."""
-    if problem.noise is None:
+    if not problem.counted:
         return problem, limits, 0
     first = 0
     if loop is not None:
@@ -178,7 +178,7 @@ def _feed(problem: Problem, loop: Loop | None, limits: Limits) -> tuple[Problem,
 
 def feed(problem: Problem, first: int) -> Problem:
     """The problem with as many increments drawn, from step `first` on, as memory allows."""
-    if problem.noise is None:
+    if not problem.counted:
         return problem
     return replace(problem, noise=BlockNoise.of(problem.noise, first, min(held(problem), problem.noise.steps)))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..advance import Attempt, attempt, merge, select
+from ..advance import Attempt, attempt, merge, select, step_of
 from ..books import Book, namespace, on_host, on_tensor
 from ..controllers import Fixed
 from ..problem import Carry, Problem
@@ -65,7 +65,8 @@ def _lockstep(problem: Problem, carry: Carry, max_steps: int, watch: Watch | Non
         crossing = clock.advance(host[i], host[i + 1])
         essential = problem.stepper.essential(carry.memory)
         record = Record(s, dt, carry.y, essential, None, times[i + 1 : i + 2], crossing, start + i)
-        step = problem.stepper.step(problem.field, noise(i), problem.forward(s), dt, carry.y, carry.memory)
+        driven = problem.driven(noise(i), problem.forward(s), dt)
+        step = problem.stepper.step(problem.field, driven, problem.forward(s), dt, carry.y, carry.memory)
         last_y, nfe = step.y1, step.nfe
         records.append(record)
         emissions.append(emit(problem, record, step))
@@ -144,7 +145,8 @@ def _tensors(carry: Carry) -> Carry:
 def _kept(carry: Carry, how: Callable[[Book], Book]) -> Carry:
     """The carry with its books kept in another way."""
     books = {name: how(getattr(carry, name)) for name in _BOOKS}
-    return carry._replace(**books, control=tuple(how(c) for c in carry.control))
+    control, ahead = (tuple(how(book) for book in kept) for kept in (carry.control, carry.ahead))
+    return carry._replace(**books, control=control, ahead=ahead)
 
 
 def _record(problem: Problem, carry: Carry, tried: Attempt, seen: Seen, n: int | Tensor) -> Record:
@@ -164,7 +166,7 @@ def _merge(carry: Carry, tried: Attempt, seen: Seen) -> Carry:
     elif seen.all_going:
         return Carry(
             t=tried.reached, h=tried.h, n=carry.n + 1, y=tried.step.y1, memory=tried.step.memory, control=tried.control,
-            status=carry.status, trials=carry.trials + 1, accepted=carry.accepted + 1,
+            status=carry.status, trials=carry.trials + 1, accepted=carry.accepted + 1, ahead=tried.ahead,
         )  # fmt: skip
     return merge(carry, tried)
 
@@ -172,10 +174,7 @@ def _merge(carry: Carry, tried: Attempt, seen: Seen) -> Carry:
 def _without_failures(problem: Problem, carry: Carry, tried: Attempt, noise: Tensor | None) -> Attempt:
     """The step with length 0 where it was not accepted: a NaN on the tape reaches shared parameters as 0 * NaN."""
     dt = namespace(tried.dt).where(tried.accept, tried.dt, 0.0)
-    t = problem.forward(on_tensor(carry.t))
-    return tried._replace(
-        dt=dt, step=problem.stepper.step(problem.field, noise, t, on_tensor(dt), carry.y, carry.memory)
-    )
+    return tried._replace(dt=dt, step=step_of(problem, carry, dt, noise))
 
 
 class _Cuts:
@@ -208,7 +207,7 @@ class _Noise:
     """Hands out the increments of the i-th step of this run, hashing a block of steps at a time."""
 
     def __init__(self, problem: Problem, carry: Carry, steps: int) -> None:
-        self.noise = problem.noise
+        self.noise = problem.noise if problem.counted else None
         self.steps = steps
         self.base = int(carry.n) if carry.n.shape[0] == 1 else carry.n
         self.first, self.block = 0, None

@@ -33,13 +33,13 @@ def setting_of(problem: Problem, request: Request, reads: list[Tensor], engine: 
     places = _places(reads)
     kept = (request.args, tuple(sorted(places.get(id(x), -1) for x in request.leaves))) if request.kept else ()
     tolerances = tuple(x if not isinstance(x, Tensor) else tuple(x.shape) for x in (problem.rtol, problem.atol))
-    noise = None if problem.noise is None else type(problem.noise)
+    noise = getattr(problem.noise, "kind", type(problem.noise))
     stepper = problem.stepper if type(problem.stepper).__hash__ is not None else id(problem.stepper)
     ids = list(map(id, tensors_of(problem)))
     return (
         engine, request.taped, kept, stepper, problem.controller, problem.output.save.state, problem.sign, tolerances,
-        problem.coupled, problem.regularizers, noise, tuple(problem.output.times.shape), problem.s0.shape[0],
-        tuple(ids.index(i) for i in ids),
+        problem.coupled, problem.regularizers, problem.revisits, noise, tuple(problem.output.times.shape),
+        problem.s0.shape[0], tuple(ids.index(i) for i in ids),
     )  # fmt: skip
 
 

@@ -31,7 +31,8 @@ class Local:
         the gradient also runs through the trajectory to t1 (at="uniform" only). A frozen slope keeps a constant added
         to the field from cancelling out of the error, as it should: its gradient points elsewhere, and is large.
     step: "heuristic", the step that a solve from t1 would begin with, as in the authors' code, or "solver", the step
-        that this solve took there.
+        that this solve took there. Adaptive steps of an SDE see the path of the solve; where its steps are fixed, the
+        noise of this one is a draw of its own.
     What it draws hangs on the seed of the solve; several share one draw. The step ends at the last time at most. Its
     evaluations are not in `Solution.stats`. A sample that failed counts as 0.
     Good values: error with weights 2.5 falling to 1, stiffness 0.1; leave it out of test runs.

@@ -45,7 +45,7 @@ class Stepper(ABC):
     order: float
     nstages: int = 1
     adaptive: bool = False
-    error_order: int | None = None
+    error_order: float | None = None
     reference: str = ""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Fixed-step methods for SDEs. Source unless said otherwise: Kloeden, Platen: Numerical Solution of SDEs (1992)."""
+"""Methods for SDEs that no table holds. Source, if not said: Kloeden, Platen: Numerical Solution of SDEs (1992)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ __all__ = ["EULER", "HEUN", "MILSTEIN", "REVERSIBLE_HEUN", "Euler", "Heun", "Mil
 
 
 class SDEStepper(Stepper):
-    """What fixed-step SDE methods share: dense output is the straight line between two grid points."""
+    """What SDE methods share: dense output is the straight line between two steps.
+
+    area: whether `noise` is dW and the space-time Levy area H [2, B, m] (`BrownianTree`), not dW [B, m] alone.
+    """
 
     kind = "sde"
     calculi: tuple[str, ...]
     noises: tuple[str, ...] = ("diagonal", "additive", "scalar", "general")
+    area: bool = False
 
     def start(self, field: Field, t: Tensor, y: Tensor, f0: tuple[Tensor, ...]) -> Memory:
         """Nothing is handed on."""
@@ -54,13 +58,16 @@ class Heun(SDEStepper):
     """Predictor p = y + f dt + g dW, then the trapezoid y1 = y + (f + f_p) dt/2 + (g + g_p) dW/2.
 
     Stratonovich; strong order 1 for commutative noise (diagonal with g_i(y_i), scalar, additive), 1/2 for general
-    noise.
+    noise. The error estimate y1 - p is O(dt), O(dt^1.5) for additive noise: it sees the diffusion's change over the
+    step whole, where the error itself is what the trapezoid leaves of it, and so is on the safe side.
     Source: Ruemelin: Numerical treatment of stochastic differential equations (SIAM J. Numer. Anal. 19, 1982).
     """
 
     name = "heun"
     order = 1.0
     nstages = 2
+    adaptive = True
+    error_order = 1
     calculi = ("stratonovich",)
     reference = "Ruemelin (1982)"
 
@@ -68,8 +75,10 @@ class Heun(SDEStepper):
         """Two evaluations."""
         h = scale_of(dt, y)
         f, g = field.first(t, y)
-        fp, gp = field.first(t + dt, increment(field, y, f, g, h, noise))
-        return Step(increment(field, y, 0.5 * (f + fp), 0.5 * (g + gp), h, noise), None, (), None, None, 2)
+        p = increment(field, y, f, g, h, noise)
+        fp, gp = field.first(t + dt, p)
+        y1 = increment(field, y, 0.5 * (f + fp), 0.5 * (g + gp), h, noise)
+        return Step(y1, y1 - p, (), g, None, 2)
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ class ReversibleHeun(SDEStepper):
     """z1 = 2 y - z + f(z) dt + g(z) dW,  y1 = y + (f(z) + f(z1)) dt/2 + (g(z) + g(z1)) dW/2.
 
     One evaluation a step, algebraically reversible. Stratonovich; strong order as Heun's, with a small stability
-    region.
+    region. No error estimate: one like Heun's measures the distance of the twins, which shorter steps do not mend.
     Memory: the twin z and the field there; an adjoint records the twin alone.
     Source: Kidger, Foster, Li, Lyons: Efficient and accurate gradients for neural SDEs (NeurIPS 2021).
     """

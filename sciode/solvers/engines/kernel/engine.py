@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...brownian import CounterNoise, GridNoise
+from ...brownian import BrownianTree, CounterNoise, GridNoise
 from ...controllers import PID
 from ...problem import Carry, Problem
 from ...status import Status
@@ -55,7 +55,9 @@ def why_not(problem: Problem, y: Tensor, taped: bool = False) -> str | None:
         (save.at != "ts", f'it keeps states at ts, not save="{save.at}"'),
         (stages_of(problem.stepper) is None, f"the method {problem.stepper.name!r} has no kernel"),
         (isinstance(term, SDETerm) and term.one_clock, "the term wants one clock for the whole batch"),
-        (problem.noise is not None and not _drawable(problem), "backward steps that do not divide the interval"),
+        (isinstance(problem.noise, BrownianTree), "it walks no Brownian tree, as adaptive steps and Levy areas need"),
+        (problem.revisits, "it does not come back to the times of rejected steps"),
+        (problem.counted and not _drawable(problem), "backward steps that do not divide the interval"),
     )
     return next((reason for holds, reason in reasons if holds), None)
 
@@ -82,7 +84,7 @@ def _drawable(problem: Problem) -> bool:
 
 def _fits(problem: Problem) -> bool:
     """Whether whoever walks the tape back can hold the increments of all steps at once."""
-    if problem.noise is None:
+    if not problem.counted:
         return True
     return problem.noise.steps <= held(problem)
 
