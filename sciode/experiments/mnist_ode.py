@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sciode import data
 from sciode.experiments import frame
+from sciode.experiments.digits import Digits
 from sciode.experiments.stacked import StackedLinear
 from sciode.experiments.verdicts import Score
 from sciode.solvers import Solution
@@ -26,8 +25,6 @@ from sciode.training import derive_seed
 __all__ = ["MnistOde", "Settings", "main"]
 
 _TS = torch.tensor([0.0, 1.0], dtype=torch.float64)
-_VALIDATION = 10_000
-"""Images at the end of the training set that choose weights and are never trained on."""
 
 
 @dataclass(frozen=True)
@@ -54,35 +51,6 @@ class Field(nn.Module):
         return torch.tanh(self.outer(torch.cat([hidden, t], -1)))
 
 
-class Digits:
-    """MNIST on a device: images as states [n, 784] in [0, 1], labels [n]; parts: "train", "validation", "test"."""
-
-    def __init__(self, settings: Settings) -> None:
-        with np.load(data.get("mnist")) as file:
-            arrays = {name: torch.from_numpy(file[name]) for name in ("x_train", "y_train", "x_test", "y_test")}
-        device = torch.device(settings.device)
-        images, labels = arrays["x_train"], arrays["y_train"]
-        held = min(_VALIDATION, settings.tested)
-        self.parts = {
-            "train": (images[: settings.images], labels[: settings.images]),
-            "validation": (images[-_VALIDATION:][:held], labels[-_VALIDATION:][:held]),
-            "test": (arrays["x_test"][: settings.tested], arrays["y_test"][: settings.tested]),
-        }
-        self.parts = {
-            name: (x.flatten(1).to(device).float() / 255, y.to(device).long()) for name, (x, y) in self.parts.items()
-        }
-
-    def batch(self, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
-        """States [S, batch, 784] and labels [S, batch] of a training step, each seed's own draw."""
-        images, labels = self.parts["train"]
-        rows = []
-        for seed in settings.seeds:
-            draw = torch.Generator().manual_seed(derive_seed(seed, step))
-            rows.append(torch.randint(len(labels), (settings.batch,), generator=draw))
-        at = torch.stack(rows).to(images.device)
-        return images[at], labels[at]
-
-
 class Classifier(nn.Module):
     """The field and the head of every seed."""
 
@@ -100,7 +68,7 @@ class MnistOde(frame.Task):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.digits = Digits(settings)
+        self.digits = Digits(settings.images, settings.tested, settings.device)
 
     def model(self) -> Classifier:
         """Fresh weights."""
@@ -108,7 +76,7 @@ class MnistOde(frame.Task):
 
     def loss(self, model: Classifier, step: int, solver: frame.Solver) -> tuple[Tensor, Solution]:
         """Cross-entropy."""
-        y0, labels = self.digits.batch(self.settings, step)
+        y0, labels = self.digits.batch(self.settings.seeds, self.settings.batch, step)
         found = solver(model.field, y0, _TS)
         logits = model.head(found.ys[-1])
         # Summed over the seeds, so that each has the gradient it would have alone.

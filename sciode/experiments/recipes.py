@@ -10,7 +10,7 @@ from torch import Tensor
 from sciode.solvers import Error, Jacobian, Kinetic, Local, Regularizer, Solution, Stiffness, Taylor, steer
 from sciode.training import decaying
 
-__all__ = ["RECIPES", "Penalty", "Recipe"]
+__all__ = ["ALONG_ODES", "RECIPES", "Penalty", "Recipe"]
 
 
 @dataclass(frozen=True)
@@ -91,3 +91,17 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("random end", "baseline", spread=0.5),
 )  # fmt: skip
 """Every way that is compared; a new one is one line here."""
+
+_NO_PAIR = "no table for SDEs has two stages at one node, so there is no stiffness estimate"
+_NO_VELOCITY = "a path of an SDE has no derivative to be integrated"
+
+ALONG_ODES = {
+    "stiffness": _NO_PAIR,
+    "error and stiffness": _NO_PAIR,
+    "local stiffness": _NO_PAIR,
+    "local, frozen": "methods for SDEs hand no slope on that could be frozen",
+    "kinetic and Jacobian": _NO_VELOCITY,
+    "Taylor 2": _NO_VELOCITY,
+    "Taylor 3": _NO_VELOCITY,
+}
+"""Recipes that go with ODEs alone, and why."""

@@ -29,7 +29,7 @@ def test_every_recipe_makes_its_rows_once(
 
 
 def test_validation_images_are_never_trained_on(shared_data: Path) -> None:
-    settings = mnist_ode.Settings(images=50_000, tested=10_000)
+X
     digits = mnist_ode.Digits(settings)
     assert len(digits.parts["train"][1]) == 50_000
     assert len(digits.parts["validation"][1]) == len(digits.parts["test"][1]) == 10_000

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["normals", "philox", "philox_traced", "words", "words_traced"]
+__all__ = ["normals", "philox", "words"]
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -45,28 +45,6 @@ def philox(key: tuple[Word, Word], counter: tuple[Any, ...]) -> tuple[Word, Word
         )
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
     return c0, c1, c2, c3
-
-
-def philox_traced(key: tuple[Tensor, Tensor], counter: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`philox` for code that a compiler turns into kernels: no constant has more than 31 bits, as Triton wants it."""
-    k0, k1 = key
-    c0, c1, c2, c3 = counter
-    for _ in range(_ROUNDS):
-        # Both multipliers and both increments are odd.
-        p0, p1 = (((c * (m >> 1)) << 1) + c for c, m in zip((c0, c2), _MULTIPLIERS, strict=True))
-        c0, c1, c2, c3 = _low(p1 >> 32) ^ c1 ^ k0, _low(p1), _low(p0 >> 32) ^ c3 ^ k1, _low(p0)
-        k0, k1 = (_low(k + (w >> 1) + (w >> 1) + 1) for k, w in zip((k0, k1), _WEYL, strict=True))
-    return c0, c1, c2, c3
-
-
-def _low(x: Tensor) -> Tensor:
-    """The low word of a 64-bit integer."""
-    return x - ((x >> 32) << 32)
-
-
-def words_traced(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`words`, likewise."""
-    return _low(x), _low(x >> 32)
 
 
 def normals(draws: tuple[Tensor, Tensor, Tensor, Tensor], dtype: torch.dtype) -> Tensor:

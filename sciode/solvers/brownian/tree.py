@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..transforms import transforming
-from .philox import normals, philox, philox_traced, words, words_traced
+from .philox import normals, philox, words
 
 __all__ = ["BrownianTree", "levels_for"]
 
@@ -167,11 +167,10 @@ class BrownianTree:
         """Two normals for every node and channel: [2, N, n, B, m] float64."""
         blocks = -(-self.channels // 2)
         if _elsewhere(nodes):
-            column = torch.arange(blocks, device=nodes.device)
             # All counters are tensors: a product of two Python integers would not wrap.
-            zero = torch.zeros_like(column)
-            counter = (nodes.unsqueeze(-1), zero, column, zero + _PURPOSE)
-            drawn = philox_traced(words_traced(self.seeds.unsqueeze(-1)), counter)
+            column = torch.arange(blocks, device=nodes.device)
+            counter = (nodes.unsqueeze(-1), torch.zeros_like(column), column, torch.full_like(column, _PURPOSE))
+            drawn = philox(words(self.seeds.unsqueeze(-1)), counter)
         else:
             # NumPy's integer operations cost a third.
             key = words(self.seeds.numpy().view(np.uint64)[:, None])
