@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sciode.experiments import frame, mnist_ode
+from sciode.experiments.digits import Digits
 from sciode.experiments.recipes import RECIPES
 
 SIZES: dict[str, Any] = {"steps": 2, "batch": 8, "images": 64, "tested": 16, "engine": "eager", "seeds": (0, 1)}
@@ -29,12 +30,16 @@ def test_every_recipe_makes_its_rows_once(
 
 
 def test_validation_images_are_never_trained_on(shared_data: Path) -> None:
-X
-    digits = mnist_ode.Digits(settings)
+    digits = Digits(50_000, 10_000, "cpu")
     assert len(digits.parts["train"][1]) == 50_000
     assert len(digits.parts["validation"][1]) == len(digits.parts["test"][1]) == 10_000
     first = {image.numpy().tobytes() for image in digits.parts["train"][0][:2000]}
     assert not any(image.numpy().tobytes() in first for image in digits.parts["validation"][0])
+
+
+def test_images_that_choose_weights_cannot_be_asked_for_in_training(shared_data: Path) -> None:
+    with pytest.raises(ValueError, match="at most 50000"):
+        Digits(50_001, 100, "cpu")
 
 
 def test_sizes_that_make_no_sense_are_refused(tmp_path: Path) -> None:
