@@ -65,10 +65,19 @@ def test_a_captured_sde_walks_the_same_path_and_back(name: str, noise: Any) -> N
         torch.testing.assert_close(ours, true, rtol=1e-9, atol=1e-11)
 
 
-def test_adaptive_steps_of_an_sde_are_eager_and_say_so() -> None:
-    with pytest.warns(CompileNotice, match="Brownian tree"):
-        solution = solve(noisy("spark", Net()), states(), TS, method="spark", rtol=1e-2, atol=1e-2, engine="graph")
-    assert solution.stats.engine == "eager"
+@pytest.mark.parametrize("engine", LOOPS)
+@pytest.mark.parametrize("name", sorted(stochastic()))
+def test_adaptive_steps_of_an_sde_are_eagers_and_so_are_their_gradients(name: str, engine: str) -> None:
+    net, found, steps = Net(), [], []
+    for e in ("eager", engine):
+        y0 = states().requires_grad_()
+        solution = solve(noisy(name, net), y0, TS, method=name, rtol=1e-2, atol=1e-2, seed=5, engine=e)
+        assert solution.stats.engine == e
+        steps.append(solution.stats.steps)
+        found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().sum(), (y0, net.w))))
+    assert torch.equal(*steps)
+    for ours, true in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(ours, true, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("engine", LOOPS)

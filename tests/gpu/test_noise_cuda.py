@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from sciode import SDETerm, sample_seeds, solve
-from sciode.solvers.brownian import CounterNoise, Ending
+from sciode.solvers.brownian import BrownianTree, CounterNoise, Ending
 from sciode.solvers.brownian.draws import Cells, kernels_for, standard_normals
 
 pytest.importorskip("triton", reason="the launches are Triton")
@@ -38,6 +39,17 @@ def unsynchronised() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("levels", [12, 26])
+def test_a_tree_is_that_of_the_cpu(levels: int, channels: int) -> None:
+    low, span = torch.tensor([-1.0], dtype=torch.float64), torch.tensor([3.0], dtype=torch.float64)
+    times = torch.linspace(-1.1, 2.1, 600 * 7, dtype=torch.float64).reshape(7, 600)
+    path = BrownianTree(sample_seeds(3, 600), channels, low, span, levels, True, torch.float64)
+    there = replace(path, seeds=path.seeds.cuda(), low=low.cuda(), span=span.cuda())
+    for ours, true in zip(there._at(times.cuda()), path._at(times), strict=True):
+        torch.testing.assert_close(ours.cpu(), true, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**31, 2**63 - 1, -(2**63)])

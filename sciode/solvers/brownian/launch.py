@@ -20,7 +20,7 @@ from triton.language.extra import libdevice as _libdevice
 if TYPE_CHECKING:
     from .draws import Cells
 
-__all__ = ["draw", "seeds", "works"]
+__all__ = ["NATIVE", "draw", "on", "pair", "seeds", "words", "works"]
 
 libdevice: Any = _libdevice
 _BLOCK = 512
@@ -29,7 +29,7 @@ _UNIT = tl.constexpr(2.0**-32)
 
 
 @triton.jit
-def _words(seed, index, column, purpose):
+def words(seed, index, column, purpose):
     """Four words for the key `seed` (int64) and the counter (index (int64), column, purpose)."""
     low, high = index.to(tl.uint32), (index >> 32).to(tl.uint32)
     zero = tl.zeros_like(low)
@@ -37,7 +37,7 @@ def _words(seed, index, column, purpose):
 
 
 @triton.jit
-def _pair(word, angle, REAL: tl.constexpr, NATIVE: tl.constexpr):
+def pair(word, angle, REAL: tl.constexpr, NATIVE: tl.constexpr):
     """Two normals from two words, in correctly rounded functions where there is a choice."""
     u, a = (word.to(REAL) + 0.5) * _UNIT, (angle.to(REAL) + 0.5) * _UNIT * _TWO_PI
     if NATIVE:
@@ -66,9 +66,9 @@ def _normals(
         start = lane * 0 + tl.load(FIRST)
     if LANES == 2:
         start = tl.load(FIRST + sample, mask=inside, other=0)
-    w0, w1, w2, w3 = _words(seed, start + STRIDE * row, column, PURPOSE)
-    z0, z1 = _pair(w0, w1, REAL, NATIVE)
-    z2, z3 = _pair(w2, w3, REAL, NATIVE)
+    w0, w1, w2, w3 = words(seed, start + STRIDE * row, column, PURPOSE)
+    z0, z1 = pair(w0, w1, REAL, NATIVE)
+    z2, z3 = pair(w2, w3, REAL, NATIVE)
     at, left = OUT + place * channels + 4 * column, channels - 4 * column
     tl.store(at, z0, mask=inside)
     tl.store(at + 1, z1, mask=inside & (left > 1))
@@ -81,14 +81,14 @@ def _seeds(OUT, seed, samples, BLOCK: tl.constexpr):
     """The first two words of (seed, sample) as one int64."""
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     zero = lane * 0
-    w0, w1, _w2, _w3 = _words(zero + seed, lane, zero, 0)
+    w0, w1, _w2, _w3 = words(zero + seed, lane, zero, 0)
     tl.store(OUT + lane, w0.to(tl.int64) | (w1.to(tl.int64) << 32), mask=lane < samples)
 
 
 # What `triton.jit` makes takes plain numbers where its functions are annotated with constexpr.
 _NORMALS: Any = _normals
 _SEEDS: Any = _seeds
-_NATIVE = isinstance(_normals, triton.JITFunction)
+NATIVE = isinstance(_normals, triton.JITFunction)
 """Whether kernels are compiled; else Triton's interpreter runs them, which has no libdevice."""
 
 
@@ -114,10 +114,10 @@ def draw(keys: Tensor, cells: Cells, channels: int, purpose: int, dtype: torch.d
     else:
         first = cells.first
     if total:
-        with _on(keys.device):
+        with on(keys.device):
             _NORMALS[(triton.cdiv(total, _BLOCK),)](
                 out, keys.contiguous(), starts, first, total, samples, channels,
-                STRIDE=cells.stride, LANES=lanes, PURPOSE=purpose, REAL=_REAL[dtype], NATIVE=_NATIVE, BLOCK=_BLOCK,
+                STRIDE=cells.stride, LANES=lanes, PURPOSE=purpose, REAL=_REAL[dtype], NATIVE=NATIVE, BLOCK=_BLOCK,
             )  # fmt: skip
     return out
 
@@ -126,7 +126,7 @@ def seeds(seed: int, samples: int, device: torch.device) -> Tensor:
     """`sample_seeds`: [samples] int64."""
     out = torch.empty(samples, dtype=torch.int64, device=device)
     if samples:
-        with _on(device):
+        with on(device):
             _SEEDS[(triton.cdiv(samples, _BLOCK),)](out, seed, samples, BLOCK=_BLOCK)
     return out
 
@@ -134,6 +134,6 @@ def seeds(seed: int, samples: int, device: torch.device) -> Tensor:
 _REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
-def _on(device: torch.device) -> AbstractContextManager[Any]:
+def on(device: torch.device) -> AbstractContextManager[Any]:
     """Triton launches on the current device."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

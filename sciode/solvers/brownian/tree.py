@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..transforms import transforming
+from .draws import kernels_for
 from .philox import normals, philox, words
 
 __all__ = ["BrownianTree", "levels_for"]
@@ -126,6 +127,13 @@ class BrownianTree:
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """W and its integral from `low` to t [n, L]: [n, B, m] each."""
+        if t.device.type == "cuda" and not transforming():
+            # One operation, which a compiler leaves alone and a graph can hold.
+            return _descended(self.seeds, t, self.low, self.span, self.channels, self.levels)
+        return self._summed(t)
+
+    def _summed(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by tensors."""
         places = self._places(t)
         z = self._normals(places.nodes)
         return _sum(places.path.unsqueeze(-1) * z), _sum(places.area.unsqueeze(-1) * z)
@@ -180,6 +188,24 @@ class BrownianTree:
             drawn = w0, w1, w2, w3
         pairs = normals(drawn, torch.float64).unflatten(-1, (2, 2))
         return pairs.movedim(-1, 0).flatten(-2)[..., : self.channels]
+
+
+@torch.library.custom_op("sciode::brownian_tree", mutates_args=())
+def _descended(
+    seeds: Tensor, times: Tensor, low: Tensor, span: Tensor, channels: int, levels: int
+) -> tuple[Tensor, Tensor]:
+    """W and its integral from `low` to times [n, L], float64 [n, B, channels] each."""
+    if kernels_for(times.device) is None:
+        return BrownianTree(seeds, channels, low, span, levels, True, torch.float64)._summed(times)
+    from .descent import descend
+
+    return descend(seeds, times, low, span, channels, levels, _PURPOSE)
+
+
+@_descended.register_fake
+def _(seeds: Tensor, times: Tensor, low: Tensor, span: Tensor, channels: int, levels: int) -> tuple[Tensor, Tensor]:
+    shape = (times.shape[0], seeds.shape[0], channels)
+    return times.new_empty(shape), times.new_empty(shape)
 
 
 def _elsewhere(x: Tensor) -> bool:

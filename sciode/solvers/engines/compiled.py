@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..brownian import BlockNoise, BrownianTree
+from ..brownian import BlockNoise
 from ..controllers import Fixed
 from ..ignition import origin_of, own
 from ..problem import PLACE, Carry, Problem
@@ -53,8 +53,6 @@ def why_not(problem: Problem) -> str | None:
         return f'it keeps states at ts, not save="{save.at}"'
     if save.fn is not None and problem.s0.shape[0] == 1:
         return "it keeps whole states, and Save(fn=) asks for something smaller"
-    if isinstance(problem.noise, BrownianTree) and problem.s0.is_cuda:
-        return "hashing a Brownian tree inside a step, as adaptive SDEs and Levy areas need, is compiled for CPUs only"
     return None
 
 
