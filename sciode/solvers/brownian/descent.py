@@ -21,11 +21,11 @@ _NEAR = tl.constexpr(1e-6)
 
 
 @triton.jit
-def _draw(seed, node, column, PURPOSE: tl.constexpr, NATIVE: tl.constexpr):
+def _draw(seed, node, column, PURPOSE: tl.constexpr, REAL: tl.constexpr, NATIVE: tl.constexpr):
     """Two normals of a node for each of two channels."""
     w0, w1, w2, w3 = words(seed, node, column, PURPOSE)
-    z0, n0 = pair(w0, w1, tl.float64, NATIVE)
-    z1, n1 = pair(w2, w3, tl.float64, NATIVE)
+    z0, n0 = pair(w0, w1, REAL, NATIVE)
+    z1, n1 = pair(w2, w3, REAL, NATIVE)
     return z0, n0, z1, n1
 
 
@@ -63,7 +63,8 @@ def _leaf(x, length):
 @triton.jit(do_not_specialize=["total", "samples", "channels", "levels"])
 def _descend(
     PATH, AREA, SEEDS, TIMES, LOW, SPAN, total, samples, channels, levels,
-    CLOCKS: tl.constexpr, ROOTS: tl.constexpr, PURPOSE: tl.constexpr, NATIVE: tl.constexpr, BLOCK: tl.constexpr,
+    CLOCKS: tl.constexpr, ROOTS: tl.constexpr, PURPOSE: tl.constexpr, REAL: tl.constexpr, NATIVE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Two channels of a sample at a time in every lane; CLOCKS, ROOTS: whether times and intervals are a sample's."""
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -83,18 +84,18 @@ def _descend(
     u = tl.where(tl.abs(u - end) < _NEAR, end, u)
     leaf = tl.minimum(u.to(tl.int64), count - 1)
     p, q, a, b = _root(u / size, span)
-    z0, n0, z1, n1 = _draw(seed, one * 0, column, PURPOSE, NATIVE)
+    z0, n0, z1, n1 = _draw(seed, one * 0, column, PURPOSE, REAL, NATIVE)
     path0, path1, area0, area1 = p * z0 + q * n0, p * z1 + q * n1, a * z0 + b * n0, a * z1 + b * n1
     for level in range(levels):
         cut = leaf >> (levels - level)
         width = one << level
         part = u / (one << (levels - level)).to(tl.float64) - cut.to(tl.float64)
         p, q, a, b = _split(part, span / width.to(tl.float64))
-        z0, n0, z1, n1 = _draw(seed, width + cut, column, PURPOSE, NATIVE)
+        z0, n0, z1, n1 = _draw(seed, width + cut, column, PURPOSE, REAL, NATIVE)
         path0, path1 = path0 + (p * z0 + q * n0), path1 + (p * z1 + q * n1)
         area0, area1 = area0 + (a * z0 + b * n0), area1 + (a * z1 + b * n1)
     p, q, a, b = _leaf(u - leaf.to(tl.float64), span / size)
-    z0, n0, z1, n1 = _draw(seed, count + leaf, column, PURPOSE, NATIVE)
+    z0, n0, z1, n1 = _draw(seed, count + leaf, column, PURPOSE, REAL, NATIVE)
     at = place * channels + 2 * column
     both = inside & (2 * column + 1 < channels)
     tl.store(PATH + at, path0 + (p * z0 + q * n0), mask=inside)
@@ -120,6 +121,6 @@ def descend(
             _DESCEND[(triton.cdiv(total, _BLOCK),)](
                 path, area, seeds.contiguous(), times.contiguous(), low.contiguous(), span.contiguous(),
                 total, samples, channels, levels, CLOCKS=times.shape[1] > 1, ROOTS=low.shape[0] > 1, PURPOSE=purpose,
-                NATIVE=NATIVE, BLOCK=_BLOCK,
+                REAL=tl.float64, NATIVE=NATIVE, BLOCK=_BLOCK,
             )  # fmt: skip
     return path, area
