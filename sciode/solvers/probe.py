@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from .adjoints.results import Results
 from .brownian import unit_normals
 from .controllers import PID, Fixed
+from .engines import CompileNotice, key_of, own_code, quietly
 from .moments import Moment, fractions
 from .outputs import compact, gather_rows
 from .problem import Problem
@@ -54,30 +57,31 @@ def local_penalty(local: Local, problem: Problem, found: Results, moment: Moment
     y = torch.where(good.unsqueeze(-1), y, found.ys[0][0].detach())
     lanes = good[:1] if problem.coupled else good
     s = torch.where(lanes, spot.s, problem.s0)
-    field, t = problem.field, problem.forward(s)
+    units = unit_normals(seeds, _STREAM, problem.noise.channels, y.dtype) if problem.counted else None
+    # From here on as the clocks have it [L].
+    spot = spot._replace(s=s, y=y, good=lanes)
+    arguments = (local, problem, spot, units, local.kind.draw(seeds, y))
+    value = _probed(*arguments) if found.run.engine == "eager" else _compiled(arguments)
+    return torch.where(good, value, torch.zeros_like(value))
+
+
+def _probed(local: Local, problem: Problem, spot: _Spot, units: Tensor | None, drawn: Tensor) -> Tensor:
+    """What is measured of the step [B]; units: normals for a step whose interval is none of the noise's grid."""
+    field, s, y, t = problem.field, spot.s, spot.y, problem.forward(spot.s)
     with torch.no_grad() if local.state == "frozen" else nullcontext():
         first = field.first(t, y)
     with torch.no_grad():
         # Nobody has said that the field goes on behind the last time.
-        length = torch.minimum(_length(local, problem, spot._replace(s=s), y, first), problem.s1 - s)
-        length = torch.where(lanes, length, 0.0)
+        length = torch.minimum(_length(local, problem, spot, first), problem.s1 - s)
+        length = torch.where(spot.good, length, 0.0)
     memory = problem.stepper.start(field, t, y, first)
     dt = problem.forward(length)
-    step = problem.stepper.step(field, _noise(problem, t, dt, y, seeds), t, dt, y, memory)
-    kind = local.kind
-    value = kind.measure(problem, t, dt, y, step, kind.draw(seeds, y))
-    return torch.where(good, value, torch.zeros_like(value))
+    noise = problem.driven(None, t, dt) if units is None else units * dt.abs().sqrt().to(y.dtype).unsqueeze(-1)
+    step = problem.stepper.step(field, noise, t, dt, y, memory)
+    return local.kind.measure(problem, t, dt, y, step, drawn)
 
 
-def _noise(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, seeds: Tensor) -> Tensor | None:
-    """What drives the step: the path of the solve over its interval, or, where increments are counted, a draw of its
-    own, because the interval is none of the grid's."""
-    if not problem.counted:
-        return problem.driven(None, t, dt)
-    return unit_normals(seeds, _STREAM, problem.noise.channels, y.dtype) * dt.abs().sqrt().to(y.dtype).unsqueeze(-1)
-
-
-def _length(local: Local, problem: Problem, spot: _Spot, y: Tensor, first: tuple[Tensor, ...]) -> Tensor:
+def _length(local: Local, problem: Problem, spot: _Spot, first: tuple[Tensor, ...]) -> Tensor:
     """The length of the step [L]."""
     if isinstance(problem.controller, Fixed):
         return torch.full_like(spot.s, problem.controller.dt)
@@ -86,7 +90,38 @@ def _length(local: Local, problem: Problem, spot: _Spot, y: Tensor, first: tuple
         return spot.length
     assert isinstance(problem.controller, PID)
     controller = replace(problem.controller, first_step=None)
-    return initial_step(replace(problem, s0=spot.s), controller, y, first)
+    return initial_step(replace(problem, s0=spot.s), controller, spot.y, first)
+
+
+_KEPT = 64
+"""Compiled steps kept for later solves, the first dropped first."""
+_steps_made: dict[Hashable, Callable[..., Tensor]] = {}
+
+
+def _compiled(arguments: tuple[Any, ...]) -> Tensor:
+    """`_probed` as one compiled function, where the solve was one; op by op it is some hundred launches."""
+    local, problem, spot = arguments[:3]
+    key = key_of("probe", problem, spot.y, local)
+    fresh = key not in _steps_made
+    if fresh:
+        while len(_steps_made) >= _KEPT:
+            del _steps_made[next(iter(_steps_made))]
+        _steps_made[key] = compiler(_probed)
+    try:
+        with quietly() if fresh else nullcontext():
+            return _steps_made[key](*arguments)
+    except Exception as error:
+        if _steps_made[key] is _probed:
+            raise
+        # Whatever it is: if the field itself is at fault, it raises again.
+        _steps_made[key] = _probed
+        warnings.warn(f"regularize: the local step is not compiled: {error}", CompileNotice, stacklevel=2)
+        return _probed(*arguments)
+
+
+def compiler(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Inductor, with graphs of the function's own."""
+    return torch.compile(own_code(function), fullgraph=True, dynamic=False)
 
 
 def _uniform(local: Local, found: Results, moment: Moment | None) -> _Spot:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sciode import solve
+from sciode.solvers import probe
 from sciode.solvers.engines import choice, machine, walk, witness
+from sciode.solvers.engines.lift import own_code
 from sciode.solvers.engines.repeat import step_by_step
 
 
@@ -20,6 +22,9 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             module, "loop_of", lambda engine, device, once, uses, first, spare=None: step_by_step(once, first)
         )
+    monkeypatch.setattr(
+        probe, "compiler", lambda f: torch.compile(own_code(f), backend="eager", fullgraph=True, dynamic=False)
+    )
 
 
 @pytest.fixture
@@ -28,6 +33,7 @@ def forgetful() -> Iterator[None]:
     yield
     witness._lifts.clear()
     choice._past.clear()
+    probe._steps_made.clear()
 
 
 @pytest.fixture

@@ -9,9 +9,12 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from sciode import Error, Jacobian, Local, Save, SDETerm, Stiffness, sample_seeds, solve
+from sciode.solvers import probe
 from sciode.solvers.checks import check_times
+from sciode.solvers.engines import CompileNotice
 from sciode.solvers.moments import fractions, with_moment
 
 pytestmark = pytest.mark.usefixtures("forgetful")
@@ -265,3 +268,28 @@ def test_the_seed_is_drawn_once_and_reported() -> None:
 def test_what_cannot_be_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_beside_a_compiled_loop_the_step_is_compiled_once(traced_only: None) -> None:
+    field, y0 = Oscillator(), Y0.clone()
+    how: dict[str, Any] = {"engine": "compiled", "regularize": Local(step="solver"), "adjoint": "recompute"}
+    for attempt in range(4):
+        found = solve(field, y0 + 0.1 * attempt, TS, seed=attempt, **how)
+        found.penalties["local"].sum().backward()
+        if attempt == 1:
+            made = counters["stats"]["unique_graphs"]
+        field.mu.data.add_(0.1)
+    assert counters["stats"]["unique_graphs"] == made
+
+
+def test_a_step_that_cannot_be_compiled_is_taken_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, traced_only: None
+) -> None:
+    def refuse(*arguments: Any) -> Tensor:
+        raise RuntimeError("for the sake of the test")
+
+    monkeypatch.setattr(probe, "compiler", lambda function: refuse)
+    with pytest.warns(CompileNotice, match="local step is not compiled: for the sake"):
+        ours = penalty(Local(), engine="compiled")
+    torch.testing.assert_close(ours, penalty(Local(), engine="eager"), rtol=1e-6, atol=1e-10)
+    torch.testing.assert_close(penalty(Local(), engine="compiled"), ours)

@@ -4,7 +4,7 @@ from .choice import ENGINES, CompileNotice, Engine, engine_for, readied
 from .compiled import Unsound, feed
 from .eager import run, split_clock
 from .kept import KeptTurn
-from .lift import CannotCompile, Lifted, check_repeatable
+from .lift import CannotCompile, Lifted, check_repeatable, own_code, quietly
 from .machine import in_order, tensors_of, wiring_of
 from .walk import Walk, WayBack
 from .witness import key_of, lift_of
@@ -25,6 +25,8 @@ __all__ = [
     "in_order",
     "key_of",
     "lift_of",
+    "own_code",
+    "quietly",
     "readied",
     "run",
     "split_clock",

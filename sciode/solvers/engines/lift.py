@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ __all__ = [
     "check_repeatable",
     "compiler_error",
     "own_code",
+    "quietly",
     "without_vmap",
 ]
 
@@ -80,20 +82,12 @@ class Lift:
         """The graph for these arguments; `returns`: how many tensors the function returns. Raises CannotCompile."""
         self._local.returns = returns
         try:
-            if self.traces:
+            with nullcontext() if self.traces else quietly():
                 self._call(*arguments)
-            else:
-                self._first_call(*arguments)
         except compiler_error() as error:
             ours = getattr(error, "inner_exception", None)
             raise CannotCompile(str(ours) if isinstance(ours, CannotCompile) else _reason(error)) from error
         return self._local.__dict__.pop("found")
-
-    def _first_call(self, *arguments: Any) -> None:
-        with warnings.catch_warnings():
-            # Tracing reads the .grad of every tensor it meets, also of one that was computed before the solve.
-            warnings.filterwarnings("ignore", ".*not a leaf Tensor.*")
-            self._call(*arguments)
 
     def _receive(self, graph: fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
         self.traces += 1
@@ -114,6 +108,14 @@ class Lift:
 
 
 _NOTHING = torch.empty(0)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Tracing reads the .grad of every tensor it meets, also of one that was computed before the solve."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*not a leaf Tensor.*")
+        yield
 
 
 def own_code(function: Callable[..., Any]) -> Any:
