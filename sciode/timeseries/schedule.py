@@ -31,8 +31,8 @@ class Schedule(NamedTuple):
 def schedule(ends: Tensor, queries: Tensor | None, reach: float | None = None, step: float | None = None) -> Schedule:
     """Return the times to pass through for queries [B, Q] (see `SequenceModel.forward`) and ends [B].
 
-    reach: how far the control goes; None = anywhere. step: the fixed step: solves go on to the end of the step that they
-    are in, so that what is asked for changes no state. Raises ValueError for queries before 0 and times beyond reach.
+    reach: how far the control goes; None = anywhere. step: the fixed step: a solve goes on to the end of the step that
+    it is in, so that what is asked for changes no state. Raises ValueError for queries before 0 and times beyond reach.
     """
     ends = ends.double()
     wanted = ends.unsqueeze(1)
