@@ -191,4 +191,4 @@ class LatentSDE(SequenceModel):
         ahead = states.gather(1, first.clamp(max=times.shape[1] - 1).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
         tables = (torch.where(there, ahead, 0.0).transpose(0, 1), there.to(states.dtype).transpose(0, 1))
         ahead_rows, there_rows = (rows_of(x.contiguous(), True if loops else None) for x in tables)
-        return _Context(ahead_rows, there_rows, torch.tensor(1 / batch.dt, dtype=states.dtype))
+        return _Context(ahead_rows, there_rows, torch.tensor(1 / batch.dt, dtype=states.dtype, device=states.device))
