@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sciode.timeseries.model import Batch, Paths, SequenceModel, nothing_solved, refuse_regularizers
+from sciode.timeseries.model import Batch, Paths, SequenceModel, judged, nothing_solved, refuse_regularizers
 from sciode.timeseries.schedule import asked
 
 __all__ = ["MTAND", "TimeAttention"]
@@ -96,4 +96,4 @@ class MTAND(SequenceModel):
         everywhere = torch.ones_like(mixed, dtype=torch.bool)
         found = self.tell(wanted.nan_to_num().to(values.dtype), points, mixed, everywhere)
         found = torch.where(wanted.isfinite().unsqueeze(-1), found, 0.0)
-        return Paths(found[:, :-1], found[:, -1], status, nfe, {})
+        return Paths(found[:, :-1], found[:, -1], judged(found, status), nfe, {})

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sciode.solvers import sample_seeds
+from sciode.solvers import Status, sample_seeds
 
-__all__ = ["Batch", "Form", "Paths", "SequenceModel", "nothing_solved", "refuse_regularizers", "seeds_for"]
+__all__ = ["Batch", "Form", "Paths", "SequenceModel", "judged", "nothing_solved", "refuse_regularizers", "seeds_for"]
 
 Form = Literal["clipped", "paper"]
 
@@ -132,6 +132,12 @@ def nothing_solved(batch: Batch) -> tuple[Tensor, Tensor]:
     """Return (status, nfe) before anything has been solved: zeros [B]."""
     size, device = len(batch.ends), batch.values.device
     return torch.zeros(size, dtype=torch.int8, device=device), torch.zeros(size, dtype=torch.int64, device=device)
+
+
+def judged(found: Tensor, status: Tensor) -> Tensor:
+    """Return the status [B], NONFINITE for series with a state in found [B, Q, H] that is not finite."""
+    bad = (status == int(Status.SUCCESS)) & ~found.isfinite().flatten(1).all(1)
+    return torch.where(bad, int(Status.NONFINITE), status).to(torch.int8)
 
 
 def refuse_regularizers(regularize: Any, model: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sciode.nn import Autonomous, OdeRnn, SolveGaps, StepGaps, mlp
 from sciode.solvers import Solution
-from sciode.timeseries.model import Batch, Paths, SequenceModel, nothing_solved, refuse_regularizers, seeds_for
+from sciode.timeseries.model import Batch, Paths, SequenceModel, judged, nothing_solved, refuse_regularizers, seeds_for
 from sciode.timeseries.schedule import asked
 
 __all__ = ["Gaps", "GruD", "OdeRnnModel", "last_read"]
@@ -100,7 +100,7 @@ class OdeRnnModel(SequenceModel):
         begin, end = (x.to(values.dtype).unsqueeze(-1) for x in (since, until))
         found = gaps(self.rnn.field, _states_at(read, row), begin, end)
         found = torch.where((row >= 0).unsqueeze(-1), found, 0.0)
-        return Paths(found[:, :-1], found[:, -1], gaps.status, gaps.nfe, gaps.penalties)
+        return Paths(found[:, :-1], found[:, -1], judged(found, gaps.status), gaps.nfe, gaps.penalties)
 
 
 class GruD(SequenceModel):
@@ -157,7 +157,7 @@ class GruD(SequenceModel):
             states.append(h)
         wanted = asked(batch, queries)
         found = self._between(torch.stack(states, 1), times, through, last_read(times, here, wanted), wanted)
-        return Paths(found[:, :-1], found[:, -1], status, nfe, {})
+        return Paths(found[:, :-1], found[:, -1], judged(found, status), nfe, {})
 
     def _fade(self, waited: Tensor) -> Tensor:
         """exp(-relu(W d + c)) [..., H] for d [..., C]."""

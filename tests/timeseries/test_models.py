@@ -227,6 +227,23 @@ def test_engines_give_the_same_paths(name: str, form: str) -> None:
     same(run(net, b, engine="eager"), run(net, b))
 
 
+@pytest.mark.parametrize("name", ["lnsde", "nsde", "latentsde"])
+def test_a_regularizer_that_euler_s_method_cannot_serve_is_refused_by_the_solver(name: str) -> None:
+    with pytest.raises(ValueError, match="regularize"):
+        run(model(name, "clipped"), batch(), regularize="kinetic")
+
+
+@every_model
+def test_a_state_that_is_not_finite_has_a_status(name: str, form: str) -> None:
+    """Series 1 reads a value so large that its square overflows; it alone is marked, whatever becomes of it."""
+    net, b = model(name, form), batch()
+    values, control = b.values.clone(), b.control.clone()  # type: ignore[union-attr]
+    values[1, 0, 0], control[1] = 1e308, 1e308
+    found = run(net, b._replace(values=values, control=control))
+    finite = found.states.isfinite().flatten(1).all(1) & found.last.isfinite().all(1)
+    assert (found.status[~finite] != 0).all() and found.status[[0, 2, 3, 4]].tolist() == [0] * 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lnsde", "ncde", "latentsde"])
 def test_a_compiled_loop_gives_the_same_paths_and_gradients(name: str) -> None:
