@@ -2,15 +2,28 @@
 
 from sciode.timeseries.classifier import Draws, IrregularClassifier
 from sciode.timeseries.controls import ControlGrid, Controls
-from sciode.timeseries.linear_noise import LinearNoiseSDE, Tables
+from sciode.timeseries.linear_noise import LinearNoiseSDE
+from sciode.timeseries.model import Batch, Paths, SequenceModel
+from sciode.timeseries.models import MODELS, ModelKind, build
 from sciode.timeseries.readout import SDEClassifier
+from sciode.timeseries.stable import EQUATIONS, Equation, StableFields, StableSDE, Tables
 
 __all__ = [
+    "EQUATIONS",
+    "MODELS",
+    "Batch",
     "ControlGrid",
     "Controls",
     "Draws",
+    "Equation",
     "IrregularClassifier",
     "LinearNoiseSDE",
+    "ModelKind",
+    "Paths",
     "SDEClassifier",
+    "SequenceModel",
+    "StableFields",
+    "StableSDE",
     "Tables",
+    "build",
 ]

@@ -1,0 +1,123 @@
+"""What every model of irregular series takes and gives: the one interface that estimators know."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sciode.solvers import sample_seeds
+
+__all__ = ["Batch", "Form", "Paths", "SequenceModel", "nothing_solved", "seeds_for"]
+
+Form = Literal["clipped", "paper"]
+
+
+class Batch(NamedTuple):
+    """B series as models read them.
+
+    values: [B, T, C], standardised, NaN = missing. times: [B, T] float64 in the model's time, which starts at 0 for
+    every series; increasing, short series end in NaN. control: [B, N + 1, C], the values of a causal path at the times
+    n dt, or None for models that read `values`. dt: the distance of the control's rows, the step of fixed-step models.
+    ends: [B] float64 > 0, each series' own last time. static: [B, S] or None.
+    """
+
+    values: Tensor
+    times: Tensor
+    control: Tensor | None
+    dt: float
+    ends: Tensor
+    static: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """Which readings are there [B, T, C]; a reading without a time is padding."""
+        return self.values.isfinite() & self.times.isfinite().unsqueeze(-1)
+
+    def path(self) -> Tensor:
+        """Return the control [B, N + 1, C]. Raises ValueError if there is none."""
+        if self.control is None:
+            raise ValueError("control: this model is driven by a control path; give the batch its values at n dt")
+        return self.control
+
+    @property
+    def reach(self) -> float:
+        """The time of the control's last row."""
+        return (self.path().shape[1] - 1) * self.dt
+
+    def first(self) -> Tensor:
+        """Return X(0), and the static covariates if there are any: [B, C + S]."""
+        start = self.path()[:, 0]
+        return start if self.static is None else torch.cat((start, self.static.to(start)), -1)
+
+
+class Paths(NamedTuple):
+    """What a model makes of a batch.
+
+    states: [B, Q, H] at the query times, 0 where the query is NaN; Q = 0 without queries. last: [B, H], at each series'
+    own end. status: [B] int8, `sciode.solvers.Status` (0 = success). nfe: [B], evaluations of the field. penalties:
+    name -> [B], of `regularize`. kl: [B] in nats, of a model with a prior, else None.
+    """
+
+    states: Tensor
+    last: Tensor
+    status: Tensor
+    nfe: Tensor
+    penalties: dict[str, Tensor]
+    kl: Tensor | None = None
+
+
+class SequenceModel(nn.Module):
+    """From a batch of irregular series to states of width `hidden` at the times that are asked for.
+
+    causal: the state at time t depends on readings at times <= t, and on control rows n dt up to the first one at or
+        after t, and on nothing later: forecasting may use it as it is. (Whether the control itself looks ahead is for
+        the one who made it to say.)
+    reads: "control" (`Batch.control` must not be None) or "values".
+
+    Samples do not influence one another, and what is random is a pure function of the samples' seeds.
+    """
+
+    causal: ClassVar[bool]
+    reads: ClassVar[Literal["control", "values"]]
+    hidden: int
+
+    @abstractmethod
+    def forward(
+        self,
+        batch: Batch,
+        queries: Tensor | None,
+        seed: int | Tensor,
+        *,
+        throw: bool = False,
+        regularize: Any = (),
+        engine: str = "auto",
+    ) -> Paths:
+        """Return the states at queries [B, Q] float64, and at the series' ends.
+
+        queries: times >= 0 in any order, equal ones too, past a series' end too; NaN = none; None asks for the end
+        only. A control-driven model needs a control that reaches as far. seed: int, or int64 [B], one stream a series.
+        throw: raise SolveError where a solve failed; False: read `status`. regularize, engine: those of
+        `sciode.solve`; a model without a solver refuses to be regularized.
+
+        Raises ValueError for queries before 0, and for a control that is missing or too short.
+        """
+
+
+def seeds_for(seed: int | Tensor, batch: Batch) -> Tensor:
+    """Return one int64 seed a series [B], as `solve` derives them."""
+    if isinstance(seed, Tensor) and seed.ndim:
+        return seed
+    return sample_seeds(int(seed), len(batch.ends), batch.ends.device)
+
+
+def nothing_solved(batch: Batch, regularize: Any, model: str) -> tuple[Tensor, Tensor]:
+    """Return (status, nfe), zeros [B], of a model in closed form. Raises ValueError if a regularizer is wished for."""
+    if regularize and not (isinstance(regularize, Sequence) and not len(regularize)):
+        raise ValueError(f"regularize: {model} has no solver whose work could be regularized; pass regularize=()")
+    size = len(batch.ends)
+    device = batch.values.device
+    return torch.zeros(size, dtype=torch.int8, device=device), torch.zeros(size, dtype=torch.int64, device=device)

@@ -1,0 +1,55 @@
+"""The models of irregular series by name: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from sciode.timeseries.model import Form, SequenceModel
+from sciode.timeseries.stable import StableSDE
+from sciode.training import isolated_rng
+
+__all__ = ["MODELS", "ModelKind", "build"]
+
+
+class ModelKind(NamedTuple):
+    """A model by name: what makes it, what it is, and where it is from.
+
+    make(channels, hidden, layers, static=S) -> SequenceModel, with form= too if `formed`.
+    """
+
+    make: Callable[..., SequenceModel]
+    summary: str
+    source: str
+    formed: bool = False
+
+
+_OH = "Oh, Lim, Kim: Stable neural SDEs in analyzing irregular time series data (2024)"
+
+MODELS: dict[str, ModelKind] = {
+    "lnsde": ModelKind(partial(StableSDE, equation="linear"), "stable neural SDE, linear noise", _OH, formed=True),
+    "lsde": ModelKind(partial(StableSDE, equation="langevin"), "stable neural SDE, Langevin", _OH, formed=True),
+    "gsde": ModelKind(partial(StableSDE, equation="geometric"), "stable neural SDE, geometric", _OH, formed=True),
+}
+
+
+def build(
+    name: str,
+    channels: int,
+    hidden: int = 32,
+    layers: int = 2,
+    static: int = 0,
+    form: Form = "clipped",
+    seed: int = 0,
+) -> SequenceModel:
+    """Return a new model of a kind in `MODELS`, its weights drawn from the seed.
+
+    channels: C of the series; hidden: width of the states; layers: depth of its networks, >= 1; static: S covariates;
+    form: of the stable SDEs, passed over by models that have one form only. Raises ValueError for an unknown name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+    kind = MODELS[name]
+    with isolated_rng(seed):
+        return kind.make(channels, hidden, layers, static=static, **({"form": form} if kind.formed else {}))
