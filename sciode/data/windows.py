@@ -72,9 +72,8 @@ def windows(
         )
     where = np.array(source)
     static = None if series.static is None else series.static[where]
-    return Windows(
-        IrregularSeries(*zip(*pasts, strict=True), static), IrregularSeries(*zip(*futures, strict=True)), where
-    )
+    given = IrregularSeries([value for value, _ in pasts], [clock for _, clock in pasts], static)
+    return Windows(given, IrregularSeries([v for v, _ in futures], [clock for _, clock in futures]), where)
 
 
 def hopper(

@@ -67,7 +67,7 @@ class ControlGrid:
         values, times = series.padded()
         clock = torch.from_numpy(self.clock(times, times[:, 0]))
         ends = clock.nan_to_num(nan=0.0).amax(1).clamp(min=self.dt)
-        count = max(math.ceil(max(float(ends.max()), until) / self.dt - 1e-6), 1)
+        count = max(math.ceil(max(float(ends.max()), until) / self.dt * (1 - 1e-10)), 1)
         grid = torch.arange(count + 1, dtype=torch.float64) * self.dt
         path = HermitePath(torch.from_numpy(values).double(), clock)
         return Controls(path.evaluate(grid).float(), ends)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -135,7 +135,7 @@ class SequenceEstimator(Estimator):
             if folder is not None and member:
                 folder = folder / f"member-{member}"
             network = self._network(member)
-            own = FitOptions(**vars(options) | {"seed": self._member_seed(member)})
+            own = replace(options, seed=self._member_seed(member))
             history = fit(network, self._loss, train, held, own, folder=folder, progress=self.progress)
             if history.best_epoch < 0:
                 raise FloatingPointError(f"training failed: {history.stopped}")
