@@ -108,7 +108,8 @@ def hidden(series: IrregularSeries, share: float, seed: int, unit: Any) -> Pairs
 
     Series of which nothing could be hidden are left out; ValueError if that leaves none.
     """
-    rest = drop(series, share, seed, unit)
+    # A seed of its own: `drop` of the same seed, which may have made the gaps, would pick the gaps again.
+    rest = drop(series, share, derive_seed(seed, 9), unit)
     values, times, kept = [], [], []
     for number, (value, left, clock) in enumerate(zip(series.values, rest.values, series.times, strict=True)):
         lost = np.isnan(left) & ~np.isnan(value)
