@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from sciode.solvers import Tableau, solve
+from sciode.solvers import Solution, Tableau, solve
 from sciode.solvers.tableaux import explicit
 
 __all__ = ["Encoded", "OdeRnn", "SolveGaps", "StepGaps"]
 
 Field = Callable[[Tensor, Tensor], Tensor]
+Evolve = Callable[[Field, Tensor, Tensor, Tensor], Tensor]
 
 
 @lru_cache
@@ -75,12 +76,16 @@ class SolveGaps:
 
     def __call__(self, f: Field, h: Tensor, t0: Tensor, t1: Tensor) -> Tensor:
         """The state at t1."""
+        return self.solved(f, h, t0, t1).ys[-1]
+
+    def solved(self, f: Field, h: Tensor, t0: Tensor, t1: Tensor) -> Solution:
+        """The solution over s in [0, 1], with its penalties and status."""
 
         def scaled(s: Tensor, h: Tensor, gap: tuple[Tensor, Tensor]) -> Tensor:
             begin, length = gap
             return length * f(begin + s * length, h)
 
-        return solve(scaled, h, [0.0, 1.0], args=(t0, t1 - t0), batch_dims=h.ndim - 1, **self.options).ys[-1]
+        return solve(scaled, h, [0.0, 1.0], args=(t0, t1 - t0), batch_dims=h.ndim - 1, **self.options)
 
 
 class Encoded(NamedTuple):
@@ -123,11 +128,20 @@ class OdeRnn(nn.Module):
             raise ValueError(f"size must be at least 1, got {size}")
         self.field, self.cell, self.size, self.evolve, self.backward = field, cell, size, evolve, backward
 
-    def forward(self, times: Tensor, values: Tensor, seen: Tensor, *, until: float | None = None) -> Encoded:
+    def forward(
+        self,
+        times: Tensor,
+        values: Tensor,
+        seen: Tensor,
+        *,
+        until: float | None = None,
+        evolve: Evolve | None = None,
+    ) -> Encoded:
         """Read series: times [*batch, L] in order, values and seen (bool) [*batch, L, C]; the end of short ones unseen.
 
         until: a time to go on to after the last point that is read (for `backward`, usually the first time, 0); None
-        stays there. Raises ValueError for shapes that do not fit or a mask that is not bool.
+        stays there. evolve: another way to cross gaps, for this call. Raises ValueError for shapes that do not fit or
+        a mask that is not bool.
         """
         if times.ndim < 1 or values.shape[:-1] != times.shape or seen.shape != values.shape:
             shapes = [tuple(x.shape) for x in (times, values, seen)]
@@ -138,15 +152,15 @@ class OdeRnn(nn.Module):
         here, t0, t1 = self._gaps(times.to(values.dtype), seen.any(-1))
         h = inputs.new_zeros(*times.shape[:-1], self.size)
         visits = list(zip(*(x.unbind(-2) for x in (inputs, here, t0, t1)), strict=True))
-        states = []
+        states, evolve = [], evolve or self.evolve
         for x, read, begin, end in reversed(visits) if self.backward else visits:
-            h = self.evolve(self.field, h, begin, end)
+            h = evolve(self.field, h, begin, end)
             h = torch.where(read, self.cell(x, h), h)
             states.append(h)
         if until is not None:
             begin = visits[0 if self.backward else -1][3]
             started = here.any(-2)
-            h = self.evolve(self.field, h, begin, torch.where(started, until, begin))
+            h = evolve(self.field, h, begin, torch.where(started, until, begin))
         return Encoded(h, torch.stack(states[::-1] if self.backward else states, -2))
 
     def _gaps(self, times: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:

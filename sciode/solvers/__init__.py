@@ -3,6 +3,7 @@
 from .adjoints import Backsolve
 from .brownian import sample_seeds
 from .controllers import PID, Fixed
+from .interpolants import HermitePath, LinearPath, NaturalCubicPath, Path, RectilinearPath
 from .methods import MethodInfo, methods
 from .outputs import Save
 from .regularizers import Error, Jacobian, Kinetic, Local, Regularizer, Stiffness, Taylor, steer
@@ -11,20 +12,26 @@ from .solve import solve
 from .status import Status
 from .steppers import ExplicitRK, Step, Stepper
 from .tableaux import Tableau
-from .terms import ODETerm, SDETerm
+from .terms import CDETerm, ODETerm, SDETerm
 from .trees import expand_time
 
 __all__ = [
     "PID",
     "Backsolve",
+    "CDETerm",
     "Error",
     "ExplicitRK",
     "Fixed",
+    "HermitePath",
     "Jacobian",
     "Kinetic",
+    "LinearPath",
     "Local",
     "MethodInfo",
+    "NaturalCubicPath",
     "ODETerm",
+    "Path",
+    "RectilinearPath",
     "Regularizer",
     "SDETerm",
     "Save",

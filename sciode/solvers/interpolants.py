@@ -2,15 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from abc import ABC, abstractmethod
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 
+__all__ = ["HermitePath", "LinearPath", "NaturalCubicPath", "Path", "RectilinearPath"]
+
 Leading = Literal["first", "zero"]
 
 
-class HermitePath:
+class Path(ABC):
+    """A path X [B, C] over time that drives controlled differential equations (`CDETerm`).
+
+    times: [B, L], the rows of the observations, padding at infinity. Parameters and errors as for `HermitePath`.
+    """
+
+    times: Tensor
+    start: Tensor
+    _segments: tuple[Tensor, ...]
+
+    @property
+    def batch(self) -> int:
+        """B, the number of paths."""
+        return self.times.shape[0]
+
+    @abstractmethod
+    def evaluate(self, t: Tensor | float) -> Tensor:
+        """Return X(t): [B, C] for a number, a 0-d tensor or per-sample times [B, 1]; [B, T, C] for shared times [T]."""
+
+    @abstractmethod
+    def derivative(self, t: Tensor | float) -> Tensor:
+        """Return dX/dt at t; the shapes are those of `evaluate`."""
+
+    def _keep(self, values: Tensor, times: Tensor, leading: str) -> Tensor:
+        """Check the observations and keep their times; return these in the shape [B, L]."""
+        _check(values, times, leading)
+        times = times.to(values.device).expand(values.shape[:2])
+        self.times = times.nan_to_num(nan=torch.inf).contiguous()  # searchsorted needs ordered rows: padding comes last
+        self.start = self.times[:, :1]
+        return times
+
+    def _at(self, t: Tensor | float, right: bool = False) -> tuple[Tensor, ...]:
+        """Return the time since the left knot, then the coefficients of the segments that hold t, knots left out.
+
+        right: at a row's time, the segment that begins there (at the last row's, the one that ends there).
+        """
+        t = torch.as_tensor(t, dtype=self.times.dtype, device=self.times.device)
+        if t.ndim > 2 or (t.ndim == 2 and t.shape != self.start.shape):
+            raise ValueError(f"t has shape {tuple(t.shape)}: pass a number, [T], or [B, 1] = {tuple(self.start.shape)}")
+        query = t if t.ndim == 2 else t.reshape(1, -1)
+        query = torch.maximum(query, self.start).contiguous()  # [B, T]
+        row = torch.searchsorted(self.times, query)
+        if right:
+            after = torch.searchsorted(self.times, query, right=True)
+            row = torch.where(after < self.times.isfinite().sum(1, keepdim=True), after, row)
+        row = row.sub(1).clamp(min=0)
+        sample = torch.arange(row.shape[0], device=row.device).unsqueeze(-1)
+        knot, *rest = (part[sample, row] for part in self._segments)
+        found = ((query.unsqueeze(-1) - knot).to(rest[0].dtype), *rest)
+        return found if t.ndim == 1 else tuple(part.squeeze(1) for part in found)
+
+
+@final
+class HermitePath(Path):
     r"""Cubic Hermite path with backward differences through the observed values of every channel.
 
     Between two consecutive observations (p, x_p), (q, x_q) of one channel, with r = (t - p) / (q - p),
@@ -44,14 +100,9 @@ class HermitePath:
     """
 
     def __init__(self, values: Tensor, times: Tensor, *, leading: Leading = "first") -> None:
-        _check(values, times, leading)
-        times = times.to(values.device).expand(values.shape[:2])
-        self.times = times.nan_to_num(nan=torch.inf).contiguous()  # searchsorted needs ordered rows: padding comes last
-        self.start = self.times[:, :1]
-        self._segments = _segments(values, times, leading)
+        self._segments = _segments(values, self._keep(values, times, leading), leading)
 
     def evaluate(self, t: Tensor | float) -> Tensor:
-        """Return X(t): [B, C] for a number, a 0-d tensor or per-sample times [B, 1]; [B, T, C] for shared times [T]."""
         elapsed, left, secant, kink, gap = self._at(t)
         return left + elapsed * (secant + kink * (1 - elapsed / gap) ** 2)
 
@@ -61,22 +112,91 @@ class HermitePath:
         ratio = elapsed / gap
         return secant + kink * (1 - ratio) * (1 - 3 * ratio)
 
-    def _at(self, t: Tensor | float) -> tuple[Tensor, ...]:
-        """Return the time since the left knot and the coefficients of the segments that hold t."""
-        t = torch.as_tensor(t, dtype=self.times.dtype, device=self.times.device)
-        if t.ndim > 2 or (t.ndim == 2 and t.shape != self.start.shape):
-            raise ValueError(f"t has shape {tuple(t.shape)}: pass a number, [T], or [B, 1] = {tuple(self.start.shape)}")
-        query = t if t.ndim == 2 else t.reshape(1, -1)
-        query = torch.maximum(query, self.start)  # [B, T]
-        row = torch.searchsorted(self.times, query.contiguous()).sub(1).clamp(min=0)
-        sample = torch.arange(row.shape[0], device=row.device).unsqueeze(-1)
-        left, secant, kink, knot, gap = (part[sample, row] for part in self._segments)
-        found = ((query.unsqueeze(-1) - knot).to(left.dtype), left, secant, kink, gap)
-        return found if t.ndim == 1 else tuple(part.squeeze(1) for part in found)
+
+@final
+class LinearPath(Path):
+    """Straight lines from observation to observation of every channel; before, between and after as `HermitePath`.
+
+    Between two observations X looks ahead to the second one. The derivative jumps at observations and is right-sided
+    there, but left-sided at a series' last time: a solve goes forward in steps that end at observations, by a method
+    without a stage at the end of its step (midpoint), to keep its order.
+
+    Source: Kidger, Morrill, Foster, Lyons: Neural controlled differential equations (2020).
+    """
+
+    def __init__(self, values: Tensor, times: Tensor, *, leading: Leading = "first") -> None:
+        self._segments = _segments(values, self._keep(values, times, leading), leading)[:3]
+
+    def evaluate(self, t: Tensor | float) -> Tensor:
+        elapsed, left, secant = self._at(t)
+        return left + elapsed * secant
+
+    def derivative(self, t: Tensor | float) -> Tensor:
+        return self._at(t, right=True)[2]
+
+
+@final
+class NaturalCubicPath(Path):
+    """The natural cubic spline of every channel through its own observations: X is twice continuously differentiable.
+
+    X'' = 0 at a channel's first and last observation; before and after them X is constant. Every observation changes
+    the whole path: it looks ahead without limit, and is for series that are complete. Parameters: those of
+    `HermitePath` without leading. Takes L steps over the whole batch to make.
+
+    Source: de Boor: A practical guide to splines (1978), chapter 4.
+    """
+
+    def __init__(self, values: Tensor, times: Tensor) -> None:
+        self._segments = _natural(values, self._keep(values, times, "first"))
+
+    def evaluate(self, t: Tensor | float) -> Tensor:
+        elapsed, left, first, second, third = self._at(t)
+        return left + elapsed * (first + elapsed * (second + elapsed * third))
+
+    def derivative(self, t: Tensor | float) -> Tensor:
+        """Return dX/dt at t, left-sided at a channel's first and last observation, where it jumps."""
+        elapsed, _, first, second, third = self._at(t)
+        return first + elapsed * (2 * second + elapsed * 3 * third)
+
+
+@final
+class RectilinearPath(Path):
+    """The path (t, X) [B, 1 + C] that looks at nothing ahead: time moves while the values stay, then they move.
+
+    Its parameter s is not time: at s = 2 i row i has been read, over s in [2 i, 2 i + 1] time goes on to that of row
+    i + 1, over [2 i + 1, 2 i + 2] the values go to those of row i + 1. A missing value stays what it was, one that has
+    never been seen is 0. A short series rests at the end of its own. Derivative: that of `LinearPath`, with which
+    it shares what keeps a method's order: steps of 1 and the midpoint rule.
+
+    Parameters: values, times as for `HermitePath`. Source: Morrill, Kidger, Yang, Lyons: Neural controlled
+    differential equations for online prediction tasks (2021).
+    """
+
+    def __init__(self, values: Tensor, times: Tensor) -> None:
+        clock = self._keep(values, times, "zero").to(values.dtype).unsqueeze(-1)
+        length = values.shape[1]
+        observed = ~values.isnan()
+        position = torch.arange(length, device=values.device).view(1, length, 1)
+        last = torch.where(observed, position, 0).cummax(1).values
+        filled = torch.where(observed, values, 0.0).gather(1, last)
+        rest = torch.cat((clock, filled), -1)
+        moved = torch.cat((clock[:, 1:], filled[:, :-1]), -1)
+        knots = torch.stack((rest[:, :-1], moved), 2).flatten(1, 2)
+        knots = torch.cat((knots, rest[:, -1:]), 1)
+        there = knots[..., :1].isfinite()
+        s = torch.arange(2 * length - 1, dtype=self.times.dtype, device=values.device).expand(len(values), -1)
+        self._line = LinearPath(torch.where(there, knots, torch.nan), torch.where(there[..., 0], s, torch.nan))
+        self.times, self.start, self._segments = self._line.times, self._line.start, self._line._segments
+
+    def evaluate(self, t: Tensor | float) -> Tensor:
+        return self._line.evaluate(t)
+
+    def derivative(self, t: Tensor | float) -> Tensor:
+        return self._line.derivative(t)
 
 
 def _segments(values: Tensor, times: Tensor, leading: Leading) -> tuple[Tensor, ...]:
-    """Return (left value, secant, b - s, left time, gap), each [B, L, C]; row i serves the times (t_i, t_{i+1}]."""
+    """Return (left time, left value, secant, b - s, gap), each [B, L, C]; row i serves the times (t_i, t_{i+1}]."""
     batch, length, channels = values.shape
     position = torch.arange(length, device=values.device).view(1, length, 1).expand(batch, length, channels)
     observed = ~values.isnan()
@@ -102,7 +222,50 @@ def _segments(values: Tensor, times: Tensor, leading: Leading) -> tuple[Tensor, 
     before = secant.gather(1, (left - 1).clamp(min=0))
     before = torch.where(left > 0, before, secant)
     kink = torch.where(inside, before - secant, 0.0)
-    return left_value, secant, kink, knot, gap
+    return knot, left_value, secant, kink, gap
+
+
+def _natural(values: Tensor, times: Tensor) -> tuple[Tensor, ...]:
+    """Return (left time, left value, and the coefficients of elapsed, its square and cube), each [B, L, C]."""
+    observed = ~values.isnan()
+    # Each channel's own knots to the front: [B, L, C], of which the first `count` are real.
+    order = torch.sort((~observed).to(torch.int8), dim=1, stable=True).indices
+    count = observed.sum(1, keepdim=True)
+    place = torch.arange(values.shape[1], device=values.device).view(1, -1, 1)
+    knot = times.unsqueeze(-1).expand_as(values).gather(1, order)
+    knot = torch.where(place < count, knot, 0.0)
+    value = torch.where(observed, values, 0.0).gather(1, order)
+    inside = place[:, :-1] < count - 1  # segments
+    gap = torch.where(inside, knot.diff(dim=1), 1.0).to(values.dtype)
+    secant = torch.where(inside, value.diff(dim=1) / gap, 0.0)
+    bend = _bends(gap, secant, inside)
+    first = torch.where(inside, secant - gap * (2 * bend[:, :-1] + bend[:, 1:]) / 6, 0.0)
+    second = torch.where(inside, bend[:, :-1] / 2, 0.0)
+    third = torch.where(inside, bend.diff(dim=1) / (6 * gap), 0.0)
+    # Back to rows: the knot at or before each row; before the first, and after the last, nothing moves.
+    left = observed.cumsum(1) - 1
+    begun, at = left >= 0, left.clamp(min=0)
+    parts = (torch.cat((part, torch.zeros_like(value[:, :1])), 1).gather(1, at) for part in (first, second, third))
+    moving = tuple(torch.where(begun, part, 0.0) for part in parts)
+    return (knot.gather(1, at), value.gather(1, at), *moving)
+
+
+def _bends(gap: Tensor, secant: Tensor, inside: Tensor) -> Tensor:
+    """X'' at the knots [B, L, C], 0 at the first and from the last on, by elimination (Thomas)."""
+    zero = gap.new_zeros(gap.shape[0], gap.shape[2])
+    if not gap.shape[1]:
+        return zero.unsqueeze(1)
+    upper, right, bend = [zero], [zero], [zero]
+    for i in range(1, gap.shape[1]):
+        before, after = gap[:, i - 1], gap[:, i]
+        pivot = 2 * (before + after) - before * upper[-1]
+        inner = inside[:, i]
+        upper.append(torch.where(inner, after / pivot, 0.0))
+        load = 6 * (secant[:, i] - secant[:, i - 1]) - before * right[-1]
+        right.append(torch.where(inner, load / pivot, 0.0))
+    for i in range(gap.shape[1] - 1, 0, -1):
+        bend.append(right[i] - upper[i] * bend[-1])
+    return torch.stack([zero, *bend[:0:-1], zero], 1)
 
 
 def _check(values: Tensor, times: Tensor, leading: str) -> None:

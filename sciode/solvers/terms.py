@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
+from .interpolants import Path
 from .suggest import choose
 
-__all__ = ["NOISES", "Calculus", "Noise", "ODETerm", "SDETerm", "as_term"]
+__all__ = ["NOISES", "CDETerm", "Calculus", "Noise", "ODETerm", "SDETerm", "as_term"]
 
 Noise = Literal["diagonal", "additive", "scalar", "general"]
 Calculus = Literal["ito", "stratonovich"]
@@ -61,8 +65,50 @@ class SDETerm:
         choose("calculus", self.calculus, CALCULI)
 
 
+@dataclass(frozen=True, eq=False)
+class CDETerm:
+    """dz = f(t, z) dX(t): a controlled differential equation, solved as the ODE dz/dt = f(t, z) dX/dt.
+
+    Arguments:
+        f: f(t, z[, args]) -> [*batch, *state, C], a column for every channel of the control; the state is one tensor.
+        path: X, e.g. a `HermitePath` [B, C] with one path a sample (one at all, without a batch). Time is a channel
+            only if it is put there. A path made of tensors that require grad needs adjoint="direct", engine="eager".
+
+    Without `method=` it is solved by tsit5, which suits continuously differentiable paths (Hermite, natural cubic). On
+    linear and rectilinear ones, method="midpoint" with `dt` such that steps end at observations keeps its order.
+    ValueError from `solve` for a path of another batch or number of channels.
+    Source: Kidger, Morrill, Foster, Lyons: Neural controlled differential equations for irregular time series (2020).
+    """
+
+    f: Callable[..., Tensor]
+    path: Path
+
+    def __post_init__(self) -> None:
+        if not callable(self.f):
+            raise ValueError(f"f: expected a callable f(t, z), got {type(self.f).__name__}")
+        if not isinstance(self.path, Path):
+            raise ValueError(f"path: expected a Path such as HermitePath, got {type(self.path).__name__}")
+
+    def __call__(self, t: Tensor, z: Tensor, *args: Any) -> Tensor:
+        """dz/dt, in the state's shape."""
+        if not isinstance(z, Tensor):
+            raise ValueError(f"y0: the state of a CDETerm is one tensor, got {type(z).__name__}")
+        samples = t.numel()
+        if samples != self.path.batch:
+            raise ValueError(
+                f"path: there are {self.path.batch} paths for {samples} samples; give every sample its own"
+            )
+        columns = self.f(t, z, *args)
+        slope = self.path.derivative(t.reshape(-1, 1)).to(columns.dtype)  # [B, C]
+        if columns.shape[:-1] != z.shape or columns.shape[-1] != slope.shape[-1]:
+            wanted = (*z.shape, slope.shape[-1])
+            raise ValueError(f"f: its output has shape {tuple(columns.shape)}; expected {wanted}, a column a channel")
+        flat = columns.reshape(samples, -1, slope.shape[-1])
+        return torch.matmul(flat, slope.unsqueeze(-1)).reshape(z.shape)
+
+
 def as_term(field: Any) -> ODETerm | SDETerm:
-    """Read a callable, a term, or a torchsde object (f, g, noise_type, sde_type) as a term."""
+    """Read a callable, a term, or a torchsde object (f, g, noise_type, sde_type) as a term; a `CDETerm` as its ODE."""
     if isinstance(field, ODETerm | SDETerm):
         return field
     if all(hasattr(field, name) for name in ("f", "g", "noise_type", "sde_type")):

@@ -37,6 +37,20 @@ class Batch(NamedTuple):
         """Which readings are there [B, T, C]; a reading without a time is padding."""
         return self.values.isfinite() & self.times.isfinite().unsqueeze(-1)
 
+    def clocked(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (times [B, T] with 0 for padding, values [B, T, C + S] with 0 where missing, seen [B, T, C + S] bool).
+
+        Static covariates are channels that are read at the first time.
+        """
+        values, seen = self.values, self.seen
+        if self.static is not None:
+            static = self.static.to(values).unsqueeze(1)
+            first = torch.arange(values.shape[1], device=values.device).view(1, -1, 1) == 0
+            values = torch.cat((values, static.expand(-1, values.shape[1], -1)), -1)
+            seen = torch.cat((seen, (first & static.isfinite()).expand(*values.shape[:2], -1)), -1)
+        times = torch.where(self.times.isfinite(), self.times, 0.0)
+        return times, torch.where(seen, values, 0.0), seen
+
     def path(self) -> Tensor:
         """Return the control [B, N + 1, C]. Raises ValueError if there is none."""
         if self.control is None:

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from sciode.timeseries.attention import MTAND
+from sciode.timeseries.controlled import NeuralCDE
+from sciode.timeseries.free import NaiveSDE, NeuralODE
+from sciode.timeseries.latent import LatentODE, LatentSDE
 from sciode.timeseries.model import Form, SequenceModel
+from sciode.timeseries.recurrent import GruD, OdeRnnModel
 from sciode.timeseries.stable import StableSDE
 from sciode.training import isolated_rng
 
@@ -31,6 +36,14 @@ MODELS: dict[str, ModelKind] = {
     "lnsde": ModelKind(partial(StableSDE, equation="linear"), "stable neural SDE, linear noise", _OH, formed=True),
     "lsde": ModelKind(partial(StableSDE, equation="langevin"), "stable neural SDE, Langevin", _OH, formed=True),
     "gsde": ModelKind(partial(StableSDE, equation="geometric"), "stable neural SDE, geometric", _OH, formed=True),
+    "nsde": ModelKind(NaiveSDE, "naive neural SDE from the first value", "Tzen, Raginsky (2019)", formed=True),
+    "node": ModelKind(NeuralODE, "neural ODE from the first value", "Chen et al. (2018)"),
+    "ncde": ModelKind(NeuralCDE, "neural CDE on the Hermite path", "Kidger et al. (2020)"),
+    "odernn": ModelKind(OdeRnnModel, "ODE between readings, GRU at them", "Rubanova et al. (2019)"),
+    "grud": ModelKind(GruD, "GRU with decay between readings", "Che et al. (2018)"),
+    "latentode": ModelKind(LatentODE, "ODE-RNN encoder, latent ODE", "Rubanova et al. (2019)"),
+    "latentsde": ModelKind(LatentSDE, "prior and posterior SDE with a path divergence", "Li et al. (2020)"),
+    "mtand": ModelKind(MTAND, "attention over learned time embeddings", "Shukla, Marlin (2021)"),
 }
 
 

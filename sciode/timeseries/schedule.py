@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sciode.solvers import solve
-from sciode.timeseries.model import Paths
+from sciode.timeseries.model import Batch, Paths
 
-__all__ = ["Schedule", "schedule", "solved"]
+__all__ = ["Schedule", "asked", "schedule", "solved", "solved_whole"]
 
 
 class Schedule(NamedTuple):
@@ -28,25 +29,35 @@ class Schedule(NamedTuple):
         return found[:, :-1], found[:, -1]
 
 
-def schedule(ends: Tensor, queries: Tensor | None, reach: float | None = None, step: float | None = None) -> Schedule:
-    """Return the times to pass through for queries [B, Q] (see `SequenceModel.forward`) and ends [B].
+def asked(batch: Batch, queries: Tensor | None) -> Tensor:
+    """Return the times that a model owes states for [B, Q + 1] float64: the queries, NaN = none, and the end.
 
-    reach: how far the control goes; None = anywhere. step: the fixed step: solves go on to the end of the step that they
-    are in, so that what is asked for changes no state. Raises ValueError for queries before 0 and times beyond reach.
+    Raises ValueError for queries of another shape, before 0 or infinite.
     """
-    ends = ends.double()
-    wanted = ends.unsqueeze(1)
-    if queries is not None:
-        if queries.ndim != 2 or len(queries) != len(ends):
-            raise ValueError(f"queries must be [B, Q] with B = {len(ends)}, got {tuple(queries.shape)}")
-        wanted = torch.cat((queries.double().to(ends.device), wanted), 1)
+    ends = batch.ends.double().unsqueeze(1)
+    if queries is None:
+        return ends
+    if queries.ndim != 2 or len(queries) != len(ends):
+        raise ValueError(f"queries must be [B, Q] with B = {len(ends)}, got {tuple(queries.shape)}")
+    queries = queries.double().to(ends.device)
+    if bool((queries < 0).any() | queries.isinf().any()):
+        raise ValueError("queries must be finite and >= 0, the start of every series; NaN = none")
+    return torch.cat((queries, ends), 1)
+
+
+def schedule(batch: Batch, queries: Tensor | None, *, step: float | None = None, reach: float = math.inf) -> Schedule:
+    """Return the times to pass through for queries [B, Q] (see `SequenceModel.forward`) and the series' ends.
+
+    step: the fixed step: a solve goes on to the end of the step that it is in, so that what is asked for changes no
+    state. reach: how far the control goes. Raises ValueError for bad queries (`asked`) and times beyond reach.
+    """
+    wanted = asked(batch, queries)
     known = wanted.isfinite()
-    first, last = float(torch.where(known, wanted, 0.0).amin()), float(torch.where(known, wanted, 0.0).amax())
-    if first < 0:
-        raise ValueError(f"queries must be >= 0, the start of every series, got {first:g}")
-    if reach is not None and last > reach * (1 + 1e-9):
-        raise ValueError(f"the control reaches to {reach:g}, the queries and ends to {last:g}: make it longer")
     stop = torch.where(known, wanted, 0.0).amax(1, keepdim=True)
+    if float(stop.amax()) > reach * (1 + 1e-9):
+        raise ValueError(
+            f"the control reaches to {reach:g}, queries and ends to {float(stop.amax()):g}: make it longer"
+        )
     if step is not None:
         stop = torch.maximum(stop, (stop / step - 1e-6).ceil() * step)
     wanted = torch.where(known, wanted, torch.inf)
@@ -54,8 +65,7 @@ def schedule(ends: Tensor, queries: Tensor | None, reach: float | None = None, s
     column[:, 1:] = torch.where(column.diff(dim=1) == 0, torch.inf, column[:, 1:])
     column = column.sort(1).values
     column = column[:, : max(int(column.isfinite().sum(1).max()), 2)].contiguous()
-    at = torch.searchsorted(column, wanted)
-    at = torch.where(known, at, -1)
+    at = torch.where(known, torch.searchsorted(column, wanted), -1)
     ts = torch.where(column.isfinite(), column, torch.nan).t().contiguous()
     together = bool((column == column[:1]).all())
     return Schedule(ts[:, 0].contiguous() if together else ts, at)
@@ -63,6 +73,12 @@ def schedule(ends: Tensor, queries: Tensor | None, reach: float | None = None, s
 
 def solved(term: Any, start: Tensor, plan: Schedule, **options: Any) -> Paths:
     """Solve term from start [B, H] through the plan's times; options: those of `solve`."""
+    return solved_whole(term, start, plan, **options)[0]
+
+
+def solved_whole(term: Any, start: Tensor, plan: Schedule, **options: Any) -> tuple[Paths, Tensor]:
+    """Return what `solved` does, and the state [B, H] where each solve stopped, at the end or the last query."""
     solution = solve(term, start, plan.ts, batch_dims=1, **options)
     states, last = plan.read(solution.ys)
-    return Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties))
+    paths = Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties))
+    return paths, solution.ys[-1]

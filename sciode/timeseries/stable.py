@@ -17,7 +17,7 @@ from sciode.solvers import SDETerm
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
 from sciode.timeseries.schedule import schedule, solved
 
-__all__ = ["EQUATIONS", "Equation", "Rows", "StableFields", "StableSDE", "Tables"]
+__all__ = ["EQUATIONS", "Equation", "Rows", "StableFields", "StableSDE", "Tables", "row_at", "rows_of"]
 
 Rows = Tensor | tuple[Tensor, ...]
 
@@ -110,7 +110,7 @@ class StableFields(nn.Module):
     def tables(self, control: Tensor, dt: float, *, stacked: bool | None = None) -> Tables:
         """Embed the control [B, N + 1, C], given at the times n dt, and σ(t) for all grid times at once.
 
-        stacked: rows in one tensor, which compiled engines need; None: on a GPU only (see `_rows`).
+        stacked: rows in one tensor, which compiled engines need; None: on a GPU only (see `rows_of`).
         """
         count, hidden = control.shape[1], self.embed_control.out_features
         time = torch.arange(count, dtype=torch.float64, device=control.device).mul(dt).to(control.dtype)
@@ -129,11 +129,11 @@ class StableFields(nn.Module):
             sigma = self.gate.sigmoid() * sigma
         rate = torch.tensor(1 / dt, dtype=control.dtype)
         drive = in_control + in_time.unsqueeze(1)
-        return Tables((state_half @ from_state).t(), _rows(drive, stacked), _rows(sigma, stacked), rate)
+        return Tables((state_half @ from_state).t(), rows_of(drive, stacked), rows_of(sigma, stacked), rate)
 
     def drift(self, t: Tensor, z: Tensor, tables: Tables) -> Tensor:
         """Return the drift [B, H]; t [B, 1] must be a grid time."""
-        mixed = torch.addmm(_row(tables.drive, t, tables.rate), z, tables.mix)
+        mixed = torch.addmm(row_at(tables.drive, t, tables.rate), z, tables.mix)
         gamma = self.gamma(mixed.relu())
         if self.form == "paper":
             return gamma * z if self.equation.scaled_drift else gamma
@@ -141,7 +141,7 @@ class StableFields(nn.Module):
 
     def diffusion(self, t: Tensor, z: Tensor, tables: Tables) -> Tensor:
         """Return the diffusion [B, H]; t [B, 1] must be a grid time."""
-        sigma = _row(tables.sigma, t, tables.rate)
+        sigma = row_at(tables.sigma, t, tables.rate)
         scaled = sigma * z if self.equation.scaled_noise else sigma.expand_as(z)
         return scaled.tanh() if self.form == "clipped" else scaled
 
@@ -195,13 +195,13 @@ class StableSDE(SequenceModel):
             "seed": seed,
             "adjoint": "auto" if loops else "direct",
         }
-        plan = schedule(batch.ends, queries, batch.reach, batch.dt)
+        plan = schedule(batch, queries, step=batch.dt, reach=batch.reach)
         term, start = self.fields.term(), self.fields.initial(batch.first())
         return solved(term, start, plan, throw=throw, regularize=regularize, engine=engine, **options)
 
 
-def _rows(table: Tensor, stacked: bool | None) -> Rows:
-    """Return the table ready for `_row`.
+def rows_of(table: Tensor, stacked: bool | None) -> Rows:
+    """Return the table ready for `row_at`.
 
     On a CPU the rows are separate tensors: reading the step's number from t is free there, while the gradient of
     indexing one big tensor would write the whole table in every step. On a GPU the opposite holds.
@@ -210,7 +210,7 @@ def _rows(table: Tensor, stacked: bool | None) -> Rows:
     return table.unbind(0) if apart else table
 
 
-def _row(rows: Rows, t: Tensor, rate: Tensor) -> Tensor:
+def row_at(rows: Rows, t: Tensor, rate: Tensor) -> Tensor:
     """Return the row of the grid time t [B, 1]; stopped series lag behind the others, so the latest time counts."""
     if isinstance(rows, Tensor):
         last = rows.shape[0] - 1
