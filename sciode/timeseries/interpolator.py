@@ -40,6 +40,7 @@ class IrregularInterpolator(PathEstimator):
 
     hidden: int = 32
     lr: float = 1e-2
+    batch_size: int = 32
     hide: float = 0.3
     copies: int = 4
 

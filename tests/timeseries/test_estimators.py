@@ -83,15 +83,22 @@ def test_any_model_of_the_registry_will_do(kind: type, model: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_ensemble_is_the_mean_of_its_members(kind: type) -> None:
-    both, first, test = fit(kind, n_models=2, n_samples=4), fit(kind, n_samples=4), sines(3, seed=1)
-    same = [p.equal(q) for p, q in zip(both.models_[0].parameters(), first.model_.parameters(), strict=True)]
-    assert all(same) and len(both.models_) == len(both.histories_) == 2
-    assert not all(p.equal(q) for p, q in zip(*(m.parameters() for m in both.models_), strict=True))
-    alone = make(kind, n_models=2, n_samples=4)
-    vars(alone).update({k: v for k, v in vars(both).items() if k.endswith("_")})
-    alone.models_ = [both.models_[0], both.models_[0]]
-    assert np.nanmax(np.abs(answer(alone, test) - answer(both, test))) > 1e-4
+def test_the_members_of_an_ensemble_take_turns_at_the_draws(kind: type) -> None:
+    both, test = fit(kind, n_models=2), sines(3, seed=1)
+    assert len(both.models_) == len(both.histories_) == 2
+    first = fit(kind).model_.state_dict()
+    assert all(value.equal(first[name]) for name, value in both.models_[0].state_dict().items())
+
+    def draws(*members: Any) -> Any:
+        alone = make(kind, n_models=2)
+        vars(alone).update({k: v for k, v in vars(both).items() if k.endswith("_")})
+        alone.models_ = list(members)
+        return alone.predict_draws(test, 4)[0] if kind is IrregularClassifier else alone.sample(test, n=4)
+
+    one, other = both.models_
+    np.testing.assert_array_equal(draws(one, other)[::2], draws(one, one)[::2])
+    np.testing.assert_array_equal(draws(one, other)[1::2], draws(other, other)[1::2])
+    assert np.nanmax(np.abs(draws(one, one) - draws(other, other))) > 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,25 +140,28 @@ def test_arrays_lists_and_frames_are_taken_as_they_are(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", VALUES)
 def test_a_killed_fit_continues_from_its_checkpoint(kind: type, tmp_path: Path, monkeypatch: Any) -> None:
-    test = sines(3, seed=1)
-    whole, original, calls = answer(fit(kind, n_models=2), test), kind._loss, 0  # type: ignore[attr-defined]
+    test, settings = sines(3, seed=1), {"n_models": 2, "epochs": 3}
+    original, calls = kind._loss, []  # type: ignore[attr-defined]
 
-    def killed(self: Any, *args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 12:
+    def counting(self: Any, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == stop:
             raise KeyboardInterrupt
         return original(self, *args)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(kind, "_loss", killed)
-        with pytest.raises(KeyboardInterrupt):
-            fit(kind, n_models=2, epochs=20, checkpoint=tmp_path)
-    assert (tmp_path / "checkpoint.safetensors").exists()
+    monkeypatch.setattr(kind, "_loss", counting)
+    stop = 0
+    whole = answer(fit(kind, **settings), test)
+    stop, complete = len(calls) - 1, len(calls)  # in the second member's last epoch
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        fit(kind, **settings, checkpoint=tmp_path)
+    calls.clear()
+    stop = 0
+    np.testing.assert_array_equal(answer(fit(kind, **settings, checkpoint=tmp_path), test), whole)
+    assert 0 < len(calls) < complete / 2
     with pytest.raises(ValueError, match="another model, data or options"):
-        fit(kind, n_models=2, checkpoint=tmp_path)
-    resumed = fit(kind, n_models=2, checkpoint=tmp_path / "new")
-    np.testing.assert_array_equal(answer(resumed, test), whole)
+        fit(kind, **settings | {"lr": 1e-4}, checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize("kind", VALUES)
