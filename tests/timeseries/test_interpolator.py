@@ -40,7 +40,7 @@ def test_it_beats_the_mean_and_the_last_value(fitted: IrregularInterpolator) -> 
 
 
 def test_a_reading_on_either_side_changes_the_answer(fitted: IrregularInterpolator) -> None:
-    series = sines(1, seed=2).times[0][:9], np.zeros((9, 2)) + [0, 100]
+    series = sines(1, seed=2).times[0][:9], np.tile([0.0, 100.0], (9, 1))
     middle = [(series[0][4] + series[0][5]) / 2]
     plain = fitted.predict(IrregularSeries([series[1]], [series[0]]), middle)
     for place in (0, 3, 6, 8):
