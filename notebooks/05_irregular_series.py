@@ -130,7 +130,7 @@ def vitals(count: int) -> tuple[IrregularSeries, str]:
         path("physionet2012")
     except FileNotFoundError:
         made = swings(count, seed=2)
-        three = [np.concatenate([80 + 20 * v, 18 - 4 * v, 37 + 0 * v], axis=1) for v in made.values]
+        three = [np.concatenate([80 + 20 * v, 18 - 4 * v, 37 + 0.5 * v], axis=1) for v in made.values]
         return drop(made.replace_values(three), 0.5, seed=3), "made-up stays"
     known = stays(minutes=60).series
     chosen = [v[:, list(SIGNS.values())] for v in known.values]

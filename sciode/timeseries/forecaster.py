@@ -45,7 +45,6 @@ class IrregularForecaster(PathEstimator):
 
     hidden: int = 32
     lr: float = 1e-2
-    batch_size: int = 32
     ahead: int = 10
     history: int | None = 100
     shortest: int = 2

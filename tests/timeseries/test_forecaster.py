@@ -11,7 +11,16 @@ from sciode.data import Covariates, IrregularSeries, Standardizer
 from sciode.timeseries import ChannelMean, IrregularForecaster, LastValue
 from tests.timeseries.made import ornstein, sines
 
-FAST: dict[str, Any] = {"hidden": 16, "epochs": 22, "ahead": 6, "history": 20, "stride": 3, "steps": 25, "n_samples": 4, "batch_size": 64}
+FAST: dict[str, Any] = {
+    "hidden": 16,
+    "epochs": 22,
+    "ahead": 6,
+    "history": 20,
+    "stride": 3,
+    "steps": 25,
+    "n_samples": 4,
+    "batch_size": 64,
+}
 
 
 def make(**changes: Any) -> IrregularForecaster:
