@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sciode.nn import mlp
 from sciode.solvers import SDETerm
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
-from sciode.timeseries.schedule import schedule, solved
+from sciode.timeseries.schedule import euler, schedule, solved
 
 __all__ = ["NaiveSDE", "NeuralODE", "TimedField"]
 
@@ -76,8 +76,7 @@ class NaiveSDE(SequenceModel):
     ) -> Paths:
         term, start = SDETerm(self.drift, self.diffusion), self.initial(batch.first())
         how = {"throw": throw, "regularize": regularize, "engine": engine}
-        plan = schedule(batch, queries, step=batch.dt)
-        return solved(term, start, plan, dt=batch.dt, method="euler", seed=seed, **how)
+        return euler(term, start, batch, queries, seed=seed, **how)[0]
 
 
 class NeuralODE(SequenceModel):

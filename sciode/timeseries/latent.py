@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from sciode.solvers import SDETerm
 from sciode.solvers.brownian import unit_normals
 from sciode.timeseries.free import TimedField
 from sciode.timeseries.model import Batch, Paths, SequenceModel, seeds_for
-from sciode.timeseries.schedule import schedule, solved, solved_whole
+from sciode.timeseries.schedule import asked, euler, schedule, solved
 from sciode.timeseries.stable import Rows, row_at, rows_of
 
 __all__ = ["LatentODE", "LatentSDE", "Posterior", "steered"]
@@ -168,21 +169,20 @@ class LatentSDE(SequenceModel):
         engine: str = "auto",
     ) -> Paths:
         start, states = self.encoder(batch, seed)
-        plan = schedule(batch, queries, step=batch.dt)
         loops = engine in ("compiled", "graph", "kernel")
-        context = self._context(batch, states, float(plan.ts.nan_to_num().amax()), loops)
+        context = self._context(batch, states, float(asked(batch, queries).nan_to_num().amax()), loops)
         if engine == "auto" and not isinstance(context.ahead, Tensor):
             engine = "eager"  # see `rows_of`
         term = steered(self._prior, lambda t, z, c: self._steer(t, z, *c), self.diffusion)
         state = torch.cat((start.drawn, torch.zeros_like(start.kl).unsqueeze(1)), 1)
-        how = {"throw": throw, "regularize": regularize, "engine": engine, "adjoint": "auto" if loops else "direct"}
-        paths, final = solved_whole(term, state, plan, args=context, dt=batch.dt, method="euler", seed=seed, **how)
+        how = {"throw": throw, "regularize": regularize, "engine": engine}
+        paths, final = euler(term, state, batch, queries, args=context, seed=seed, **how)
         return paths._replace(states=paths.states[..., :-1], last=paths.last[..., :-1], kl=start.kl + final[:, -1])
 
     def _context(self, batch: Batch, states: Tensor, stop: float, loops: bool) -> _Context:
         """The encoder's state after the first reading later than each grid time up to stop."""
         times, _, seen = batch.clocked()
-        count = round(stop / batch.dt) + 2
+        count = math.ceil(stop / batch.dt) + 2
         grid = torch.arange(count, dtype=torch.float64, device=times.device) * batch.dt
         later = seen.any(-1).unsqueeze(1) & (times.unsqueeze(1) > grid.view(1, -1, 1) + 1e-9 * batch.dt)
         row = torch.arange(times.shape[1], device=times.device)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sciode.solvers import solve
+from sciode.solvers import SDETerm, Status, solve
 from sciode.timeseries.model import Batch, Paths
 
-__all__ = ["Schedule", "asked", "schedule", "solved", "solved_whole"]
+__all__ = ["Grid", "Schedule", "asked", "euler", "schedule", "solved"]
 
 
 class Schedule(NamedTuple):
@@ -54,10 +54,7 @@ def schedule(batch: Batch, queries: Tensor | None, *, step: float | None = None,
     wanted = asked(batch, queries)
     known = wanted.isfinite()
     stop = torch.where(known, wanted, 0.0).amax(1, keepdim=True)
-    if float(stop.amax()) > reach * (1 + 1e-9):
-        raise ValueError(
-            f"the control reaches to {reach:g}, queries and ends to {float(stop.amax()):g}: make it longer"
-        )
+    _check_reach(wanted, reach)
     if step is not None:
         stop = torch.maximum(stop, (stop / step - 1e-6).ceil() * step)
     wanted = torch.where(known, wanted, torch.inf)
@@ -73,12 +70,87 @@ def schedule(batch: Batch, queries: Tensor | None, *, step: float | None = None,
 
 def solved(term: Any, start: Tensor, plan: Schedule, **options: Any) -> Paths:
     """Solve term from start [B, H] through the plan's times; options: those of `solve`."""
-    return solved_whole(term, start, plan, **options)[0]
-
-
-def solved_whole(term: Any, start: Tensor, plan: Schedule, **options: Any) -> tuple[Paths, Tensor]:
-    """Return what `solved` does, and the state [B, H] where each solve stopped, at the end or the last query."""
     solution = solve(term, start, plan.ts, batch_dims=1, **options)
     states, last = plan.read(solution.ys)
-    paths = Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties))
-    return paths, solution.ys[-1]
+    return Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties))
+
+
+class Grid(NamedTuple):
+    """Where wanted times [B, Q + 1] lie between the rows n dt: lower and upper row, weight of the upper; steps [B].
+
+    A time within 1e-6 dt of a row is on it, and is read from no row after it.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    weight: Tensor
+    known: Tensor
+    steps: Tensor
+
+    @classmethod
+    def of(cls, wanted: Tensor, dt: float) -> Grid:
+        """The place of wanted times, NaN = none."""
+        known = wanted.isfinite()
+        place = torch.where(known, wanted, 0.0) / dt
+        upper = (place - 1e-6).ceil().clamp(min=0)
+        lower = (upper - 1).clamp(min=0)
+        weight = torch.where((upper - place).abs() <= 1e-6, 1.0, place - lower)
+        return cls(lower.long(), upper.long(), weight, known, upper.long().amax(1).clamp(min=1))
+
+    def read(self, ys: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (states [B, Q, H], last [B, H]) from the rows ys [K + 1, B, H], along straight lines."""
+        low, high = (
+            ys.gather(0, row.t().unsqueeze(-1).expand(-1, -1, ys.shape[-1])).transpose(0, 1)
+            for row in (self.lower, self.upper)
+        )
+        found = torch.lerp(low, high, self.weight.to(ys.dtype).unsqueeze(-1))
+        found = torch.where(self.known.unsqueeze(-1), found, 0.0)
+        return found[:, :-1], found[:, -1]
+
+
+def euler(
+    term: SDETerm,
+    start: Tensor,
+    batch: Batch,
+    queries: Tensor | None,
+    *,
+    reach: float = math.inf,
+    throw: bool = False,
+    regularize: Any = (),
+    engine: str = "auto",
+    **options: Any,
+) -> tuple[Paths, Tensor]:
+    """Solve an SDE by Euler steps of `Batch.dt`; return its paths, and the state [B, H] where the batch stopped.
+
+    All series step together to the last time of any, and each is read at its own: a clock a series costs 2.6 times as
+    much (64 series of 30 steps, hidden 32). What becomes of a series after its own last time is not in its status or
+    nfe. Regularizers see every step of a solve, so with them each series stops at its own. Compiled loops always run to
+    the control's end: other lengths would be compiled for anew.
+    """
+    how = {"dt": batch.dt, "method": "euler", "adjoint": "direct" if engine == "eager" else "auto", "engine": engine}
+    if regularize:
+        plan = schedule(batch, queries, step=batch.dt, reach=reach)
+        solution = solve(term, start, plan.ts, batch_dims=1, throw=throw, regularize=regularize, **how, **options)
+        states, last = plan.read(solution.ys)
+        return Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties)), solution.ys[-1]
+    wanted = asked(batch, queries)
+    _check_reach(wanted, reach)
+    grid = Grid.of(wanted, batch.dt)
+    steps = int(grid.steps.max())
+    if engine != "eager" and batch.control is not None:
+        steps = max(steps, batch.control.shape[1] - 1)
+    ts = torch.arange(steps + 1, dtype=torch.float64) * batch.dt
+    solution = solve(term, start, ts, batch_dims=1, throw=False, **how, **options)
+    own = solution.valid.gather(0, grid.steps.unsqueeze(0))[0]
+    status = torch.where(own, int(Status.SUCCESS), solution.status).to(torch.int8)
+    if throw and bool((status != int(Status.SUCCESS)).any()):
+        solution.check()
+    states, last = grid.read(solution.ys)
+    return Paths(states, last, status, solution.stats.before + solution.stats.each * grid.steps, {}), solution.ys[-1]
+
+
+def _check_reach(wanted: Tensor, reach: float) -> None:
+    """ValueError for times beyond the control."""
+    last = float(wanted.nan_to_num(nan=0.0).amax())
+    if last > reach * (1 + 1e-9):
+        raise ValueError(f"the control reaches to {reach:g}, queries and ends to {last:g}: make it longer")

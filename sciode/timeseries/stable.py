@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sciode.nn import mlp
 from sciode.solvers import SDETerm
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
-from sciode.timeseries.schedule import schedule, solved
+from sciode.timeseries.schedule import euler
 
 __all__ = ["EQUATIONS", "Equation", "Rows", "StableFields", "StableSDE", "Tables", "row_at", "rows_of"]
 
@@ -188,16 +188,9 @@ class StableSDE(SequenceModel):
         tables = self.fields.tables(control, batch.dt, stacked=True if loops else None)
         if engine == "auto" and not isinstance(tables.drive, Tensor):
             engine = "eager"  # separate rows are read by the number of the step, which no compiled loop can do
-        options = {
-            "args": tables,
-            "dt": batch.dt,
-            "method": "euler",
-            "seed": seed,
-            "adjoint": "auto" if loops else "direct",
-        }
-        plan = schedule(batch, queries, step=batch.dt, reach=batch.reach)
         term, start = self.fields.term(), self.fields.initial(batch.first())
-        return solved(term, start, plan, throw=throw, regularize=regularize, engine=engine, **options)
+        how = {"throw": throw, "regularize": regularize, "engine": engine}
+        return euler(term, start, batch, queries, reach=batch.reach, args=tables, seed=seed, **how)[0]
 
 
 def rows_of(table: Tensor, stacked: bool | None) -> Rows:

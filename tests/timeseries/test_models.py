@@ -215,6 +215,20 @@ def test_engines_give_the_same_paths(name: str, form: str) -> None:
     same(run(net, b, engine="eager"), run(net, b))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lnsde", "ncde", "latentsde"])
+def test_a_compiled_loop_gives_the_same_paths_and_gradients(name: str) -> None:
+    """Warnings are errors: none says that it fell back on another engine."""
+    net, b = model(name, "clipped"), batch()
+    found = []
+    for engine in ("eager", "compiled"):
+        net.zero_grad()
+        paths = run(net, b, engine=engine)
+        (paths.last.square().sum() + paths.states.square().sum()).backward()
+        found.append([paths.last, paths.states, *(p.grad for p in net.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", ["grud", "mtand"])
 def test_without_a_solver_there_is_nothing_to_regularize(name: str) -> None:
     with pytest.raises(ValueError, match="no solver"):
