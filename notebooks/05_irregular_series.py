@@ -116,9 +116,9 @@ _ = ax.set(xlabel="coverage asked for", ylabel="share of readings inside")
 # %% [markdown]
 # ## Fill in
 #
-# Vital signs of patients in intensive care (PhysioNet 2012; `sciode data get physionet2012` brings it). Where the set is
-# not on this machine, series of the same kind are made up: the picture's title says which. The interpolator reads every
-# series forwards and backwards, is trained by hiding readings and tells these. A hundred stays are kept for the test.
+# Vital signs of patients in intensive care (PhysioNet 2012; `sciode data get physionet2012` brings it). Where the set
+# is not on this machine, series of the same kind are made up: the picture's title says which. The interpolator reads
+# every series forwards and backwards, and learns by hiding readings and telling them. A hundred stays are for the test.
 
 # %%
 SIGNS = {"heart rate": 14, "respiration": 27, "temperature": 30}
@@ -144,7 +144,10 @@ patients
 
 # %%
 interpolator = IrregularInterpolator(
-    epochs=lab.scale(full=40, fast=21), copies=lab.scale(full=4, fast=1), random_state=session.seed
+    epochs=lab.scale(full=40, fast=21),
+    copies=lab.scale(full=4, fast=1),
+    batch_size=lab.scale(full=128, fast=32),
+    random_state=session.seed,
 )
 interpolator.fit(train)
 filling = {"interpolator": interpolator.score(test)}

@@ -36,7 +36,7 @@ session = lab.setup(seed=0, device="cpu")
 # %%
 rng = np.random.default_rng(session.seed)
 parts = []
-for station in range(lab.scale(full=60, fast=30)):
+for station in range(lab.scale(full=60, fast=24)):
     hours = np.sort(rng.choice(np.arange(0, 96, 0.5), rng.integers(50, 80), replace=False)) + rng.uniform(0, 0.4)
     ridge = rng.random() < 0.5
     day = np.sin(2 * np.pi * (hours - 8) / 24) * (3 if ridge else 7)
@@ -58,8 +58,8 @@ table["hour"] = (table["when"] - table["when"].min()).dt.total_seconds() / 3600
 channels = ["temperature", "humidity"]
 series = IrregularSeries.from_frame(table, id="station", time="hour", values=channels, static="place")
 train, test = series[:-10], series[-10:]
-forecaster = IrregularForecaster(ahead=12, history=40, shortest=20, stride=4, epochs=lab.scale(full=40, fast=21))
-forecaster.fit(train)
+settings = {"ahead": 12, "history": 40, "shortest": 20, "stride": 2, "batch_size": 32}
+forecaster = IrregularForecaster(**settings, epochs=lab.scale(full=40, fast=24)).fit(train)
 times = np.linspace(97, 120, 47)
 expected = forecaster.predict(test, times)
 lower, upper = forecaster.predict_interval(test, times, coverage=0.9)
