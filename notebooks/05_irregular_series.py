@@ -181,7 +181,7 @@ complete
 # - **Bands are for one reading each.** That a whole path stays inside a 90 % band is less likely than 90 %.
 # - **Bands are calibrated on validation series like the training's.** On other series, and beyond `ahead`, they promise
 #   nothing.
-# - **Missing because of the value.** Nurses look more often when something is wrong. The models take the gaps as chance.
+# - **Missing because of the value.** Nurses look more often when something is wrong; the models take gaps as chance.
 # - **A simple rival may win.** `LastValue` and `ChannelMean` have the same methods: put them into every table.
 #
 # Exercises: set `model="ncde"` or `"grud"`; `n_models=3`; ask the forecaster for times far beyond what it was taught.

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Your own data: from a CSV to a forecast in ten lines
 #
-# A table with one row a reading is all it takes: whose reading, when, and what was read. Clocks may differ, readings may
-# be missing, and no two series need be equally long.
+# A table with one row a reading is all it takes: whose reading, when, and what was read. Clocks may differ, readings
+# may be missing, and no two series need be equally long.
 #
 # Needs no GPU and no network; a minute on a laptop. `pip install "sciode[lab]"` brings all it imports.
 

@@ -15,6 +15,7 @@ from sciode.timeseries.regression import PathEstimator
 from sciode.timeseries.values import Pairs, Times, own_times, without_empty_points
 
 _WINDOWS = 2048  # about as many training windows does a fit make by itself
+_FARTHEST = 100  # durations of training that can be asked for: a grid of that many steps is still held in memory
 _FEW = 5  # fewer series than this are split by time
 
 
@@ -36,7 +37,7 @@ class IrregularForecaster(PathEstimator):
 
     `fit(X)` leaves out series of fewer than `shortest + ahead` time points. With fewer than 5 series the last windows
     of each validate, and what trains ends before they begin. `fit(X, y)` takes futures as they are given. `score(X)`
-    forecasts the last `ahead` time points of every series from the points before. `predict(X)` without times goes on
+    forecasts the last `ahead` time points of every series longer than that from the points before. `predict(X)` without times goes on
     with each series' own median time step, `ahead` times. Times must lie after the series' last reading.
 
     Attributes after `fit`: `n_channels_in_`, `standardizer_`, `covariates_`, `grid_`, `models_`, `histories_`,
@@ -133,6 +134,11 @@ class IrregularForecaster(PathEstimator):
                 raise ValueError(
                     f"series {number} is read up to {past[-1]:g} and times ask for {np.nanmin(asked):g}: a forecaster "
                     "tells what comes after; for times inside a series use IrregularInterpolator"
+                )
+            if np.nanmax(asked, initial=past[-1]) - past[0] > _FARTHEST * self.grid_.duration:
+                raise ValueError(
+                    f"series {number}: times ask for {np.nanmax(asked):g}, more than {_FARTHEST} times as far from its start "
+                    f"as training went ({self.grid_.duration:g}): are they in the unit of the series?"
                 )
         return series, clock
 

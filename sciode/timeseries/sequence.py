@@ -38,6 +38,9 @@ Data = dict[str, Tensor]
 class SequenceEstimator(Estimator):
     """Abstract. A sequence model by name, trained on standardised series; draws over its noise and its members.
 
+    Static features of the series, if there are any, join the model's start: numbers standardised, text one column a
+    category and one for those that training has not seen (see `sciode.data.Covariates`).
+
     Parameters
     ----------
     model: a name in `sciode.timeseries.MODELS`; "lnsde" is the neural SDE with linear noise (arXiv 2402.14989).

@@ -109,6 +109,17 @@ def test_a_penalty_changes_what_is_learnt(kind: type) -> None:
     assert any(not p.equal(q) for p, q in zip(plain.model_.parameters(), held.model_.parameters(), strict=True))
 
 
+def test_static_features_reach_the_classifier_and_other_ones_are_refused() -> None:
+    """The readings are the same noise for all: only the static number tells the classes apart."""
+    labels = np.arange(40) % 2
+    values = np.random.default_rng(0).normal(size=(40, 6, 1))
+    told = IrregularSeries(values, static=labels[:, None] * 50.0)
+    classifier = make(IrregularClassifier, epochs=30, lr=2e-2).fit(told, labels)
+    assert classifier.score(told, labels) > 0.9
+    with pytest.raises(ValueError, match="0 static features and the training series had 1"):
+        classifier.predict(IrregularSeries(values))
+
+
 @pytest.mark.parametrize("kind", VALUES)
 def test_scikit_learn_clones_searches_and_pipes_it(kind: type) -> None:
     base = pytest.importorskip("sklearn.base")

@@ -139,6 +139,8 @@ def test_times_are_shared_or_each_series_own_and_lie_after_the_end(fitted: Irreg
         fitted.predict(series, [1.0])
     with pytest.raises(ValueError, match=r"give \[Q\]"):
         fitted.predict(series, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="in the unit of the series"):
+        fitted.predict(series, [1e6])
     with pytest.raises(ValueError, match="finite"):
         fitted.predict(series, [np.nan])
 
