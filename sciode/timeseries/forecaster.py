@@ -37,8 +37,8 @@ class IrregularForecaster(PathEstimator):
 
     `fit(X)` leaves out series of fewer than `shortest + ahead` time points. With fewer than 5 series the last windows
     of each validate, and what trains ends before they begin. `fit(X, y)` takes futures as they are given. `score(X)`
-    forecasts the last `ahead` time points of every series longer than that from the points before. `predict(X)` without times goes on
-    with each series' own median time step, `ahead` times. Times must lie after the series' last reading.
+    forecasts the last `ahead` time points of every series longer than that from the points before. `predict(X)` without
+    times goes on with each series' own median time step, `ahead` times. Times must lie after the series' last reading.
 
     Attributes after `fit`: `n_channels_in_`, `standardizer_`, `covariates_`, `grid_`, `models_`, `histories_`,
     `calibration_` [C], the validation's correction of the standard deviations.
@@ -137,8 +137,8 @@ class IrregularForecaster(PathEstimator):
                 )
             if np.nanmax(asked, initial=past[-1]) - past[0] > _FARTHEST * self.grid_.duration:
                 raise ValueError(
-                    f"series {number}: times ask for {np.nanmax(asked):g}, more than {_FARTHEST} times as far from its start "
-                    f"as training went ({self.grid_.duration:g}): are they in the unit of the series?"
+                    f"series {number}: times ask for {np.nanmax(asked):g}, over {_FARTHEST} times as far from its "
+                    f"start as training went ({self.grid_.duration:g}): are they in the unit of the series?"
                 )
         return series, clock
 

@@ -22,6 +22,8 @@ from sciode.timeseries.surroundings import surroundings
 from sciode.timeseries.values import Pairs, ValueEstimator
 
 _FLOOR = 1e-3  # smallest standard deviation, in units of the channel's own
+_NINETY = 1.6448536269514722  # a Gaussian has 90 % within this many standard deviations
+_ENOUGH = 20  # validation readings of a channel from which its bands are corrected
 _FACTORS = (0.1, 10.0)  # how far validation may correct the standard deviations
 
 
@@ -30,16 +32,17 @@ class PathRegressor(nn.Module):
 
         mean = g ⊙ line + m(z, surroundings),   σ = floor + softplus(s(z, surroundings))
 
-    with learned gates g in (0, 1), one a channel, so that a network that has learnt nothing still says something sane.
+    with learned gates g in (0, 1), one a channel, which begin at `trust`: what the line alone is worth.
     The second model, if there is one, reads the series backwards.
     """
 
-    def __init__(self, ahead: SequenceModel, back: SequenceModel | None, channels: int) -> None:
+    def __init__(self, ahead: SequenceModel, back: SequenceModel | None, trust: Tensor) -> None:
         super().__init__()
+        channels = len(trust)
         self.ahead, self.back = ahead, back
         width = ahead.hidden + (0 if back is None else back.hidden)
         self.head = mlp([width + 3 * channels, ahead.hidden, ahead.hidden, 2 * channels], nn.SiLU)
-        self.gate = nn.Parameter(torch.zeros(channels))
+        self.gate = nn.Parameter(trust.logit())
 
     def forward(
         self, ways: list[tuple[Batch, Tensor]], features: Tensor, seed: int | Tensor, **options: Any
@@ -91,13 +94,14 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         self._scale(seen, _joined(train))
         device = self._device()
         data = [{name: x.to(device) for name, x in self._told(pairs).items()} for pairs in (train, held)]
+        self.trust_ = _worth_of_the_line(data[0])
         self._train(*data)
         self.calibration_ = self._calibrated(held)
         return self
 
     def _new_network(self) -> PathRegressor:
         back = self._backbone() if self.both_ways else None
-        return PathRegressor(self._backbone(), back, self.n_channels_in_)
+        return PathRegressor(self._backbone(), back, torch.tensor(self.trust_))
 
     def _queried(self, series: IrregularSeries, clock: NDArray[np.float64]) -> Data:
         """Return what the network reads to answer at times clock [n, Q], NaN = none."""
@@ -149,17 +153,22 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         return mean, sigma
 
     def _calibrated(self, held: Pairs) -> tuple[float, ...]:
-        """Return for each channel what σ must be multiplied by for the validation errors to have the size it says."""
+        """Return for each channel what σ must be multiplied by for 90 % bands to hold 90 % of the validation readings.
+
+        A quantile, for a few wild readings should not widen the bands of all others. 1 where too little was told.
+        """
         data = self._told(held)
         target = data.pop("target").double()
         mean, sigma = self._components(data, max(self.n_samples, self.n_models))
         between = mean.var(0, correction=0)
-        excess = ((target - mean.mean(0)) ** 2 - between) / (sigma**2).mean(0)
-        told = ~target.isnan()
-        count = told.sum((0, 1)).clamp(min=1)
-        square = torch.where(told, excess, 0.0).sum((0, 1)) / count
-        factor = square.clamp(_FACTORS[0] ** 2, _FACTORS[1] ** 2).sqrt()
-        return tuple(torch.where(told.any(0).any(0), factor, 1.0).tolist())
+        # |error| <= q sqrt(between + f² σ²) exactly where this is <= f².
+        needed = (((target - mean.mean(0)) / _NINETY) ** 2 - between) / (sigma**2).mean(0)
+        factors = []
+        for channel in needed.unbind(-1):
+            told = channel[~channel.isnan()]
+            square = float(np.quantile(told.numpy(), 0.9)) if len(told) >= _ENOUGH else 1.0
+            factors.append(min(max(square, _FACTORS[0] ** 2), _FACTORS[1] ** 2) ** 0.5)
+        return tuple(factors)
 
     def _mixture(self, series: IrregularSeries, clock: NDArray[np.float64], count: int) -> Mixture:
         mean, sigma = self._components(self._queried(series, clock), count)
@@ -169,13 +178,23 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         return Mixture(centre, sigma.numpy() * np.array(self.calibration_) * scale)
 
     def _learnt(self) -> dict[str, Any]:
-        return {"calibration": list(self.calibration_)}
+        return {"calibration": list(self.calibration_), "trust": list(self.trust_)}
 
     def _take_up(self, learnt: dict[str, Any]) -> None:
-        self.calibration_ = tuple(learnt["calibration"])
+        self.calibration_, self.trust_ = tuple(learnt["calibration"]), tuple(learnt["trust"])
 
     def __sklearn_tags__(self) -> Any:
         return regressor_tags()
+
+
+def _worth_of_the_line(train: Data) -> tuple[float, ...]:
+    """Return for each channel the g in [0.02, 0.98] for which g x line is nearest to what training tells."""
+    target = train["target"].double()
+    line = train["features"][..., : target.shape[-1]].double()
+    told = ~target.isnan()
+    line, target = torch.where(told, line, 0.0), target.nan_to_num(nan=0.0)
+    best = (line * target).sum((0, 1)) / (line**2).sum((0, 1)).clamp(min=1e-12)
+    return tuple(best.clamp(0.02, 0.98).tolist())
 
 
 def _joined(pairs: Pairs) -> IrregularSeries:
