@@ -3,7 +3,7 @@
 from .adjoints import Backsolve
 from .brownian import sample_seeds
 from .controllers import PID, Fixed
-from .interpolants import HermitePath, LinearPath, NaturalCubicPath, Path, RectilinearPath
+from .interpolants import ControlPath, HermitePath, LinearPath, NaturalCubicPath, RectilinearPath
 from .methods import MethodInfo, methods
 from .outputs import Save
 from .regularizers import Error, Jacobian, Kinetic, Local, Regularizer, Stiffness, Taylor, steer
@@ -19,6 +19,7 @@ __all__ = [
     "PID",
     "Backsolve",
     "CDETerm",
+    "ControlPath",
     "Error",
     "ExplicitRK",
     "Fixed",
@@ -30,7 +31,6 @@ __all__ = [
     "MethodInfo",
     "NaturalCubicPath",
     "ODETerm",
-    "Path",
     "RectilinearPath",
     "Regularizer",
     "SDETerm",

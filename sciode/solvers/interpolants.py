@@ -8,12 +8,12 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-__all__ = ["HermitePath", "LinearPath", "NaturalCubicPath", "Path", "RectilinearPath"]
+__all__ = ["ControlPath", "HermitePath", "LinearPath", "NaturalCubicPath", "RectilinearPath"]
 
 Leading = Literal["first", "zero"]
 
 
-class Path(ABC):
+class ControlPath(ABC):
     """A path X [B, C] over time that drives controlled differential equations (`CDETerm`).
 
     times: [B, L], the rows of the observations, padding at infinity. Parameters and errors as for `HermitePath`.
@@ -66,7 +66,7 @@ class Path(ABC):
 
 
 @final
-class HermitePath(Path):
+class HermitePath(ControlPath):
     r"""Cubic Hermite path with backward differences through the observed values of every channel.
 
     Between two consecutive observations (p, x_p), (q, x_q) of one channel, with r = (t - p) / (q - p),
@@ -114,7 +114,7 @@ class HermitePath(Path):
 
 
 @final
-class LinearPath(Path):
+class LinearPath(ControlPath):
     """Straight lines from observation to observation of every channel; before, between and after as `HermitePath`.
 
     Between two observations X looks ahead to the second one. The derivative jumps at observations and is right-sided
@@ -136,7 +136,7 @@ class LinearPath(Path):
 
 
 @final
-class NaturalCubicPath(Path):
+class NaturalCubicPath(ControlPath):
     """The natural cubic spline of every channel through its own observations: X is twice continuously differentiable.
 
     X'' = 0 at a channel's first and last observation; before and after them X is constant. Every observation changes
@@ -160,7 +160,7 @@ class NaturalCubicPath(Path):
 
 
 @final
-class RectilinearPath(Path):
+class RectilinearPath(ControlPath):
     """The path (t, X) [B, 1 + C] that looks at nothing ahead: time moves while the values stay, then they move.
 
     Its parameter s is not time: at s = 2 i row i has been read, over s in [2 i, 2 i + 1] time goes on to that of row

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .interpolants import Path
+from .interpolants import ControlPath
 from .suggest import choose
 
 __all__ = ["NOISES", "CDETerm", "Calculus", "Noise", "ODETerm", "SDETerm", "as_term"]
@@ -81,13 +81,13 @@ class CDETerm:
     """
 
     f: Callable[..., Tensor]
-    path: Path
+    path: ControlPath
 
     def __post_init__(self) -> None:
         if not callable(self.f):
             raise ValueError(f"f: expected a callable f(t, z), got {type(self.f).__name__}")
-        if not isinstance(self.path, Path):
-            raise ValueError(f"path: expected a Path such as HermitePath, got {type(self.path).__name__}")
+        if not isinstance(self.path, ControlPath):
+            raise ValueError(f"path: expected a control path such as HermitePath, got {type(self.path).__name__}")
 
     def __call__(self, t: Tensor, z: Tensor, *args: Any) -> Tensor:
         """dz/dt, in the state's shape."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sciode.timeseries.model import Batch, Paths, SequenceModel, nothing_solved
+from sciode.timeseries.model import Batch, Paths, SequenceModel, judged, nothing_solved, refuse_regularizers
 from sciode.timeseries.schedule import asked
 
 __all__ = ["MTAND", "TimeAttention"]
@@ -86,7 +86,8 @@ class MTAND(SequenceModel):
         regularize: Any = (),
         engine: str = "auto",
     ) -> Paths:
-        status, nfe = nothing_solved(batch, regularize, "mTAN")
+        refuse_regularizers(regularize, "mTAN")
+        status, nfe = nothing_solved(batch)
         times, values, seen = batch.clocked()
         share = torch.linspace(0, 1, self.points, dtype=torch.float64, device=times.device)
         points = (batch.ends.double().unsqueeze(1) * share).to(values.dtype)
@@ -95,4 +96,4 @@ class MTAND(SequenceModel):
         everywhere = torch.ones_like(mixed, dtype=torch.bool)
         found = self.tell(wanted.nan_to_num().to(values.dtype), points, mixed, everywhere)
         found = torch.where(wanted.isfinite().unsqueeze(-1), found, 0.0)
-        return Paths(found[:, :-1], found[:, -1], status, nfe, {})
+        return Paths(found[:, :-1], found[:, -1], judged(found, status), nfe, {})

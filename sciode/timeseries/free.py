@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -13,9 +14,10 @@ from sciode.solvers import SDETerm
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
 from sciode.timeseries.schedule import euler, schedule, solved
 
-__all__ = ["NaiveSDE", "NeuralODE", "TimedField"]
+__all__ = ["ODE_SOLVER", "NaiveSDE", "NeuralODE", "TimedField"]
 
-_ODE = {"rtol": 1e-3, "atol": 1e-4}
+ODE_SOLVER: Mapping[str, Any] = MappingProxyType({"rtol": 1e-3, "atol": 1e-4})
+"""How latent ODEs are solved unless said otherwise: tsit5, to three digits."""
 
 
 class TimedField(nn.Module):
@@ -90,7 +92,13 @@ class NeuralODE(SequenceModel):
     reads: Literal["control", "values"] = "control"
 
     def __init__(
-        self, channels: int, hidden: int = 32, layers: int = 2, *, static: int = 0, solver: Mapping[str, Any] = _ODE
+        self,
+        channels: int,
+        hidden: int = 32,
+        layers: int = 2,
+        *,
+        static: int = 0,
+        solver: Mapping[str, Any] = ODE_SOLVER,
     ) -> None:
         super().__init__()
         self.hidden, self.solver = hidden, dict(solver)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sciode.nn import Autonomous, OdeRnn, StepGaps, mlp
 from sciode.solvers import SDETerm
 from sciode.solvers.brownian import unit_normals
-from sciode.timeseries.free import TimedField
+from sciode.timeseries.free import ODE_SOLVER, TimedField
 from sciode.timeseries.model import Batch, Paths, SequenceModel, seeds_for
 from sciode.timeseries.schedule import asked, euler, schedule, solved
 from sciode.timeseries.stable import Rows, row_at, rows_of
@@ -69,7 +69,7 @@ class LatentODE(SequenceModel):
         layers: int = 2,
         *,
         static: int = 0,
-        solver: Mapping[str, Any] = {"rtol": 1e-3, "atol": 1e-4},
+        solver: Mapping[str, Any] = ODE_SOLVER,
     ) -> None:
         super().__init__()
         self.hidden, self.solver = hidden, dict(solver)
@@ -191,4 +191,4 @@ class LatentSDE(SequenceModel):
         ahead = states.gather(1, first.clamp(max=times.shape[1] - 1).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
         tables = (torch.where(there, ahead, 0.0).transpose(0, 1), there.to(states.dtype).transpose(0, 1))
         ahead_rows, there_rows = (rows_of(x.contiguous(), True if loops else None) for x in tables)
-        return _Context(ahead_rows, there_rows, torch.tensor(1 / batch.dt, dtype=states.dtype))
+        return _Context(ahead_rows, there_rows, torch.tensor(1 / batch.dt, dtype=states.dtype, device=states.device))

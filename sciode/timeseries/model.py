@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sciode.solvers import sample_seeds
+from sciode.solvers import Status, sample_seeds
 
-__all__ = ["Batch", "Form", "Paths", "SequenceModel", "nothing_solved", "seeds_for"]
+__all__ = ["Batch", "Form", "Paths", "SequenceModel", "judged", "nothing_solved", "refuse_regularizers", "seeds_for"]
 
 Form = Literal["clipped", "paper"]
 
@@ -22,7 +21,8 @@ class Batch(NamedTuple):
     values: [B, T, C], standardised, NaN = missing. times: [B, T] float64 in the model's time, which starts at 0 for
     every series; increasing, short series end in NaN. control: [B, N + 1, C], the values of a causal path at the times
     n dt, or None for models that read `values`. dt: the distance of the control's rows, the step of fixed-step models.
-    ends: [B] float64 > 0, each series' own last time. static: [B, S] or None.
+    ends: [B] float64 > 0, each series' own last time. static: [B, S] or None; NaN (unknown) only in models that read
+    `values`.
     """
 
     values: Tensor
@@ -128,10 +128,19 @@ def seeds_for(seed: int | Tensor, batch: Batch) -> Tensor:
     return sample_seeds(int(seed), len(batch.ends), batch.ends.device)
 
 
-def nothing_solved(batch: Batch, regularize: Any, model: str) -> tuple[Tensor, Tensor]:
-    """Return (status, nfe), zeros [B], of a model in closed form. Raises ValueError if a regularizer is wished for."""
-    if regularize and not (isinstance(regularize, Sequence) and not len(regularize)):
-        raise ValueError(f"regularize: {model} has no solver whose work could be regularized; pass regularize=()")
-    size = len(batch.ends)
-    device = batch.values.device
+def nothing_solved(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return (status, nfe) before anything has been solved: zeros [B]."""
+    size, device = len(batch.ends), batch.values.device
     return torch.zeros(size, dtype=torch.int8, device=device), torch.zeros(size, dtype=torch.int64, device=device)
+
+
+def judged(found: Tensor, status: Tensor) -> Tensor:
+    """Return the status [B], NONFINITE for series with a state in found [B, Q, H] that is not finite."""
+    bad = (status == int(Status.SUCCESS)) & ~found.isfinite().flatten(1).all(1)
+    return torch.where(bad, int(Status.NONFINITE), status).to(torch.int8)
+
+
+def refuse_regularizers(regularize: Any, model: str) -> None:
+    """ValueError if a regularizer is wished for of a model in closed form."""
+    if regularize:
+        raise ValueError(f"regularize: {model} has no solver whose work could be regularized; pass regularize=()")

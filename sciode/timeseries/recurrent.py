@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sciode.nn import Autonomous, OdeRnn, SolveGaps, StepGaps, mlp
 from sciode.solvers import Solution
-from sciode.timeseries.model import Batch, Paths, SequenceModel, nothing_solved, seeds_for
+from sciode.timeseries.model import Batch, Paths, SequenceModel, judged, nothing_solved, refuse_regularizers, seeds_for
 from sciode.timeseries.schedule import asked
 
 __all__ = ["Gaps", "GruD", "OdeRnnModel", "last_read"]
@@ -26,7 +26,7 @@ class Gaps:
         self.solves = engine != "auto" or bool(regularize)
         options = {"method": "midpoint", "dt": 1.0, "throw": throw, "regularize": regularize, "engine": engine}
         self._solve, self._step, self._seeds = SolveGaps(options), StepGaps("midpoint"), seeds_for(seed, batch)
-        self.status, self.nfe = nothing_solved(batch, (), "")
+        self.status, self.nfe = nothing_solved(batch)
         self.penalties: dict[str, Tensor] = {}
 
     def __call__(self, f: Any, h: Tensor, t0: Tensor, t1: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class OdeRnnModel(SequenceModel):
         begin, end = (x.to(values.dtype).unsqueeze(-1) for x in (since, until))
         found = gaps(self.rnn.field, _states_at(read, row), begin, end)
         found = torch.where((row >= 0).unsqueeze(-1), found, 0.0)
-        return Paths(found[:, :-1], found[:, -1], gaps.status, gaps.nfe, gaps.penalties)
+        return Paths(found[:, :-1], found[:, -1], judged(found, gaps.status), gaps.nfe, gaps.penalties)
 
 
 class GruD(SequenceModel):
@@ -110,9 +110,10 @@ class GruD(SequenceModel):
         h <- GRU([x^, read], exp(-relu(W d + c)) h)
 
     d [C], the time since each channel's reading before (since the first time if there was none). Between readings the
-    state is what the next reading would find. A time without any reading is passed over. No solver: `regularize` is
-    refused. Source: Che, Purushotham, Cho, Sontag, Liu: Recurrent neural networks for multivariate time series with
-    missing values (2018).
+    state is what the next reading would find. A time without any reading is passed over. It has one layer, whatever
+    `layers` says. No solver: `regularize` is refused.
+    Source: Che, Purushotham, Cho, Sontag, Liu: Recurrent neural networks for multivariate time series with missing
+    values (2018).
     """
 
     causal = True
@@ -138,7 +139,8 @@ class GruD(SequenceModel):
         regularize: Any = (),
         engine: str = "auto",
     ) -> Paths:
-        status, nfe = nothing_solved(batch, regularize, "GRU-D")
+        refuse_regularizers(regularize, "GRU-D")
+        status, nfe = nothing_solved(batch)
         times, values, seen = batch.clocked()
         here = seen.any(-1)
         row = torch.arange(times.shape[1], device=times.device).view(1, -1, 1)
@@ -155,7 +157,7 @@ class GruD(SequenceModel):
             states.append(h)
         wanted = asked(batch, queries)
         found = self._between(torch.stack(states, 1), times, through, last_read(times, here, wanted), wanted)
-        return Paths(found[:, :-1], found[:, -1], status, nfe, {})
+        return Paths(found[:, :-1], found[:, -1], judged(found, status), nfe, {})
 
     def _fade(self, waited: Tensor) -> Tensor:
         """exp(-relu(W d + c)) [..., H] for d [..., C]."""

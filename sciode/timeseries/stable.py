@@ -127,7 +127,7 @@ class StableFields(nn.Module):
         sigma = self.sigma(phase)
         if self.form == "clipped":
             sigma = self.gate.sigmoid() * sigma
-        rate = torch.tensor(1 / dt, dtype=control.dtype)
+        rate = torch.tensor(1 / dt, dtype=control.dtype, device=control.device)
         drive = in_control + in_time.unsqueeze(1)
         return Tables((state_half @ from_state).t(), rows_of(drive, stacked), rows_of(sigma, stacked), rate)
 
@@ -207,5 +207,5 @@ def row_at(rows: Rows, t: Tensor, rate: Tensor) -> Tensor:
     """Return the row of the grid time t [B, 1]; stopped series lag behind the others, so the latest time counts."""
     if isinstance(rows, Tensor):
         last = rows.shape[0] - 1
-        return rows.index_select(0, (t.max() * rate.to(t.device)).round().long().clamp(max=last).view(1))[0]
+        return rows.index_select(0, (t.max() * rate).round().long().clamp(max=last).view(1))[0]
     return rows[min(round(float(t.max()) * float(rate)), len(rows) - 1)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sciode.timeseries import MODELS, Batch, Paths, SequenceModel, build
+from sciode.timeseries.controlled import NeuralCDE
 
 B, T, C, N, H, S, DT = 5, 7, 3, 16, 6, 2, 0.25
 CASES = [
@@ -165,6 +166,17 @@ def test_a_series_alone_is_that_series_among_others(name: str, form: str) -> Non
 
 
 @every_model
+def test_a_series_without_any_reading_is_a_state_too(name: str, form: str) -> None:
+    net, b = model(name, form), batch()
+    values = b.values.clone()
+    values[0] = torch.nan
+    found = run(net, b._replace(values=values))
+    assert found.states.isfinite().all() and found.last.isfinite().all() and found.status.tolist() == [0] * B
+    found.last.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+@every_model
 def test_gradients_reach_every_parameter_and_are_finite(name: str, form: str) -> None:
     net, b = model(name, form, S), batch(static=True)
     found = run(net, b)
@@ -179,8 +191,8 @@ def test_gradients_reach_every_parameter_and_are_finite(name: str, form: str) ->
 def test_readings_that_are_not_there_have_no_gradient_and_those_that_are_have(name: str, form: str) -> None:
     net, b = model(name, form), batch()
     values, control = b.values.clone().requires_grad_(), b.control.clone().requires_grad_()  # type: ignore[union-attr]
-    if name == "ncde":
-        pytest.skip("a control that requires grad needs adjoint='direct': see tests/solvers/test_cde.py")
+    if isinstance(net, NeuralCDE):
+        net.solver["adjoint"] = "direct"  # what a path that requires grad needs
     run(net, b._replace(values=values, control=control)).last.sum().backward()
     grad = values.grad if net.reads == "values" else control.grad
     assert grad is not None and grad.isfinite().all() and grad.abs().sum() > 0
@@ -213,6 +225,23 @@ def test_regularizers_are_passed_on_to_the_solver(name: str) -> None:
 def test_engines_give_the_same_paths(name: str, form: str) -> None:
     net, b = model(name, form), batch()
     same(run(net, b, engine="eager"), run(net, b))
+
+
+@pytest.mark.parametrize("name", ["lnsde", "nsde", "latentsde"])
+def test_a_regularizer_that_euler_s_method_cannot_serve_is_refused_by_the_solver(name: str) -> None:
+    with pytest.raises(ValueError, match="regularize"):
+        run(model(name, "clipped"), batch(), regularize="kinetic")
+
+
+@every_model
+def test_a_state_that_is_not_finite_has_a_status(name: str, form: str) -> None:
+    """Series 1 reads a value so large that its square overflows; it alone is marked, whatever becomes of it."""
+    net, b = model(name, form), batch()
+    values, control = b.values.clone(), b.control.clone()  # type: ignore[union-attr]
+    values[1, 0, 0], control[1] = 1e308, 1e308
+    found = run(net, b._replace(values=values, control=control))
+    finite = found.states.isfinite().flatten(1).all(1) & found.last.isfinite().all(1)
+    assert (found.status[~finite] != 0).all() and found.status[[0, 2, 3, 4]].tolist() == [0] * 4
 
 
 @pytest.mark.slow
