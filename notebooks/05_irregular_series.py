@@ -76,8 +76,9 @@ forecaster = IrregularForecaster(
     history=28,
     shortest=10,
     horizon=20.0,
-    epochs=lab.scale(full=40, fast=21),
-    stride=lab.scale(full=1, fast=3),
+    epochs=lab.scale(full=40, fast=25),
+    batch_size=lab.scale(full=64, fast=32),
+    stride=lab.scale(full=1, fast=2),
     random_state=session.seed,
 )
 forecaster.fit(train)
