@@ -79,6 +79,7 @@ forecaster = IrregularForecaster(
     epochs=lab.scale(full=40, fast=25),
     batch_size=lab.scale(full=64, fast=32),
     stride=lab.scale(full=1, fast=2),
+    n_samples=lab.scale(full=16, fast=6),
     random_state=session.seed,
 )
 forecaster.fit(train)
