@@ -1,26 +1,32 @@
 """Data sets by name, series on their own clocks, masks, splits and standardisation."""
 
 from .archives import unpack
+from .covariates import Covariates
 from .densities import DENSITIES, Density
 from .loading import load
 from .masks import drop
 from .physionet import Stays, stays
 from .registry import Manifest, manifest, manifests
 from .series import IrregularSeries
-from .splits import Split, official, stratified
+from .splits import Split, in_order, official, stratified
 from .standardizer import Standardizer
 from .store import get, path
+from .windows import Windows, hopper, windows
 
 __all__ = [
     "DENSITIES",
+    "Covariates",
     "Density",
     "IrregularSeries",
     "Manifest",
     "Split",
     "Standardizer",
     "Stays",
+    "Windows",
     "drop",
     "get",
+    "hopper",
+    "in_order",
     "load",
     "manifest",
     "manifests",
@@ -29,4 +35,5 @@ __all__ = [
     "stays",
     "stratified",
     "unpack",
+    "windows",
 ]

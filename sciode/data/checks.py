@@ -84,13 +84,43 @@ def check_series(i: int, value: NDArray[Any], clock: NDArray[np.float64]) -> Non
         )
 
 
-def checked_static(static: ArrayLike | None, n: int) -> NDArray[np.float64] | None:
-    """The static features as a read-only table [n, features], or None."""
+def checked_static(static: ArrayLike | None, n: int) -> NDArray[Any] | None:
+    """The static features as a read-only table [n, features], or None: float64, or object where a column holds text."""
     if static is None:
         return None
-    table = np.asarray(_floating(static, "static"), dtype=np.float64)
+    raw = np.asarray(static)
+    text = raw.dtype.kind in "OUS"
+    table = _mixed(np.asarray(static, dtype=object)) if text else _floating(raw, "static").astype(np.float64)
     if table.ndim != 2 or table.shape[0] != n:
         raise ValueError(f"static has shape {table.shape}: give [{n}, features], one row for each series")
-    if np.isinf(table).any():
+    if table.dtype != object and np.isinf(table).any():
         raise ValueError("static has infinite values: write NaN where a feature is missing")
     return frozen(table)
+
+
+def _mixed(table: NDArray[Any]) -> NDArray[Any]:
+    """Entries as text or float, None as NaN; a float table if no text is left."""
+    entries = [value if isinstance(value, str) else _number(value) for value in table.ravel().tolist()]
+    mixed = np.empty(len(entries), dtype=object)
+    mixed[:] = entries
+    plain = not any(isinstance(value, str) for value in entries)
+    return (mixed.astype(np.float64) if plain else mixed).reshape(table.shape)
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float("nan") if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"static holds {value!r}: give numbers, text, or None where a feature is missing") from error
+    if np.isinf(number):
+        raise ValueError("static has infinite values: write NaN where a feature is missing")
+    return number
+
+
+def same_table(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    """Whether two static tables hold the same, NaN equal to NaN."""
+    if one is None or other is None:
+        return one is other
+    return one.shape == other.shape and all(
+        a == b or (a != a and b != b) for a, b in zip(one.ravel().tolist(), other.ravel().tolist(), strict=True)
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Parts = tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], NDArray[np.float64] | None]
+Parts = tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], NDArray[Any] | None]
 
 
 def series_from_frame(
@@ -93,9 +93,17 @@ def _check_repeats(ids: list[Any], group: NDArray[np.int64], clock: NDArray[np.f
         )
 
 
-def _constant(column: NDArray[Any], name: str, ids: list[Any], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
-    parts = np.split(_numbers(column, name), cuts)
+def _constant(column: NDArray[Any], name: str, ids: list[Any], cuts: NDArray[np.int64]) -> NDArray[Any]:
+    """One entry a series: numbers where the column is numeric, else text with None where it is missing."""
+    numeric = column.dtype.kind in "biuf"
+    entries = column.astype(np.float64) if numeric else np.array([_text(entry) for entry in column], dtype=object)
+    parts = np.split(entries, cuts)
     for series, part in zip(ids, parts, strict=True):
-        if not ((part == part[0]) | (np.isnan(part) & np.isnan(part[0]))).all():
+        if not all(entry == part[0] or (entry != entry and part[0] != part[0]) for entry in part):
             raise ValueError(f"static column {name!r} changes within series {series!r}: make it a channel")
-    return np.array([part[0] for part in parts])
+    return np.array([part[0] for part in parts], dtype=entries.dtype)
+
+
+def _text(entry: Any) -> Any:
+    missing = entry is None or entry != entry or type(entry).__name__ in ("NAType", "NaTType")
+    return None if missing else entry if isinstance(entry, str) else str(entry)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from .checks import check_series, checked_static, checked_values, clocks, frozen
+from .checks import check_series, checked_static, checked_values, clocks, frozen, same_table
 from .frames import series_from_frame
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class IrregularSeries:
             NaN = missing; one point a series is allowed; infinities are refused.
         times: n arrays [L_i] of float64, strictly increasing, in any unit the user likes (the same for all series);
             or one array [n, L], whose NaN end is padding and is cut off; or [L], shared by all; or None: 0 .. L_i - 1.
-        static: [n, features], what does not change in time (age, sex, ...). NaN = missing. None if there is nothing.
+        static: [n, features], what does not change in time (age, sex, ...): numbers, or text for categories (an object
+            array may hold columns of both). NaN or None = missing. None if there is nothing.
 
     Raises:
         ValueError: no series at all, an empty series, a series without a single reading, unequal channel counts,
@@ -40,7 +41,7 @@ class IrregularSeries:
 
     values: tuple[NDArray[np.floating], ...]
     times: tuple[NDArray[np.float64], ...]
-    static: NDArray[np.float64] | None
+    static: NDArray[Any] | None
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class IrregularSeries:
             check_series(i, value, clock)
         self._assign(trimmed, tuple(frozen(clock) for clock in own), checked_static(static, len(trimmed)))
 
-    def _assign(self, values: tuple[Any, ...], times: tuple[Any, ...], static: NDArray[np.float64] | None) -> None:
+    def _assign(self, values: tuple[Any, ...], times: tuple[Any, ...], static: NDArray[Any] | None) -> None:
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "static", static)
@@ -75,7 +76,7 @@ class IrregularSeries:
             id: the column that says which series a row belongs to.
             time: the column of times: numbers, not dates.
             values: the channel column(s). NaN = missing.
-            static: column(s) constant in each series.
+            static: column(s) constant in each series, numbers or text (categories).
 
         Raises:
             ValueError: an unknown column (with the nearest name), dates as times, missing or repeated times in a
@@ -144,9 +145,9 @@ class IrregularSeries:
         """Equal content: same values (NaN equals NaN), times and static features."""
         if not isinstance(other, IrregularSeries):
             return NotImplemented
-        if len(self) != len(other) or (self.static is None) != (other.static is None):
+        if len(self) != len(other):
             return False
-        same_static = self.static is None or np.array_equal(self.static, np.asarray(other.static), equal_nan=True)
+        same_static = same_table(self.static, other.static)
         same_times = all(np.array_equal(a, b) for a, b in zip(self.times, other.times, strict=True))
         same_values = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(self.values, other.values, strict=True))
         return bool(same_static and same_times and same_values)

@@ -1,4 +1,4 @@
-"""Which series train, which choose the model, which judge it: stratified by class, a function of the seed."""
+"""Which series train, which choose the model, which judge it: stratified by class, or in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Split:
-    """Three disjoint arrays of positions, each in random order, that together are 0 .. n - 1."""
+    """Three disjoint arrays of positions (in random order, if the split is random) that together are 0 .. n - 1."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -34,9 +34,7 @@ def stratified(labels: ArrayLike, seed: int, fractions: tuple[float, float, floa
         ValueError: labels that are not one-dimensional or empty, bad fractions, negative seed.
     """
     classes = _classes(labels)
-    shares = np.asarray(fractions, dtype=np.float64)
-    if shares.shape != (3,) or (shares < 0).any() or shares[0] <= 0 or abs(shares.sum() - 1) > 1e-9:
-        raise ValueError(f"fractions is {fractions}: give three shares that sum to 1, with train above 0")
+    shares = _shares(fractions)
     rng = _generator(seed)
     parts: tuple[list[NDArray[np.int64]], ...] = ([], [], [])
     owed = np.zeros(3)
@@ -69,6 +67,26 @@ def official(labels: ArrayLike, n_train: int, seed: int, validation: float = 0.1
         raise ValueError(f"validation is {validation}: give a share of the training cases, 0 <= validation < 1")
     inner = stratified(pooled[:n_train], seed, (1 - validation, validation, 0.0))
     return Split(inner.train, inner.validation, np.arange(n_train, len(pooled)))
+
+
+def in_order(count: int, fractions: tuple[float, float, float] = (0.70, 0.15, 0.15)) -> Split:
+    """Split cases 0 .. count - 1 by their order: the first train, the next validate, the last test.
+
+    Raises:
+        ValueError: fractions as in :func:`stratified`, or a count that leaves training empty.
+    """
+    shares = _shares(fractions)
+    first, second = (int(np.floor(count * share + 1e-9)) for share in np.cumsum(shares)[:2])
+    if first < 1:
+        raise ValueError(f"{count} cases leave none to train on")
+    return Split(np.arange(first), np.arange(first, second), np.arange(second, count))
+
+
+def _shares(fractions: tuple[float, float, float]) -> NDArray[np.float64]:
+    shares = np.asarray(fractions, dtype=np.float64)
+    if shares.shape != (3,) or (shares < 0).any() or shares[0] <= 0 or abs(shares.sum() - 1) > 1e-9:
+        raise ValueError(f"fractions is {fractions}: give three shares that sum to 1, with train above 0")
+    return shares
 
 
 def _generator(seed: int) -> np.random.Generator:

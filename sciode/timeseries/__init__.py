@@ -1,7 +1,10 @@
 """Irregular time series with stable neural SDEs: models, control paths and scikit-learn style estimators."""
 
+from sciode.timeseries.baselines import ChannelMean, LastValue
 from sciode.timeseries.classifier import Draws, IrregularClassifier
 from sciode.timeseries.controls import ControlGrid, Controls
+from sciode.timeseries.forecaster import IrregularForecaster
+from sciode.timeseries.interpolator import IrregularInterpolator
 from sciode.timeseries.linear_noise import LinearNoiseSDE
 from sciode.timeseries.model import Batch, Paths, SequenceModel
 from sciode.timeseries.models import MODELS, ModelKind, build
@@ -12,11 +15,15 @@ __all__ = [
     "EQUATIONS",
     "MODELS",
     "Batch",
+    "ChannelMean",
     "ControlGrid",
     "Controls",
     "Draws",
     "Equation",
     "IrregularClassifier",
+    "IrregularForecaster",
+    "IrregularInterpolator",
+    "LastValue",
     "LinearNoiseSDE",
     "ModelKind",
     "Paths",

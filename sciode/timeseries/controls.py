@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sciode.data import IrregularSeries
@@ -47,16 +48,26 @@ class ControlGrid:
         slots = max(len(series.times[longest]) - 1, 1)
         return cls(float(durations[longest]) or 1.0, steps or slots, horizon)
 
-    def controls(self, series: IrregularSeries) -> Controls:
+    @property
+    def rate(self) -> float:
+        """The model's time for one unit of the data's."""
+        return self.horizon / self.duration
+
+    def clock(self, times: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return data times [n, T] in the model's time, in which each series begins (start [n]) at 0."""
+        return (times - start[:, None]) * self.rate
+
+    def controls(self, series: IrregularSeries, until: float = 0.0) -> Controls:
         """Return the Hermite paths of (standardised) series at the grid times.
 
         A series stops at its own last time, but not before one step, so that one with a single time point is a state
-        too. Series longer than the training's get as many more steps as they need.
+        too. Series longer than the training's get as many more steps as they need. After its last reading a path is
+        constant; the grid reaches at least `until`, in the model's time.
         """
         values, times = series.padded()
-        clock = torch.from_numpy((times - times[:, :1]) * (self.horizon / self.duration))
+        clock = torch.from_numpy(self.clock(times, times[:, 0]))
         ends = clock.nan_to_num(nan=0.0).amax(1).clamp(min=self.dt)
-        count = max(math.ceil(float(ends.max()) / self.dt - 1e-6), 1)
+        count = max(math.ceil(max(float(ends.max()), until) / self.dt * (1 - 1e-10)), 1)
         grid = torch.arange(count + 1, dtype=torch.float64) * self.dt
         path = HermitePath(torch.from_numpy(values).double(), clock)
         return Controls(path.evaluate(grid).float(), ends)

@@ -42,14 +42,25 @@ class Estimator:
 
 def classifier_tags() -> Any:
     """Return scikit-learn's tags of a classifier of series, for its `__sklearn_tags__` protocol."""
+    return _tags("classifier")
+
+
+def regressor_tags() -> Any:
+    """Return scikit-learn's tags of an estimator of values of series, for its `__sklearn_tags__` protocol."""
+    return _tags("regressor")
+
+
+def _tags(kind: str) -> Any:
     try:
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
     except ImportError as error:
         raise ImportError('scikit-learn is missing: pip install "sciode[lab]"') from error
+    classifies = kind == "classifier"
     return Tags(
-        estimator_type="classifier",
-        target_tags=TargetTags(required=True),
-        classifier_tags=ClassifierTags(),
+        estimator_type=kind,
+        target_tags=TargetTags(required=classifies),
+        classifier_tags=ClassifierTags() if classifies else None,
+        regressor_tags=None if classifies else RegressorTags(),
         input_tags=InputTags(two_d_array=False, three_d_array=True, allow_nan=True),
     )
 

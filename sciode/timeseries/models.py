@@ -15,7 +15,7 @@ from sciode.timeseries.recurrent import GruD, OdeRnnModel
 from sciode.timeseries.stable import StableSDE
 from sciode.training import isolated_rng
 
-__all__ = ["MODELS", "ModelKind", "build"]
+__all__ = ["MODELS", "ModelKind", "build", "make"]
 
 
 class ModelKind(NamedTuple):
@@ -61,8 +61,15 @@ def build(
     channels: C of the series; hidden: width of the states; layers: depth of its networks, >= 1; static: S covariates;
     form: of the stable SDEs, passed over by models that have one form only. Raises ValueError for an unknown name.
     """
+    with isolated_rng(seed):
+        return make(name, channels, hidden, layers, static, form)
+
+
+def make(
+    name: str, channels: int, hidden: int = 32, layers: int = 2, static: int = 0, form: Form = "clipped"
+) -> SequenceModel:
+    """As `build`, but the weights are drawn from torch's own generator: for networks that go on drawing from it."""
     if name not in MODELS:
         raise ValueError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
     kind = MODELS[name]
-    with isolated_rng(seed):
-        return kind.make(channels, hidden, layers, static=static, **({"form": form} if kind.formed else {}))
+    return kind.make(channels, hidden, layers, static=static, **({"form": form} if kind.formed else {}))

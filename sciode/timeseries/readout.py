@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from sciode.nn import mlp
 from sciode.solvers import Solution
 from sciode.timeseries.linear_noise import Form, LinearNoiseSDE
+from sciode.timeseries.model import Batch, Paths, SequenceModel
 
 
 class SDEClassifier(nn.Module):
@@ -19,14 +22,7 @@ class SDEClassifier(nn.Module):
     def __init__(self, channels: int, classes: int, hidden: int = 32, layers: int = 2, form: Form = "clipped") -> None:
         super().__init__()
         self.sde = LinearNoiseSDE(channels, hidden, layers, form)
-        self.head = nn.Sequential(
-            nn.Tanh(),
-            mlp([hidden, hidden, hidden, hidden]),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Dropout(0.1),
-            nn.Linear(hidden, classes),
-        )
+        self.head = class_head(hidden, classes)
 
     def forward(
         self, control: Tensor, dt: float, ends: Tensor, seed: int | Tensor, *, throw: bool = True
@@ -34,3 +30,29 @@ class SDEClassifier(nn.Module):
         """Return (logits [B, classes], the solution); arguments as for `LinearNoiseSDE`."""
         solution = self.sde(control, dt, ends, seed, throw=throw)
         return self.head(solution.ys[-1]), solution
+
+
+def class_head(hidden: int, classes: int) -> nn.Sequential:
+    """Return the network from a state [B, H] to logits [B, classes], see `SDEClassifier`."""
+    return nn.Sequential(
+        nn.Tanh(),
+        mlp([hidden, hidden, hidden, hidden]),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(hidden, classes),
+    )
+
+
+class PathClassifier(nn.Module):
+    """Any sequence model with the read-out of `SDEClassifier`: logits = head(state at each series' own end)."""
+
+    def __init__(self, backbone: SequenceModel, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = class_head(backbone.hidden, classes)
+
+    def forward(self, batch: Batch, seed: int | Tensor, **options: Any) -> tuple[Tensor, Paths]:
+        """Return (logits [B, classes], the paths); options: those of `SequenceModel.forward`."""
+        paths = self.backbone(batch, None, seed, **options)
+        return self.head(paths.last), paths

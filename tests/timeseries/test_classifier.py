@@ -205,7 +205,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_gpu_is_taken_by_itself_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("sciode.timeseries.classifier.choose_device", lambda name: asked.append(name) or "cpu")
+    monkeypatch.setattr("sciode.timeseries.sequence.choose_device", lambda name: asked.append(name) or "cpu")
     for hidden, device in ((8, "auto"), (1 << 12, "auto"), (8, "cpu")):
         classifier = make(hidden=hidden, device=device)
         classifier.n_channels_in_, classifier.classes_ = 2, np.arange(2)

@@ -1,0 +1,203 @@
+"""Estimators of values on a sequence model: a Gaussian read off its state at every time that is asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sciode.data import IrregularSeries
+from sciode.nn import mlp
+from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags
+from sciode.timeseries.mixture import Mixture
+from sciode.timeseries.model import Batch, Paths, SequenceModel
+from sciode.timeseries.sequence import Data, SequenceEstimator
+from sciode.timeseries.surroundings import surroundings
+from sciode.timeseries.values import Pairs, ValueEstimator
+
+_FLOOR = 1e-3  # smallest standard deviation, in units of the channel's own
+_NINETY = 1.6448536269514722  # a Gaussian has 90 % within this many standard deviations
+_ENOUGH = 20  # validation readings of a channel from which its bands are corrected
+_FACTORS = (0.1, 10.0)  # how far validation may correct the standard deviations
+
+
+class PathRegressor(nn.Module):
+    """States of one or two sequence models at the queries, and what surrounds these, to Gaussians:
+
+        mean = g ⊙ line + m(z, surroundings),   σ = floor + softplus(s(z, surroundings))
+
+    with learned gates g in (0, 1), one a channel, which begin at `trust`: what the line alone is worth.
+    The second model, if there is one, reads the series backwards.
+    """
+
+    def __init__(self, ahead: SequenceModel, back: SequenceModel | None, trust: Tensor) -> None:
+        super().__init__()
+        channels = len(trust)
+        self.ahead, self.back = ahead, back
+        width = ahead.hidden + (0 if back is None else back.hidden)
+        self.head = mlp([width + 3 * channels, ahead.hidden, ahead.hidden, 2 * channels], nn.SiLU)
+        self.gate = nn.Parameter(trust.logit())
+
+    def forward(
+        self, ways: list[tuple[Batch, Tensor]], features: Tensor, seed: int | Tensor, **options: Any
+    ) -> tuple[Tensor, Tensor, list[Paths]]:
+        """Return (mean, σ) [B, Q, C] and the paths; ways: (batch, queries) forwards, and backwards if it has that."""
+        models = [self.ahead] if self.back is None else [self.ahead, self.back]
+        paths = [model(*way, seed, **options) for model, way in zip(models, ways, strict=True)]
+        raw = self.head(torch.cat([*(path.states for path in paths), features], -1))
+        mean, spread = raw.chunk(2, -1)
+        line = features[..., : mean.shape[-1]]
+        return self.gate.sigmoid() * line + mean, _FLOOR + F.softplus(spread), paths
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PathEstimator(SequenceEstimator, ValueEstimator):
+    """Abstract. What the forecaster and the interpolator share; they differ in what is given and what is wanted."""
+
+    both_ways = False
+
+    def _pairs(self, series: IrregularSeries, y: Any, seed: int) -> Pairs:
+        """Return what is given and wanted of training or validation series."""
+        raise NotImplementedError
+
+    def _parts(self, series: IrregularSeries, y: Any) -> tuple[Pairs, Pairs, IrregularSeries]:
+        """Return (training, validation) pairs and the readings that scales may be learnt from."""
+        raise NotImplementedError
+
+    def fit(self, X: SeriesLike, y: Any = None, validation: Any = None) -> Self:
+        """Train on series X [n], and return self.
+
+        y: None: the estimator sets apart what is to be told, see the class. Or the values that it shall tell,
+        IrregularSeries with one entry for each series of X. validation: series, or (X, y), that select the epoch and
+        calibrate the bands; None = a part of X.
+
+        Raises ValueError for series that leave nothing to learn or to select by, or bad parameters;
+        FloatingPointError if the loss was not finite in the first epoch.
+        """
+        self._options()
+        series = as_series(X)
+        if validation is None:
+            train, held, seen = self._parts(series, y)
+        else:
+            other = validation if isinstance(validation, tuple) else (validation, None)
+            train, held = self._pairs(series, y, 0), self._pairs(as_series(other[0]), other[1], 1)
+            seen = series
+            if held.given.channels != series.channels:
+                held_channels = held.given.channels
+                raise ValueError(f"X has {series.channels} channels and the validation series have {held_channels}")
+        self._scale(seen, _joined(train))
+        device = self._device()
+        data = [{name: x.to(device) for name, x in self._told(pairs).items()} for pairs in (train, held)]
+        self.trust_ = _worth_of_the_line(data[0])
+        self._train(*data)
+        self.calibration_ = self._calibrated(held)
+        return self
+
+    def _new_network(self) -> PathRegressor:
+        back = self._backbone() if self.both_ways else None
+        return PathRegressor(self._backbone(), back, torch.tensor(self.trust_))
+
+    def _queried(self, series: IrregularSeries, clock: NDArray[np.float64]) -> Data:
+        """Return what the network reads to answer at times clock [n, Q], NaN = none."""
+        start = np.array([own[0] for own in series.times])
+        queries = torch.from_numpy(self.grid_.clock(clock, start))
+        data = self._inputs(series, float(queries.nan_to_num(nan=0.0).max()))
+        near = surroundings(data["values"], data["times"], queries, self.grid_.horizon)
+        data |= {"queries": queries, "features": near.features()}
+        if self.both_ways:
+            mirrored = IrregularSeries(
+                [value[::-1] for value in series.values], [own[-1] - own[::-1] for own in series.times], series.static
+            )
+            last = data["times"].nan_to_num(nan=0.0).amax(1, keepdim=True)
+            back = self._inputs(mirrored)
+            data |= {f"back_{name}": back[name] for name in ("values", "times", "control")}
+            data["back_queries"] = (last - queries).clamp(min=0.0)
+        return data
+
+    def _told(self, pairs: Pairs) -> Data:
+        """Return `_queried` data with the standardised values that are wanted, NaN = not told."""
+        target, clock = self.standardizer_.transform(pairs.wanted).padded()
+        return self._queried(pairs.given, clock) | {"target": torch.from_numpy(target).float()}
+
+    def _ways(self, data: Any, seed: int | None) -> list[tuple[Batch, Tensor]]:
+        ways = [(self._batch(data), data["queries"])]
+        if self.both_ways:
+            ways.append((self._batch(data, "back_"), data["back_queries"]))
+        return ways if seed is None else [(self._jittered(batch, seed), queries) for batch, queries in ways]
+
+    def _loss(self, model: nn.Module, batch: Any, seed: int) -> Tensor:
+        """Return the mean negative log-likelihood of the told readings, with penalties and KL."""
+        ways = self._ways(batch, seed if model.training else None)
+        mean, sigma, paths = model(ways, batch["features"], seed, **self._solver(model.training))
+        target = batch["target"]
+        told = ~target.isnan()
+        surprise = sigma.log() + 0.5 * ((target.nan_to_num(nan=0.0) - mean) / sigma) ** 2
+        loss = torch.where(told, surprise, 0.0).sum() / told.sum().clamp(min=1) + 0.5 * math.log(2 * math.pi)
+        return loss + sum(self._extra_loss(path) for path in paths)
+
+    def _components(self, data: Data, count: int) -> tuple[Tensor, Tensor]:
+        """Return (mean, σ) [S, n, Q, C] of every draw, standardised."""
+
+        def read(network: PathRegressor, part: Data, seeds: Tensor) -> tuple[Tensor, Tensor]:
+            options = self._solver(training=False) | {"throw": True}
+            mean, sigma, _ = network(self._ways(part, None), part["features"], seeds, **options)
+            return mean.double(), sigma.double()
+
+        mean, sigma = self._draws(data, count, read)
+        return mean, sigma
+
+    def _calibrated(self, held: Pairs) -> tuple[float, ...]:
+        """Return for each channel what σ must be multiplied by for 90 % bands to hold 90 % of the validation readings.
+
+        A quantile, for a few wild readings should not widen the bands of all others. 1 where too little was told.
+        """
+        data = self._told(held)
+        target = data.pop("target").double()
+        mean, sigma = self._components(data, max(self.n_samples, self.n_models))
+        between = mean.var(0, correction=0)
+        # |error| <= q sqrt(between + f² σ²) exactly where this is <= f².
+        needed = (((target - mean.mean(0)) / _NINETY) ** 2 - between) / (sigma**2).mean(0)
+        factors = []
+        for channel in needed.unbind(-1):
+            told = channel[~channel.isnan()]
+            square = float(np.quantile(told.numpy(), 0.9)) if len(told) >= _ENOUGH else 1.0
+            factors.append(min(max(square, _FACTORS[0] ** 2), _FACTORS[1] ** 2) ** 0.5)
+        return tuple(factors)
+
+    def _mixture(self, series: IrregularSeries, clock: NDArray[np.float64], count: int) -> Mixture:
+        mean, sigma = self._components(self._queried(series, clock), count)
+        scale, shift = np.array(self.standardizer_.scale), np.array(self.standardizer_.mean)
+        absent = np.isnan(clock)[..., None]
+        centre = np.where(absent, np.nan, mean.numpy() * scale + shift)
+        return Mixture(centre, sigma.numpy() * np.array(self.calibration_) * scale)
+
+    def _learnt(self) -> dict[str, Any]:
+        return {"calibration": list(self.calibration_), "trust": list(self.trust_)}
+
+    def _take_up(self, learnt: dict[str, Any]) -> None:
+        self.calibration_, self.trust_ = tuple(learnt["calibration"]), tuple(learnt["trust"])
+
+    def __sklearn_tags__(self) -> Any:
+        return regressor_tags()
+
+
+def _worth_of_the_line(train: Data) -> tuple[float, ...]:
+    """Return for each channel the g in [0.02, 0.98] for which g x line is nearest to what training tells."""
+    target = train["target"].double()
+    line = train["features"][..., : target.shape[-1]].double()
+    told = ~target.isnan()
+    line, target = torch.where(told, line, 0.0), target.nan_to_num(nan=0.0)
+    best = (line * target).sum((0, 1)) / (line**2).sum((0, 1)).clamp(min=1e-12)
+    return tuple(best.clamp(0.02, 0.98).tolist())
+
+
+def _joined(pairs: Pairs) -> IrregularSeries:
+    """Return the clocks that the grid must serve: what is given, up to the last time that is wanted."""
+    clocks = [np.union1d(given, wanted) for given, wanted in zip(pairs.given.times, pairs.wanted.times, strict=True)]
+    return IrregularSeries([np.zeros((len(clock), 1)) for clock in clocks], clocks)
