@@ -153,8 +153,8 @@ def test_a_control_that_requires_grad_is_never_silently_left_out() -> None:
         (lambda path: solve(CDETerm(linear(weights(3)), path), begin(), [0.0, 1.0]), "a column a channel"),
         (lambda path: solve(CDETerm(lambda t, z: z, path), begin(), [0.0, 1.0]), "a column a channel"),
         (lambda path: solve(CDETerm(linear(weights()), path), (begin(),), [0.0, 1.0]), "one tensor"),
-        (lambda path: CDETerm(linear(weights()), begin()), "expected a control path"),
-        (lambda path: CDETerm(begin(), path), "expected a callable"),
+        (lambda path: CDETerm(linear(weights()), begin()), "expected a control path"),  # type: ignore[arg-type]
+        (lambda path: CDETerm(begin(), path), "expected a callable"),  # type: ignore[arg-type]
     ],
 )
 def test_misuse_says_what_is_expected(wrong: Any, message: str) -> None:

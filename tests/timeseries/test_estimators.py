@@ -68,7 +68,8 @@ def test_saved_and_pickled_it_answers_the_same(kind: type, tmp_path: Path) -> No
     fitted, test = fit(kind, n_models=2), sines(3, seed=1)
     fitted.save(tmp_path / "model.safetensors")
     loaded = kind.load(tmp_path / "model.safetensors", device="cpu")  # type: ignore[attr-defined]
-    for copy in (loaded, ForkingPickler.loads(ForkingPickler.dumps(fitted))):
+    pickled = ForkingPickler.loads(ForkingPickler.dumps(fitted))  # type: ignore[attr-defined]
+    for copy in (loaded, pickled):
         np.testing.assert_array_equal(answer(copy, test), answer(fitted, test))
     assert loaded.get_params() == fitted.get_params()
     with pytest.raises(ValueError, match="holds Irregular"):
@@ -151,7 +152,8 @@ def test_arrays_lists_and_frames_are_taken_as_they_are(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", VALUES)
 def test_a_killed_fit_continues_from_its_checkpoint(kind: type, tmp_path: Path, monkeypatch: Any) -> None:
-    test, settings = sines(3, seed=1), {"n_models": 2, "epochs": 3}
+    test = sines(3, seed=1)
+    settings: dict[str, Any] = {"n_models": 2, "epochs": 3}
     original, calls = kind._loss, []  # type: ignore[attr-defined]
 
     def counting(self: Any, *args: Any) -> Any:

@@ -25,7 +25,8 @@ FAST: dict[str, Any] = {
 
 def make(**changes: Any) -> IrregularForecaster:
     """A forecaster that trains in seconds."""
-    return IrregularForecaster(**(FAST | {"device": "cpu"} | changes))
+    options: dict[str, Any] = {**FAST, "device": "cpu", **changes}
+    return IrregularForecaster(**options)
 
 
 @pytest.fixture(scope="module")
