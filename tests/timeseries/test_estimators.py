@@ -174,7 +174,7 @@ def test_a_killed_fit_continues_from_its_checkpoint(kind: type, tmp_path: Path, 
     np.testing.assert_array_equal(answer(fit(kind, **settings, checkpoint=tmp_path), test), whole)
     assert 0 < len(calls) < complete / 2
     with pytest.raises(ValueError, match="another model, data or options"):
-        fit(kind, **settings | {"lr": 1e-4}, checkpoint=tmp_path)
+        fit(kind, **settings, lr=1e-4, checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize("kind", VALUES)
