@@ -145,7 +145,7 @@ def test_train_takes_any_setting_of_the_table(
 
 
 def test_train_suggests_the_nearest_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _main("train", "mnist") == cli.MISUSE
+    assert _main("train", "mnist_od") == cli.MISUSE
     assert "'mnist_ode'" in capsys.readouterr().err
 
 
