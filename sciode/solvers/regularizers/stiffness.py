@@ -40,9 +40,9 @@ class Stiffness(Regularizer):
     def check(self, stepper: Stepper) -> None:
         """The table must have two stages at the same node."""
         if not isinstance(stepper, ExplicitRK) or stepper.table.stiffness_pair is None:
+            instead = "use tsit5 or dopri5" if stepper.kind == "ode" else "no method for SDEs has, use 'error'"
             raise ValueError(
-                f"regularize: {stepper.name!r} has no two stages at the same node, so no stiffness estimate; "
-                "use tsit5 or dopri5"
+                f"regularize: {stepper.name!r} has no two stages at the same node, so no stiffness estimate; {instead}"
             )
 
     def measure(self, problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step, drawn: Tensor) -> Tensor:
