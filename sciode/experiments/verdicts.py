@@ -16,6 +16,10 @@ from sciode.lab.tables import mean_sd, table
 __all__ = ["Score", "chosen", "pareto", "result_table"]
 
 
+_MAGNITUDES = 10.0
+"""How far apart losses lie that are drawn by their logarithms."""
+
+
 @dataclass(frozen=True)
 class Score:
     """What a table judges by, and how much of it may be given up for fewer evaluations.
@@ -75,12 +79,15 @@ def chosen(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Sco
 
 
 def result_table(title: str, rows: Sequence[dict[str, Any]], score: Score) -> Table:
-    """Test score and evaluations over the seeds (mean ± sd), and what they cost, with vanilla's share."""
+    """Test score and evaluations over the seeds (mean ± sd), and what they cost, with vanilla's share.
+
+    What could not be tried, or failed, stands below, with the reason.
+    """
     vanilla = rows[0]
-    lines = []
+    lines, notes = [], {}
     for row in rows:
         if "note" in row:
-            lines.append([f"{row['recipe']} ({row['note']})", *[None] * 7])
+            notes.setdefault(row["note"], []).append(row["recipe"])
             continue
         test = row["test"]
         lines.append([
@@ -108,11 +115,12 @@ def result_table(title: str, rows: Sequence[dict[str, Any]], score: Score) -> Ta
         f"{len(settings['seeds'])} seeds, {settings['steps']} steps of {settings['batch']}, tolerance "
         f"{settings['tolerance']:g}, {settings['device']}; {score.rule}; in parentheses the share of vanilla's time"
     )
-    return table(title, columns, lines, caption)
+    below = [f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    return table(title, columns, lines, "\n".join([caption, *below]))
 
 
 def pareto(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Score, picture: Path) -> None:
-    """Test score over evaluations, all strengths of all recipes."""
+    """Test score over evaluations, all strengths of all recipes; losses orders of magnitude apart by logarithms."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
@@ -121,13 +129,18 @@ def pareto(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Sco
     with matplotlib.style.context(str(Path(plots.__file__).with_name("style.mplstyle"))):
         figure = Figure(figsize=(8.5, 4.6))
         axes = figure.subplots()
+        scores = []
         for recipe in recipes:
             tried = [row["test"] for row in rows if row["recipe"] == recipe.name and "note" not in row]
+            if not tried:
+                continue
             points = sorted((fmean(test["nfe"]), score.scale * fmean(test[score.name])) for test in tried)
             marker = {"vanilla": "*", "global": "o", "local": "^", "baseline": "s"}[recipe.kind]
             size = 13 if recipe.kind == "vanilla" else 6
-            where = zip(*points, strict=True) if points else ([], [])
-            axes.plot(*where, marker=marker, markersize=size, lw=1, label=recipe.name)
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=size, lw=1, label=recipe.name)
+            scores += [value for _, value in points]
+        if score.better == "lower" and min(scores) > 0 and max(scores) > _MAGNITUDES * min(scores):
+            axes.set_yscale("log")
         axes.set(xlabel="evaluations of the field a sample (test)", ylabel=f"test {score.label}")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
         picture.parent.mkdir(parents=True, exist_ok=True)
