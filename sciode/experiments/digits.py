@@ -7,14 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from sciode import data
 from sciode.training import derive_seed
 
-__all__ = ["Digits"]
+__all__ = ["Digits", "surprise"]
 
 _VALIDATION = 10_000
 """Images at the end of the training set that choose weights and are never trained on."""
+
+
+def surprise(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits [S, B, 10], summed over the seeds: each has the gradient it would have alone."""
+    return cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(logits)
 
 
 class Digits:

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sciode.experiments import frame
-from sciode.experiments.digits import Digits
+from sciode.experiments.digits import Digits, surprise
 from sciode.experiments.stacked import StackedLinear
 from sciode.experiments.verdicts import Score
 from sciode.solvers import Solution
@@ -78,9 +77,7 @@ class MnistOde(frame.Task):
         """Cross-entropy."""
         y0, labels = self.digits.batch(self.settings.seeds, self.settings.batch, step)
         found = solver(model.field, y0, _TS)
-        logits = model.head(found.ys[-1])
-        # Summed over the seeds, so that each has the gradient it would have alone.
-        return cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(self.settings.seeds), found
+        return surprise(model.head(found.ys[-1]), labels), found
 
     def size(self, part: str) -> int:
         """Images."""

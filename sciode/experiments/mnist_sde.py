@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sciode.experiments import frame
-from sciode.experiments.digits import Digits
+from sciode.experiments.digits import Digits, surprise
 from sciode.experiments.recipes import ALONG_ODES
 from sciode.experiments.stacked import StackedLinear
 from sciode.experiments.verdicts import Score
@@ -83,8 +82,7 @@ class MnistSde(frame.Task):
         """Cross-entropy of one trajectory an image."""
         images, labels = self.digits.batch(self.settings.seeds, self.settings.batch, step)
         found = self._walk(model, images, solver)
-        logits = model.head(found.ys[-1])
-        return cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(self.settings.seeds), found
+        return surprise(model.head(found.ys[-1]), labels), found
 
     def size(self, part: str) -> int:
         """Images."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -84,7 +84,7 @@ class Paths(NamedTuple):
     kl: Tensor | None = None
 
 
-class SequenceModel(nn.Module):
+class SequenceModel(nn.Module, ABC):
     """From a batch of irregular series to states of width `hidden` at the times that are asked for.
 
     causal: the state at time t depends on readings at times <= t, and on control rows n dt up to the first one at or

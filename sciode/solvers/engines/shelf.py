@@ -18,7 +18,7 @@ _STEP = 16
 class Shelf:
     """Copies of `tensors`, contiguous, which stay where they are; those in `apart` lie by themselves.
 
-    Each looks to autograd and compilers like a tensor with memory of its own, which is what it is: none overlap.
+    None overlap, and none is a view to autograd or a compiler, which would watch over views of one memory together.
     """
 
     def __init__(self, tensors: Sequence[Tensor], apart: Collection[int] = ()) -> None:
