@@ -353,6 +353,8 @@ def _with_noise(laid: Laid, channels: int) -> tuple[Problem, Any]:
 def _tree(problem: Problem, seeds: Tensor, channels: int, areas: bool, dtype: torch.dtype) -> BrownianTree:
     """The path over the interval of the solve, the same forward and backward, whatever the steps."""
     controller, span = problem.controller, problem.s1 - problem.s0
+    # A series of one time takes no step, but a path over nothing would be 0 / 0, and spoil the gradients of the others.
+    span = torch.where(span > 0, span, 1.0)
     finest = controller.dtmin if isinstance(controller, PID) else None
     levels = levels_for(dtype) if finest is None else levels_for(dtype, float(span.max()), finest)
     low = problem.s0 if problem.sign > 0 else -problem.s1

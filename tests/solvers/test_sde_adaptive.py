@@ -152,6 +152,24 @@ def test_times_of_their_own_and_ends_in_nan() -> None:
     assert both.valid[:, 0].tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize("dt", [None, 0.1])
+def test_a_series_of_one_time_spoils_no_gradient(dt: float | None, adjoint: str) -> None:
+    """Its path has no length; the others' gradient is what it is without that series."""
+    ts = torch.tensor([[0.0, 0.0], [1.0, math.nan]], dtype=torch.float64)
+    options: dict[str, Any] = {"method": "sriw1", "rtol": 1e-2, "atol": 1e-2, "dt": dt, "adjoint": adjoint}
+
+    def gradient(count: int) -> Tensor:
+        rate = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        term = SDETerm(lambda t, y: -rate * y, lambda t, y: rate * y)
+        y0 = torch.ones(count, 1, dtype=torch.float64)
+        solution = solve(term, y0, ts[:, :count], seed=sample_seeds(3, count), batch_dims=1, **options)
+        assert solution.ys[-1, 1:].tolist() in ([], [[1.0]])
+        return torch.autograd.grad(solution.ys[-1].sum(), rate)[0]
+
+    torch.testing.assert_close(gradient(2), gradient(1), rtol=1e-12, atol=0)
+
+
 def test_float32_walks_the_path_of_a_tree_of_its_own_depth() -> None:
     seeds = sample_seeds(8, 200)
     y0 = torch.ones(200, 1)
