@@ -152,6 +152,17 @@ def test_times_of_their_own_and_ends_in_nan() -> None:
     assert both.valid[:, 0].tolist() == [True, True, False]
 
 
+def test_fixed_steps_shorter_than_a_usual_leaf_get_a_deeper_tree() -> None:
+    """Two ends in one leaf would see too smooth a path: increments of 0.3 of their variance, and correlated."""
+    count, dt = 4000, 2.0**-24
+    term = SDETerm(lambda t, y: 0 * y, lambda t, y: torch.ones_like(y).unsqueeze(-1), noise="additive")
+    options: dict[str, Any] = {"method": "shark", "dt": dt, "max_steps": 16, "throw": False, "save": "steps"}
+    ys = solve(term, torch.zeros(count, 1), [0.0, 1.0], seed=1, **options).ys[:16, :, 0]
+    correlations = torch.corrcoef(ys.double().diff(dim=0))
+    torch.testing.assert_close(ys.double().diff(dim=0).var(1) / dt, torch.ones(15).double(), rtol=0.12, atol=0)
+    assert float(correlations.fill_diagonal_(0).abs().amax()) < 5 / math.sqrt(count)
+
+
 @pytest.mark.parametrize("adjoint", ["direct", "recompute"])
 @pytest.mark.parametrize("dt", [None, 0.1])
 def test_a_series_of_one_time_spoils_no_gradient(dt: float | None, adjoint: str) -> None:
