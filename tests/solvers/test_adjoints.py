@@ -131,11 +131,12 @@ def test_a_captured_result_of_earlier_computation_is_refused(setting: Setting, a
         solve(lambda t, y: -encoded * y, setting.y0, SHARED, adjoint=adjoint)
 
 
-def test_a_leaf_that_joins_the_field_later_is_refused(setting: Setting) -> None:
+@pytest.mark.parametrize("adjoint", ["recompute", "backsolve"])
+def test_a_leaf_that_joins_the_field_later_is_refused(setting: Setting, adjoint: str) -> None:
     def field(t: Tensor, y: Tensor) -> Tensor:
         return -y if float(t.max()) < 1 else -y * setting.offset
 
-    ys = solve(field, setting.y0, SHARED, adjoint="recompute", coupled=True).ys
+    ys = solve(field, setting.y0, SHARED, adjoint=adjoint, coupled=True).ys
     with pytest.raises(RuntimeError, match="did not use at the first time"):
         ys.sum().backward()
 
