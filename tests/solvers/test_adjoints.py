@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sciode import PID, Backsolve, Error, SDETerm, Stiffness, solve
+from sciode import PID, Backsolve, Error, SDETerm, Stiffness, methods, sample_seeds, solve
 
 Seeded = Callable[[int], AbstractContextManager[None]]
 DOUBLE = torch.float64
@@ -164,6 +164,32 @@ def test_a_failing_sample_leaves_the_others_gradients_finite_and_untouched(adjoi
     got = torch.autograd.grad(failed.ys[:, [0, 2]].sum(), (y0, w))
     want = torch.autograd.grad(healthy.ys[:, [0, 2]].sum(), (y0, w))
     assert_close(list(got), list(want), 1e-14)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize("method", methods("sde"))
+def test_series_with_ends_of_their_own_have_the_gradient_they_have_alone(method: str, adjoint: str) -> None:
+    """The one that ends first takes steps of no length until the other ends."""
+    ts = torch.tensor([[0.0, 0.0], [0.5, 0.5], [torch.nan, 1.0]], dtype=DOUBLE)
+    w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+    stratonovich = method in ("heun", "reversibleheun", "spark")
+    additive = method in ("sra1", "shark")
+
+    def g(t: Tensor, y: Tensor) -> Tensor:
+        return (w + 0 * y).unsqueeze(-1) if additive else 0.3 * w * torch.cos(y)
+
+    term = SDETerm(lambda t, y: -w * torch.sin(y), g, noise="additive" if additive else "diagonal",
+                   calculus="stratonovich" if stratonovich else "ito")  # fmt: skip
+
+    def gradient(samples: slice) -> Tensor:
+        times, seeds = ts[:, samples], sample_seeds(4, 2)[samples]
+        y0 = torch.ones(len(seeds), 1, dtype=DOUBLE)
+        options: dict[str, Any] = {"method": method, "dt": 0.1, "adjoint": adjoint, "engine": "eager", "batch_dims": 1}
+        found = solve(term, y0, times, seed=seeds, **options)
+        return torch.autograd.grad((found.ys * found.valid.unsqueeze(-1)).sum(), w)[0]
+
+    alone = gradient(slice(0, 1)) + gradient(slice(1, 2))
+    torch.testing.assert_close(gradient(slice(0, 2)), alone, rtol=1e-9, atol=0)
 
 
 def test_func_transforms_agree_with_autograd() -> None:
