@@ -65,8 +65,9 @@ class WayBack:
             state = pytree.tree_leaves(walk._replace(totals=own, row=last.clone(), word=torch.ones_like(walk.word)))
         if self.repeat is None:
             once = Part(self._once, (*range(len(self.like) + 2), *(~i for i in range(1, len(others)))))
-            uses: list[Use] = ["read"] * (1 + len(tensors)) + ["scratch"] * len(written)
-            self.repeat = loop_of(self.engine, device, once, uses, Part(self._still, (~0,)))
+            read: list[Use] = ["read"] * (1 + len(tensors))
+            scratch: list[Use] = ["scratch"] * len(written)
+            self.repeat = loop_of(self.engine, device, once, [*read, *scratch], Part(self._still, (~0,)))
         found = self._walk(self.repeat(others, state, self.nth)[0])
         return found._replace(totals=self._completed(found.totals, count, tensors, written, walk))
 
