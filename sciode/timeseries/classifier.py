@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from sciode.data import IrregularSeries, stratified
 from sciode.timeseries.estimator import SeriesLike, as_labels, as_series, classifier_tags
 from sciode.timeseries.readout import PathClassifier
-from sciode.timeseries.sequence import Data, SequenceEstimator
+from sciode.timeseries.sequence import Data, SequenceEstimator, by_member, drawn_seeds
 from sciode.training import FitOptions
 
 
@@ -151,13 +152,12 @@ class IrregularClassifier(SequenceEstimator):
         data = self._inputs(series) | {"label": torch.from_numpy(np.searchsorted(self.classes_, labels))}
         return {name: value.to(self._device()) for name, value in data.items()}
 
-    def _loss(self, model: nn.Module, batch: Any, seed: int) -> Tensor:
+    def _losses(self, model: nn.Module, batch: Any, seeds: Sequence[int]) -> Tensor:
         read = self._batch(batch)
-        logits, paths = model(
-            self._jittered(read, seed) if model.training else read, seed, **self._solver(model.training)
-        )
-        entropy = F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)
-        return entropy + self._extra_loss(paths)
+        read = self._jittered(read, seeds) if model.training else read
+        logits, paths = model(read, drawn_seeds(seeds, read), **self._solver(model.training))
+        entropy = F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing, reduction="none")
+        return by_member(entropy, len(seeds)) + self._extra_loss(paths, len(seeds))
 
     def _learnt(self) -> dict[str, Any]:
         labels = self.classes_
