@@ -54,6 +54,11 @@ class IrregularClassifier(SequenceEstimator):
         Raises ValueError for one class only, labels or channels that do not fit, series too few to split, or bad
         parameters; FloatingPointError if the loss was not finite in the first epoch.
         """
+        self._train(*self._prepared(X, y, validation))
+        return self
+
+    def _prepared(self, X: SeriesLike, y: Any, validation: tuple[SeriesLike, Any] | None) -> tuple[Data, Data]:
+        """Learn the classes, the scales and the grid; return what trains and what validates."""
         self._options()
         series, labels = as_series(X), as_labels(y, len(as_series(X)))
         train, held = self._parts(series, labels, validation)
@@ -61,8 +66,7 @@ class IrregularClassifier(SequenceEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"y holds one class only ({self.classes_[0]!r}): a classifier needs at least two")
         self._scale(train[0])
-        self._train(self._labelled(*train), self._labelled(*held))
-        return self
+        return self._labelled(*train), self._labelled(*held)
 
     def predict(self, X: SeriesLike) -> NDArray[Any]:
         """Return the most probable class [n] of each series, in the dtype of the labels."""

@@ -221,7 +221,7 @@ class SequenceEstimator(Estimator):
         return {"regularize": self.regularize if training else (), "engine": self.engine, "throw": False}
 
     def _extra_loss(self, paths: Paths, members: int) -> Tensor:
-        """Return penalties and KL by their weights [M]; NaN if a solve failed, for its state stays at a finite value."""
+        """Return penalties and KL by their weights [M]; NaN if a solve failed: its state stays finite."""
         broken = torch.where((paths.status != 0).unflatten(0, (members, -1)).any(1), torch.nan, 0.0)
         penalties = [self.penalty * by_member(value, members) for value in paths.penalties.values()]
         return sum(penalties, broken) + (0.0 if paths.kl is None else self.kl_weight * by_member(paths.kl, members))
