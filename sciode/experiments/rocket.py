@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,11 +45,21 @@ def minirocket(
         raise ImportError('aeon is missing: pip install "sciode[lab]"') from error
 
     classifier = MiniRocketClassifier(n_kernels=kernels, random_state=seed, n_jobs=1)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _numpys_stream_kept():
         # Of numba's cache and of ridge regression on few series: neither says anything about the accuracy.
         warnings.simplefilter("ignore")
         classifier.fit(filled(train, length), labels)
         return np.asarray(classifier.predict(filled(test, length)))
+
+
+@contextmanager
+def _numpys_stream_kept() -> Iterator[None]:
+    """Restore numpy's global stream afterwards: aeon seeds it."""
+    before = np.random.get_state()  # noqa: NPY002 - the stream of others is what we guard
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
 
 
 def majority(labels: NDArray[Any], count: int) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from sciode.nn.mechanistic import Mechanistic
 from sciode.nn.mlp import mlp
 from sciode.nn.ode_rnn import Encoded, OdeRnn, SolveGaps, StepGaps
 from sciode.nn.second_order import SecondOrder
-from sciode.nn.stacked import members_of, spread, stack, unstack
+from sciode.nn.stacked import members_of, rowwise, stack, unstack
 
 __all__ = [
     "CNF",
@@ -30,7 +30,7 @@ __all__ = [
     "members_of",
     "mlp",
     "project",
-    "spread",
+    "rowwise",
     "stack",
     "starts_at_zero",
     "unstack",

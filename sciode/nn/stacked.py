@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["StackedDropout", "StackedLinear", "members_of", "spread", "stack", "unstack"]
+__all__ = ["StackedDropout", "StackedLinear", "members_of", "rowwise", "stack", "unstack"]
 
 
-def spread(weight: Tensor, rows: Tensor, ndim: int) -> Tensor:
+def rowwise(weight: Tensor, rows: Tensor, ndim: int) -> Tensor:
     """Return a weight [*w] of `ndim` axes as it is, and one that is stacked [M, *w] as [M B, 1, ..., *w].
 
     What it returns broadcasts against rows [M B, ..., *w]. A module that owns parameters, beside those of its layers,
-    reads them through this and names them in `spread_over`; then `stack` can stack it.
+    reads them through this and names them in `reads_rowwise`; then `stack` can stack it.
     """
     if weight.ndim == ndim:
         return weight
@@ -147,7 +147,7 @@ def stack(members: Sequence[nn.Module]) -> Any:
     """Return one network of the same class as the members, whose parameters and buffers are theirs, stacked [M, ...].
 
     It takes M batches of equal size along the first axis (see the module). Layers are replaced by stacked ones, modules
-    with parameters of their own must read them through `spread`, all else is shared with the first member. The weights
+    with parameters of their own must read them through `rowwise`, all else is shared with the first member. The weights
     are copies; `unstack` gives them back.
 
     Raises ValueError for no members, members that differ in more than numbers, or a layer without a stacked form.
@@ -166,7 +166,7 @@ def _stacked(members: Sequence[nn.Module]) -> nn.Module:
         made = _LAYERS[type(first)](members)
     else:
         own = {*first._parameters, *first._buffers}
-        if own - set(getattr(first, "spread_over", ())):
+        if own - set(getattr(first, "reads_rowwise", ())):
             raise ValueError(
                 f"{type(first).__name__} owns {', '.join(sorted(own))} and has no stacked form: train one by one"
             )

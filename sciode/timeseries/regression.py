@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sciode.data import IrregularSeries
-from sciode.nn import mlp
+from sciode.nn import mlp, rowwise
 from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags
 from sciode.timeseries.mixture import Mixture
 from sciode.timeseries.model import Batch, Paths, SequenceModel
@@ -37,7 +37,7 @@ class PathRegressor(nn.Module):
     The second model, if there is one, reads the series backwards.
     """
 
-    spread_over = ("gate",)
+    reads_rowwise = ("gate",)
 
     def __init__(self, ahead: SequenceModel, back: SequenceModel | None, trust: Tensor) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class PathRegressor(nn.Module):
         raw = self.head(torch.cat([*(path.states for path in paths), features], -1))
         mean, spread = raw.chunk(2, -1)
         line = features[..., : mean.shape[-1]]
-        return spread(self.gate, line, 1).sigmoid() * line + mean, _FLOOR + F.softplus(spread), paths
+        return rowwise(self.gate, line, 1).sigmoid() * line + mean, _FLOOR + F.softplus(spread), paths
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sciode.nn import mlp, spread
+from sciode.nn import mlp, rowwise
 from sciode.solvers import SDETerm
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
 from sciode.timeseries.schedule import euler
@@ -78,7 +78,7 @@ class StableFields(nn.Module):
     Raises ValueError for sizes < 1, an unknown form or equation.
     """
 
-    spread_over = ("gate",)
+    reads_rowwise = ("gate",)
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class StableFields(nn.Module):
     def _noise(self, phase: Tensor) -> Tensor:
         """s σ(t) [..., H] of (sin t, cos t) [..., 2]; s = 1 in the paper's form."""
         sigma = self.sigma(phase)
-        return spread(self.gate, sigma, 0).sigmoid() * sigma if self.form == "clipped" else sigma
+        return rowwise(self.gate, sigma, 0).sigmoid() * sigma if self.form == "clipped" else sigma
 
     def drift(self, t: Tensor, z: Tensor, tables: Tables) -> Tensor:
         """Return the drift [B, H]; t [B, 1] must be a grid time."""

@@ -164,17 +164,17 @@ def test_a_killed_fit_continues_from_its_checkpoint(kind: type, tmp_path: Path, 
 
     monkeypatch.setattr(kind, "_loss", counting)
     stop = 0
-    whole = answer(fit(kind, **settings), test)
+    whole = answer(fit(kind, **settings, checkpoint=tmp_path / "whole"), test)
     stop, complete = len(calls) - 1, len(calls)  # in the second member's last epoch
     calls.clear()
     with pytest.raises(KeyboardInterrupt):
-        fit(kind, **settings, checkpoint=tmp_path)
+        fit(kind, **settings, checkpoint=tmp_path / "killed")
     calls.clear()
     stop = 0
-    np.testing.assert_array_equal(answer(fit(kind, **settings, checkpoint=tmp_path), test), whole)
+    np.testing.assert_array_equal(answer(fit(kind, **settings, checkpoint=tmp_path / "killed"), test), whole)
     assert 0 < len(calls) < complete / 2
     with pytest.raises(ValueError, match="another model, data or options"):
-        fit(kind, **settings, lr=1e-4, checkpoint=tmp_path)
+        fit(kind, **settings, lr=1e-4, checkpoint=tmp_path / "killed")
 
 
 @pytest.mark.parametrize("kind", VALUES)
