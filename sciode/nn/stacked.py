@@ -57,8 +57,8 @@ class StackedGRUCell(nn.Module):
         super().__init__()
         if not members[0].bias:
             raise ValueError("a GRU cell without biases cannot be stacked")
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            setattr(self, name, _joined([getattr(cell, name) for cell in members]))
+        self.weight_ih, self.weight_hh = (_joined([getattr(m, f"weight_{x}") for m in members]) for x in ("ih", "hh"))
+        self.bias_ih, self.bias_hh = (_joined([getattr(m, f"bias_{x}") for m in members]) for x in ("ih", "hh"))
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """All members' next states."""

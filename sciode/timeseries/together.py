@@ -57,7 +57,7 @@ def fit_together(
         stacked = stack(networks)
     except ValueError:
         parts = zip(networks, train, held, options, strict=True)
-        histories = [fit(network, first._loss, *own) for network, *own in parts]
+        histories = [fit(network, first._loss, own, other, how) for network, own, other, how in parts]
     else:
         shown = None if watch is None else lambda _: watch(time.perf_counter())
         histories = list(fit_lockstep(stacked, first._losses, train, held, options, progress=shown))

@@ -153,8 +153,8 @@ def line(count: int) -> torch.nn.Module:
     layers = [torch.nn.utils.skip_init(torch.nn.Linear, 1, 1) for _ in range(count)]
     with torch.no_grad():
         for k, layer in enumerate(layers):
-            layer.weight.fill_(0.1 * k)
-            layer.bias.fill_(0.0)
+            torch.nn.init.constant_(layer.get_parameter("weight"), 0.1 * k)
+            torch.nn.init.zeros_(layer.get_parameter("bias"))
     return stack(layers)
 
 
