@@ -92,6 +92,22 @@ def test_two_in_lockstep_are_two_alone(model: str) -> None:
             torch.testing.assert_close(stacked.state_dict()[name][k], value, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("model", ["lnsde", "lsde", "gsde"])
+def test_the_stacked_drift_is_one_graph_to_a_compiler(model: str) -> None:
+    """As the loops on a device take it: rows in one tensor, no look at a value."""
+    members = [member(seed, model=model) for seed in (1, 2)]
+    data = [m._prepared(*case)[0] for m, case in zip(members, cases(2), strict=True)]
+    fields = stack([m._network() for m in members]).backbone.fields
+    control = torch.cat([part["control"] for part in data])
+    with torch.no_grad():
+        tables = fields.tables(control, members[0].grid_.dt, stacked=True)
+    z, t = torch.randn(len(control), 6, generator=torch.Generator().manual_seed(0)), torch.zeros(len(control), 1)
+    for field in (fields.drift, fields.diffusion):
+        traced = torch.compile(field, backend="eager", fullgraph=True)
+        torch.testing.assert_close(traced(t, z, tables), field(t, z, tables))
+    torch._dynamo.reset()
+
+
 def histories_alone(monkeypatch: pytest.MonkeyPatch, make: Any) -> Any:
     monkeypatch.setattr(SequenceEstimator, "_train_together", lambda *_: False)
     return make()
