@@ -282,7 +282,7 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     sets = list(settings.sets) or present((*PAPER, *IRREGULAR))
     if not sets:
         raise ValueError("no set is on this machine: `sciode data get NAME` brings one")
-    stamp = json.loads(json.dumps(asdict(settings)))
+    stamp = json.loads(json.dumps({**asdict(settings), "grid": TRIALS[: settings.trials]}))
     for free in ("sets", "models", "mechanics"):
         del stamp[free]  # a row has its own, and stays good beside others
     pairs = [{"set": name, "model": model} for name in sets for model in settings.models if model not in BASELINES]
