@@ -1,5 +1,5 @@
 """One file a result table, resumable row by row: EXPERIMENTS names those that `sciode train` runs."""
 
-EXPERIMENTS = ("mnist_ode", "physionet_latent_ode", "spiral_sde", "mnist_sde", "cnf")
+EXPERIMENTS = ("mnist_ode", "physionet_latent_ode", "spiral_sde", "mnist_sde", "cnf", "uea")
 
 __all__ = ["EXPERIMENTS"]
