@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciode.solvers import SDETerm, Status, solve
-from sciode.timeseries.model import Batch, Paths
+from sciode.timeseries.model import Batch, Paths, sound
 
 __all__ = ["Grid", "Schedule", "asked", "euler", "schedule", "solved"]
 
@@ -68,11 +68,23 @@ def schedule(batch: Batch, queries: Tensor | None, *, step: float | None = None,
     return Schedule(ts[:, 0].contiguous() if together else ts, at)
 
 
-def solved(term: Any, start: Tensor, plan: Schedule, **options: Any) -> Paths:
+def solved(term: Any, start: Tensor, plan: Schedule, *, throw: bool = False, **options: Any) -> Paths:
     """Solve term from start [B, H] through the plan's times; options: those of `solve`."""
-    solution = solve(term, start, plan.ts, batch_dims=1, **options)
+    start, fine = _begun(start, throw)
+    solution = solve(term, start, plan.ts, batch_dims=1, throw=throw, **options)
     states, last = plan.read(solution.ys)
-    return Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties))
+    return Paths(states, last, _failed(solution.status, fine), solution.stats.nfe, dict(solution.penalties))
+
+
+def _begun(start: Tensor, throw: bool) -> tuple[Tensor, Tensor]:
+    """Return start [B, H], 0 where a series' is not finite, which `solve` refuses, and which series are finite."""
+    fine = sound(start, throw)
+    return torch.where(fine.unsqueeze(1), start, 0.0), fine
+
+
+def _failed(status: Tensor, fine: Tensor) -> Tensor:
+    """Return status [B], NONFINITE where the start was."""
+    return torch.where(fine, status, int(Status.NONFINITE)).to(torch.int8)
 
 
 class Grid(NamedTuple):
@@ -128,11 +140,13 @@ def euler(
     the control's end: other lengths would be compiled for anew.
     """
     how = {"dt": batch.dt, "method": "euler", "adjoint": "direct" if engine == "eager" else "auto", "engine": engine}
+    start, fine = _begun(start, throw)
     if regularize:
         plan = schedule(batch, queries, step=batch.dt, reach=reach)
         solution = solve(term, start, plan.ts, batch_dims=1, throw=throw, regularize=regularize, **how, **options)
         states, last = plan.read(solution.ys)
-        return Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties)), solution.ys[-1]
+        status = _failed(solution.status, fine)
+        return Paths(states, last, status, solution.stats.nfe, dict(solution.penalties)), solution.ys[-1]
     wanted = asked(batch, queries)
     _check_reach(wanted, reach)
     grid = Grid.of(wanted, batch.dt)
@@ -145,6 +159,7 @@ def euler(
     status = torch.where(own, int(Status.SUCCESS), solution.status).to(torch.int8)
     if throw and bool((status != int(Status.SUCCESS)).any()):
         solution.check()
+    status = _failed(status, fine)
     states, last = grid.read(solution.ys)
     return Paths(states, last, status, solution.stats.before + solution.stats.each * grid.steps, {}), solution.ys[-1]
 

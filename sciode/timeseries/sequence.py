@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,13 +90,13 @@ class SequenceEstimator(Estimator):
     progress: bool = False
     checkpoint: str | Path | None = None
 
+    @abstractmethod
     def _new_network(self) -> nn.Module:
         """Return a network of the fitted sizes, drawn from torch's own generator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _loss(self, model: nn.Module, batch: Any, seed: int) -> Tensor:
         """Return the mean loss of a minibatch."""
-        raise NotImplementedError
 
     @property
     def model_(self) -> Any:
