@@ -71,7 +71,8 @@ class StableFields(nn.Module):
     layers: affine maps in γ, >= 1. Good values 1..3.
     form: "paper" is the equation above. "clipped" (default) is what the authors' code runs: with one learned gate s in
         (0, 1) the diffusion is tanh(s σ), or tanh(s σ z), and the drift tanh(γ), for "geometric" tanh(γ tanh z) and no
-        longer geometric: z changes sign. Both are bounded by 1 in every channel: explicit Euler cannot blow up.
+        longer geometric, though 0 still ends both, so that small steps keep signs. Both are bounded by 1 in every
+        channel: explicit Euler cannot blow up.
     equation: one of the three. static: S, how many covariates join X(0).
 
     The grid is fixed, so X(t), t and σ(t) are embedded once for all grid times (`tables`), and one step of the solver
