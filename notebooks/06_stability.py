@@ -232,9 +232,8 @@ for ax, title, curves in zip(axes, titles, (start, control, output), strict=True
         ax.plot(later, distance, label=name, color=COLORS[name])
     ax.set(title=title, xlabel="t")
 # For linear noise the means' distance, which bounds Wasserstein's from below, is known: it grows like exp(L t).
-axes[0].plot(
-    later, SHIFT * (L * later).exp(), ":", color=COLORS["linear noise"], label="linear noise: true means", lw=3
-)
+mean_gap = SHIFT * (L * later).exp()
+axes[0].plot(later, mean_gap, ":", color=COLORS["linear noise"], lw=3, label="linear noise: means")
 axes[0].set(yscale="log", ylabel="Wasserstein distance", ylim=(1e-5, 1e4))
 axes[1].set_yscale("log")
 axes[0].legend(loc="lower left")
@@ -247,7 +246,7 @@ plt.show()
 # paths that are rarer and rarer, until hardly a sample holds one. Noise stabilises paths, not moments.
 #
 # *Middle.* So Wasserstein's distance of the state stays bounded for Langevin only. Noise proportional to the state
-# leaves tails so heavy that the mean of $|z|$ is many times the median, and a shift moves such a law further and further.
+# leaves tails so heavy that the mean of $|z|$ is many times the median, and a shift moves such a law ever further.
 #
 # *Right.* A read-out through tanh does not see the tails, and there the distance stays below 0.25 for all three. That
 # is the sense in which these equations are robust, and the reason to read them out through something bounded, as the
@@ -255,9 +254,9 @@ plt.show()
 #
 # ## Networks as they are
 #
-# Now the models themselves: random weights, three draws of them, each driven by a series of
-# BasicMotions stretched over a longer and longer time. The root mean square of the state, in the form of the paper and
-# in the clipped form that is trained by default.
+# Now the models themselves: random weights, three draws of them, each driven by a series of BasicMotions stretched over
+# a longer and longer time. The root mean square of the state, in the form of the paper and in the clipped form that is
+# trained by default.
 
 # %%
 series, _ = load("BasicMotions", split="train")
@@ -337,6 +336,9 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
+# The naive SDE guesses at every rate: nothing of a series reaches it but the first readings, and no equation can mend
+# that. The path alone is most of the way; noise proportional to the state adds the rest.
+#
 # ## Noise that diffuses away
 #
 # What keeps a learned noise alive is the loss, not the equation. Data: an Ornstein–Uhlenbeck process seen at
@@ -360,6 +362,7 @@ def observed(seed, count=128):
     return rows[0], torch.stack(rows[1:])
 
 
+# %%
 def learn(draws, steps):
     with isolated_rng(session.seed):
         drift, noise = mlp([1, 32, 1], torch.nn.SiLU), mlp([1, 32, 1], torch.nn.SiLU)
