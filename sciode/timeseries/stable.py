@@ -45,13 +45,16 @@ class Tables(NamedTuple):
     """What the fields need of the control and of time, at every grid time n dt, n = 0..N.
 
     `mix` [H, H] maps the state into z̄; `drive` (N + 1 rows [B, H]) is the part of z̄ from X(t) and t; `sigma` (N + 1
-    rows [H]) is σ(t); `rate` is 1/dt, 0-d.
+    rows [H]) is σ(t); `rate` is 1/dt, 0-d. With `embed` [C, H] the rows of `drive` are X(t) itself [B, C], and its part
+    of z̄ is X(t) embed + clock(t), `clock` being N + 1 rows [H].
     """
 
     mix: Tensor
     drive: Rows
     sigma: Rows
     rate: Tensor
+    embed: Tensor | None = None
+    clock: Rows | None = None
 
 
 class StableFields(nn.Module):
@@ -124,17 +127,25 @@ class StableFields(nn.Module):
         else:
             embedded = self.embed_state.bias.expand(count, hidden)
         in_time = F.linear(embedded, state_half, self.embed_both.bias)
-        in_control = F.linear(self.embed_control(control.transpose(0, 1)), control_half)
         sigma = self.sigma(phase)
         if self.form == "clipped":
             sigma = self.gate.sigmoid() * sigma
         rate = torch.tensor(1 / dt, dtype=control.dtype, device=control.device)
-        drive = in_control + in_time.unsqueeze(1)
-        return Tables((state_half @ from_state).t(), rows_of(drive, stacked), rows_of(sigma, stacked), rate)
+        mix, sigma = (state_half @ from_state).t(), rows_of(sigma, stacked)
+        if stacked and control.device.type == "cpu" and not control.requires_grad:
+            # A compiled loop's gradient of a table is as large as the table at every step. X(t) needs none.
+            embed = (control_half @ self.embed_control.weight).t()
+            clock = in_time + F.linear(self.embed_control.bias, control_half)
+            return Tables(mix, control.transpose(0, 1).contiguous(), sigma, rate, embed, clock)
+        in_control = F.linear(self.embed_control(control.transpose(0, 1)), control_half)
+        return Tables(mix, rows_of(in_control + in_time.unsqueeze(1), stacked), sigma, rate)
 
     def drift(self, t: Tensor, z: Tensor, tables: Tables) -> Tensor:
         """Return the drift [B, H]; t [B, 1] must be a grid time."""
-        mixed = torch.addmm(row_at(tables.drive, t, tables.rate), z, tables.mix)
+        driven = row_at(tables.drive, t, tables.rate)
+        if tables.embed is not None and tables.clock is not None:
+            driven = torch.addmm(row_at(tables.clock, t, tables.rate), driven, tables.embed)
+        mixed = torch.addmm(driven, z, tables.mix)
         gamma = self.gamma(mixed.relu())
         if self.form == "paper":
             return gamma * z if self.equation.scaled_drift else gamma
