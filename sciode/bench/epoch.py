@@ -151,7 +151,8 @@ def same_states(workload: Workload) -> float:
     class Given(torchsde.BaseBrownian):  # type: ignore[misc, name-defined]
         """Hands out given increments, found by the time a step begins."""
 
-        dtype, device, shape, levy_area_approximation = rows.dtype, rows.device, rows.shape[1:], "none"
+        dtype, device, shape = rows.dtype, rows.device, rows.shape[1:]
+        levy_area_approximation = "none"  # type: ignore[assignment]
 
         def __repr__(self) -> str:
             return "Given()"

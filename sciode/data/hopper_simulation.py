@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,20 @@ COORDINATES = ("root x", "root z", "root angle", "waist", "hip", "knee", "ankle"
 """The joints, in the order of the first seven channels (positions: m, rad); the other seven are their velocities."""
 
 
+def _mujoco() -> Any:
+    try:
+        return importlib.import_module("mujoco")
+    except ImportError as error:
+        raise ImportError('MuJoCo is missing: pip install "sciode[mujoco]"') from error
+
+
 def hopper_model() -> Any:
     """Return dm_control's planar hopper as a compiled MuJoCo model: 7 coordinates, steps of 5 ms.
 
     Only the package's model file is read: `dm_control.suite` itself does not load with every MuJoCo.
     Raises ImportError naming the extra if mujoco or dm_control is missing.
     """
-    try:
-        import mujoco
-    except ImportError as error:
-        raise ImportError('MuJoCo is missing: pip install "sciode[mujoco]"') from error
-    package = find_spec("dm_control")
+    mujoco, package = _mujoco(), find_spec("dm_control")
     if package is None or package.origin is None:
         raise ImportError('dm_control, whose model of the hopper is used, is missing: pip install "sciode[mujoco]"')
     return mujoco.MjModel.from_xml_path(str(Path(package.origin).parent / "suite" / "hopper.xml"))
@@ -47,9 +51,7 @@ def simulate_hopper(runs: int = 10_000, steps: int = 200, seed: int = 123) -> ND
     """
     if runs < 1 or steps < 1 or seed < 0:
         raise ValueError(f"runs and steps must be >= 1 and seed >= 0, got {runs}, {steps}, {seed}")
-    model = hopper_model()
-    import mujoco
-
+    mujoco, model = _mujoco(), hopper_model()
     data = mujoco.MjData(model)
     places, speeds = model.nq, model.nv
     found = np.empty((runs, steps, places + speeds))
