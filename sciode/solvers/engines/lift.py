@@ -137,17 +137,31 @@ def _reason(error: BaseException) -> str:
     return f"{first} ({where[-1]})" if where else first
 
 
+_LEVELS = ("_vmap_increment_nesting", "_jvp_increment_nesting")
+"""Where a transform begins."""
+
+
 def without_vmap(graph: fx.GraphModule, inputs: list[Tensor]) -> fx.GraphModule:
     """The graph with every `torch.vmap` in it written out as operations on batches, which a compiled loop can hold.
 
+    So is every forward-mode derivative, which torch 2.11 traces once but not a second time.
+
     Without a tape: a graph that is to be differentiated loses its vmap where its gradient is traced.
     """
-    levels = (n for n in graph.graph.nodes if getattr(n.target, "__name__", "") == "_vmap_increment_nesting")
+    levels = (n for n in graph.graph.nodes if getattr(n.target, "__name__", "") in _LEVELS)
     if next(levels, None) is None:
         return graph
     with torch.no_grad():
         # On fakes, because the graph may write to its inputs.
-        return make_fx(graph, tracing_mode="fake")(*(x.detach() for x in inputs))
+        plain = make_fx(graph, tracing_mode="fake")(*(x.detach() for x in inputs))
+    # Forward-mode derivatives leave questions behind (are two shapes alike?) whose answers Dynamo would refuse.
+    for node in reversed(plain.graph.nodes):
+        if isinstance(node.target, torch._ops.OpOverload) and not node.users:
+            kinds = {str(result.type) for result in node.target._schema.returns}
+            if kinds == {"bool"}:
+                plain.graph.erase_node(node)
+    plain.recompile()
+    return plain
 
 
 def check_repeatable(graph: fx.GraphModule, inputs: list[Tensor], writable: list[Tensor]) -> None:
