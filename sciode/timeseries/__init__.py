@@ -1,6 +1,6 @@
 """Irregular time series with stable neural SDEs: models, control paths and scikit-learn style estimators."""
 
-from sciode.timeseries.baselines import ChannelMean, LastValue
+from sciode.timeseries.baselines import ChannelMean, LastValue, StraightLine
 from sciode.timeseries.classifier import Draws, IrregularClassifier
 from sciode.timeseries.controls import ControlGrid, Controls
 from sciode.timeseries.forecaster import IrregularForecaster
@@ -31,6 +31,7 @@ __all__ = [
     "SequenceModel",
     "StableFields",
     "StableSDE",
+    "StraightLine",
     "Tables",
     "build",
 ]
