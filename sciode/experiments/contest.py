@@ -126,7 +126,7 @@ class Contest(ABC):
 
     def grid(self, model: str) -> list[dict[str, Any]]:
         """The settings that a model tries."""
-        offered = self.rivals[model] if model in self.rivals else GRID
+        offered = self.rivals.get(model, GRID)
         return [dict(setting) for setting in offered[: self.settings.trials]]
 
     def made(self, model: str, rate: float, seed: int, setting: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,8 +211,8 @@ def result_table(contest: Contest, found: Sequence[Standing]) -> Table:
     first, *others = contest.measures
     settings, lines = contest.settings, []
     for s in found:
-        cells = [_cell(values, first, len(settings.seeds)) for values in s.figures]
-        over = [_cell(s.mean[m.name], m, len(settings.seeds)) for m in contest.measures]
+        cells = [_cell(values, first) for values in s.figures]
+        over = [_cell(s.mean[m.name], m) for m in contest.measures]
         against = [None if x is None else f"{x:.{2 if first.better == 'lower' else 3}f}" for x in (s.ratio, s.worst)]
         seconds = f"{s.seconds:.1f}"
         lines.append([s.model, *cells, *(over if len(settings.rates) > 1 else over[1:]), *against, seconds])
@@ -230,13 +230,15 @@ def result_table(contest: Contest, found: Sequence[Standing]) -> Table:
         f"test {first.label}, {len(settings.seeds)} seeds, mean ± sd over them; {contest.facts()}; at most "
         f"{settings.epochs} epochs of batches of {settings.batch}; settings by validation out of {settings.trials}"
     )
-    return table(contest.title, columns, lines, caption)
+    runs = len(settings.rates) * len(settings.seeds)
+    lost = [
+        f"{s.model}: {s.diverged} of {runs} runs diverged, its figures are of the others" for s in found if s.diverged
+    ]
+    return table(contest.title, columns, lines, "\n".join([caption, *lost]))
 
 
-def _cell(values: Sequence[float], measure: Measure, wanted: int) -> str | None:
-    lost = wanted - len(values)
-    shown = mean_sd([measure.scale * value for value in values], measure.digits) if values else ""
-    return f"{shown} ({lost} of {wanted} diverged)".strip() if lost else shown
+def _cell(values: Sequence[float], measure: Measure) -> str | None:
+    return mean_sd([measure.scale * value for value in values], measure.digits) if values else None
 
 
 def figure(contest: Contest, found: Sequence[Standing], picture: Path) -> None:
@@ -252,8 +254,12 @@ def figure(contest: Contest, found: Sequence[Standing], picture: Path) -> None:
         axes = drawing.subplots()
         shown = [s for s in found if any(s.figures)]
         for number, s in enumerate(shown):
-            points = [(rate, [measure.scale * v for v in values]) for rate, values in zip(rates, s.figures, strict=True)]
-            points = [(100 * rate, fmean(v), stdev(v) if len(v) > 1 else 0.0) for rate, v in points if v]
+            scaled = [[measure.scale * v for v in values] for values in s.figures]
+            points = [
+                (100 * rate, fmean(v), stdev(v) if len(v) > 1 else 0.0)
+                for rate, v in zip(rates, scaled, strict=True)
+                if v
+            ]
             look = {"color": f"C{number % 10}", "lw": 1.6 if s.model in SDES else 1.0}
             style = {"linestyle": "-" if s.model in SDES else ("--" if s.model in MODELS else ":")}
             if len(rates) == 1:

@@ -77,7 +77,7 @@ class PhysionetMortality(Contest):
         """Train on the training stays."""
         train, held = self.part(rate, "train"), self.part(rate, "validation")
         if model in self.rivals:
-            return _rival(model, seed, setting).fit(summaries(train[0]), train[1])
+            return Tabular(model, seed, setting).fit(*train)
         options = self.settings.estimator(model, seed, setting)
         return IrregularClassifier(class_weight="balanced", label_smoothing=0.0, **options).fit(*train, held)
 
@@ -86,8 +86,7 @@ class PhysionetMortality(Contest):
         from sklearn.metrics import average_precision_score, roc_auc_score
 
         series, died = self.part(rate, part)
-        read = series if isinstance(fitted, IrregularClassifier) else summaries(series)
-        risk = np.asarray(fitted.predict_proba(read))[:, 1]
+        risk = np.asarray(fitted.predict_proba(series))[:, 1]
         return {"auroc": float(roc_auc_score(died, risk)), "auprc": float(average_precision_score(died, risk))}
 
     def facts(self) -> str:
@@ -123,22 +122,35 @@ def summaries(series: IrregularSeries) -> NDArray[np.float64]:
     return np.concatenate([np.array(rows), numbers, np.stack(flags, 1).astype(np.float64)], axis=1)
 
 
-def _rival(name: str, seed: int, setting: Mapping[str, Any]) -> Any:
-    """An unfitted scikit-learn classifier of `summaries`."""
-    try:
-        from sklearn.ensemble import HistGradientBoostingClassifier
-        from sklearn.impute import SimpleImputer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise ImportError('scikit-learn is missing: pip install "sciode[lab]"') from error
-    if name == "boosting":
-        return HistGradientBoostingClassifier(
-            max_iter=200, max_leaf_nodes=15, l2_regularization=1.0, class_weight="balanced", random_state=seed, **setting
-        )
-    table = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
-    return make_pipeline(table, LogisticRegression(class_weight="balanced", max_iter=2000, **setting))
+class Tabular:
+    """A scikit-learn classifier of `summaries`, of the columns of which training knows something."""
+
+    def __init__(self, name: str, seed: int, setting: Mapping[str, Any]) -> None:
+        try:
+            from sklearn.ensemble import HistGradientBoostingClassifier
+            from sklearn.impute import SimpleImputer
+            from sklearn.linear_model import LogisticRegression
+            from sklearn.pipeline import make_pipeline
+            from sklearn.preprocessing import StandardScaler
+        except ImportError as error:
+            raise ImportError('scikit-learn is missing: pip install "sciode[lab]"') from error
+        if name == "boosting":
+            options = {"max_iter": 200, "max_leaf_nodes": 15, "l2_regularization": 1.0, "random_state": seed}
+            self.model: Any = HistGradientBoostingClassifier(class_weight="balanced", **options, **setting)
+        else:
+            regression = LogisticRegression(class_weight="balanced", max_iter=2000, **setting)
+            self.model = make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), regression)
+
+    def fit(self, series: IrregularSeries, died: NDArray[np.bool_]) -> Tabular:
+        """Train on stays and outcomes."""
+        table = summaries(series)
+        self.known = ~np.isnan(table).all(0)
+        self.model.fit(table[:, self.known], died)
+        return self
+
+    def predict_proba(self, series: IrregularSeries) -> NDArray[np.float64]:
+        """Probabilities [n, 2] of life and death."""
+        return self.model.predict_proba(summaries(series)[:, self.known])
 
 
 def main(out: Path, device: str = "auto", **changes: Any) -> int:

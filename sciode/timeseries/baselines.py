@@ -1,4 +1,4 @@
-"""`LastValue`, `ChannelMean` and `StraightLine`: what any forecaster or interpolator must beat, with the same methods."""
+"""`LastValue`, `ChannelMean`, `StraightLine`: what any forecaster or interpolator must beat, with the same methods."""
 
 from __future__ import annotations
 
