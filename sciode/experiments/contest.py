@@ -260,13 +260,13 @@ def figure(contest: Contest, found: Sequence[Standing], picture: Path) -> None:
                 for rate, v in zip(rates, scaled, strict=True)
                 if v
             ]
-            look = {"color": f"C{number % 10}", "lw": 1.6 if s.model in SDES else 1.0}
-            style = {"linestyle": "-" if s.model in SDES else ("--" if s.model in MODELS else ":")}
+            look: dict[str, Any] = {"color": f"C{number % 10}", "lw": 1.6 if s.model in SDES else 1.0}
+            look["linestyle"] = "-" if s.model in SDES else ("--" if s.model in MODELS else ":")
             if len(rates) == 1:
                 axes.errorbar([number], [points[0][1]], [points[0][2]], marker="o", capsize=3, **look)
                 continue
             x, middle, spread = zip(*points, strict=True)
-            axes.plot(x, middle, marker="o" if number < 10 else "s", markersize=4, label=s.model, **look, **style)
+            axes.plot(x, middle, marker="o" if number < 10 else "s", markersize=4, label=s.model, **look)
             low, high = ([m + way * d for m, d in zip(middle, spread, strict=True)] for way in (-1, 1))
             axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
         values = [measure.scale * fmean(v) for s in shown for v in s.figures if v]

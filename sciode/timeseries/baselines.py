@@ -124,8 +124,8 @@ class StraightLine(Baseline):
 
     def _value(self, series: IrregularSeries, clock: NDArray[np.float64]) -> NDArray[np.float64]:
         found = np.empty((*clock.shape, series.channels))
-        for place, value, own, asked in zip(found, series.values, series.times, np.nan_to_num(clock), strict=True):
+        for i, (value, own, asked) in enumerate(zip(series.values, series.times, np.nan_to_num(clock), strict=True)):
             for channel, mean in enumerate(self.standardizer_.mean):
                 read = ~np.isnan(value[:, channel])
-                place[:, channel] = np.interp(asked, own[read], value[read, channel]) if read.any() else mean
+                found[i, :, channel] = np.interp(asked, own[read], value[read, channel]) if read.any() else mean
         return found

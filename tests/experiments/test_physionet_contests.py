@@ -171,9 +171,6 @@ def test_errors_are_means_over_what_was_held_back_and_over_all_readings(folder: 
     held, every = [], []
     for given, whole, own in zip(found.given, found.whole.values, found.whole.times, strict=True):
         told = fitted.predict(given, own[None])[0]
-        lost = np.isnan(
-            [row if time in given.times[0] else [np.nan] * 37 for time, row in zip(own, whole, strict=True)]
-        )
         read = np.isin(own, given.times[0][(~np.isnan(given.values[0])).any(1)])
         square = (told - whole) ** 2
         held.append(square[~read][~np.isnan(whole[~read])])
