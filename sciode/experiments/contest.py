@@ -40,6 +40,7 @@ SDES = ("lnsde", "lsde", "gsde", "nsde", "latentsde")
 BAR_MEAN, BAR_EACH = 0.85, 1.0
 """What a stable neural SDE should reach: its error over the best baseline's, in the mean over rates and at each."""
 _MAGNITUDES = 10.0
+"""How many times the best figure a line may lie above it and still be drawn."""
 Part = Literal["validation", "test"]
 
 
@@ -252,7 +253,10 @@ def figure(contest: Contest, found: Sequence[Standing], picture: Path) -> None:
     with matplotlib.style.context(str(Path(plots.__file__).with_name("style.mplstyle"))):
         drawing = Figure(figsize=(8.5, 4.6))
         axes = drawing.subplots()
-        shown = [s for s in found if any(s.figures)]
+        finished = [s for s in found if any(s.figures)]
+        typical = {s.model: measure.scale * fmean(v for values in s.figures for v in values) for s in finished}
+        far = _MAGNITUDES * min(typical.values(), default=0.0) if measure.better == "lower" else math.inf
+        shown = [s for s in finished if typical[s.model] <= far]
         for number, s in enumerate(shown):
             scaled = [[measure.scale * v for v in values] for values in s.figures]
             points = [
@@ -269,9 +273,9 @@ def figure(contest: Contest, found: Sequence[Standing], picture: Path) -> None:
             axes.plot(x, middle, marker="o" if number < 10 else "s", markersize=4, label=s.model, **look)
             low, high = ([m + way * d for m, d in zip(middle, spread, strict=True)] for way in (-1, 1))
             axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
-        values = [measure.scale * fmean(v) for s in shown for v in s.figures if v]
-        if measure.better == "lower" and values and max(values) > _MAGNITUDES * min(values) > 0:
-            axes.set_yscale("log")
+        for s in finished:
+            if s not in shown:
+                axes.plot([], [], color="none", label=f"{s.model}: {typical[s.model]:.3g}, beyond")
         axes.set(ylabel=f"test {measure.label}")
         if len(rates) == 1:
             axes.set_xticks(range(len(shown)), [s.model for s in shown], rotation=30, ha="right")

@@ -43,7 +43,7 @@ class HopperForecast(Contest):
 
     title = "Hopper, 50 time points -> 10"
     rate = "dropped"
-    measures = (Measure("mse", "MSE x 1e-3", scale=1e3, digits=3),)
+    measures = (Measure("mse", "MSE x 1e-3", scale=1e3),)
     rivals: Mapping[str, Any] = {"mean": ({},), "last": ({},)}
 
     def __init__(self, settings: Settings) -> None:

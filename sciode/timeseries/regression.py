@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +20,6 @@ from sciode.timeseries.model import Batch, Paths, SequenceModel
 from sciode.timeseries.sequence import Data, SequenceEstimator
 from sciode.timeseries.surroundings import surroundings
 from sciode.timeseries.values import Pairs, ValueEstimator
-from sciode.training import FitOptions
 
 _FLOOR = 1e-3  # smallest standard deviation, in units of the channel's own
 _NINETY = 1.6448536269514722  # a Gaussian has 90 % within this many standard deviations
@@ -62,10 +61,6 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
     """Abstract. What the forecaster and the interpolator share; they differ in what is given and what is wanted."""
 
     both_ways = False
-
-    def _options(self) -> FitOptions:
-        # The warm-up is BatchNorm's, which no network here has: it would keep the last of few epochs, not the best.
-        return replace(super()._options(), warmup=0)
 
     def _pairs(self, series: IrregularSeries, y: Any, seed: int) -> Pairs:
         """Return what is given and wanted of training or validation series."""

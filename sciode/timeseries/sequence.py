@@ -49,11 +49,10 @@ class SequenceEstimator(Estimator):
     regularize, penalty: names of regularizers of `sciode.solve` for training, and the weight of their sum in the loss.
     kl_weight: weight of the Kullback-Leibler term of models with a prior, in nats a series.
     n_models: members of the ensemble, alike but for their seeds and trained one after the other.
-    steps: control rows (Euler steps) for the longest training series; None = one a time slot.
+    steps: control rows (Euler steps) for the longest training series; None = one a median gap between time points.
     horizon: model time of the longest training series. The clipped drift is bounded by 1 a channel and unit of time,
         so this is how far such a state can travel. Good values 1..30.
-    epochs, batch_size, lr, weight_decay, schedule, patience: of `FitOptions`. No classifier is stopped before
-        epoch 20.
+    epochs, batch_size, lr, weight_decay, schedule, patience: of `FitOptions`. Nothing is stopped before epoch 20.
     jitter: standard deviation of the noise laid on the standardised readings' path in training, 0 for none.
     n_samples: noise draws at prediction, shared out among the members (at least one each).
     validation_fraction: share of the training data that selects the epoch.

@@ -102,14 +102,6 @@ def test_four_draws_are_four_solves_only_of_a_model_with_noise(
     assert np.allclose(few[1], many[1], rtol=1e-9, equal_nan=True) == (model == "grud")
 
 
-@pytest.mark.parametrize("kind", VALUES)
-def test_the_best_epoch_is_kept_from_the_first_one_on(kind: type) -> None:
-    """There is no BatchNorm whose averages would have to settle."""
-    fitted = fit(kind, epochs=8, lr=0.3, schedule="constant")
-    losses = [epoch.validation_loss for epoch in fitted.history_.epochs]
-    assert fitted.history_.best_epoch == int(np.argmin(losses)) < len(losses) - 1
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_members_of_an_ensemble_take_turns_at_the_draws(kind: type) -> None:
     both, test = fit(kind, n_models=2), sines(3, seed=1)
