@@ -260,6 +260,7 @@ SDE_PEERS = {
     "eager": _ours("eager"),
     "compiled": _ours("compiled"),
     "graph": _ours("graph"),
+    "graph recompute": _ours("graph", "recompute"),
     "graph direct": _ours("graph", "direct"),
     "kernel": _ours("kernel"),
     "diffrax unsafe": Peer("diffrax", partial(_prepare_diffrax, brownian="unsafe", adjoint="direct")),

@@ -81,7 +81,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("error and stiffness", "global", (Penalty(Error(), 10.0, 10.0), Penalty(Stiffness(), 0.1)), weights=_TRIED),
     Recipe("local, uniform", "local", (Penalty(Local(step="solver"), 10.0, 10.0),), weights=_TRIED),
     Recipe("local, accepted", "local", (Penalty(Local(at="accepted", step="solver"), 10.0, 10.0),), weights=_TRIED),
-    Recipe("local, heuristic step", "local", (Penalty(Local(), 1e6, 10.0),), weights=_TRIED),
+    Recipe("local, heuristic step", "local", (Penalty(Local(), 1e4, 10.0),), weights=_TRIED),
     Recipe("local, frozen", "local", (Penalty(Local(state="frozen", step="solver"), 10.0, 10.0),), weights=_TRIED),
     Recipe("local, attached", "local", (Penalty(Local(state="attached", step="solver"), 10.0, 10.0),), weights=_TRIED),
     Recipe("local stiffness", "local", (Penalty(Local("stiffness", step="solver"), 0.1),), weights=_TRIED),

@@ -10,6 +10,7 @@ from sciode.nn.mechanistic import Mechanistic
 from sciode.nn.mlp import mlp
 from sciode.nn.ode_rnn import Encoded, OdeRnn, SolveGaps, StepGaps
 from sciode.nn.second_order import SecondOrder
+from sciode.nn.stacked import members_of, rowwise, stack, unstack
 
 __all__ = [
     "CNF",
@@ -26,7 +27,11 @@ __all__ = [
     "SolveGaps",
     "StepGaps",
     "augment",
+    "members_of",
     "mlp",
     "project",
+    "rowwise",
+    "stack",
     "starts_at_zero",
+    "unstack",
 ]

@@ -344,17 +344,24 @@ def _with_noise(laid: Laid, channels: int) -> tuple[Problem, Any]:
         return replace(problem, noise=_given(wish.noise, layout, channels, int(laid.steps.cells.max()), y)), None
     seed, seeds = _seeds(wish.seed, layout, y.device)
     if areas or laid.steps is None:
-        return replace(problem, noise=_tree(problem, seeds, channels, areas, y.dtype)), seed
+        return replace(problem, noise=_tree(laid, seeds, channels, areas)), seed
     assert isinstance(problem.controller, Fixed)
     dt, sign = problem.controller.dt, problem.sign
     return replace(problem, noise=CounterNoise(seeds, channels, dt, sign, laid.steps, laid.steps, y.dtype)), seed
 
 
-def _tree(problem: Problem, seeds: Tensor, channels: int, areas: bool, dtype: torch.dtype) -> BrownianTree:
+def _tree(laid: Laid, seeds: Tensor, channels: int, areas: bool) -> BrownianTree:
     """The path over the interval of the solve, the same forward and backward, whatever the steps."""
+    problem, dtype = laid.problem, laid.y.dtype
     controller, span = problem.controller, problem.s1 - problem.s0
-    finest = controller.dtmin if isinstance(controller, PID) else None
-    levels = levels_for(dtype) if finest is None else levels_for(dtype, float(span.max()), finest)
+    # A series of one time takes no step, but a path over nothing would be 0 / 0, and spoil the gradients of the others.
+    span = torch.where(span > 0, span, 1.0)
+    levels = levels_for(dtype)
+    if laid.steps is not None:
+        # In steps, which the host has counted.
+        levels = levels_for(dtype, float(laid.steps.cells.max()), 1.0)
+    elif isinstance(controller, PID) and controller.dtmin is not None:
+        levels = levels_for(dtype, float(span.max()), controller.dtmin)
     low = problem.s0 if problem.sign > 0 else -problem.s1
     return BrownianTree(seeds, channels, low, span, levels, areas, dtype)
 

@@ -189,8 +189,12 @@ def _one_clock(
     count, got = output.times.shape[1], leaves[0].shape[0]
     valid = torch.arange(count, device=y0.device).unsqueeze(-1) < got
     if got < count:
-        with torch.no_grad():
-            held = [carry.y] if output.save.fn is None else output.apply(problem, carry.t, carry.y)
+        # As in `_held`; a carry that ended well is the one before the last step.
+        held = [a[-1].detach() for a in leaves]
+        if bool((carry.status > 0) & (carry.accepted > 0)):
+            with torch.no_grad():
+                y = carry.y.detach()
+                held = [y] if output.save.fn is None else output.apply(problem, carry.t, y)
         leaves = [torch.cat([a, h.expand(count - got, *h.shape)]) for a, h in zip(leaves, held, strict=True)]
     return leaves, output.times.T, valid
 

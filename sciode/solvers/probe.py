@@ -21,7 +21,7 @@ from .problem import Problem
 from .regularizers import Local
 from .start import initial_step
 from .status import Status
-from .trajectory import Run, accepts
+from .trajectory import accepts
 
 __all__ = ["local_penalty"]
 
@@ -134,7 +134,7 @@ def _uniform(local: Local, found: Results, moment: Moment | None) -> _Spot:
     s = s.expand(max(lanes, s.shape[0]))
     length = None
     if local.step == "solver":
-        steps = _steps_of(run)
+        steps = _steps_of(found)
         inside = steps.taken & (steps.starts <= s) & (s <= steps.starts + steps.lengths)
         index = inside.to(torch.int8).argmax(0, keepdim=True)
         length = steps.lengths.gather(0, index).squeeze(0)
@@ -143,7 +143,7 @@ def _uniform(local: Local, found: Results, moment: Moment | None) -> _Spot:
 
 def _accepted(found: Results, seeds: Tensor) -> _Spot:
     """At one of a sample's own accepted steps, each as likely as any other."""
-    steps = _steps_of(found.run)
+    steps = _steps_of(found)
     lanes, samples = steps.taken.shape[1], steps.states.shape[1]
     order, count = compact(steps.taken)
     drawn = fractions(seeds, lanes, seeds.device)
@@ -155,8 +155,13 @@ def _accepted(found: Results, seeds: Tensor) -> _Spot:
     return _Spot(s, y, length, (count > 0).expand(samples))
 
 
-def _steps_of(run: Run) -> _Steps:
-    """What the engine recorded."""
+def _steps_of(found: Results) -> _Steps:
+    """What the engine recorded; a step of no length that nobody took, where it recorded none."""
+    run = found.run
+    if not (run.records or (run.tape is not None and any(block.count for block in run.tape.blocks))):
+        start = run.problem.s0.unsqueeze(0)
+        none = torch.zeros_like(start)
+        return _Steps(start, none, none > 0, found.ys[0][:1].detach())
     if run.tape is not None:
         rows = [(b.rows, b.count) for b in run.tape.blocks]
         starts, dts, taken, states = (

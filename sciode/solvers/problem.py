@@ -94,7 +94,8 @@ class Problem:
         if not isinstance(self.noise, BrownianTree):
             return h
         xp, count = namespace(h), 2**self.noise.levels
-        leaf = (self.s1 - self.s0) / count
+        # Positive for a sample of one time too, which takes no step.
+        leaf = xp.clip(self.s1 - self.s0, torch.finfo(torch.float64).tiny, None) / count
         n = filled = whole_number(xp.clip(h / leaf, 1.0, float(count)))
         for shift in (1, 2, 4, 8, 16):
             filled = filled | (filled >> shift)

@@ -10,11 +10,13 @@ from sciode.timeseries.model import Batch, Paths, SequenceModel
 from sciode.timeseries.models import MODELS, ModelKind, build
 from sciode.timeseries.readout import SDEClassifier
 from sciode.timeseries.stable import EQUATIONS, Equation, StableFields, StableSDE, Tables
+from sciode.timeseries.together import Case, fit_together, predict_together
 
 __all__ = [
     "EQUATIONS",
     "MODELS",
     "Batch",
+    "Case",
     "ChannelMean",
     "ControlGrid",
     "Controls",
@@ -34,4 +36,6 @@ __all__ = [
     "StraightLine",
     "Tables",
     "build",
+    "fit_together",
+    "predict_together",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from sciode.data import IrregularSeries, stratified
 from sciode.timeseries.estimator import SeriesLike, as_labels, as_series, classifier_tags
 from sciode.timeseries.readout import PathClassifier
-from sciode.timeseries.sequence import Data, SequenceEstimator
+from sciode.timeseries.sequence import Data, SequenceEstimator, by_member, drawn_seeds
 from sciode.training import FitOptions
 
 
@@ -55,6 +56,11 @@ class IrregularClassifier(SequenceEstimator):
         Raises ValueError for one class only, labels or channels that do not fit, series too few to split, or bad
         parameters; FloatingPointError if the loss was not finite in the first epoch.
         """
+        self._train(*self._prepared(X, y, validation))
+        return self
+
+    def _prepared(self, X: SeriesLike, y: Any, validation: tuple[SeriesLike, Any] | None) -> tuple[Data, Data]:
+        """Learn the classes, the scales and the grid; return what trains and what validates."""
         self._options()
         series, labels = as_series(X), as_labels(y, len(as_series(X)))
         train, held = self._parts(series, labels, validation)
@@ -64,8 +70,7 @@ class IrregularClassifier(SequenceEstimator):
         _, counts = np.unique(train[1], return_counts=True)
         self.weights_ = tuple((len(train[1]) / len(counts) / counts).tolist())
         self._scale(train[0])
-        self._train(self._labelled(*train), self._labelled(*held))
-        return self
+        return self._labelled(*train), self._labelled(*held)
 
     def predict(self, X: SeriesLike) -> NDArray[Any]:
         """Return the most probable class [n] of each series, in the dtype of the labels."""
@@ -157,14 +162,15 @@ class IrregularClassifier(SequenceEstimator):
         data = self._inputs(series) | {"label": torch.from_numpy(np.searchsorted(self.classes_, labels))}
         return {name: value.to(self._device()) for name, value in data.items()}
 
-    def _loss(self, model: nn.Module, batch: Any, seed: int) -> Tensor:
+    def _losses(self, model: nn.Module, batch: Any, seeds: Sequence[int]) -> Tensor:
         read = self._batch(batch)
-        logits, paths = model(
-            self._jittered(read, seed) if model.training else read, seed, **self._solver(model.training)
-        )
-        weight = None if self.class_weight is None else logits.new_tensor(self.weights_)
-        entropy = F.cross_entropy(logits, batch["label"], weight, label_smoothing=self.label_smoothing)
-        return entropy + self._extra_loss(paths)
+        read = self._jittered(read, seeds) if model.training else read
+        logits, paths = model(read, drawn_seeds(seeds, read), **self._solver(model.training))
+        shares = logits.new_ones(len(self.classes_)) if self.class_weight is None else logits.new_tensor(self.weights_)
+        how: dict[str, Any] = {"label_smoothing": self.label_smoothing, "reduction": "none"}
+        entropy = by_member(F.cross_entropy(logits, batch["label"], shares, **how), len(seeds))
+        entropy = entropy / by_member(shares[batch["label"]], len(seeds))
+        return entropy + self._extra_loss(paths, len(seeds))
 
     def _learnt(self) -> dict[str, Any]:
         labels = self.classes_

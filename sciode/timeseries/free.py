@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sciode.nn import mlp
+from sciode.nn import mlp, rowwise
 from sciode.solvers import SDETerm
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
 from sciode.timeseries.schedule import euler, schedule, solved
@@ -47,6 +47,7 @@ class NaiveSDE(SequenceModel):
 
     causal = True
     reads: Literal["control", "values"] = "control"
+    reads_rowwise = ("gate",)
 
     def __init__(
         self, channels: int, hidden: int = 32, layers: int = 2, form: Form = "clipped", *, static: int = 0
@@ -64,7 +65,7 @@ class NaiveSDE(SequenceModel):
     def diffusion(self, t: Tensor, z: Tensor) -> Tensor:
         """g(t, z) [B, H]."""
         g = self.noise(t, z)
-        return (self.gate.sigmoid() * g).tanh() if self.form == "clipped" else g
+        return (rowwise(self.gate, g, 0).sigmoid() * g).tanh() if self.form == "clipped" else g
 
     def forward(
         self,

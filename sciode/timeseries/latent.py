@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sciode.nn import Autonomous, OdeRnn, StepGaps, mlp
+from sciode.nn import Autonomous, OdeRnn, StepGaps, mlp, rowwise
 from sciode.solvers import SDETerm
 from sciode.solvers.brownian import unit_normals
 from sciode.timeseries.free import ODE_SOLVER, TimedField
@@ -136,6 +136,7 @@ class LatentSDE(SequenceModel):
 
     causal = False
     reads: Literal["control", "values"] = "values"
+    reads_rowwise = ("slope", "level")
 
     def __init__(self, channels: int, hidden: int = 32, layers: int = 2, *, static: int = 0) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class LatentSDE(SequenceModel):
 
     def diffusion(self, t: Tensor, z: Tensor, *context: Any) -> Tensor:
         """g(z) [B, H]."""
-        return 0.5 * (self.slope * z + self.level).sigmoid()
+        return 0.5 * (rowwise(self.slope, z, 1) * z + rowwise(self.level, z, 1)).sigmoid()
 
     def _prior(self, t: Tensor, z: Tensor, *context: Any) -> Tensor:
         return self.prior(t, z)

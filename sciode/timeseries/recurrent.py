@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sciode.nn import Autonomous, OdeRnn, SolveGaps, StepGaps, mlp
+from sciode.nn import Autonomous, OdeRnn, SolveGaps, StepGaps, mlp, rowwise
 from sciode.solvers import Solution
 from sciode.timeseries.model import Batch, Paths, SequenceModel, judged, nothing_solved, refuse_regularizers, seeds_for
 from sciode.timeseries.schedule import asked
@@ -120,6 +120,7 @@ class GruD(SequenceModel):
     causal = True
     reads: Literal["control", "values"] = "values"
     noisy = False
+    reads_rowwise = ("fade_rate", "fade_bias")
 
     def __init__(self, channels: int, hidden: int = 32, layers: int = 2, *, static: int = 0) -> None:
         super().__init__()
@@ -150,7 +151,8 @@ class GruD(SequenceModel):
         before = torch.cat((torch.full_like(through[:, :1], -1), through[:, :-1]), 1)
         waited = (times.unsqueeze(-1) - self._when(times, before)).to(values.dtype).clamp(min=0)
         known = torch.where(before >= 0, values.gather(1, before.clamp(min=0)), 0.0)
-        filled = torch.where(seen, values, torch.exp(-(self.fade_rate * waited + self.fade_bias).relu()) * known)
+        rate, bias = (rowwise(x, waited, 1) for x in (self.fade_rate, self.fade_bias))
+        filled = torch.where(seen, values, torch.exp(-(rate * waited + bias).relu()) * known)
         inputs = torch.cat((filled, seen.to(values.dtype)), -1)
         fade = self._fade(waited)
         h, states = values.new_zeros(len(values), self.hidden), []

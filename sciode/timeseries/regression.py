@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sciode.data import IrregularSeries
-from sciode.nn import mlp
+from sciode.nn import mlp, rowwise
 from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags
 from sciode.timeseries.mixture import Mixture
 from sciode.timeseries.model import Batch, Paths, SequenceModel
-from sciode.timeseries.sequence import Data, SequenceEstimator
+from sciode.timeseries.sequence import Data, SequenceEstimator, drawn_seeds
 from sciode.timeseries.surroundings import surroundings
 from sciode.timeseries.values import Pairs, ValueEstimator
 
@@ -36,6 +37,8 @@ class PathRegressor(nn.Module):
     The second model, if there is one, reads the series backwards.
     """
 
+    reads_rowwise = ("gate",)
+
     def __init__(self, ahead: SequenceModel, back: SequenceModel | None, trust: Tensor) -> None:
         super().__init__()
         channels = len(trust)
@@ -53,7 +56,7 @@ class PathRegressor(nn.Module):
         raw = self.head(torch.cat([*(path.states for path in paths), features], -1))
         mean, spread = raw.chunk(2, -1)
         line = features[..., : mean.shape[-1]]
-        return self.gate.sigmoid() * line + mean, _FLOOR + F.softplus(spread), paths
+        return rowwise(self.gate, line, 1).sigmoid() * line + mean, _FLOOR + F.softplus(spread), paths
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -125,21 +128,23 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         target, clock = self.standardizer_.transform(pairs.wanted).padded()
         return self._queried(pairs.given, clock) | {"target": torch.from_numpy(target).float()}
 
-    def _ways(self, data: Any, seed: int | None) -> list[tuple[Batch, Tensor]]:
+    def _ways(self, data: Any, seeds: Sequence[int] | None) -> list[tuple[Batch, Tensor]]:
         ways = [(self._batch(data), data["queries"])]
         if self.both_ways:
             ways.append((self._batch(data, "back_"), data["back_queries"]))
-        return ways if seed is None else [(self._jittered(batch, seed), queries) for batch, queries in ways]
+        return ways if seeds is None else [(self._jittered(batch, seeds), queries) for batch, queries in ways]
 
-    def _loss(self, model: nn.Module, batch: Any, seed: int) -> Tensor:
-        """Return the mean negative log-likelihood of the told readings, with penalties and KL."""
-        ways = self._ways(batch, seed if model.training else None)
-        mean, sigma, paths = model(ways, batch["features"], seed, **self._solver(model.training))
+    def _losses(self, model: nn.Module, batch: Any, seeds: Sequence[int]) -> Tensor:
+        """Return each member's mean negative log-likelihood of the told readings, with penalties and KL."""
+        ways, members = self._ways(batch, seeds if model.training else None), len(seeds)
+        draws = drawn_seeds(seeds, ways[0][0])
+        mean, sigma, paths = model(ways, batch["features"], draws, **self._solver(model.training))
         target = batch["target"]
         told = ~target.isnan()
         surprise = sigma.log() + 0.5 * ((target.nan_to_num(nan=0.0) - mean) / sigma) ** 2
-        loss = torch.where(told, surprise, 0.0).sum() / told.sum().clamp(min=1) + 0.5 * math.log(2 * math.pi)
-        return loss + sum(self._extra_loss(path) for path in paths)
+        total, count = (x.reshape(members, -1).sum(1) for x in (torch.where(told, surprise, 0.0), told))
+        loss = total / count.clamp(min=1) + 0.5 * math.log(2 * math.pi)
+        return loss + sum(self._extra_loss(path, members) for path in paths)
 
     def _components(self, data: Data, count: int) -> tuple[Tensor, Tensor]:
         """Return (mean, σ) [S, n, Q, C] of every draw, standardised."""

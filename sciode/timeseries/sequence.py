@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sciode.data import Covariates, IrregularSeries, Standardizer
+from sciode.nn import stack, unstack
+from sciode.solvers import sample_seeds
 from sciode.timeseries.controls import ControlGrid
 from sciode.timeseries.estimator import Estimator, SeriesLike, as_series
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
@@ -21,7 +23,9 @@ from sciode.training import (
     History,
     choose_device,
     derive_seed,
+    epochs_shown,
     fit,
+    fit_lockstep,
     isolated_rng,
     load_checkpoint,
     save_checkpoint,
@@ -48,7 +52,8 @@ class SequenceEstimator(Estimator):
     engine: of `sciode.solve`: "auto", "eager", "compiled", ...
     regularize, penalty: names of regularizers of `sciode.solve` for training, and the weight of their sum in the loss.
     kl_weight: weight of the Kullback-Leibler term of models with a prior, in nats a series.
-    n_models: members of the ensemble, alike but for their seeds and trained one after the other.
+    n_models: members of the ensemble, alike but for their seeds. They are trained in lockstep, in one solve a step, and
+        come out as if trained alone, to rounding; with a checkpoint, and "mtand", one after the other.
     steps: control rows (Euler steps) for the longest training series; None = one a median gap between time points.
     horizon: model time of the longest training series. The clipped drift is bounded by 1 a channel and unit of time,
         so this is how far such a state can travel. Good values 1..30.
@@ -93,9 +98,13 @@ class SequenceEstimator(Estimator):
         """Return a network of the fitted sizes, drawn from torch's own generator."""
         raise NotImplementedError
 
-    def _loss(self, model: nn.Module, batch: Any, seed: int) -> Tensor:
-        """Return the mean loss of a minibatch."""
+    def _losses(self, model: nn.Module, batch: Any, seeds: Sequence[int]) -> Tensor:
+        """Return the mean loss [M] of each member on its part of a minibatch [M B, ...]."""
         raise NotImplementedError
+
+    def _loss(self, model: nn.Module, batch: Any, seed: int) -> Tensor:
+        """Return the mean loss of a minibatch of one network."""
+        return self._losses(model, batch, (seed,))[0]
 
     @property
     def model_(self) -> Any:
@@ -133,6 +142,8 @@ class SequenceEstimator(Estimator):
     def _train(self, train: Data, held: Data) -> None:
         """Train every member; leave `models_` and `histories_`."""
         options, networks, histories = self._options(), [], []
+        if self.n_models > 1 and self.checkpoint is None and self._train_together(train, held):
+            return
         for member in range(self.n_models):
             folder = None if self.checkpoint is None else Path(self.checkpoint)
             if folder is not None and member:
@@ -140,14 +151,27 @@ class SequenceEstimator(Estimator):
             network = self._network(member)
             own = replace(options, seed=self._member_seed(member))
             history = fit(network, self._loss, train, held, own, folder=folder, progress=self.progress)
-            if history.best_epoch < 0:
-                raise FloatingPointError(f"training failed: {history.stopped}")
-            if history.stopped.startswith("non-finite"):
-                kept = f"{history.stopped}; the best weights before it are kept"
-                warnings.warn(kept, RuntimeWarning, stacklevel=3)
+            _complain(history)
             networks.append(network)
             histories.append(history)
         self.models_, self.histories_ = networks, histories
+
+    def _train_together(self, train: Data, held: Data) -> bool:
+        """Train all members in lockstep, if their networks can be stacked; whether they could."""
+        networks = [self._network(member) for member in range(self.n_models)]
+        try:
+            stacked = stack(networks)
+        except ValueError:
+            return False
+        options = [replace(self._options(), seed=self._member_seed(member)) for member in range(self.n_models)]
+        with epochs_shown(self.epochs, self.progress) as shown:
+            sets = ([train] * self.n_models, [held] * self.n_models)
+            histories = fit_lockstep(stacked, self._losses, *sets, options, progress=shown)
+        for history in histories:
+            _complain(history)
+        unstack(stacked, networks)
+        self.models_, self.histories_ = [network.eval() for network in networks], list(histories)
+        return True
 
     def _member_seed(self, member: int) -> int:
         return derive_seed(self.random_state, 5, member) if member else self.random_state
@@ -180,25 +204,27 @@ class SequenceEstimator(Estimator):
         values, times, control = (data[f"{prefix}{name}"] for name in ("values", "times", "control"))
         return Batch(values, times, control, self.grid_.dt, data["ends"], data.get("static"))
 
-    def _jittered(self, batch: Batch, seed: int) -> Batch:
-        """Lay noise on what the model reads."""
+    def _jittered(self, batch: Batch, seeds: Sequence[int]) -> Batch:
+        """Lay noise on what the model reads, each member's from a seed of its own."""
         if not self.jitter:
             return batch
-        generator = torch.Generator(batch.values.device).manual_seed(seed)
+        generators = [torch.Generator(batch.values.device).manual_seed(seed) for seed in seeds]
 
         def noisy(x: Tensor) -> Tensor:
-            return x + self.jitter * torch.randn(x.shape, generator=generator, device=x.device)
+            shape = (len(x) // len(seeds), *x.shape[1:])
+            noise = [torch.randn(shape, generator=generator, device=x.device) for generator in generators]
+            return x + self.jitter * torch.cat(noise)
 
         return batch._replace(control=noisy(batch.path()), values=noisy(batch.values))
 
     def _solver(self, training: bool) -> dict[str, Any]:
         return {"regularize": self.regularize if training else (), "engine": self.engine, "throw": False}
 
-    def _extra_loss(self, paths: Paths) -> Tensor | float:
-        """Return penalties and KL by their weights; NaN if a solve failed, for its state stays at a finite value."""
-        broken = torch.where((paths.status != 0).any(), torch.nan, 0.0)
-        penalties = [self.penalty * value.mean() for value in paths.penalties.values()]
-        return sum(penalties, broken) + (0.0 if paths.kl is None else self.kl_weight * paths.kl.mean())
+    def _extra_loss(self, paths: Paths, members: int) -> Tensor:
+        """Return penalties and KL by their weights [M]; NaN if a solve failed: its state stays finite."""
+        broken = torch.where((paths.status != 0).unflatten(0, (members, -1)).any(1), torch.nan, 0.0)
+        penalties = [self.penalty * by_member(value, members) for value in paths.penalties.values()]
+        return sum(penalties, broken) + (0.0 if paths.kl is None else self.kl_weight * by_member(paths.kl, members))
 
     def _draw_seeds(self, count: int) -> Tensor:
         return torch.tensor([derive_seed(self.random_state, 4, k) for k in range(count)])
@@ -292,3 +318,25 @@ class SequenceEstimator(Estimator):
 def _noisy(network: nn.Module) -> bool:
     """Whether draws of one network differ."""
     return any(module.noisy for module in network.modules() if isinstance(module, SequenceModel))
+
+
+def by_member(values: Tensor, members: int) -> Tensor:
+    """Return the mean [M] over each member's own samples of values [M B]."""
+    return values.unflatten(0, (members, -1)).mean(1)
+
+
+def drawn_seeds(seeds: Sequence[int], batch: Batch) -> int | Tensor:
+    """Return what a model draws its noise from: one int, or for several members the seeds [M B] these stand for."""
+    if len(seeds) == 1:
+        return seeds[0]
+    device = batch.ends.device
+    return torch.cat([sample_seeds(seed, len(batch.ends) // len(seeds), device) for seed in seeds])
+
+
+def _complain(history: History) -> None:
+    """Raise FloatingPointError for a member that never was well, warn of one that broke later."""
+    if history.best_epoch < 0:
+        raise FloatingPointError(f"training failed: {history.stopped}")
+    if history.stopped.startswith("non-finite"):
+        kept = f"{history.stopped}; the best weights before it are kept"
+        warnings.warn(kept, RuntimeWarning, stacklevel=4)

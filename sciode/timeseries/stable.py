@@ -10,9 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sciode.nn import mlp
+from sciode.nn import mlp, rowwise
 from sciode.solvers import SDETerm
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
 from sciode.timeseries.schedule import euler
@@ -45,7 +44,7 @@ class Tables(NamedTuple):
     """What the fields need of the control and of time, at every grid time n dt, n = 0..N.
 
     `mix` [H, H] maps the state into z̄; `drive` (N + 1 rows [B, H]) is the part of z̄ from X(t) and t; `sigma` (N + 1
-    rows [H]) is σ(t); `rate` is 1/dt, 0-d.
+    rows [H]) is σ(t); `rate` is 1/dt, 0-d. Of M stacked networks: mix [M, H, H], rows [M B, H] both.
     """
 
     mix: Tensor
@@ -78,6 +77,8 @@ class StableFields(nn.Module):
     costs `layers + 1` matrix products. Only methods that evaluate at grid times are exact: "euler".
     Raises ValueError for sizes < 1, an unknown form or equation.
     """
+
+    reads_rowwise = ("gate",)
 
     def __init__(
         self,
@@ -115,25 +116,42 @@ class StableFields(nn.Module):
         count, hidden = control.shape[1], self.embed_control.out_features
         time = torch.arange(count, dtype=torch.float64, device=control.device).mul(dt).to(control.dtype)
         phase = torch.stack([time.sin(), time.cos()], -1)  # [N + 1, 2]
-        from_phase, from_state = self.embed_state.weight.split([2 * self.equation.clock, hidden], 1)
-        state_half, control_half = self.embed_both.weight.split([hidden, hidden], 1)
-        # The affine maps from z to z̄ have no nonlinearity between them: their product is taken once, not every step.
+        from_phase, from_state = self.embed_state.weight.split([2 * self.equation.clock, hidden], -1)
+        state_half, control_half = self.embed_both.weight.split([hidden, hidden], -1)
+        # Affine maps with no nonlinearity between them: their products are taken once, not for every row or step.
         if self.equation.clock:
-            embedded = F.linear(phase, from_phase, self.embed_state.bias)
+            embedded = phase @ from_phase.mT + self.embed_state.bias.unsqueeze(-2)
         else:
-            embedded = self.embed_state.bias.expand(count, hidden)
-        in_time = F.linear(embedded, state_half, self.embed_both.bias)
-        in_control = F.linear(self.embed_control(control.transpose(0, 1)), control_half)
-        sigma = self.sigma(phase)
-        if self.form == "clipped":
-            sigma = self.gate.sigmoid() * sigma
+            embedded = self.embed_state.bias.unsqueeze(-2).expand(*from_state.shape[:-2], count, hidden)
+        shift = self.embed_both.bias.unsqueeze(-2) + self.embed_control.bias.unsqueeze(-2) @ control_half.mT
+        in_time = embedded @ state_half.mT + shift  # [N + 1, H]
+        in_control = control_half @ self.embed_control.weight  # [H, C]
+        alone = in_time.ndim == 2
+        if alone:
+            drive = torch.matmul(control.transpose(0, 1), in_control.mT) + in_time.unsqueeze(1)
+            sigma = self._noise(phase)
+        else:
+            each = control.unflatten(0, (len(in_time), -1)).flatten(1, 2) @ in_control.mT
+            each = each.unflatten(1, (-1, count)) + in_time.unsqueeze(1)  # [M, B, N + 1, H]
+            drive = each.permute(2, 0, 1, 3).flatten(1, 2)
+            sigma = self._noise(phase.repeat(len(in_time), 1)).unflatten(0, (len(in_time), count))
+            sigma = sigma.transpose(0, 1).repeat_interleave(each.shape[1], 1)
         rate = torch.tensor(1 / dt, dtype=control.dtype, device=control.device)
-        drive = in_control + in_time.unsqueeze(1)
-        return Tables((state_half @ from_state).t(), rows_of(drive, stacked), rows_of(sigma, stacked), rate)
+        return Tables((state_half @ from_state).mT, rows_of(drive, stacked), rows_of(sigma, stacked), rate)
+
+    def _noise(self, phase: Tensor) -> Tensor:
+        """s σ(t) [..., H] of (sin t, cos t) [..., 2]; s = 1 in the paper's form."""
+        sigma = self.sigma(phase)
+        return rowwise(self.gate, sigma, 0).sigmoid() * sigma if self.form == "clipped" else sigma
 
     def drift(self, t: Tensor, z: Tensor, tables: Tables) -> Tensor:
         """Return the drift [B, H]; t [B, 1] must be a grid time."""
-        mixed = torch.addmm(row_at(tables.drive, t, tables.rate), z, tables.mix)
+        row = row_at(tables.drive, t, tables.rate)
+        if tables.mix.ndim == 2:
+            mixed = torch.addmm(row, z, tables.mix)
+        else:
+            members = (len(tables.mix), -1, z.shape[-1])
+            mixed = torch.baddbmm(row.reshape(members), z.reshape(members), tables.mix).reshape(z.shape)
         gamma = self.gamma(mixed.relu())
         if self.form == "paper":
             return gamma * z if self.equation.scaled_drift else gamma

@@ -4,6 +4,7 @@ from sciode.training.checkpoint import load_checkpoint, save_checkpoint
 from sciode.training.device import choose_device
 from sciode.training.fit import Loss, evaluate, fit
 from sciode.training.isolation import derive_seed, isolated_rng, threads
+from sciode.training.lockstep import Losses, epochs_shown, fit_lockstep
 from sciode.training.log import append_json, read_json_lines
 from sciode.training.options import FitOptions, learning_rate
 from sciode.training.run import Batch, Epoch, History
@@ -15,12 +16,15 @@ __all__ = [
     "FitOptions",
     "History",
     "Loss",
+    "Losses",
     "append_json",
     "choose_device",
     "decaying",
     "derive_seed",
+    "epochs_shown",
     "evaluate",
     "fit",
+    "fit_lockstep",
     "growing",
     "isolated_rng",
     "learning_rate",

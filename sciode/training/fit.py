@@ -70,7 +70,7 @@ def _train(run: Run, loss: Loss, train: Batch, options: FitOptions, epoch: int) 
     """Train one epoch and return its mean loss, or NaN before a step that would spoil the weights."""
     run.model.train()
     total = 0.0
-    for step, rows in enumerate(_minibatches(run.size, options, epoch)):
+    for step, rows in enumerate(minibatches(run.size, options, epoch)):
         batch = {name: values[rows.to(values.device)] for name, values in train.items()}
         run.optimizer.zero_grad()
         value = loss(run.model, batch, derive_seed(options.seed, 1, epoch, step))
@@ -95,7 +95,7 @@ def evaluate(model: nn.Module, loss: Loss, data: Batch, seed: int, batch_size: i
     return total / size
 
 
-def _minibatches(size: int, options: FitOptions, epoch: int) -> tuple[Tensor, ...]:
+def minibatches(size: int, options: FitOptions, epoch: int) -> tuple[Tensor, ...]:
     """Return the epoch's shuffled row numbers in equal parts of at most `batch_size`."""
     generator = torch.Generator().manual_seed(derive_seed(options.seed, 3, epoch))
     return torch.randperm(size, generator=generator).tensor_split(math.ceil(size / options.batch_size))

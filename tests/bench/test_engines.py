@@ -91,7 +91,7 @@ def test_the_plan_is_covered_and_names_are_unique() -> None:
 def test_our_contestants_are_engines_and_adjoints() -> None:
     for name in OURS:
         engine, *adjoint = name.split()
-        assert engine in (*ENGINES, "kernel") and adjoint in ([], ["direct"])
+        assert engine in (*ENGINES, "kernel") and adjoint in ([], ["direct"], ["recompute"])
         assert name in {**ODE_PEERS, **SDE_PEERS}
 
 

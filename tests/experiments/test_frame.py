@@ -177,12 +177,13 @@ def test_settings_and_reasons_that_make_no_sense_are_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_is_a_task_or_a_contest_with_a_command(name: str) -> None:
+def test_every_experiment_has_a_command_and_is_one_task_or_one_contest_or_neither(name: str) -> None:
     module = importlib.import_module(f"sciode.experiments.{name}")
     kinds = [value for value in vars(module).values() if isinstance(value, type) and value is not contest.Contest]
     tasks = [kind for kind in kinds if issubclass(kind, frame.Task)]
     contests = [kind for kind in kinds if issubclass(kind, contest.Contest)]
-    assert len(tasks) + len(contests) == 1 and callable(module.main)
-    assert issubclass(module.Settings, frame.Settings if tasks else contest.Settings)
+    assert len(tasks) + len(contests) <= 1 and callable(module.main) and hasattr(module.Settings(), "device")
+    assert all(issubclass(module.Settings, frame.Settings) for _ in tasks)
+    assert all(issubclass(module.Settings, contest.Settings) for _ in contests)
     assert all(task.recipes[0].kind == "vanilla" for task in tasks)
     assert all(kind.rivals and kind.measures and not kind.rivals.keys() & MODELS.keys() for kind in contests)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sciode import PID, Backsolve, Error, SDETerm, Stiffness, solve
+from sciode import PID, Backsolve, Error, SDETerm, Stiffness, methods, sample_seeds, solve
 
 Seeded = Callable[[int], AbstractContextManager[None]]
 DOUBLE = torch.float64
@@ -133,11 +133,12 @@ def test_a_captured_result_of_earlier_computation_is_refused(setting: Setting, a
         solve(lambda t, y: -encoded * y, setting.y0, SHARED, adjoint=adjoint)
 
 
-def test_a_leaf_that_joins_the_field_later_is_refused(setting: Setting) -> None:
+@pytest.mark.parametrize("adjoint", ["recompute", "backsolve"])
+def test_a_leaf_that_joins_the_field_later_is_refused(setting: Setting, adjoint: str) -> None:
     def field(t: Tensor, y: Tensor) -> Tensor:
         return -y if float(t.max()) < 1 else -y * setting.offset
 
-    ys = solve(field, setting.y0, SHARED, adjoint="recompute", coupled=True).ys
+    ys = solve(field, setting.y0, SHARED, adjoint=adjoint, coupled=True).ys
     with pytest.raises(RuntimeError, match="did not use at the first time"):
         ys.sum().backward()
 
@@ -165,6 +166,60 @@ def test_a_failing_sample_leaves_the_others_gradients_finite_and_untouched(adjoi
     got = torch.autograd.grad(failed.ys[:, [0, 2]].sum(), (y0, w))
     want = torch.autograd.grad(healthy.ys[:, [0, 2]].sum(), (y0, w))
     assert_close(list(got), list(want), 1e-14)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize("method", methods("sde"))
+def test_series_with_ends_of_their_own_have_the_gradient_they_have_alone(method: str, adjoint: str) -> None:
+    """The one that ends first takes steps of no length until the other ends."""
+    ts = torch.tensor([[0.0, 0.0], [0.5, 0.5], [torch.nan, 1.0]], dtype=DOUBLE)
+    w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+    stratonovich = method in ("heun", "reversibleheun", "spark")
+    additive = method in ("sra1", "shark")
+
+    def g(t: Tensor, y: Tensor) -> Tensor:
+        return (w + 0 * y).unsqueeze(-1) if additive else 0.3 * w * torch.cos(y)
+
+    term = SDETerm(lambda t, y: -w * torch.sin(y), g, noise="additive" if additive else "diagonal",
+                   calculus="stratonovich" if stratonovich else "ito")  # fmt: skip
+
+    def gradient(samples: slice) -> Tensor:
+        times, seeds = ts[:, samples], sample_seeds(4, 2)[samples]
+        y0 = torch.ones(len(seeds), 1, dtype=DOUBLE)
+        options: dict[str, Any] = {"method": method, "dt": 0.1, "adjoint": adjoint, "engine": "eager", "batch_dims": 1}
+        found = solve(term, y0, times, seed=seeds, **options)
+        return torch.autograd.grad((found.ys * found.valid.unsqueeze(-1)).sum(), w)[0]
+
+    alone = gradient(slice(0, 1)) + gradient(slice(1, 2))
+    torch.testing.assert_close(gradient(slice(0, 2)), alone, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize("how", [
+    {"method": "midpoint", "dt": 0.1}, {"method": "midpoint"}, {"method": "bosh3", "dt": 0.1},
+    {"method": "milstein", "dt": 0.1}, {"method": "sriw1"},
+], ids=str)  # fmt: skip
+def test_a_sample_whose_field_breaks_where_a_step_begins_spoils_no_gradient(how: dict[str, Any], adjoint: str) -> None:
+    """These methods do not look at the end of a step, so that such a state is reached, and stayed at."""
+    w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+
+    def sick(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where((y[:, :1] > 100) & (t > 0.48), torch.nan, -w * y)
+
+    term: Any = sick
+    if how["method"] in ("milstein", "sriw1"):
+        term = SDETerm(sick, lambda t, y: 0.3 * w * torch.cos(y))
+
+    def gradient(y0: Tensor, seeds: Tensor) -> Tensor:
+        options: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2, "engine": "eager", "batch_dims": 1, **how}
+        found = solve(term, y0, [0.0, 0.3, 1.0], seed=seeds, adjoint=adjoint, throw=False, **options)
+        assert found.status.tolist() == [0, 3, 0][: len(y0)]
+        return torch.autograd.grad(found.ys[-1][found.status == 0].sum(), w)[0]
+
+    y0 = torch.tensor([[1.0, 2.0], [1000.0, 1.0], [3.0, 4.0]], dtype=DOUBLE)
+    seeds = sample_seeds(1, 3)
+    alone = sum(gradient(y0[i : i + 1], seeds[i : i + 1]) for i in (0, 2))
+    torch.testing.assert_close(gradient(y0, seeds), alone, rtol=1e-9, atol=0)
 
 
 def test_func_transforms_agree_with_autograd() -> None:

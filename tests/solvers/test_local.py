@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from sciode import Error, Jacobian, Local, Save, SDETerm, Stiffness, sample_seeds, solve
+from sciode import Error, Jacobian, Local, Save, SDETerm, Status, Stiffness, sample_seeds, solve
 from sciode.solvers import probe
 from sciode.solvers.checks import check_times
 from sciode.solvers.engines import CompileNotice
@@ -206,6 +206,18 @@ def test_a_sample_that_failed_counts_as_zero_and_spoils_no_other() -> None:
         value = found.penalties["local"]
         assert bool(value.isfinite().all())
         assert bool((value[[0, 2]] > 0).all())
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("kind", [Local(), Local(at="accepted"), Local(step="solver")], ids=str)
+def test_where_no_sample_takes_any_step_there_is_a_status(kind: Local, engine: str, traced_only: None) -> None:
+    def broken(t: Tensor, y: Tensor, rate: Tensor) -> Tensor:
+        return torch.where(t > 0, torch.nan, -rate * y)
+
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    found = solve(broken, Y0, [0.0, 1.0], args=rate, engine=engine, seed=3, throw=False, regularize=kind)
+    assert found.status.tolist() == [int(Status.NONFINITE)] * 3
+    assert found.penalties["local"].tolist() == [0.0] * 3
 
 
 @pytest.mark.parametrize("dt", [None, 0.25])

@@ -51,6 +51,19 @@ def test_held_values_carry_no_gradient(adjoint: str) -> None:
     assert bool((gradient.abs().amax(1) > 0).all())
 
 
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize("dt", [None, 0.05])
+def test_a_batch_of_one_holds_its_last_value_too_and_not_the_one_before(dt: float | None, adjoint: str) -> None:
+    y0 = HOPF.y0[:1].clone().requires_grad_()
+    ts = torch.tensor([[0.0], [0.5], [NAN]], dtype=torch.float64)
+    for save in (Save(), Save(fn=lambda t, y: y)):
+        solution = solve(HOPF.field, y0, ts, dt=dt, batch_dims=1, adjoint=adjoint, engine="eager", save=save)
+        assert solution.valid[:, 0].tolist() == [True, True, False]
+        assert torch.equal(solution.ys[2], solution.ys[1])
+        (gradient,) = torch.autograd.grad(solution.ys[2].sum() + 0 * solution.ys[1].sum(), y0)
+        assert gradient.abs().max() == 0
+
+
 @pytest.mark.parametrize("how", [{"batch_dims": 1}, {"coupled": True}, {"dt": 0.1, "batch_dims": 1}])
 @pytest.mark.parametrize("save", ["ts", "steps", "dense"])
 def test_tuples_and_dicts_are_solved_as_their_concatenation(save: str, how: dict[str, Any]) -> None:

@@ -152,6 +152,35 @@ def test_times_of_their_own_and_ends_in_nan() -> None:
     assert both.valid[:, 0].tolist() == [True, True, False]
 
 
+def test_fixed_steps_shorter_than_a_usual_leaf_get_a_deeper_tree() -> None:
+    """Two ends in one leaf would see too smooth a path: increments of 0.3 of their variance, and correlated."""
+    count, dt = 4000, 2.0**-24
+    term = SDETerm(lambda t, y: 0 * y, lambda t, y: torch.ones_like(y).unsqueeze(-1), noise="additive")
+    options: dict[str, Any] = {"method": "shark", "dt": dt, "max_steps": 16, "throw": False, "save": "steps"}
+    ys = solve(term, torch.zeros(count, 1), [0.0, 1.0], seed=1, **options).ys[:16, :, 0]
+    correlations = torch.corrcoef(ys.double().diff(dim=0))
+    torch.testing.assert_close(ys.double().diff(dim=0).var(1) / dt, torch.ones(15).double(), rtol=0.12, atol=0)
+    assert float(correlations.fill_diagonal_(0).abs().amax()) < 5 / math.sqrt(count)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize("dt", [None, 0.1])
+def test_a_series_of_one_time_spoils_no_gradient(dt: float | None, adjoint: str) -> None:
+    """Its path has no length; the others' gradient is what it is without that series."""
+    ts = torch.tensor([[0.0, 0.0], [1.0, math.nan]], dtype=torch.float64)
+    options: dict[str, Any] = {"method": "sriw1", "rtol": 1e-2, "atol": 1e-2, "dt": dt, "adjoint": adjoint}
+
+    def gradient(count: int) -> Tensor:
+        rate = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        term = SDETerm(lambda t, y: -rate * y, lambda t, y: rate * y)
+        y0 = torch.ones(count, 1, dtype=torch.float64)
+        solution = solve(term, y0, ts[:, :count], seed=sample_seeds(3, count), batch_dims=1, **options)
+        assert solution.ys[-1, 1:].tolist() in ([], [[1.0]])
+        return torch.autograd.grad(solution.ys[-1].sum(), rate)[0]
+
+    torch.testing.assert_close(gradient(2), gradient(1), rtol=1e-12, atol=0)
+
+
 def test_float32_walks_the_path_of_a_tree_of_its_own_depth() -> None:
     seeds = sample_seeds(8, 200)
     y0 = torch.ones(200, 1)

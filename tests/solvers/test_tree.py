@@ -185,6 +185,16 @@ def test_rounding_of_a_time_moves_nothing_at_the_end_of_a_leaf() -> None:
         assert torch.equal(path.path(shifted[:, None]), path.path(ends[:, None]))
 
 
+def test_far_from_zero_a_short_step_has_the_area_of_where_it_really_ends() -> None:
+    """At 1e9 times are 1.2e-7 apart, 12 % of this step: an area over the step as wished for is mostly the path."""
+    step, low = 1e-6, 1e9
+    path = tree(13, 20_000, low=times(low), span=times(1.0), levels=26)
+    w, h = path.over(times(low + 0.7), times(step))
+    taken = times(low + 0.7 + step) - times(low + 0.7)
+    for part, share in ((w, 1.0), (h, 1 / 12)):
+        torch.testing.assert_close(part.square().mean(), taken[0] * share, rtol=0.05, atol=0)
+
+
 def test_levels_follow_the_dtype_and_the_smallest_step() -> None:
     assert levels_for(torch.float32) < levels_for(torch.float64) <= 29
     for span, dtmin in itertools.product((1.0, 50.0), (1e-3, 1e-8)):

@@ -103,8 +103,8 @@ def test_four_draws_are_four_solves_only_of_a_model_with_noise(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_members_of_an_ensemble_take_turns_at_the_draws(kind: type) -> None:
-    both, test = fit(kind, n_models=2), sines(3, seed=1)
+def test_the_members_of_an_ensemble_take_turns_at_the_draws(kind: type, tmp_path: Path) -> None:
+    both, test = fit(kind, n_models=2, checkpoint=tmp_path), sines(3, seed=1)  # one by one: the same to the last bit
     assert len(both.models_) == len(both.histories_) == 2
     first = fit(kind).model_.state_dict()
     assert all(value.equal(first[name]) for name, value in both.models_[0].state_dict().items())
@@ -183,17 +183,17 @@ def test_a_killed_fit_continues_from_its_checkpoint(kind: type, tmp_path: Path, 
 
     monkeypatch.setattr(kind, "_loss", counting)
     stop = 0
-    whole = answer(fit(kind, **settings), test)
+    whole = answer(fit(kind, **settings, checkpoint=tmp_path / "whole"), test)
     stop, complete = len(calls) - 1, len(calls)  # in the second member's last epoch
     calls.clear()
     with pytest.raises(KeyboardInterrupt):
-        fit(kind, **settings, checkpoint=tmp_path)
+        fit(kind, **settings, checkpoint=tmp_path / "killed")
     calls.clear()
     stop = 0
-    np.testing.assert_array_equal(answer(fit(kind, **settings, checkpoint=tmp_path), test), whole)
+    np.testing.assert_array_equal(answer(fit(kind, **settings, checkpoint=tmp_path / "killed"), test), whole)
     assert 0 < len(calls) < complete / 2
     with pytest.raises(ValueError, match="another model, data or options"):
-        fit(kind, **settings, lr=1e-4, checkpoint=tmp_path)
+        fit(kind, **settings, lr=1e-4, checkpoint=tmp_path / "killed")
 
 
 @pytest.mark.parametrize("kind", VALUES)

@@ -27,6 +27,7 @@ from ..steppers import Stepper
 from ..terms import ODETerm
 from ..trajectory import Run
 from ..trees import Layout
+from .graph import check_known, clock
 from .results import Results, results
 
 __all__ = ["Backsolve", "backsolve"]
@@ -166,7 +167,7 @@ def _augmented(span: _Interval) -> Callable[[Tensor, Any], Any]:
     rate = span.early - span.late
 
     def rhs(tau: Tensor, state: Any) -> Any:
-        t = span.late + tau.to(torch.float64) * rate
+        t, since = span.late + tau.to(torch.float64) * rate, clock()
         scale = rate.to(state["a"].dtype).unsqueeze(-1)
         with torch.enable_grad():
             y = state["y"].detach().requires_grad_()
@@ -175,6 +176,7 @@ def _augmented(span: _Interval) -> Callable[[Tensor, Any], Any]:
         if not f.requires_grad:
             pulled: list[Tensor | None] = [None] * (1 + len(span.sources))
         else:
+            check_known([f], [y, *span.sources], since, t, "backsolve")
             pulled = list(torch.autograd.grad(f, [y, *span.sources], seed, allow_unused=True))
         filled = [torch.zeros_like(x) if g is None else g for g, x in zip(pulled, [y, *span.sources], strict=True)]
         return {"y": scale * f.detach(), "a": filled[0], "theta": filled[1:]}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["bytes_behind", "clock", "leaves_behind", "residual_bytes"]
+__all__ = ["bytes_behind", "check_known", "clock", "leaves_behind", "residual_bytes"]
 
 
 def clock() -> int:
@@ -48,6 +48,20 @@ def leaves_behind(outputs: Iterable[Tensor], since: int, inputs: Iterable[Tensor
         stack += [parent for parent in node.next_functions if parent[0] is not None]
     unique = {id(leaf): leaf for leaf in leaves if id(leaf) not in own}
     return list(unique.values()), older
+
+
+def check_known(outputs: Iterable[Tensor], inputs: Iterable[Tensor], since: int, t: Tensor, adjoint: str) -> None:
+    """RuntimeError where `outputs` hang on a tensor that joined the field after the first time t [L]: its gradient
+    would be lost."""
+    inputs = list(inputs)
+    known = {id(x) for x in inputs}
+    leaves, older = leaves_behind(outputs, since)
+    if older or any(id(leaf) not in known for leaf in leaves):
+        raise RuntimeError(
+            f"the field at t = {float(t[0]):g} uses a tensor that requires grad and that it did not use at the first "
+            f'time, so adjoint="{adjoint}" cannot give its gradient; pass the tensor through args=, or use '
+            'adjoint="direct"'
+        )
 
 
 def bytes_behind(outputs: Iterable[Tensor], since: int) -> int:

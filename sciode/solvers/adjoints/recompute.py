@@ -19,7 +19,7 @@ from ..engines import CompileNotice
 from ..fields import Field
 from ..problem import Problem
 from ..trajectory import Emission, Record, Run, replay
-from .graph import clock, leaves_behind
+from .graph import check_known, clock
 from .results import Results, results
 from .rewind import JoinedLate, Rewound, rewind, seeds_of, taken_again
 from .unwind import unwind
@@ -179,7 +179,7 @@ def _step_vjp(
     seeds = [*(_only(record.accept, c) for c in (lam.y, *lam.memory)), *pytree.tree_leaves(seed)]
     pairs = [(o, s) for o, s in zip(outputs, seeds, strict=True) if o.requires_grad]
     inputs = [y, *essential, *sources]
-    _check_leaves([o for o, _ in pairs], inputs, since, float(problem.forward(record.s)[0]))
+    check_known([o for o, _ in pairs], inputs, since, problem.forward(record.s), "recompute")
     pulled = _grad(pairs, inputs)
     before = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, pulled, strict=True)][
         : 1 + len(essential)
@@ -253,14 +253,3 @@ def _add(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
     if total is None or gradient is None:
         return gradient if total is None else total
     return total + gradient
-
-
-def _check_leaves(outputs: list[Tensor], inputs: list[Tensor], since: int, t: float) -> None:
-    """A tensor that joins the field only later would lose its gradient: refuse instead."""
-    known = {id(x) for x in inputs}
-    leaves, older = leaves_behind(outputs, since)
-    if older or any(id(leaf) not in known for leaf in leaves):
-        raise RuntimeError(
-            f"the field at t = {t:g} uses a tensor that requires grad and that it did not use at the first time, so "
-            'adjoint="recompute" cannot give its gradient; pass the tensor through args=, or use adjoint="direct"'
-        )

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from ..engines import Lifted, Walk, WayBack, check_repeatable, feed, key_of, lift_of, tensors_of, wiring_of
+from ..engines import Lifted, Walk, WayBack, check_repeatable, feed, key_of, lift_of, postpone, tensors_of, wiring_of
 from ..problem import Problem
 from ..trajectory import Block, Row, Run, Tape
 from ..turn import outputs_at, places_of, retake
@@ -93,8 +93,10 @@ class _Back:
         self.fixed = [~w for w in wiring if w < 0]
         like = [line.y, *line.essential, *sources]
         with torch.no_grad():
-            self.joint = _vjp(lifted, lifted.positions(like), like)
-        self.way = WayBack(engine, self._undo, like, len(line.essential))
+            joint = _vjp(lifted, lifted.positions(like), like)
+        memory, same = len(line.essential), frozenset(i for i, w in enumerate(wiring) if w < 0)
+        self.later = postpone(joint, 1 + memory, same, {}, line.y.device)
+        self.way = WayBack(engine, self._undo, like, memory, self.later)
 
     def __call__(
         self, others: list[Tensor], block: Block, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk | None
@@ -112,7 +114,7 @@ class _Back:
         flat = [line[p] if p >= 0 else next(fixed) for p in self.columns]
         values = outputs_at(tensors[0], pytree.tree_unflatten(line, self.row_as).k)
         penalties = (p.index_select(0, index).squeeze(0) for p in tensors[b:])
-        return list(self.joint(*flat, walk.y, *walk.memory, values, *penalties))
+        return list(self.later.graph(*flat, walk.y, *walk.memory, values, *penalties))
 
 
 def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:

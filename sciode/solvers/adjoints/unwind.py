@@ -45,5 +45,5 @@ def _way_back(run: Run, turn: KeptTurn, block: Block) -> WayBack:
     """The loop back over such blocks, made at the first one."""
     backs, rows = run.machine.backs, pytree.tree_leaves(block.rows)[0].shape[0]
     if rows not in backs:
-        backs[rows] = WayBack(run.engine, turn.undo, turn.like, turn.memory)
+        backs[rows] = WayBack(run.engine, turn.undo, turn.like, turn.memory, turn.later)
     return backs[rows]

@@ -51,7 +51,7 @@ def normals(draws: tuple[Tensor, Tensor, Tensor, Tensor], dtype: torch.dtype) ->
     """Standard normals from four words by Box and Muller: [...] words -> [..., 4].
 
     float32 and float64 use the same 32-bit uniforms, so one seed gives the same path in both, to rounding; the price is
-    a normal cut off at 6.8 standard deviations. Uniforms lie in the open interval (0, 1].
+    a normal cut off at 6.8 standard deviations. Uniforms lie in (0, 1].
     """
     u0, u1, u2, u3 = ((w.to(dtype) + 0.5) * 2.0**-32 for w in draws)
     r0, r1 = torch.sqrt(-2 * torch.log(u0)), torch.sqrt(-2 * torch.log(u2))

@@ -65,7 +65,7 @@ class BrownianTree:
     independent of one another. Times are the field's; a step backward in time gets W(s) - W(u) and the same H.
 
     Arguments:
-        seeds [B] int64; channels m; low, span [L] float64, L = 1 or B: the interval from low to low + span; levels:
+        seeds [B] int64; channels m; low, span > 0 [L] float64, L = 1 or B: the interval from low to low + span; levels:
             halvings, at most 29, so that times are told apart down to span / 2^levels (two times in one leaf are each
             right by themselves, and too smooth together); area: whether `over` gives H, too; dtype: of what it gives.
             Sums are taken in float64, because H is a small difference.
@@ -98,11 +98,13 @@ class BrownianTree:
 
     def over(self, t: Tensor, dt: Tensor) -> Tensor:
         """For steps from t to t + dt (both [L], dt of any sign): dW [B, m], or dW and H [2, B, m] with `area`."""
-        path, area = self._at(torch.stack((t, t + dt)))
+        end = t + dt
+        path, area = self._at(torch.stack((t, end)))
         increment = path[1] - path[0]
         if not self.area:
             return increment.to(self.dtype)
-        length = dt.unsqueeze(-1)
+        # From where to where the path was asked for: far from 0, rounding of the end is much of a short step.
+        length = (end - t).unsqueeze(-1)
         still = length == 0
         mean = (area[1] - area[0]) / torch.where(still, 1.0, length)
         levy = torch.where(still, 0.0, mean - 0.5 * (path[0] + path[1]))

@@ -6,6 +6,7 @@ from .eager import run, split_clock
 from .kept import KeptTurn
 from .lift import CannotCompile, Lifted, check_repeatable, own_code, quietly
 from .machine import in_order, tensors_of, wiring_of
+from .products import postpone
 from .walk import Walk, WayBack
 from .witness import key_of, lift_of
 
@@ -26,6 +27,7 @@ __all__ = [
     "key_of",
     "lift_of",
     "own_code",
+    "postpone",
     "quietly",
     "readied",
     "run",

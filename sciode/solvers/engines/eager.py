@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..advance import Attempt, attempt, merge, select, step_of
-from ..books import Book, namespace, on_host, on_tensor
+from ..books import Book, namespace, on_host, on_tensor, rows
 from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import RUNNING, Status
@@ -104,6 +104,7 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
     look = HostClock(problem, float(carry.t)) if problem.s0.shape[0] == 1 else LaneClock(problem, carry)
     records, emissions, noise = [], [], _Noise(problem, carry, max_steps)
     books, carry = _books(problem, carry)
+    start = carry
     iterations = nfe = 0
     cuts = _Cuts()
     running = bool((carry.status == RUNNING).any())
@@ -112,9 +113,11 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
         seen = look(tried)
         iterations, nfe = iterations + 1, tried.step.nfe
         if seen.some:
-            if not seen.finite and torch.is_grad_enabled():
-                tried = _without_failures(problem, carry, tried, noise(iterations - 1))
-            record = _record(problem, carry, tried, seen, noise.base + iterations - 1)
+            place = carry
+            if not seen.finite:
+                place = _without_failures(start, carry, tried)
+                tried = _retaken(problem, place, tried, noise(iterations - 1))
+            record = _record(problem, place, tried, seen, noise.base + iterations - 1)
             records.append(record)
             emissions.append(emit(problem, record, tried.step))
         if watch is not None:
@@ -171,10 +174,25 @@ def _merge(carry: Carry, tried: Attempt, seen: Seen) -> Carry:
     return merge(carry, tried)
 
 
-def _without_failures(problem: Problem, carry: Carry, tried: Attempt, noise: Tensor | None) -> Attempt:
-    """The step with length 0 where it was not accepted: a NaN on the tape reaches shared parameters as 0 * NaN."""
+def _without_failures(start: Carry, carry: Carry, tried: Attempt) -> Carry:
+    """The carry, with samples that did not accept back where they began, where the field is known to be finite.
+
+    Where they are it may not be; what they do there is nobody's, but a NaN reaches shared parameters as 0 * NaN.
+    """
+    accept = tried.accept
+    return carry._replace(
+        t=rows(accept, carry.t, start.t),
+        y=rows(accept, carry.y, start.y),
+        memory=tuple(rows(accept, now, first) for now, first in zip(carry.memory, start.memory, strict=True)),
+    )
+
+
+def _retaken(problem: Problem, place: Carry, tried: Attempt, noise: Tensor | None) -> Attempt:
+    """The step from there, with length 0 where it was not accepted; a second time only if a tape is to know of it."""
+    if not torch.is_grad_enabled():
+        return tried
     dt = namespace(tried.dt).where(tried.accept, tried.dt, 0.0)
-    return tried._replace(dt=dt, step=step_of(problem, carry, dt, noise))
+    return tried._replace(dt=dt, step=step_of(problem, place, dt, noise))
 
 
 class _Cuts:

@@ -53,8 +53,8 @@ class InGraphs(Launches):
     """The compiled turn in CUDA graphs of 1, 2, 4, ... turns, captured when first needed (0: the start).
 
     Loops that are always as long get a graph of their whole length. Its buffers stay where they are. Parameters are
-    read where they lie; everything else is copied in and out, unless it is known to lie there already. flops: of a turn
-    (see `tuning`).
+    read where they lie, scratch is written where it lies; everything else is copied in and out, unless it is known to
+    lie there already. flops: of a turn (see `tuning`).
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class InGraphs(Launches):
 
     def _make(self, others: list[Tensor], state: list[Tensor] | None) -> None:
         """Buffers like this solve's tensors, with their values."""
-        stays = [isinstance(x, nn.Parameter) for x in others]
+        stays = [isinstance(x, nn.Parameter) or use == "scratch" for x, use in zip(others, self.uses, strict=True)]
         self.given = [x if s else None for x, s in zip(others, stays, strict=True)]
         self.buffers = [x.detach() if s else _copy_of(x) for x, s in zip(others, stays, strict=True)]
         self.fresh = [i for i, (s, use) in enumerate(zip(stays, self.uses, strict=True)) if not s and use != "filled"]

@@ -18,6 +18,7 @@ from ..trajectory import Row
 from ..turn import Limits, Loop, Plan, Sinks, Taken, outputs_at, take, write, write_row
 from .lift import CannotCompile, Lift, Lifted
 from .partition import Asked, Partition, Place, partition
+from .products import postpone
 
 __all__ = ["KeptTurn", "lift_take", "take_flat"]
 
@@ -75,6 +76,10 @@ class KeptTurn:
         if self.halves.strangers:
             # On autograd's tape it has its gradient, so whoever asked falls back to that.
             raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
+        fixed = len(self.halves.fixed)
+        rows = range(fixed, fixed + len(self.halves.held) + len(self.halves.residuals))
+        columns, device = {i: i for i in rows}, loop.word.device
+        self.later = postpone(self.halves.backward, 1 + self.memory, frozenset(range(fixed)), columns, device)
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Empty columns [rows + 1, ...] for what `rows` steps keep; the last row is waste."""
@@ -116,7 +121,7 @@ class KeptTurn:
         stored = [row(next(rest)) for _ in (*self.halves.held, *self.halves.residuals)]
         k, out = row(next(rest)), next(rest)
         seeds = [walk.y, *walk.memory, outputs_at(out, k), *(row(p) for p in rest)]
-        return list(self.halves.backward(*fixed, *stored, *seeds))
+        return list(self.later.graph(*fixed, *stored, *seeds))
 
 
 def _made(taken: Taken) -> Taken:

@@ -266,6 +266,8 @@ def _extract(joint: fx.GraphModule, arguments: list[fx.Node], ends: list[fx.Node
     """The part of a graph that makes `ends` from `arguments`."""
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in arguments}
+    for node, placed in copies.items():
+        placed.meta.update(node.meta)
     copy: Callable[[fx.Node], fx.Node] = copies.__getitem__
     wanted = _behind(ends, set(arguments))
     for node in joint.graph.nodes:

@@ -22,9 +22,9 @@ __all__ = ["Body", "Part", "Repeat", "Spare", "Use", "in_one_loop", "look_at_cpu
 Body = Callable[..., Any]
 """body(*inputs) -> a state; its last tensor, int64 [n], is a word to the host: whether to go on comes first."""
 
-Use = Literal["own", "read", "kept", "filled"]
+Use = Literal["own", "read", "kept", "filled", "scratch"]
 """What a loop does with a tensor: it reads it, and only the solver ever writes to it; it reads it; it writes to parts
-of it; it writes all of it that will be read."""
+of it; it writes all of it that will be read; the same, and it is always the same tensor, so that nothing is copied."""
 
 Repeat = Callable[[list[Tensor], "list[Tensor] | None", int], tuple[list[Tensor], list[int]]]
 """repeat(others, state, nth) -> the state at the end, and its word.

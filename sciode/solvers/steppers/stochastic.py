@@ -113,8 +113,9 @@ class Milstein(SDEStepper):
         root, square = size.sqrt(), noise * noise
         ito = field.term.calculus == "ito"  # type: ignore[union-attr]
         support = y + (f * h if ito else 0) + (g if g.ndim == 2 else g.squeeze(-1)) * root
-        slope = (field.diffusion(t, support) - g) / (2 * root if g.ndim == 2 else 2 * root.unsqueeze(-1))
-        slope = torch.where((root > 0) if g.ndim == 2 else (root > 0).unsqueeze(-1), slope, torch.zeros_like(slope))
+        # A sample that has ended takes a step of no length; the divisor is safe, so that no 0 / 0 reaches a gradient.
+        across = 2 * torch.where(root > 0, root, 1.0)
+        slope = (field.diffusion(t, support) - g) / (across if g.ndim == 2 else across.unsqueeze(-1))
         return Step(euler + field.product(slope, square - size if ito else square), None, (), None, None, 1)
 
 

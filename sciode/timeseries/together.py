@@ -1,0 +1,143 @@
+"""Many classifiers at once: other seeds, other splits, other missing rates, in one training and one prediction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from sciode.data import IrregularSeries
+from sciode.nn import stack, unstack
+from sciode.timeseries.classifier import Draws, IrregularClassifier
+from sciode.timeseries.sequence import Data
+from sciode.training import History, fit, fit_lockstep, threads
+
+__all__ = ["Case", "fit_together", "predict_together"]
+
+_ROWS = 8192  # members x series x noise draws solved together at prediction: bounds the memory
+_OWN = ("random_state", "lr", "weight_decay", "validation_fraction", "progress")
+
+
+class Case(NamedTuple):
+    """What one classifier is trained on: series, labels, and the same of its validation part."""
+
+    X: IrregularSeries
+    y: NDArray[Any]
+    held: tuple[IrregularSeries, NDArray[Any]]
+
+
+def fit_together(
+    classifiers: Sequence[IrregularClassifier],
+    cases: Sequence[Case],
+    watch: Callable[[float], None] | None = None,
+) -> list[History]:
+    """Train each classifier on its own case, all in lockstep in one solve a step; each comes out as `fit` leaves it.
+
+    Classifiers may differ in random_state, lr and weight_decay; cases in what they hold, not in the numbers of training
+    and of validation series. Give `steps`, so that all have one step. A member that diverged keeps its best weights,
+    or its first ones: read `History.stopped`. Models that cannot be stacked are trained one after the other.
+
+    watch: called with the time (of time.perf_counter) at the end of each epoch.
+    Raises ValueError for classifiers or cases that differ where they may not.
+    """
+    _check(classifiers)
+    data = [classifier._prepared(*case) for classifier, case in zip(classifiers, cases, strict=True)]
+    if len({classifier.grid_.dt for classifier in classifiers}) > 1:
+        raise ValueError("classifiers trained together need one Euler step: give them the same `steps`")
+    if classifiers[0].class_weight is not None and len({classifier.weights_ for classifier in classifiers}) > 1:
+        raise ValueError(
+            "classifiers trained together weigh classes alike: give cases of equal shares, or no class_weight"
+        )
+    train, held = (_alike([parts[k] for parts in data]) for k in (0, 1))
+    networks = [classifier._network() for classifier in classifiers]
+    options = [classifier._options() for classifier in classifiers]
+    first = classifiers[0]
+    try:
+        stacked = stack(networks)
+    except ValueError:
+        parts = zip(networks, train, held, options, strict=True)
+        histories = [fit(network, first._loss, own, other, how) for network, own, other, how in parts]
+    else:
+        shown = None if watch is None else lambda _: watch(time.perf_counter())
+        histories = list(fit_lockstep(stacked, first._losses, train, held, options, progress=shown))
+        unstack(stacked, networks)
+    for classifier, network, history in zip(classifiers, networks, histories, strict=True):
+        classifier.models_, classifier.histories_ = [network.eval()], [history]
+    return histories
+
+
+def predict_together(classifiers: Sequence[IrregularClassifier], series: Sequence[IrregularSeries]) -> list[Draws]:
+    """Return what `predict_draws` gives of each classifier for its own series, from one solve for all.
+
+    A draw whose solve fails has NaN probabilities. Classifiers as for `fit_together`; equally many series each.
+    """
+    _check(classifiers)
+    first = classifiers[0]
+    data = _alike([c._inputs(c._known(own)) for c, own in zip(classifiers, series, strict=True)])
+    try:
+        stacked = stack([classifier.model_ for classifier in classifiers]).eval()
+    except ValueError:
+        return [classifier.predict_draws(own) for classifier, own in zip(classifiers, series, strict=True)]
+    count, draws, device = len(data[0]["ends"]), first.n_samples, first._device()
+    seeds = torch.stack([classifier._draw_seeds(draws) for classifier in classifiers])
+    per_part = max(_ROWS // (len(data) * draws), 1)
+    found = []
+    with threads(1), torch.no_grad():
+        for begin in range(0, count, per_part):
+            rows = slice(begin, begin + per_part)
+            size = len(data[0]["ends"][rows])
+            part = {
+                name: torch.stack([own[name][rows] for own in data])
+                .unsqueeze(1)
+                .expand(-1, draws, *[-1] * data[0][name].ndim)
+                .flatten(0, 2)
+                .to(device)
+                for name in data[0]
+            }
+            own_seeds = seeds.unsqueeze(-1).expand(-1, -1, size).flatten().to(device)
+            logits, paths = stacked(first._batch(part), own_seeds, **first._solver(training=False))
+            chance = torch.where((paths.status == 0).unsqueeze(-1), logits.double().softmax(-1), torch.nan)
+            found.append([x.cpu().unflatten(0, (len(data), draws, size)) for x in (chance, paths.nfe)])
+    chances, nfe = (torch.cat(parts, 2) for parts in zip(*found, strict=True))
+    return [Draws(own.numpy(), calls[0].numpy()) for own, calls in zip(chances, nfe, strict=True)]
+
+
+def _check(classifiers: Sequence[IrregularClassifier]) -> None:
+    """ValueError unless the classifiers are alike."""
+    if not classifiers:
+        raise ValueError("classifiers: give at least one")
+    alike = [{k: repr(v) for k, v in c.get_params().items() if k not in _OWN} for c in classifiers]
+    if any(other != alike[0] for other in alike) or classifiers[0].n_models != 1 or classifiers[0].checkpoint:
+        raise ValueError(f"classifiers trained together differ in {', '.join(_OWN)} at most, n_models=1, no checkpoint")
+
+
+def _alike(sets: Sequence[Data]) -> list[Data]:
+    """Pad the data of all members to one shape: a path rests after its last row, a reading that is not there is NaN."""
+    if len({len(data["ends"]) for data in sets}) > 1:
+        raise ValueError("cases trained together need equally many series: split them in the same proportions")
+    rows = max(data["control"].shape[1] for data in sets)
+    length = max(data["values"].shape[1] for data in sets)
+    return [
+        data
+        | {
+            "control": _longer(data["control"], rows, None),
+            "values": _longer(data["values"], length, torch.nan),
+            "times": _longer(data["times"], length, torch.nan),
+        }
+        for data in sets
+    ]
+
+
+def _longer(x: Tensor, length: int, fill: float | None) -> Tensor:
+    """x [n, L, ...] with its last row repeated, or filled, up to a length."""
+    missing = length - x.shape[1]
+    if not missing:
+        return x
+    if fill is None:
+        return torch.cat((x, x[:, -1:].expand(-1, missing, *x.shape[2:])), 1)
+    return F.pad(x, (*[0, 0] * (x.ndim - 2), 0, missing), value=fill)
