@@ -70,9 +70,12 @@ shown = [int(np.argmax([s.static[0, 0] == place for s in test])) for place in ("
 for row, k in zip(axes, shown, strict=True):
     for c, (ax, name) in enumerate(zip(row, channels, strict=True)):
         plots.series(ax, test.times[k], test.values[k][:, c], unit="hour")
-        ax.fill_between(times, lower[k, :, c], upper[k, :, c], color="C1", alpha=0.25)
-        ax.plot(times, expected[k, :, c], color="C1")
-        ax.set(title=test.static[k, 0], ylabel=name)
+        band = ax.fill_between(times, lower[k, :, c], upper[k, :, c], color="C1", alpha=0.25)
+        (line,) = ax.plot(times, expected[k, :, c], color="C1")
+        ax.set(title=test.static[k, 0] if c == 0 else "", ylabel=f"{name} ({'°C' if c == 0 else '%'})")
+readings = axes[0, 0].lines[0]
+names = ("readings", "expected", "9 of 10 new readings")
+figure.legend((readings, line, band), names, loc="outside upper right", ncols=3)
 
 # %% [markdown]
 # `place` is text: it becomes one column a category and one for whatever training has not seen. Numbers (an altitude, an

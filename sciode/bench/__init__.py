@@ -1,5 +1,5 @@
 """Side-by-side benchmarks against other libraries: BENCHMARKS names them, a file each."""
 
-BENCHMARKS = ("solvers", "engines")
+BENCHMARKS = ("solvers", "engines", "epoch")
 
 __all__ = ["BENCHMARKS"]

@@ -3,6 +3,8 @@
 from .archives import unpack
 from .covariates import Covariates
 from .densities import DENSITIES, Density
+from .hopper_simulation import simulate_hopper, simulated_hopper
+from .liver import Patients, pbc2
 from .loading import load
 from .masks import drop
 from .physionet import Stays, stays
@@ -19,6 +21,7 @@ __all__ = [
     "Density",
     "IrregularSeries",
     "Manifest",
+    "Patients",
     "Split",
     "Standardizer",
     "Stays",
@@ -32,6 +35,9 @@ __all__ = [
     "manifests",
     "official",
     "path",
+    "pbc2",
+    "simulate_hopper",
+    "simulated_hopper",
     "stays",
     "stratified",
     "unpack",

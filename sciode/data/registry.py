@@ -20,12 +20,13 @@ class File:
 
     Args:
         path: below a data folder, e.g. "uea/GunPoint/GunPoint_TRAIN.ts".
-        sources: addresses to try in turn. An address that ends in .zip, where path does not, is an archive that has
-            the file in it.
+        sources: addresses to try in turn. An address that ends in .zip or .whl, where path does not, is an archive
+            that has the file in it. Empty for a file that is made on this machine.
         hash_of: what sha256 is a hash of: "bytes", "cases", "arrays" or "members" (see :mod:`sciode.data.digests`).
         sha256: None where no public copy could be hashed; then only the shape is checked.
         source_sha256: of the bytes at the first source, where it is known and our hash is one of content.
         split: "train" or "test" for a part of a classification set.
+        made_by: a name in `sciode.data.store.MAKERS` for a file that is simulated, not downloaded.
     """
 
     path: str
@@ -34,6 +35,7 @@ class File:
     sha256: str | None = None
     source_sha256: str | None = None
     split: str | None = None
+    made_by: str | None = None
 
     def __post_init__(self) -> None:
         inside = PurePosixPath(self.path)
@@ -41,6 +43,8 @@ class File:
             raise ValueError(f"path {self.path!r} must lie below the data folder")
         if self.hash_of not in DIGESTS:
             raise ValueError(f"hash_of is {self.hash_of!r}: give one of {', '.join(DIGESTS)}")
+        if bool(self.sources) == (self.made_by is not None):
+            raise ValueError(f"{self.path}: give the sources of a file, or made_by if it is made here")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import numpy as np
 
 from .series import IrregularSeries
 
+_LARGEST = 1e18  # its square is still a number in single precision, in which models compute
+
 
 @dataclass(frozen=True)
 class Standardizer:
@@ -35,21 +37,42 @@ class Standardizer:
 
     @classmethod
     def fit(cls, series: IrregularSeries) -> Standardizer:
-        """Learn mean and scale (population standard deviation) from the TRAINING series only."""
+        """Learn mean and scale (population standard deviation) from the TRAINING series only.
+
+        Raises ValueError for readings whose squares overflow.
+        """
         readings = np.concatenate([np.asarray(v, dtype=np.float64) for v in series.values])
         observed = ~np.isnan(readings)
+        size = np.where(observed, np.abs(readings), 0.0).max(axis=0)
+        if size.max() > 1e150:
+            raise ValueError(
+                f"channel {int(size.argmax())} has a reading of size {size.max():g}, whose square overflows: write NaN "
+                "if it is a mark for a missing reading, else choose a larger unit"
+            )
         count = np.maximum(observed.sum(axis=0), 1)
         mean = np.where(observed, readings, 0.0).sum(axis=0) / count
         deviation = np.where(observed, readings - mean, 0.0)
         scale = np.sqrt((deviation**2).sum(axis=0) / count)
-        size = np.where(observed, np.abs(readings), 0.0).max(axis=0)
         scale = np.where(scale > 1e-12 * size, scale, 1.0)
         return cls(tuple(mean.tolist()), tuple(scale.tolist()))
 
     def transform(self, series: IrregularSeries) -> IrregularSeries:
-        """Standardised series, same clocks and dtype. Raises ValueError if the number of channels is another."""
+        """Standardised series, same clocks and dtype.
+
+        Raises ValueError if the number of channels is another, or for readings over 1e18 scales from the mean.
+        """
         self._check(series)
-        return series.replace_values([((v - self.mean) / self.scale).astype(v.dtype) for v in series.values])
+        standard = [(np.asarray(v, dtype=np.float64) - self.mean) / self.scale for v in series.values]
+        for number, value in enumerate(standard):
+            wild = np.abs(value) > _LARGEST
+            if wild.any():
+                row, channel = np.argwhere(wild)[0]
+                raise ValueError(
+                    f"series {number} reads {series.values[number][row, channel]:g} in channel {channel}, which has "
+                    f"mean {self.mean[channel]:g} and standard deviation {self.scale[channel]:g} in training: write "
+                    "NaN if it is a mark for a missing reading, else mend it"
+                )
+        return series.replace_values([z.astype(v.dtype) for z, v in zip(standard, series.values, strict=True)])
 
     def inverse(self, series: IrregularSeries) -> IrregularSeries:
         """Back to the units of the data: x = z * scale + mean."""

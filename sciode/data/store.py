@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from .archives import unpack
 from .digests import DIGESTS, bytes_digest
 from .registry import File, Manifest, folder, manifest
 from .ts_format import read_ts
+
+ARCHIVES = (".zip", ".whl")
+MAKERS = {"hopper": ("hopper_simulation", "write_hopper")}
+"""What makes a file on this machine: module of this package and function, called with where to write."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def get(name: str, progress: bool = False) -> Path:
     """:func:`path` of a data set, after downloading it into the cache if it is not on this machine.
 
     A download goes to a temporary file, is checked against the manifest, and only then takes its place.
-    SCIODE_OFFLINE=1 forbids downloads.
+    SCIODE_OFFLINE=1 forbids downloads. A simulated set is made instead, once.
 
     Args:
         name: of the set, see :func:`manifests`.
@@ -55,6 +60,7 @@ def get(name: str, progress: bool = False) -> Path:
     Raises:
         ValueError: unknown name, or what came is not what the manifest pins.
         ConnectionError: no source answered, or SCIODE_OFFLINE is set.
+        ImportError: a set that is simulated, without the extra that simulates it.
     """
     wanted = manifest(name)
     return _visible(locate(wanted) or fetch(wanted, cache_folder(), progress), wanted)
@@ -96,17 +102,28 @@ def _visible(place: Place, wanted: Manifest) -> Path:
 
 def fetch(wanted: Manifest, root: Path, progress: bool = False) -> Place:
     """Download, check and place the files of a set that are not below ``root`` yet; errors as in :func:`get`."""
-    if os.environ.get("SCIODE_OFFLINE", "0") not in ("", "0"):
+    offline = os.environ.get("SCIODE_OFFLINE", "0") not in ("", "0")
+    if offline and any(file.sources for file in wanted.files):
         raise ConnectionError(f"{wanted.name} is not on this machine and SCIODE_OFFLINE forbids downloads")
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as scratch:
         for file in wanted.files:
             target = root / file.path
             if not target.is_file():
-                found = _from_any_source(file, wanted, Path(scratch), progress)
+                found = _made(file, Path(scratch)) or _from_any_source(file, wanted, Path(scratch), progress)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 found.replace(target)
     return Place(root)
+
+
+def _made(file: File, scratch: Path) -> Path | None:
+    """The file as its maker makes it; None for one that is to be downloaded."""
+    if file.made_by is None:
+        return None
+    module, function = MAKERS[file.made_by]
+    found = scratch / PurePosixPath(file.path).name
+    getattr(importlib.import_module(f".{module}", __package__), function)(found)
+    return found
 
 
 def _from_any_source(file: File, wanted: Manifest, scratch: Path, progress: bool) -> Path:
@@ -133,14 +150,14 @@ def _from_source(file: File, source: str, scratch: Path, progress: bool) -> Path
     here = scratch / urlsplit(source).netloc.replace(":", "_") / PurePosixPath(urlsplit(source).path).name
     if not here.is_file():
         _download(source, here, progress)
-    if here.suffix != ".zip" or file.path.endswith(".zip"):
+    if here.suffix not in ARCHIVES or file.path.endswith(ARCHIVES):
         return here
     content = here.with_suffix("")
     if not content.is_dir():
         unpack(here, content)
     name = PurePosixPath(file.path).name
     matches = sorted(content.rglob(name))
-    if len(matches) != 1:
+    if len({bytes_digest(match) for match in matches}) != 1:
         raise ValueError(f"the archive holds {len(matches)} files named {name}")
     return matches[0]
 

@@ -16,6 +16,7 @@ from .checks import (
     check_finite,
     check_first,
     check_independence,
+    check_prior,
     check_state,
     check_times,
     check_tolerance,
@@ -134,7 +135,8 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
     layout = Layout.of(y0, default_batch_dims(y0, wish.batch_dims))
     y = layout.ravel(y0)
     stepper, controller = _method(term, wish)
-    chosen = as_regularizers(wish.regularize, stepper)
+    field = Field(term, layout, args)
+    chosen = as_regularizers(wish.regularize, stepper, field.compares)
     given = times = check_times(ts, layout.batch, y.device)
     wish, moment = _settled(wish, chosen, layout), None
     if any(local.at == "uniform" for local in chosen.local):
@@ -150,7 +152,7 @@ def lay_out(term: Term, y0: Any, ts: Any, args: Any, wish: Wish) -> Laid:
     steps = fixed_steps(spans(times.host, lanes), controller.dt) if isinstance(controller, Fixed) else None
     eps = 10 * torch.finfo(y.dtype).eps
     problem = Problem(
-        Field(term, layout, args, times.sign), stepper, controller, _output(times, wish.save, lanes), times.sign,
+        replace(field, sign=times.sign), stepper, controller, _output(times, wish.save, lanes), times.sign,
         s0, s1,
         rtol=check_tolerance("rtol", wish.rtol, y0, layout, eps if stepper.adaptive and not steps else 0.0),
         atol=check_tolerance("atol", wish.atol, y0, layout, 0.0),
@@ -188,7 +190,8 @@ def begin(laid: Laid) -> Begun:
     channels = first[-1].shape[-1] if field.stochastic else 0
     problem, seed = _with_draws(laid, channels)
     problem, carry, fresh = _start(problem, y, first)
-    return Begun(problem, Start(y, carry, fresh), y, laid.ts, seed, laid.evaluations, first, since, residuals)
+    known = (*first, *check_prior(field, t0, y))
+    return Begun(problem, Start(y, carry, fresh), y, laid.ts, seed, laid.evaluations, known, since, residuals)
 
 
 def begin_again(laid: Laid, engine: str) -> Begun | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .books import sent
 from .fields import Field
-from .terms import ODETerm
+from .terms import ODETerm, SDETerm
 from .transforms import mapped, transforming
 from .trees import Layout, leaves_of, path_of
 
@@ -24,6 +24,7 @@ __all__ = [
     "check_finite",
     "check_first",
     "check_independence",
+    "check_prior",
     "check_state",
     "check_times",
     "check_tolerance",
@@ -175,6 +176,13 @@ def check_first(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
             f"diffusion: scalar noise has one Brownian motion, got {diffusion.shape[-1]}; use noise='general'"
         )
     return drift, diffusion
+
+
+def check_prior(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """The prior's drift at the start, (h,), with the same complaints; () without a prior."""
+    if not isinstance(field.term, SDETerm) or field.term.prior_drift is None:
+        return ()
+    return (_checked(field, "prior_drift", field.term.prior_drift, t, y, 0),)
 
 
 def _checked(field: Field, name: str, function: Any, t: Tensor, y: Tensor, trailing: int) -> Tensor:

@@ -33,6 +33,11 @@ class Field:
         return isinstance(self.term, SDETerm)
 
     @property
+    def compares(self) -> bool:
+        """Whether there is a prior."""
+        return isinstance(self.term, SDETerm) and self.term.prior_drift is not None
+
+    @property
     def arguments(self) -> list[Tensor]:
         """The tensors in `args` that can carry a gradient."""
         return [a for a in leaves_of(self.args) if _differentiable(a)]
@@ -78,6 +83,16 @@ class Field:
         clock = self.clocks((t,), y)[0]
         f = self.drift_at(clock, y)
         return (f, self.diffusion_at(clock, y)) if self.stochastic else (f,)
+
+    def prior_at(self, clock: Tensor, y: Tensor) -> Tensor:
+        """h(t, y) [B, D], the prior's drift, for a time from `clocks`."""
+        assert isinstance(self.term, SDETerm) and self.term.prior_drift is not None
+        return _as_state(self.layout.ravel(self._call(self.term.prior_drift, clock, y)), y)
+
+    def everything(self, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """`first`, and the prior's drift if there is one: all that a solve reads."""
+        first = self.first(t, y)
+        return (*first, self.prior_at(self.clocks((t,), y)[0], y)) if self.compares else first
 
     def diffusion_at(self, clock: Tensor, y: Tensor) -> Tensor:
         """g(t, y) for a time from `clocks`."""

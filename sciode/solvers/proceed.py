@@ -39,7 +39,8 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
             "resume: adaptive steps, and methods that need Levy areas, walk a path laid over the interval of one "
             "solve; solve the whole interval at once"
         )
-    chosen = as_regularizers(wish.regularize, old.stepper)
+    field = replace(old.field, term=term, args=args)
+    chosen = as_regularizers(wish.regularize, old.stepper, field.compares)
     if chosen.draws:
         raise ValueError("regularize: a resumed solve draws nothing anew; solve the whole interval at once")
     times = check_times(ts, old.field.layout.batch, carry.y.device)
@@ -48,7 +49,6 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     if times.sign != old.sign or bool((start != ended).any()):
         raise ValueError("ts: a resumed solve starts at the earlier solution's last time and goes on in its direction")
     s1 = times.last.expand(ended.shape)
-    field = replace(old.field, term=term, args=args)
     t = old.forward(carry.t)
     end = _state_at_end(earlier)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from .progress import watcher
 from .regularizers import Local, Regularizer
 from .solution import DenseOutput, Solution, Stats
 from .suggest import choose
-from .terms import as_term
+from .terms import SDETerm, as_term
 from .trajectory import Request, Run, Start
 from .transforms import transforming
 from .trees import map_tree
@@ -84,15 +84,16 @@ def solve(
     """
     wish = Wish(method, dt, rtol, atol, controller, _save(save), batch_dims, coupled, noise, seed, regularize)
     choose("engine", engine, ENGINES)
-    _check_adjoint(adjoint, wish)
+    term = as_term(field)
+    _check_adjoint(adjoint, wish, isinstance(term, SDETerm) and term.prior_drift is not None)
     if not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps: expected a positive integer, got {max_steps!r}")
     how = How(adjoint, engine, max_steps, progress)
     if resume is not None:
-        begun = proceed(as_term(field), y0, ts, args, wish, resume)
+        begun = proceed(term, y0, ts, args, wish, resume)
         solution, clean = _solved(begun, how)
     else:
-        solution, clean = _from_the_start(lay_out(as_term(field), y0, ts, args, wish), how)
+        solution, clean = _from_the_start(lay_out(term, y0, ts, args, wish), how)
     return solution.check() if throw and not clean else solution
 
 
@@ -142,14 +143,14 @@ def _save(save: str | Save) -> Save:
     return Save(choose("save", save, SAVES))  # type: ignore[arg-type]
 
 
-def _check_adjoint(adjoint: str | Backsolve, wish: Wish) -> None:
+def _check_adjoint(adjoint: str | Backsolve, wish: Wish, compares: bool) -> None:
     if not isinstance(adjoint, Backsolve):
         choose("adjoint", adjoint, ADJOINTS)
     if adjoint == "backsolve" or isinstance(adjoint, Backsolve):
-        if not _only_local(wish.regularize):
+        if compares or not _only_local(wish.regularize):
             raise ValueError(
-                "adjoint: backsolve cannot differentiate regularizers: they are functions of the solver's own steps, "
-                "which a continuous adjoint never sees; use adjoint='recompute', or a Local one"
+                "adjoint: backsolve cannot differentiate regularizers, nor a prior's divergence: they are functions of "
+                "the solver's own steps, which a continuous adjoint never sees; use adjoint='recompute', or a Local one"
             )
         if wish.save.at != "ts" or wish.save.fn is not None:
             raise ValueError(

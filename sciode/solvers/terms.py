@@ -46,6 +46,9 @@ class SDETerm:
             for m Brownian motions.
         noise: "diagonal"; "additive" (g does not depend on y); "scalar" (m = 1); "general".
         calculus: "ito" (method None = euler, which needs dt) or "stratonovich" (method None = heun).
+        prior_drift: h(t, y[, args]), shaped like f, of a prior dy = h dt + g dW with the same diagonal diffusion:
+            `Solution.penalties["kl"]` is then the divergence in nats of a path from it, whose mean over paths is that
+            of the laws (see `sciode.solvers.regularizers.Divergence`), differentiable but under adjoint="backsolve".
         one_clock: f and g take one 0-d time for the whole batch, torchsde's convention; ts must then be shared, and
             adaptive steps too (`coupled=True`).
 
@@ -60,6 +63,7 @@ class SDETerm:
     noise: Noise = "diagonal"
     calculus: Calculus = "ito"
     one_clock: bool = False
+    prior_drift: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("drift", "diffusion"):
@@ -67,6 +71,13 @@ class SDETerm:
                 raise ValueError(f"{name}: expected a callable, got {type(getattr(self, name)).__name__}")
         choose("noise", self.noise, NOISES)
         choose("calculus", self.calculus, CALCULI)
+        if self.prior_drift is not None and not callable(self.prior_drift):
+            raise ValueError(f"prior_drift: expected a callable, got {type(self.prior_drift).__name__}")
+        if self.prior_drift is not None and self.noise != "diagonal":
+            raise ValueError(
+                f"prior_drift: the divergence divides by a diagonal diffusion, the noise is {self.noise!r}; write the "
+                "steering u with drift h + g u instead, and |u|^2 / 2 as one more component of the state"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,4 +97,4 @@ class MTAND(SequenceModel):
         everywhere = torch.ones_like(mixed, dtype=torch.bool)
         found = self.tell(wanted.nan_to_num().to(values.dtype), points, mixed, everywhere)
         found = torch.where(wanted.isfinite().unsqueeze(-1), found, 0.0)
-        return Paths(found[:, :-1], found[:, -1], judged(found, status), nfe, {})
+        return Paths(found[:, :-1], found[:, -1], judged(found, status, throw), nfe, {})

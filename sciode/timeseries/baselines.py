@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -13,7 +14,7 @@ from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags
 from sciode.timeseries.forecaster import last_cut, next_times
 from sciode.timeseries.interpolator import hidden
 from sciode.timeseries.mixture import Mixture
-from sciode.timeseries.values import Pairs, Times, ValueEstimator, own_times, without_empty_points
+from sciode.timeseries.values import Pairs, Times, ValueEstimator, check_aligned, own_times, without_empty_points
 
 Task = Literal["forecast", "interpolate"]
 
@@ -33,9 +34,9 @@ class Baseline(ValueEstimator):
     n_samples: int = 1
     random_state: int = 0
 
+    @abstractmethod
     def _value(self, series: IrregularSeries, clock: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the value [n, Q, C]."""
-        raise NotImplementedError
 
     def fit(self, X: SeriesLike, y: Any = None, validation: Any = None) -> Self:
         """Learn the channels' means and the size of the errors from series X, and return self."""
@@ -77,6 +78,7 @@ class Baseline(ValueEstimator):
     def _judged(self, X: SeriesLike, y: Any) -> Pairs:
         series = as_series(X)
         if y is not None:
+            check_aligned(series, as_series(y))
             return Pairs(series, as_series(y), np.arange(len(series)))
         if self.task == "forecast":
             return last_cut(series, self.ahead)

@@ -120,7 +120,7 @@ class IrregularClassifier(SequenceEstimator):
         return grid.numpy() / self.grid_.rate, states.transpose(1, 2).numpy()
 
     def score(self, X: SeriesLike, y: Any) -> float:
-        """Return the accuracy, the share of series whose class is predicted."""
+        """Return the accuracy, the share of series whose class is predicted; an unknown one never is."""
         series = as_series(X)
         return float((self.predict(series) == as_labels(y, len(series))).mean())
 

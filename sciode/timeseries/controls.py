@@ -15,6 +15,8 @@ from sciode.data import IrregularSeries
 from sciode.solvers.interpolants import HermitePath
 
 _AT_ONCE = 256  # series whose paths are made together: a path holds a dozen numbers for every reading
+FARTHEST = 100
+"""Durations of training that a grid may be long: that many steps are still solved in seconds and held in memory."""
 
 
 class Controls(NamedTuple):
@@ -68,7 +70,15 @@ class ControlGrid:
         A series stops at its own last time, but not before one step, so that one with a single time point is a state
         too. Series longer than the training's get as many more steps as they need. After its last reading a path is
         constant; the grid reaches at least `until`, in the model's time.
+
+        Raises ValueError for a series that lasts over 100 times as long as the longest of training.
         """
+        for number, own in enumerate(series.times):
+            if own[-1] - own[0] > FARTHEST * self.duration:
+                raise ValueError(
+                    f"series {number} lasts {own[-1] - own[0]:g}, over {FARTHEST} times as long as the longest of "
+                    f"training ({self.duration:g}): are its times in the same unit?"
+                )
         values, times = series.padded()
         clock = torch.from_numpy(self.clock(times, times[:, 0]))
         ends = clock.nan_to_num(nan=0.0).amax(1).clamp(min=self.dt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from sciode.data import IrregularSeries
 SeriesLike = IrregularSeries | NDArray[Any] | Sequence[NDArray[Any]]
 
 
-class Estimator:
+class Estimator(ABC):
     """Abstract. Parameters are the keyword arguments of `__init__`, stored unchanged, as `sklearn.clone` expects."""
 
     @classmethod
@@ -33,6 +34,10 @@ class Estimator:
                 raise ValueError(f"{type(self).__name__} has no parameter {name!r}; it has {', '.join(known)}")
             setattr(self, name, value)
         return self
+
+    @abstractmethod
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn wants to know of the estimator's kind."""
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries, windows
+from sciode.timeseries.controls import FARTHEST
 from sciode.timeseries.estimator import SeriesLike, as_series
 from sciode.timeseries.regression import PathEstimator
-from sciode.timeseries.values import Pairs, Times, own_times, without_empty_points
+from sciode.timeseries.values import Pairs, Times, check_aligned, own_times, without_empty_points
 
 _WINDOWS = 2048  # about as many training windows does a fit make by itself
-_FARTHEST = 100  # durations of training that can be asked for: a grid of that many steps is still held in memory
 _FEW = 5  # fewer series than this are split by time
 
 
@@ -70,10 +70,7 @@ class IrregularForecaster(PathEstimator):
     def _following(self, series: IrregularSeries, y: Any) -> Pairs:
         """Check that futures y follow their series."""
         given, wanted = self._past(series), as_series(y)
-        if len(wanted) != len(given) or wanted.channels != given.channels:
-            raise ValueError(
-                f"y has {len(wanted)} series of {wanted.channels} channels, X {len(given)} of {given.channels}"
-            )
+        check_aligned(given, wanted)
         for number, (past, future) in enumerate(zip(given.times, wanted.times, strict=True)):
             if future[0] <= past[-1]:
                 raise ValueError(f"y of series {number} begins at {future[0]:g}, before its last reading {past[-1]:g}")
@@ -135,9 +132,9 @@ class IrregularForecaster(PathEstimator):
                     f"series {number} is read up to {past[-1]:g} and times ask for {np.nanmin(asked):g}: a forecaster "
                     "tells what comes after; for times inside a series use IrregularInterpolator"
                 )
-            if np.nanmax(asked, initial=past[-1]) - past[0] > _FARTHEST * self.grid_.duration:
+            if np.nanmax(asked, initial=past[-1]) - past[0] > FARTHEST * self.grid_.duration:
                 raise ValueError(
-                    f"series {number}: times ask for {np.nanmax(asked):g}, over {_FARTHEST} times as far from its "
+                    f"series {number}: times ask for {np.nanmax(asked):g}, over {FARTHEST} times as far from its "
                     f"start as training went ({self.grid_.duration:g}): are they in the unit of the series?"
                 )
         return series, clock

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sciode.data import IrregularSeries, drop
 from sciode.timeseries.estimator import SeriesLike, as_series
 from sciode.timeseries.regression import PathEstimator
-from sciode.timeseries.values import Pairs, Times, own_times, without_empty_points
+from sciode.timeseries.values import Pairs, Times, check_aligned, own_times, without_empty_points
 from sciode.training import derive_seed
 
 _FEW = 5  # fewer series than this validate by readings of their own
@@ -60,10 +60,7 @@ class IrregularInterpolator(PathEstimator):
 
     def _inside(self, series: IrregularSeries, y: Any) -> Pairs:
         given, wanted = without_empty_points(series, ends=True), as_series(y)
-        if len(wanted) != len(given) or wanted.channels != given.channels:
-            raise ValueError(
-                f"y has {len(wanted)} series of {wanted.channels} channels, X {len(given)} of {given.channels}"
-            )
+        check_aligned(given, wanted)
         _check_inside(given, wanted.padded()[1])
         return Pairs(given, wanted, np.arange(len(given)))
 
@@ -71,6 +68,8 @@ class IrregularInterpolator(PathEstimator):
         if len(series) < _FEW and y is None:
             held = hidden(series, self.validation_fraction, derive_seed(self.random_state, 8), "reading")
             return self._pairs(held.given, None, 0), held, held.given
+        if y is not None:
+            check_aligned(series, as_series(y))
         chosen = np.random.default_rng(self.random_state).permutation(len(series))
         count = max(round(len(series) * self.validation_fraction), 1)
         if count >= len(series):

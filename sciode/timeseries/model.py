@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from sciode.solvers import Status, sample_seeds
 
-__all__ = ["Batch", "Form", "Paths", "SequenceModel", "judged", "nothing_solved", "refuse_regularizers", "seeds_for"]
+__all__ = [
+    "Batch",
+    "Form",
+    "Paths",
+    "SequenceModel",
+    "judged",
+    "nothing_solved",
+    "refuse_regularizers",
+    "seeds_for",
+    "sound",
+]
 
 Form = Literal["clipped", "paper"]
 
@@ -116,8 +126,9 @@ class SequenceModel(nn.Module, ABC):
 
         queries: times >= 0 in any order, equal ones too, past a series' end too; NaN = none; None asks for the end
         only. A control-driven model needs a control that reaches as far. seed: int, or int64 [B], one stream a series.
-        throw: raise SolveError where a solve failed; False: read `status`. regularize, engine: those of
-        `sciode.solve`; a model without a solver refuses to be regularized.
+        throw: raise SolveError where a solve failed, FloatingPointError where a state beside a solve is not finite;
+        False: read `status`. regularize, engine: those of `sciode.solve`; a model without a solver refuses to be
+        regularized.
 
         Raises ValueError for queries before 0, and for a control that is missing or too short.
         """
@@ -136,9 +147,20 @@ def nothing_solved(batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.zeros(size, dtype=torch.int8, device=device), torch.zeros(size, dtype=torch.int64, device=device)
 
 
-def judged(found: Tensor, status: Tensor) -> Tensor:
-    """Return the status [B], NONFINITE for series with a state in found [B, Q, H] that is not finite."""
-    bad = (status == int(Status.SUCCESS)) & ~found.isfinite().flatten(1).all(1)
+def sound(states: Tensor, throw: bool) -> Tensor:
+    """Return which series have finite states [B, ...]; throw: FloatingPointError that names the first without."""
+    fine = states.isfinite().flatten(1).all(1)
+    if throw and not bool(fine.all()):
+        raise FloatingPointError(
+            f"the state of series {int((~fine).nonzero()[0])} of the batch is NaN or infinite: it holds readings or "
+            "gaps far outside of what training has seen, or training had diverged"
+        )
+    return fine
+
+
+def judged(found: Tensor, status: Tensor, throw: bool = False) -> Tensor:
+    """Return the status [B], NONFINITE for series with a state in found [B, Q, H] that is not finite (`sound`)."""
+    bad = (status == int(Status.SUCCESS)) & ~sound(found, throw)
     return torch.where(bad, int(Status.NONFINITE), status).to(torch.int8)
 
 

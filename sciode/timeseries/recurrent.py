@@ -101,7 +101,7 @@ class OdeRnnModel(SequenceModel):
         begin, end = (x.to(values.dtype).unsqueeze(-1) for x in (since, until))
         found = gaps(self.rnn.field, _states_at(read, row), begin, end)
         found = torch.where((row >= 0).unsqueeze(-1), found, 0.0)
-        return Paths(found[:, :-1], found[:, -1], judged(found, gaps.status), gaps.nfe, gaps.penalties)
+        return Paths(found[:, :-1], found[:, -1], judged(found, gaps.status, throw), gaps.nfe, gaps.penalties)
 
 
 class GruD(SequenceModel):
@@ -161,7 +161,7 @@ class GruD(SequenceModel):
             states.append(h)
         wanted = asked(batch, queries)
         found = self._between(torch.stack(states, 1), times, through, last_read(times, here, wanted), wanted)
-        return Paths(found[:, :-1], found[:, -1], judged(found, status), nfe, {})
+        return Paths(found[:, :-1], found[:, -1], judged(found, status, throw), nfe, {})
 
     def _fade(self, waited: Tensor) -> Tensor:
         """exp(-relu(W d + c)) [..., H] for d [..., C]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -65,13 +66,13 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
 
     both_ways = False
 
+    @abstractmethod
     def _pairs(self, series: IrregularSeries, y: Any, seed: int) -> Pairs:
         """Return what is given and wanted of training or validation series."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _parts(self, series: IrregularSeries, y: Any) -> tuple[Pairs, Pairs, IrregularSeries]:
         """Return (training, validation) pairs and the readings that scales may be learnt from."""
-        raise NotImplementedError
 
     def fit(self, X: SeriesLike, y: Any = None, validation: Any = None) -> Self:
         """Train on series X [n], and return self.

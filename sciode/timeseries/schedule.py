@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciode.solvers import SDETerm, Status, solve
-from sciode.timeseries.model import Batch, Paths
+from sciode.timeseries.model import Batch, Paths, sound
 
 __all__ = ["Grid", "Schedule", "asked", "euler", "schedule", "solved"]
 
@@ -68,11 +68,23 @@ def schedule(batch: Batch, queries: Tensor | None, *, step: float | None = None,
     return Schedule(ts[:, 0].contiguous() if together else ts, at)
 
 
-def solved(term: Any, start: Tensor, plan: Schedule, **options: Any) -> Paths:
+def solved(term: Any, start: Tensor, plan: Schedule, *, throw: bool = False, **options: Any) -> Paths:
     """Solve term from start [B, H] through the plan's times; options: those of `solve`."""
-    solution = solve(term, start, plan.ts, batch_dims=1, **options)
+    start, fine = _begun(start, throw)
+    solution = solve(term, start, plan.ts, batch_dims=1, throw=throw, **options)
     states, last = plan.read(solution.ys)
-    return Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties))
+    return Paths(states, last, _failed(solution.status, fine), solution.stats.nfe, dict(solution.penalties))
+
+
+def _begun(start: Tensor, throw: bool) -> tuple[Tensor, Tensor]:
+    """Return start [B, H], 0 where a series' is not finite, which `solve` refuses, and which series are finite."""
+    fine = sound(start, throw)
+    return torch.where(fine.unsqueeze(1), start, 0.0), fine
+
+
+def _failed(status: Tensor, fine: Tensor) -> Tensor:
+    """Return status [B], NONFINITE where the start was."""
+    return torch.where(fine, status, int(Status.NONFINITE)).to(torch.int8)
 
 
 class Grid(NamedTuple):
@@ -128,25 +140,31 @@ def euler(
     the control's end: other lengths would be compiled for anew.
     """
     how = {"dt": batch.dt, "method": "euler", "adjoint": "direct" if engine == "eager" else "auto", "engine": engine}
+    start, fine = _begun(start, throw)
     if regularize:
         plan = schedule(batch, queries, step=batch.dt, reach=reach)
         solution = solve(term, start, plan.ts, batch_dims=1, throw=throw, regularize=regularize, **how, **options)
         states, last = plan.read(solution.ys)
-        return Paths(states, last, solution.status, solution.stats.nfe, dict(solution.penalties)), solution.ys[-1]
+        status = _failed(solution.status, fine)
+        return Paths(states, last, status, solution.stats.nfe, dict(solution.penalties)), solution.ys[-1]
     wanted = asked(batch, queries)
     _check_reach(wanted, reach)
     grid = Grid.of(wanted, batch.dt)
     steps = int(grid.steps.max())
     if engine != "eager" and batch.control is not None:
         steps = max(steps, batch.control.shape[1] - 1)
-    ts = torch.arange(steps + 1, dtype=torch.float64) * batch.dt
+    # Where only the ends are asked for, and all are the last row, the rows before them need not be kept.
+    alike = wanted.shape[1] == 1 and bool((grid.upper == steps).all() & (grid.weight == 1.0).all())
+    ts = torch.arange(steps + 1, dtype=torch.float64)[:: steps if alike else 1] * batch.dt
     solution = solve(term, start, ts, batch_dims=1, throw=False, **how, **options)
-    own = solution.valid.gather(0, grid.steps.unsqueeze(0))[0]
+    own = solution.valid[-1] if alike else solution.valid.gather(0, grid.steps.unsqueeze(0))[0]
     status = torch.where(own, int(Status.SUCCESS), solution.status).to(torch.int8)
     if throw and bool((status != int(Status.SUCCESS)).any()):
         solution.check()
-    states, last = grid.read(solution.ys)
-    return Paths(states, last, status, solution.stats.before + solution.stats.each * grid.steps, {}), solution.ys[-1]
+    status = _failed(status, fine)
+    final = solution.ys[-1]
+    states, last = (final.new_zeros((len(final), 0, final.shape[1])), final) if alike else grid.read(solution.ys)
+    return Paths(states, last, status, solution.stats.before + solution.stats.each * grid.steps, {}), final
 
 
 def _check_reach(wanted: Tensor, reach: float) -> None:

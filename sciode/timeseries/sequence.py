@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,13 +95,13 @@ class SequenceEstimator(Estimator):
     progress: bool = False
     checkpoint: str | Path | None = None
 
+    @abstractmethod
     def _new_network(self) -> nn.Module:
         """Return a network of the fitted sizes, drawn from torch's own generator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _losses(self, model: nn.Module, batch: Any, seeds: Sequence[int]) -> Tensor:
         """Return the mean loss [M] of each member on its part of a minibatch [M B, ...]."""
-        raise NotImplementedError
 
     def _loss(self, model: nn.Module, batch: Any, seed: int) -> Tensor:
         """Return the mean loss of a minibatch of one network."""

@@ -44,13 +44,16 @@ class Tables(NamedTuple):
     """What the fields need of the control and of time, at every grid time n dt, n = 0..N.
 
     `mix` [H, H] maps the state into z̄; `drive` (N + 1 rows [B, H]) is the part of z̄ from X(t) and t; `sigma` (N + 1
-    rows [H]) is σ(t); `rate` is 1/dt, 0-d. Of M stacked networks: mix [M, H, H], rows [M B, H] both.
+    rows [H]) is σ(t); `rate` is 1/dt, 0-d. With `embed` [C, H] the rows of `drive` are X(t) itself [B, C], and its part
+    of z̄ is X(t) embed + clock(t), `clock` being N + 1 rows [H]. Of M stacked networks: mix [M, H, H], rows [M B, H].
     """
 
     mix: Tensor
     drive: Rows
     sigma: Rows
     rate: Tensor
+    embed: Tensor | None = None
+    clock: Rows | None = None
 
 
 class StableFields(nn.Module):
@@ -70,7 +73,8 @@ class StableFields(nn.Module):
     layers: affine maps in γ, >= 1. Good values 1..3.
     form: "paper" is the equation above. "clipped" (default) is what the authors' code runs: with one learned gate s in
         (0, 1) the diffusion is tanh(s σ), or tanh(s σ z), and the drift tanh(γ), for "geometric" tanh(γ tanh z) and no
-        longer geometric: z changes sign. Both are bounded by 1 in every channel: explicit Euler cannot blow up.
+        longer geometric, though 0 still ends both, so that small steps keep signs. Both are bounded by 1 in every
+        channel: explicit Euler cannot blow up.
     equation: one of the three. static: S, how many covariates join X(0).
 
     The grid is fixed, so X(t), t and σ(t) are embedded once for all grid times (`tables`), and one step of the solver
@@ -126,18 +130,21 @@ class StableFields(nn.Module):
         shift = self.embed_both.bias.unsqueeze(-2) + self.embed_control.bias.unsqueeze(-2) @ control_half.mT
         in_time = embedded @ state_half.mT + shift  # [N + 1, H]
         in_control = control_half @ self.embed_control.weight  # [H, C]
-        alone = in_time.ndim == 2
-        if alone:
-            drive = torch.matmul(control.transpose(0, 1), in_control.mT) + in_time.unsqueeze(1)
-            sigma = self._noise(phase)
-        else:
-            each = control.unflatten(0, (len(in_time), -1)).flatten(1, 2) @ in_control.mT
-            each = each.unflatten(1, (-1, count)) + in_time.unsqueeze(1)  # [M, B, N + 1, H]
-            drive = each.permute(2, 0, 1, 3).flatten(1, 2)
-            sigma = self._noise(phase.repeat(len(in_time), 1)).unflatten(0, (len(in_time), count))
-            sigma = sigma.transpose(0, 1).repeat_interleave(each.shape[1], 1)
         rate = torch.tensor(1 / dt, dtype=control.dtype, device=control.device)
-        return Tables((state_half @ from_state).mT, rows_of(drive, stacked), rows_of(sigma, stacked), rate)
+        mix = (state_half @ from_state).mT
+        if in_time.ndim == 2:
+            sigma = rows_of(self._noise(phase), stacked)
+            if stacked and control.device.type == "cpu" and not control.requires_grad:
+                # A compiled loop's gradient of a table is as large as the table at every step. X(t) needs none.
+                return Tables(mix, control.transpose(0, 1).contiguous(), sigma, rate, in_control.mT, in_time)
+            drive = torch.matmul(control.transpose(0, 1), in_control.mT) + in_time.unsqueeze(1)
+            return Tables(mix, rows_of(drive, stacked), sigma, rate)
+        each = control.unflatten(0, (len(in_time), -1)).flatten(1, 2) @ in_control.mT
+        each = each.unflatten(1, (-1, count)) + in_time.unsqueeze(1)  # [M, B, N + 1, H]
+        drive = each.permute(2, 0, 1, 3).flatten(1, 2)
+        sigma = self._noise(phase.repeat(len(in_time), 1)).unflatten(0, (len(in_time), count))
+        sigma = sigma.transpose(0, 1).repeat_interleave(each.shape[1], 1)
+        return Tables(mix, rows_of(drive, stacked), rows_of(sigma, stacked), rate)
 
     def _noise(self, phase: Tensor) -> Tensor:
         """s σ(t) [..., H] of (sin t, cos t) [..., 2]; s = 1 in the paper's form."""
@@ -147,6 +154,8 @@ class StableFields(nn.Module):
     def drift(self, t: Tensor, z: Tensor, tables: Tables) -> Tensor:
         """Return the drift [B, H]; t [B, 1] must be a grid time."""
         row = row_at(tables.drive, t, tables.rate)
+        if tables.embed is not None and tables.clock is not None:
+            row = torch.addmm(row_at(tables.clock, t, tables.rate), row, tables.embed)
         if tables.mix.ndim == 2:
             mixed = torch.addmm(row, z, tables.mix)
         else:

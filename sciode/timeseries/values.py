@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,17 +31,17 @@ class ValueEstimator(Estimator):
     n_samples: int
     random_state: int
 
+    @abstractmethod
     def _mixture(self, series: IrregularSeries, clock: NDArray[np.float64], count: int) -> Mixture:
         """Return `count` components for series at times clock [n, Q], NaN = none, in the data's units."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _asked(self, X: SeriesLike, times: Times) -> tuple[IrregularSeries, NDArray[np.float64]]:
         """Return the series as the model reads them and the times [n, Q]; ValueError for those it cannot answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _judged(self, X: SeriesLike, y: Any) -> Pairs:
         """Return what `score` gives and what it wants to be told."""
-        raise NotImplementedError
 
     def predict(self, X: SeriesLike, times: Times = None) -> NDArray[np.float64]:
         """Return the expected values [n, Q, C] in the data's units.
@@ -92,6 +93,15 @@ class ValueEstimator(Estimator):
         if not varied.any():
             raise ValueError("no channel varies in what is to be predicted: R² has no meaning there")
         return float((1 - squares.sum((0, 1))[varied] / spread[varied]).mean())
+
+
+def check_aligned(given: IrregularSeries, wanted: IrregularSeries) -> None:
+    """ValueError unless `wanted`, what y says, has one entry of the same channels for each series that is given."""
+    if len(wanted) != len(given) or wanted.channels != given.channels:
+        raise ValueError(
+            f"y has {len(wanted)} series of {wanted.channels} channels, X {len(given)} of {given.channels}: give the "
+            "values that are to be told of each series, NaN where a channel was not read"
+        )
 
 
 def own_times(times: Any, count: int) -> NDArray[np.float64]:

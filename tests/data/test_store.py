@@ -157,6 +157,18 @@ def test_an_archive_is_fetched_once_for_the_files_in_it(tmp_path: Path, website)
     assert everything_below(tmp_path / "root") == ["uea/Toy/Toy_TEST.ts", "uea/Toy/Toy_TRAIN.ts"]
 
 
+def test_a_wheel_is_an_archive_and_may_hold_a_file_twice_if_it_is_the_same(tmp_path: Path, website) -> None:
+    folder, address = website
+    for name, other in (("same", TRAIN), ("other", TEST)):
+        with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+            archive.writestr("data/Toy_TRAIN.ts", TRAIN)
+            archive.writestr("models/data/Toy_TRAIN.ts", other)
+    fetch(toy(toy_file(f"{address}/same-1.0-py3-none-any.whl")), tmp_path / "root")
+    assert (tmp_path / "root/uea/Toy/Toy_TRAIN.ts").read_text() == TRAIN
+    with pytest.raises(ValueError, match="the archive holds 2 files named"):
+        fetch(toy(toy_file(f"{address}/other-1.0-py3-none-any.whl")), tmp_path / "elsewhere")
+
+
 def test_what_the_manifest_does_not_pin_never_takes_its_place(tmp_path: Path, website) -> None:
     folder, address = website
     (folder / "train.ts").write_text(TRAIN.replace("3", "8"))

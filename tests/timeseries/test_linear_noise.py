@@ -65,6 +65,22 @@ def test_a_tensor_table_and_separate_rows_give_the_same_field() -> None:
     assert torch.equal(net.diffusion(t, z, tables), net.diffusion(t, z, stacked))
 
 
+@pytest.mark.parametrize("form", ["paper", "clipped"])
+def test_the_tables_of_a_compiled_loop_give_the_same_field_and_gradients(form: Form) -> None:
+    """They hold the control itself, which asks for no gradient, in the place of what is made of it."""
+    found = []
+    for stacked in (False, True):
+        net, z = model(form), state()
+        tables, t = net.tables(control(), DT, stacked=stacked), torch.full((B, 1), 4 * DT, dtype=torch.float64)
+        assert (tables.embed is not None) == stacked
+        fields = net.drift(t, z, tables), net.diffusion(t, z, tables)
+        (fields[0].sum() + fields[1].square().sum()).backward()
+        named = [p.grad for name, p in net.named_parameters() if "initial" not in name]
+        found.append((fields, [grad for grad in named if grad is not None]))
+    assert len(found[0][1]) == len(found[1][1]) > 10
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-13)
+
+
 def test_clipped_fields_are_bounded_by_one_however_large_the_state() -> None:
     net, t = model("clipped"), torch.zeros(B, 1, dtype=torch.float64)
     tables = net.tables(control(scale=1e3), DT)

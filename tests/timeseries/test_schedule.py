@@ -79,6 +79,20 @@ def test_only_what_happens_up_to_its_own_end_is_a_series_own_affair() -> None:
     euler(term, z, batch([0.5, 0.5]), None, seed=0, engine="eager", throw=True)
 
 
+@pytest.mark.parametrize("ends", [[1.0, 1.0], [1.0, 0.5], [0.9, 0.9]])
+def test_the_end_is_the_same_whether_rows_before_it_are_kept_or_not(ends: list[float]) -> None:
+    """Series that end together on a row are solved without the rows before it; a query makes these be kept."""
+    term = SDETerm(lambda t, z: -z, lambda t, z: 0.3 * z)
+    z = torch.ones(2, 3, dtype=torch.float64)
+    seed = torch.tensor([3, 4])
+    alone, final = euler(term, z, batch(ends), None, seed=seed, engine="eager")
+    asked = torch.tensor([[0.25], [0.5]], dtype=torch.float64)
+    among, other = euler(term, z, batch(ends), asked, seed=seed, engine="eager")
+    assert alone.states.shape == (2, 0, 3) and among.states.shape == (2, 1, 3)
+    assert torch.equal(alone.last, among.last) and torch.equal(final, other)
+    assert torch.equal(alone.nfe, among.nfe) and torch.equal(alone.status, among.status)
+
+
 def test_the_control_s_reach_is_held_to() -> None:
     with pytest.raises(ValueError, match="make it longer"):
         euler(TERM, start(), batch(ENDS), QUERIES, seed=0, reach=3.0)

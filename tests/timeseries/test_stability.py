@@ -78,10 +78,12 @@ def test_the_fields_are_the_written_equation(equation: str, form: Any) -> None:
     torch.testing.assert_close(net.diffusion(t, z, tables), noise, rtol=1e-12, atol=1e-13)
 
 
-def test_the_geometric_equation_keeps_signs_in_small_steps() -> None:
-    """A step multiplies z by 1 + gamma dt + sigma dW: here 9 standard deviations would change a sign."""
+@pytest.mark.parametrize("form", ["paper", "clipped"])
+def test_the_geometric_equation_keeps_signs_in_small_steps(form: Any) -> None:
+    """A step multiplies z by 1 + gamma dt + sigma dW: here 9 standard deviations would change a sign. What is clipped
+    multiplies it by no less, for |tanh(a z)| <= |a z|."""
     dt, sigma = 0.01, 1.0
-    net = constant(fields("geometric", 4), sigma, lambda z: 0.8 * (3 * z).sin())
+    net = constant(fields("geometric", 4, form), sigma, lambda z: 0.8 * (3 * z).sin())
     z = torch.randn(500, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     assert (1 - 0.8 * dt) / (sigma * math.sqrt(dt)) > 9
     assert torch.equal(walk(net, z, dt, 300).sign(), z.sign())

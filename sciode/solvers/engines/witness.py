@@ -46,7 +46,7 @@ def witness(problem: Problem, y: Tensor) -> Lifted:
     """
     lift = lift_of(key_of("field", problem, y), _evaluate)
     with torch.enable_grad():
-        return lift(problem.field, problem.s0, y, returns=2 if problem.field.stochastic else 1)
+        return lift(problem.field, problem.s0, y, returns=1 + problem.field.stochastic + problem.field.compares)
 
 
 def known_of(lifted: Lifted, problem: Problem) -> Known:
@@ -80,7 +80,7 @@ def _reached(lifted: Lifted) -> tuple[int, ...]:
 
 
 def _evaluate(field: Field, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    return field.first(t, y)
+    return field.everything(t, y)
 
 
 def lift_of(key: Hashable, function: Callable[..., Any]) -> Lift:
@@ -97,7 +97,7 @@ def lift_of(key: Hashable, function: Callable[..., Any]) -> Lift:
 def key_of(what: str, problem: Problem, y: Tensor, *more: Hashable) -> Hashable:
     """What solves have in common that one graph can serve: the field's code, the method, the shapes."""
     term = problem.field.term
-    fields = (term.field,) if isinstance(term, ODETerm) else (term.drift, term.diffusion)
+    fields = (term.field,) if isinstance(term, ODETerm) else (term.drift, term.diffusion, term.prior_drift)
     kind = (term.noise, term.calculus) if isinstance(term, SDETerm) else ()
     shapes = (tuple(y.shape), problem.s0.shape[0], tuple(problem.output.times.shape), y.dtype, y.device)
     stepper = problem.stepper if type(problem.stepper).__hash__ is not None else type(problem.stepper)

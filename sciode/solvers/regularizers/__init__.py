@@ -2,6 +2,7 @@
 
 from .base import Regularizer
 from .choice import Chosen, as_regularizers
+from .divergence import Divergence
 from .error import Error
 from .integral import Jacobian, Kinetic
 from .local import Local
@@ -11,6 +12,7 @@ from .taylor import Taylor
 
 __all__ = [
     "Chosen",
+    "Divergence",
     "Error",
     "Jacobian",
     "Kinetic",

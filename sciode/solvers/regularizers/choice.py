@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ..steppers import Stepper
 from ..suggest import unknown
 from .base import Regularizer
+from .divergence import Divergence
 from .error import Error
 from .integral import Jacobian, Kinetic
 from .local import Local
@@ -37,9 +38,10 @@ class Chosen(NamedTuple):
         return bool(self.local) or any(r.draws for r in self.along)
 
 
-def as_regularizers(regularize: object, stepper: Stepper) -> Chosen:
-    """Names or objects, one or several, that this method can serve."""
+def as_regularizers(regularize: object, stepper: Stepper, compares: bool = False) -> Chosen:
+    """Names or objects, one or several, that this method can serve; compares: and the divergence from a prior."""
     items = regularize if isinstance(regularize, list | tuple) else (regularize,)
+    items = (*items, Divergence()) if compares else items
     chosen: list[Regularizer | Local] = []
     for item in items:
         if isinstance(item, str):
