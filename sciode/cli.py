@@ -65,6 +65,8 @@ class Train:
         module = importlib.import_module(f"sciode.experiments.{self.name}")
         changes = _settings(self.set, [field.name for field in dataclasses.fields(module.Settings)])
         if self.steps is not None:
+            if not any(field.name == "steps" for field in dataclasses.fields(module.Settings)):
+                raise ValueError(f"{self.name} counts epochs, not steps: --set epochs=N")
             changes["steps"] = self.steps
         return module.main(out=self.out or Path(f"sciode-{self.name}"), device=self.device, **changes)
 

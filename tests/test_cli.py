@@ -119,10 +119,12 @@ def test_train_finds_every_experiment_and_hands_over_its_options(
         seen: list[dict[str, object]] = []
         module = importlib.import_module(f"sciode.experiments.{name}")
         monkeypatch.setattr(module, "main", lambda seen=seen, **options: seen.append(options) or 0)
-        assert _main("train", name, "--out", str(tmp_path), "--device", "cpu", "--steps", "3") == 0
+        counts = "steps" if "steps" in vars(module.Settings()) else "epochs"
+        length = ("--steps", "3") if counts == "steps" else ("--set", "epochs=3")
+        assert _main("train", name, "--out", str(tmp_path), "--device", "cpu", *length) == 0
         assert _main("train", name) == 0
         assert seen == [
-            {"out": tmp_path, "device": "cpu", "steps": 3},
+            {"out": tmp_path, "device": "cpu", counts: 3},
             {"out": Path(f"sciode-{name}"), "device": "auto"},
         ]
 
@@ -142,6 +144,11 @@ def test_train_takes_any_setting_of_the_table(
     for wrong in ("bach=64", "batch", "device=cpu"):
         assert _main("train", "cnf", "--set", wrong) == cli.MISUSE
         assert f"--set {wrong}: give NAME=VALUE" in capsys.readouterr().err
+
+
+def test_a_table_that_counts_epochs_takes_no_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("train", "hopper_forecast", "--steps", "3") == cli.MISUSE
+    assert "--set epochs=N" in capsys.readouterr().err
 
 
 def test_train_suggests_the_nearest_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,8 @@
 """One file a result table, resumable row by row: EXPERIMENTS names those that `sciode train` runs."""
 
-EXPERIMENTS = ("mnist_ode", "physionet_latent_ode", "spiral_sde", "mnist_sde", "cnf", "uea")
+EXPERIMENTS = (
+    "mnist_ode", "physionet_latent_ode", "spiral_sde", "mnist_sde", "cnf",
+    "hopper_forecast", "physionet_interpolation", "physionet_mortality", "uea",
+)  # fmt: skip
 
 __all__ = ["EXPERIMENTS"]

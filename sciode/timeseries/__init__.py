@@ -1,6 +1,6 @@
 """Irregular time series with stable neural SDEs: models, control paths and scikit-learn style estimators."""
 
-from sciode.timeseries.baselines import ChannelMean, LastValue
+from sciode.timeseries.baselines import ChannelMean, LastValue, StraightLine
 from sciode.timeseries.classifier import Draws, IrregularClassifier
 from sciode.timeseries.controls import ControlGrid, Controls
 from sciode.timeseries.forecaster import IrregularForecaster
@@ -33,6 +33,7 @@ __all__ = [
     "SequenceModel",
     "StableFields",
     "StableSDE",
+    "StraightLine",
     "Tables",
     "build",
     "fit_together",

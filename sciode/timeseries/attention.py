@@ -66,6 +66,7 @@ class MTAND(SequenceModel):
 
     causal = False
     reads: Literal["control", "values"] = "values"
+    noisy = False
 
     def __init__(
         self, channels: int, hidden: int = 32, layers: int = 2, *, static: int = 0, points: int = 32, heads: int = 2

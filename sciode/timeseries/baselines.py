@@ -1,4 +1,4 @@
-"""`LastValue` and `ChannelMean`: what any forecaster or interpolator must beat, with the same methods."""
+"""`LastValue`, `ChannelMean`, `StraightLine`: what any forecaster or interpolator must beat, with the same methods."""
 
 from __future__ import annotations
 
@@ -112,3 +112,22 @@ class ChannelMean(Baseline):
 
     def _value(self, series: IrregularSeries, clock: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.broadcast_to(np.array(self.standardizer_.mean), (*clock.shape, series.channels)).copy()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class StraightLine(Baseline):
+    """The straight line between the channel's readings before and after the time asked for; for task "interpolate".
+
+    Where there are readings on one side only the nearest, where there is none the mean over training. Parameters: see
+    `Baseline`; in a forecast the line is the last reading.
+    """
+
+    task: Task = "interpolate"
+
+    def _value(self, series: IrregularSeries, clock: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = np.empty((*clock.shape, series.channels))
+        for i, (value, own, asked) in enumerate(zip(series.values, series.times, np.nan_to_num(clock), strict=True)):
+            for channel, mean in enumerate(self.standardizer_.mean):
+                read = ~np.isnan(value[:, channel])
+                found[i, :, channel] = np.interp(asked, own[read], value[read, channel]) if read.any() else mean
+        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class IrregularClassifier(SequenceEstimator):
     Parameters: those of `SequenceEstimator`, batch_size >= 4 (BatchNorm), and
     ----------
     label_smoothing: share of the target spread over all classes, in [0, 1).
+    class_weight: "balanced": in the loss each class counts alike, whatever its share; None: each series does.
 
     Attributes after `fit`: `classes_` [K], `n_channels_in_`, `standardizer_`, `grid_`, `models_`, `histories_`, and of
     the first member `model_`, `history_`.
@@ -45,6 +46,7 @@ class IrregularClassifier(SequenceEstimator):
 
     jitter: float = 0.2
     label_smoothing: float = 0.1
+    class_weight: Literal["balanced"] | None = None
 
     def fit(self, X: SeriesLike, y: Any, validation: tuple[SeriesLike, Any] | None = None) -> Self:
         """Train on series X [n] with labels y [n] of any dtype, and return self.
@@ -65,6 +67,8 @@ class IrregularClassifier(SequenceEstimator):
         self.classes_ = np.unique(train[1])
         if len(self.classes_) < 2:
             raise ValueError(f"y holds one class only ({self.classes_[0]!r}): a classifier needs at least two")
+        _, counts = np.unique(train[1], return_counts=True)
+        self.weights_ = tuple((len(train[1]) / len(counts) / counts).tolist())
         self._scale(train[0])
         return self._labelled(*train), self._labelled(*held)
 
@@ -128,6 +132,8 @@ class IrregularClassifier(SequenceEstimator):
             raise ValueError(f"batch_size must be >= 4 (BatchNorm needs several series), got {self.batch_size}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError("label_smoothing must be in [0, 1)")
+        if self.class_weight not in (None, "balanced"):
+            raise ValueError(f'class_weight is {self.class_weight!r}: give "balanced" or None')
         return super()._options()
 
     def _parts(
@@ -160,8 +166,11 @@ class IrregularClassifier(SequenceEstimator):
         read = self._batch(batch)
         read = self._jittered(read, seeds) if model.training else read
         logits, paths = model(read, drawn_seeds(seeds, read), **self._solver(model.training))
-        entropy = F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing, reduction="none")
-        return by_member(entropy, len(seeds)) + self._extra_loss(paths, len(seeds))
+        shares = logits.new_ones(len(self.classes_)) if self.class_weight is None else logits.new_tensor(self.weights_)
+        how: dict[str, Any] = {"label_smoothing": self.label_smoothing, "reduction": "none"}
+        entropy = by_member(F.cross_entropy(logits, batch["label"], shares, **how), len(seeds))
+        entropy = entropy / by_member(shares[batch["label"]], len(seeds))
+        return entropy + self._extra_loss(paths, len(seeds))
 
     def _learnt(self) -> dict[str, Any]:
         labels = self.classes_

@@ -27,6 +27,7 @@ class NeuralCDE(SequenceModel):
 
     causal = True
     reads: Literal["control", "values"] = "control"
+    noisy = False
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor
 from sciode.data import IrregularSeries
 from sciode.solvers.interpolants import HermitePath
 
+_AT_ONCE = 256  # series whose paths are made together: a path holds a dozen numbers for every reading
 FARTHEST = 100
 """Durations of training that a grid may be long: that many steps are still solved in seconds and held in memory."""
 
@@ -45,11 +46,14 @@ class ControlGrid:
 
     @classmethod
     def of(cls, series: IrregularSeries, steps: int | None = None, horizon: float = 1.0) -> ControlGrid:
-        """Return the grid of training series: by default one step for every time slot of the longest one."""
-        durations = [clock[-1] - clock[0] for clock in series.times]
-        longest = int(np.argmax(durations))
-        slots = max(len(series.times[longest]) - 1, 1)
-        return cls(float(durations[longest]) or 1.0, steps or slots, horizon)
+        """Return the grid of training series: by default steps as long as the median gap between time points.
+
+        But no more of them than the most time points of a series: bursts of readings are not resolved.
+        """
+        duration = max(float(clock[-1] - clock[0]) for clock in series.times)
+        gaps = np.concatenate([np.diff(clock) for clock in series.times])
+        usual = round(duration / float(np.median(gaps))) if gaps.size else 1
+        return cls(duration or 1.0, steps or max(min(usual, int(series.lengths.max()) - 1), 1), horizon)
 
     @property
     def rate(self) -> float:
@@ -80,5 +84,6 @@ class ControlGrid:
         ends = clock.nan_to_num(nan=0.0).amax(1).clamp(min=self.dt)
         count = max(math.ceil(max(float(ends.max()), until) / self.dt * (1 - 1e-10)), 1)
         grid = torch.arange(count + 1, dtype=torch.float64) * self.dt
-        path = HermitePath(torch.from_numpy(values).double(), clock)
-        return Controls(path.evaluate(grid).float(), ends)
+        parts = zip(torch.from_numpy(values).split(_AT_ONCE), clock.split(_AT_ONCE), strict=True)
+        paths = [HermitePath(own.double(), times).evaluate(grid).float() for own, times in parts]
+        return Controls(torch.cat(paths), ends)

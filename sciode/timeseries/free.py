@@ -91,6 +91,7 @@ class NeuralODE(SequenceModel):
 
     causal = True
     reads: Literal["control", "values"] = "control"
+    noisy = False
 
     def __init__(
         self,

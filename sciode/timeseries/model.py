@@ -101,12 +101,14 @@ class SequenceModel(nn.Module, ABC):
         after t, and on nothing later: forecasting may use it as it is. (Whether the control itself looks ahead is for
         the one who made it to say.)
     reads: "control" (`Batch.control` must not be None) or "values".
+    noisy: whether the states depend on the seed: else one draw says what many would.
 
     Samples do not influence one another, and what is random is a pure function of the samples' seeds.
     """
 
     causal: ClassVar[bool]
     reads: ClassVar[Literal["control", "values"]]
+    noisy: ClassVar[bool] = True
     hidden: int
 
     @abstractmethod

@@ -72,6 +72,7 @@ class OdeRnnModel(SequenceModel):
 
     causal = True
     reads: Literal["control", "values"] = "values"
+    noisy = False
 
     def __init__(self, channels: int, hidden: int = 32, layers: int = 2, *, static: int = 0) -> None:
         super().__init__()
@@ -118,6 +119,7 @@ class GruD(SequenceModel):
 
     causal = True
     reads: Literal["control", "values"] = "values"
+    noisy = False
     reads_rowwise = ("fade_rate", "fade_bias")
 
     def __init__(self, channels: int, hidden: int = 32, layers: int = 2, *, static: int = 0) -> None:

@@ -55,7 +55,7 @@ class SequenceEstimator(Estimator):
     kl_weight: weight of the Kullback-Leibler term of models with a prior, in nats a series.
     n_models: members of the ensemble, alike but for their seeds. They are trained in lockstep, in one solve a step, and
         come out as if trained alone, to rounding; with a checkpoint, and "mtand", one after the other.
-    steps: control rows (Euler steps) for the longest training series; None = one a time slot.
+    steps: control rows (Euler steps) for the longest training series; None = one a median gap between time points.
     horizon: model time of the longest training series. The clipped drift is bounded by 1 a channel and unit of time,
         so this is how far such a state can travel. Good values 1..30.
     epochs, batch_size, lr, weight_decay, schedule, patience: of `FitOptions`. Nothing is stopped before epoch 20.
@@ -242,18 +242,19 @@ class SequenceEstimator(Estimator):
         with threads(1), torch.no_grad():
             for member, network in enumerate(self.models_[:count]):
                 mine = range(member, count, len(self.models_))
-                per_part = max(_ROWS // len(mine), 1)
+                solved = mine if _noisy(network) else mine[:1]
+                per_part = max(_ROWS // len(solved), 1)
                 parts = []
                 for begin in range(0, size, per_part):
                     part = {name: value[begin : begin + per_part].to(device) for name, value in data.items()}
                     rows = len(part["ends"])
-                    repeated = {name: x.repeat(len(mine), *[1] * (x.ndim - 1)) for name, x in part.items()}
-                    own = seeds[list(mine)].repeat_interleave(rows).to(device)
+                    repeated = {name: x.repeat(len(solved), *[1] * (x.ndim - 1)) for name, x in part.items()}
+                    own = seeds[list(solved)].repeat_interleave(rows).to(device)
                     answer = read(network.eval(), repeated, own)
-                    parts.append([x.unflatten(0, (len(mine), rows)).cpu() for x in answer])
+                    parts.append([x.unflatten(0, (len(solved), rows)).cpu() for x in answer])
                 whole = [torch.cat(pieces, 1) for pieces in zip(*parts, strict=True)]
                 for place, k in enumerate(mine):
-                    found[k] = tuple(x[place] for x in whole)
+                    found[k] = tuple(x[place % len(solved)] for x in whole)
         return tuple(torch.stack(draws) for draws in zip(*found, strict=True))
 
     def _known(self, X: SeriesLike) -> IrregularSeries:
@@ -313,6 +314,11 @@ class SequenceEstimator(Estimator):
             network.eval()
         loaded.models_ = networks
         return loaded
+
+
+def _noisy(network: nn.Module) -> bool:
+    """Whether draws of one network differ."""
+    return any(module.noisy for module in network.modules() if isinstance(module, SequenceModel))
 
 
 def by_member(values: Tensor, members: int) -> Tensor:

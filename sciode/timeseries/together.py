@@ -49,6 +49,10 @@ def fit_together(
     data = [classifier._prepared(*case) for classifier, case in zip(classifiers, cases, strict=True)]
     if len({classifier.grid_.dt for classifier in classifiers}) > 1:
         raise ValueError("classifiers trained together need one Euler step: give them the same `steps`")
+    if classifiers[0].class_weight is not None and len({classifier.weights_ for classifier in classifiers}) > 1:
+        raise ValueError(
+            "classifiers trained together weigh classes alike: give cases of equal shares, or no class_weight"
+        )
     train, held = (_alike([parts[k] for parts in data]) for k in (0, 1))
     networks = [classifier._network() for classifier in classifiers]
     options = [classifier._options() for classifier in classifiers]

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sciode.experiments import EXPERIMENTS, frame
+from sciode.experiments import EXPERIMENTS, contest, frame
 from sciode.experiments.recipes import RECIPES, Recipe
 from sciode.experiments.stacked import StackedLinear
 from sciode.experiments.verdicts import Score
 from sciode.solvers import Jacobian, Kinetic, Solution, Taylor
+from sciode.timeseries import MODELS
 from sciode.training import derive_seed
 
 TS = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -176,8 +177,13 @@ def test_settings_and_reasons_that_make_no_sense_are_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_is_a_task_with_a_command(name: str) -> None:
+def test_every_experiment_has_a_command_and_is_one_task_or_one_contest_or_neither(name: str) -> None:
     module = importlib.import_module(f"sciode.experiments.{name}")
-    tasks = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, frame.Task)]
-    assert len(tasks) == 1 and tasks[0].recipes[0].kind == "vanilla"
-    assert callable(module.main) and issubclass(module.Settings, frame.Settings)
+    kinds = [value for value in vars(module).values() if isinstance(value, type) and value is not contest.Contest]
+    tasks = [kind for kind in kinds if issubclass(kind, frame.Task)]
+    contests = [kind for kind in kinds if issubclass(kind, contest.Contest)]
+    assert len(tasks) + len(contests) <= 1 and callable(module.main) and hasattr(module.Settings(), "device")
+    assert all(issubclass(module.Settings, frame.Settings) for _ in tasks)
+    assert all(issubclass(module.Settings, contest.Settings) for _ in contests)
+    assert all(task.recipes[0].kind == "vanilla" for task in tasks)
+    assert all(kind.rivals and kind.measures and not kind.rivals.keys() & MODELS.keys() for kind in contests)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -275,3 +277,25 @@ def peak_bytes(work: Callable[[], object]) -> int:
             level += event.nbytes()  # type: ignore[attr-defined]
             peak = max(peak, level)
     return peak
+
+
+@pytest.mark.parametrize("options", [{"method": "euler", "dt": 0.1}, {}], ids=["euler", "adaptive"])
+@pytest.mark.parametrize("adjoint", ["direct", "recompute", "auto"])
+def test_a_solve_that_is_over_keeps_nothing_alive(adjoint: str, options: dict[str, Any], seeded: Seeded) -> None:
+    """tanh saves its own output: a graph that held it through Python would never be freed."""
+    with seeded(0):
+        net = torch.nn.Linear(3, 3)
+    made: list[weakref.ref[Tensor]] = []
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        slope = net(y).tanh()
+        made.append(weakref.ref(slope))
+        return slope
+
+    for backward in (False, True):
+        solution = solve(field, torch.ones(4, 3), [0.0, 1.0], batch_dims=1, adjoint=adjoint, engine="eager", **options)
+        if backward:
+            solution.ys.sum().backward()
+        del solution
+        gc.collect()
+        assert made and not [reference for reference in made if reference() is not None]

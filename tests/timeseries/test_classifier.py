@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries, drop
@@ -160,6 +161,28 @@ def test_diverged_training_is_an_error_and_never_hidden() -> None:
         make(form="paper", lr=1e12, epochs=2).fit(*waves(20, seed=0))
 
 
+def test_balanced_classes_weigh_as_if_the_rare_one_had_been_copied() -> None:
+    """A loss over 3 rising and 9 falling, balanced, is that over the rising three times and the falling once."""
+    series, labels = waves(24, seed=0)
+    rare, common = np.flatnonzero(labels == "rising")[:3], np.flatnonzero(labels == "falling")[:9]
+    few = np.concatenate([rare, common])
+    held = waves(8, seed=1)
+    weighted = make(class_weight="balanced", epochs=1, label_smoothing=0.0).fit(series[few], labels[few], held)
+    assert weighted.weights_ == pytest.approx((12 / 2 / 9, 12 / 2 / 3))
+    even = make(epochs=1, label_smoothing=0.0).fit(series[few], labels[few], held)
+    copied = np.concatenate([rare, rare, rare, common])
+
+    def loss(of: IrregularClassifier, rows: NDArray[np.int64]) -> float:
+        # Draws of their own would differ between copies: one seed for all.
+        data = of._labelled(series[rows], labels[rows])
+        seeds = torch.full((len(rows),), 7)
+        with torch.no_grad():
+            return float(of._loss(weighted.model_.eval(), data, seeds))  # type: ignore[arg-type]
+
+    assert loss(weighted, few) == pytest.approx(loss(even, copied), rel=1e-5)
+    assert loss(weighted, few) != pytest.approx(loss(even, few), rel=1e-3)
+
+
 SERIES, LABELS = waves(20, seed=0)
 
 
@@ -178,6 +201,7 @@ SERIES, LABELS = waves(20, seed=0)
         (lambda c: c.set_params(width=3), "no parameter 'width'"),
         (lambda c: c.set_params(batch_size=2).fit(SERIES, LABELS), "batch_size"),
         (lambda c: c.set_params(label_smoothing=1.0).fit(SERIES, LABELS), "label_smoothing"),
+        (lambda c: c.set_params(class_weight="even").fit(SERIES, LABELS), "class_weight"),
         (lambda c: c.set_params(horizon=0.0).fit(SERIES, LABELS), "horizon"),
         (lambda c: c.set_params(lr=-1.0).fit(SERIES, LABELS), "lr"),
         (lambda c: c.set_params(device="nowhere").fit(SERIES, LABELS), "not available"),

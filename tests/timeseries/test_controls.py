@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from sciode.data import IrregularSeries
-from sciode.timeseries import ControlGrid
+from sciode.timeseries import ControlGrid, controls
 
 
 def lines(times: list[list[float]]) -> IrregularSeries:
@@ -15,11 +16,30 @@ def lines(times: list[list[float]]) -> IrregularSeries:
     return IrregularSeries([np.stack([clock, -2 * clock], -1) for clock in clocks], clocks)
 
 
-def test_one_step_a_slot_of_the_longest_series_by_default() -> None:
-    series = lines([[0, 1, 2], [5, 6, 8, 9, 15]])
-    grid = ControlGrid.of(series, horizon=2.0)
-    assert (grid.duration, grid.steps, grid.dt) == (10.0, 4, 0.5)
-    assert ControlGrid.of(series, steps=20).steps == 20
+def test_steps_are_as_long_as_the_median_gap_by_default() -> None:
+    grid = ControlGrid.of(lines([[0, 2, 4], [5, 7, 9, 9.5, 11, 13, 15]]), horizon=2.0)
+    assert (grid.duration, grid.steps, grid.dt) == (10.0, 5, 0.4)
+    regular = lines([list(range(30)), list(range(12))])
+    assert ControlGrid.of(regular).steps == 29 and ControlGrid.of(regular, steps=20).steps == 20
+
+
+def test_bursts_make_no_more_steps_than_a_series_has_points() -> None:
+    series = lines([[0, 1, 2], [5, 5.001, 5.002, 5.003, 15]])
+    assert ControlGrid.of(series).steps == 4
+
+
+def test_the_order_of_the_series_does_not_matter() -> None:
+    """Two last as long: one has two points, the other eleven."""
+    series = lines([[0, 10], list(range(11)), [0, 1, 2]])
+    assert ControlGrid.of(series).steps == ControlGrid.of(series[::-1]).steps == 10
+
+
+def test_paths_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = lines([[0, 1, 2], [5, 6, 8, 9, 15], [1, 3], [0.5], [2, 2.5, 7]])
+    whole = ControlGrid.of(series).controls(series)
+    monkeypatch.setattr(controls, "_AT_ONCE", 2)
+    parts = ControlGrid.of(series).controls(series)
+    assert torch.equal(whole.values, parts.values) and torch.equal(whole.ends, parts.ends)
 
 
 def test_series_start_at_zero_and_end_at_their_own_time() -> None:

@@ -17,6 +17,7 @@ from sciode.timeseries import (
     IrregularForecaster,
     IrregularInterpolator,
     LastValue,
+    StraightLine,
 )
 from tests.timeseries.made import sines
 
@@ -81,6 +82,24 @@ def test_saved_and_pickled_it_answers_the_same(kind: type, tmp_path: Path) -> No
 def test_any_model_of_the_registry_will_do(kind: type, model: str) -> None:
     fitted = fit(kind, model=model)
     assert np.isfinite(answer(fitted, sines(3, seed=1)[[0]])).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("model", "solves"), [("grud", 1), ("lnsde", 4)])
+def test_four_draws_are_four_solves_only_of_a_model_with_noise(
+    kind: type, model: str, solves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, test, rows = fit(kind, model=model, n_samples=4), sines(3, seed=1), []
+    predict = fitted.predict_proba if kind is IrregularClassifier else fitted.predict
+    few = fitted.set_params(n_samples=1), predict(test)
+    backbone = type(fitted.model_.backbone if kind is IrregularClassifier else fitted.model_.ahead)
+    forward = backbone.forward
+    monkeypatch.setattr(
+        backbone, "forward", lambda self, b, *a, **k: rows.append(len(b.ends)) or forward(self, b, *a, **k)
+    )
+    many = few[0].set_params(n_samples=4), predict(test)
+    assert set(rows) == {3 * solves}
+    assert np.allclose(few[1], many[1], rtol=1e-9, equal_nan=True) == (model == "grud")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -237,10 +256,12 @@ def test_baselines_have_the_same_methods(kind: type, task: str) -> None:
         kind().predict(test)
 
 
-def test_the_last_value_and_the_mean_are_what_they_say() -> None:
+def test_the_last_value_the_mean_and_the_line_are_what_they_say() -> None:
     series = IrregularSeries([[[1.0, np.nan], [2.0, 5.0], [np.nan, 7.0]], [[3.0, np.nan]]])
     given = {"task": "interpolate", "hide": 0.4}
     mean = ChannelMean(**given).fit(series).predict(series, [0.0, 1.5])
     np.testing.assert_allclose(mean, np.broadcast_to([2.0, 6.0], (2, 2, 2)))
+    line = StraightLine(hide=0.4).fit(series).predict(series, [0.5, 1.75])
+    np.testing.assert_allclose(line, [[[1.5, 5.0], [2.0, 6.5]], [[3.0, 6.0], [3.0, 6.0]]])
     last = LastValue(**given).fit(series).predict(series, [0.5, 2.5])
     np.testing.assert_allclose(last, [[[1.0, 6.0], [2.0, 7.0]], [[3.0, 6.0], [3.0, 6.0]]])

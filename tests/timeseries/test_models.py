@@ -64,6 +64,13 @@ def same(found: Paths, wanted: Paths, rtol: float = 1e-9, atol: float = 1e-10) -
 
 
 @every_model
+def test_draws_differ_where_a_model_says_that_it_is_noisy_and_nowhere_else(name: str, form: str) -> None:
+    net, b = model(name, form), batch()
+    one, other = (run(net, b, seed=seed).states for seed in (1, 2))
+    assert torch.equal(one, other) != net.noisy
+
+
+@every_model
 def test_the_paths_have_their_shapes_and_everything_is_finite(name: str, form: str) -> None:
     for static in (False, True):
         net, b = model(name, form, S * static), batch(static=static)

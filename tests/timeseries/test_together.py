@@ -141,6 +141,25 @@ def test_an_interpolators_ensemble_has_the_losses_of_its_members(monkeypatch: py
         assert mine.epochs[0].train_loss == pytest.approx(theirs.epochs[0].train_loss, rel=1e-5)
 
 
+def test_balanced_classes_weigh_the_same_together_and_alone() -> None:
+    """Nine falling and four rising series a member."""
+    few = []
+    for case in cases(2):
+        rising, falling = (np.flatnonzero(case.y == label) for label in (1, 0))
+        rows = np.concatenate([rising[:4], falling[:9]])
+        few.append(Case(case.X[rows], case.y[rows], case.held))
+    told: dict[str, Any] = {"class_weight": "balanced", "label_smoothing": 0.0, "epochs": 1}
+    together = [member(seed, **told) for seed in range(2)]
+    losses = fit_together(together, few)
+    for seed, case in enumerate(few):
+        alone = member(seed, **told).fit(case.X, case.y, case.held)
+        assert alone.weights_ == together[seed].weights_
+        assert losses[seed].epochs[0].train_loss == pytest.approx(alone.history_.epochs[0].train_loss, rel=1e-5)
+    other = Case(few[0].X[2:], few[0].y[2:], few[0].held)
+    with pytest.raises(ValueError, match="weigh classes alike"):
+        fit_together([member(seed, **told) for seed in range(2)], [other, few[1]])
+
+
 def test_classifiers_fitted_together_have_the_losses_of_each_alone() -> None:
     given = cases(3)
     members, alone = ([member(seed, epochs=1, lr=1e-3 * (1 + seed)) for seed in range(3)] for _ in range(2))

@@ -107,7 +107,9 @@ class residual_bytes:
             if pointer not in self._storages:
                 self._storages.add(pointer)
                 self.total += saved.untyped_storage().nbytes()
-        return saved
+        # Detached: a node that saves its own output would keep itself alive through it, for ever. Autograd restores
+        # the graph of what it unpacks.
+        return saved.detach()
 
     def __enter__(self) -> residual_bytes:
         self._hooks.__enter__()

@@ -1,0 +1,85 @@
+"""Hopper, forecast: 10 time points from the 50 before, of which a share of whole time points is lost.
+
+The benchmark of the stable neural SDEs' authors (arXiv 2402.14989): one array of 100 runs, cut into windows of stride 1
+and split 70/15/15 in the order of the runs. The score is the squared error in the array's own units, which are the
+benchmark's, over all 14 channels of all 10 time points; targets are never dropped. Scales are those of the training
+histories.
+
+Models read the history alone, by causal paths that stay constant after its last reading. Every sequence model's head is
+told the last reading of each channel and its age beside the state (see `IrregularForecaster`): what a row adds to the
+rival "last" is the model's own. Latent models encode the whole history, and nothing after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sciode.data.windows import Windows, hopper
+from sciode.experiments import contest
+from sciode.experiments.contest import Contest, Measure, Part
+from sciode.timeseries import ChannelMean, IrregularForecaster, LastValue
+
+__all__ = ["HopperForecast", "Settings", "main"]
+
+_AHEAD = 10
+
+
+@dataclass(frozen=True)
+class Settings(contest.Settings):
+    """rates: shares of the history's time points that are lost. stride: every how many-th training window is used."""
+
+    rates: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    euler: int = 59
+    batch: int = 128
+    stride: int = 1
+
+
+class HopperForecast(Contest):
+    """Forecasts judged by the squared error of all that follows."""
+
+    title = "Hopper, 50 time points -> 10"
+    rate = "dropped"
+    measures = (Measure("mse", "MSE x 1e-3", scale=1e3),)
+    rivals: Mapping[str, Any] = {"mean": ({},), "last": ({},)}
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._parts: dict[float, dict[str, Windows]] = {}
+
+    def parts(self, rate: float) -> dict[str, Windows]:
+        """Windows of the three parts, the same for all models and seeds."""
+        if rate not in self._parts:
+            train, validation, test = hopper(rate)
+            thinned = train[:: self.settings.stride]
+            self._parts[rate] = {"train": thinned, "validation": validation, "test": test}
+        return self._parts[rate]
+
+    def fit(self, model: str, rate: float, seed: int, setting: Mapping[str, Any]) -> Any:
+        """Train on pairs of history and future; the validation runs choose the epoch."""
+        train, held = (self.parts(rate)[part] for part in ("train", "validation"))
+        if model in self.rivals:
+            rival = {"mean": ChannelMean, "last": LastValue}[model](ahead=_AHEAD)
+            return rival.fit(train.history, train.future)
+        options = self.settings.estimator(model, seed, setting)
+        forecaster = IrregularForecaster(ahead=_AHEAD, history=None, **options)
+        return forecaster.fit(train.history, train.future, (held.history, held.future))
+
+    def judge(self, fitted: Any, rate: float, part: Part) -> dict[str, float]:
+        """The mean squared error, every window, time point and channel alike."""
+        asked = self.parts(rate)[part]
+        truth, clock = asked.future.padded()
+        return {"mse": float(((fitted.predict(asked.history, clock) - truth) ** 2).mean())}
+
+    def facts(self) -> str:
+        """How many windows."""
+        sizes = [len(windows.source) for windows in self.parts(self.settings.rates[0]).values()]
+        return f"{sizes[0]} windows of 70 runs train, {sizes[1]} of 15 validate, {sizes[2]} of 15 test"
+
+
+def main(out: Path, device: str = "auto", **changes: Any) -> int:
+    """Make the table in the folder `out`; changes: fields of `Settings`. See `contest.run`."""
+    return contest.run(HopperForecast, Settings, out, device, changes)
