@@ -46,8 +46,8 @@ class IrregularClassifier(SequenceEstimator):
     channels: what joins the control path, names in `CHANNELS`: "rises", "age", "mirror". Each is scaled as on the
         training series. For models that read the control.
 
-    Attributes after `fit`: `classes_` [K], `n_channels_in_`, `standardizer_`, `channels_`, `grid_`, `models_`, `histories_`,
-    and of the first member `model_`, `history_`.
+    Attributes after `fit`: `classes_` [K], `n_channels_in_`, `standardizer_`, `channels_`, `grid_`, `models_`,
+    `histories_`, and of the first member `model_`, `history_`.
     """
 
     jitter: float = 0.2
