@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from sciode.data import IrregularSeries, Split, drop, load, path, stratified
 from sciode.experiments.ledger import finished_rows
 from sciode.experiments.rocket import majority, minirocket
-from sciode.experiments.uea_lines import LINES, line
+from sciode.experiments.uea_lines import LINES, line, single
 from sciode.experiments.uea_tables import accuracy_tables, curves, summary
 from sciode.lab.tables import show
 from sciode.timeseries import MODELS, Case, IrregularClassifier, fit_together, predict_together
@@ -303,7 +303,8 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     stamp = json.loads(json.dumps({**asdict(settings), "grid": TRIALS[: settings.trials]}))
     for free in ("sets", "models", "mechanics"):
         del stamp[free]  # a row has its own, and stays good beside others
-    pairs = [{"set": name, "model": model} for name in sets for model in settings.models if model not in BASELINES]
+    trained = dict.fromkeys(single(model) for model in settings.models if model not in BASELINES)
+    pairs = [{"set": name, "model": model} for name in sets for model in trained]
     tuning = finished_rows(out / "tuning", pairs, stamp, lambda **key: tuned(settings, **key))
     chosen = {(row["set"], row["model"]): row["chosen"] for row in tuning}
     keys = [
@@ -314,7 +315,8 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     ]
 
     def make(set: str, model: str, mechanic: str) -> dict[str, Any]:
-        return made(settings, chosen.get((set, model), {}), set, model, cast(Mechanic, mechanic))
+        of = {} if model in BASELINES else chosen[set, single(model)]
+        return made(settings, of, set, model, cast(Mechanic, mechanic))
 
     made_rows = finished_rows(out, keys, stamp, make)
     rows = [

@@ -98,7 +98,8 @@ def test_a_line_is_a_classifier_with_its_options_and_an_ensemble_answers_by_its_
     labels = np.unique(waves()[1])
     for k, (rate, seed) in enumerate([("0", 0), ("0", 1), ("0.5", 0), ("0.5", 1)]):
         np.testing.assert_allclose(pair[2 * k].probabilities, single[k].probabilities, atol=1e-4)
-        answer = labels[sum(draws.probabilities.mean(0) for draws in pair[2 * k : 2 * k + 2]).argmax(-1)]
+        chance = [draws.probabilities.mean(0) for draws in pair[2 * k : 2 * k + 2]]
+        answer = labels[np.sum(chance, 0).argmax(-1)]
         test = part(NAME, seed, float(rate), "reading").split.test
         assert both["accuracy"][rate][seed] == (answer == waves()[1][test]).mean()
     assert np.abs(pair[1].probabilities - pair[0].probabilities).max() > 1e-3, "members differ in their seeds"
