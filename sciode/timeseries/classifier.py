@@ -167,7 +167,7 @@ class IrregularClassifier(SequenceEstimator):
         return PathClassifier(self._backbone(), len(self.classes_), self.readout)
 
     def _channels_read(self) -> int:
-        return self.n_channels_in_ + self.channels_.width
+        return self.n_channels_in_ + (self.channels_.width if hasattr(self, "channels_") else 0)
 
     def _scale(self, series: IrregularSeries, slots: IrregularSeries | None = None) -> None:
         super()._scale(series, slots)

@@ -106,6 +106,18 @@ def test_a_line_is_a_classifier_with_its_options_and_an_ensemble_answers_by_its_
 
 
 @pytest.mark.usefixtures("small")
+def test_an_ensemble_takes_what_the_trials_of_its_single_member_chose(tmp_path: Path) -> None:
+    assert [uea_lines.single(name) for name in ("lnsde, full, x5", "lnsde, pooled", "ncde")] == [
+        "lnsde, full", "lnsde, pooled", "ncde",
+    ]  # fmt: skip
+    changes = {"models": ("lnsde, full, x5",), "mechanics": ("time",), "epochs": 1, "rates": (0.0,)}
+    uea.main(tmp_path, "cpu", **{**SMALL, **changes})
+    record = json.loads((tmp_path / "table.json").read_text())
+    assert [(row["model"], row["members"]) for row in record["rows"]] == [("lnsde, full, x5", 10)]
+    assert [trial["model"] for trial in record["tuning"]] == ["lnsde, full"]
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("mechanic", ["reading", "time"])
 def test_parts_are_disjoint_and_gaps_depend_on_seed_and_rate_alone(mechanic: Any) -> None:
     first, split = part(NAME, 1, 0.5, mechanic)
