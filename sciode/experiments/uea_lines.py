@@ -23,6 +23,7 @@ LINES: dict[str, Line] = {
     "lnsde, pooled": Line({"model": "lnsde", "readout": "pooled"}),
     "lnsde, rises": Line({"model": "lnsde", "channels": ("rises",)}),
     "lnsde, pooled, rises": Line({"model": "lnsde", "readout": "pooled", "channels": ("rises",)}),
+    "lnsde, pooled, rises, x5": Line({"model": "lnsde", "readout": "pooled", "channels": ("rises",)}, 5),
     "lnsde, pooled, rises, age": Line({"model": "lnsde", "readout": "pooled", "channels": ("rises", "age")}),
     "lnsde, pooled, rises, mirror": Line({"model": "lnsde", "readout": "pooled", "channels": _WAYS}),
     "lnsde, full": Line({"model": "lnsde", "readout": "pooled", "channels": _WAYS, "horizon": 3.0}),
