@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from sciode.data import IrregularSeries, Split, drop, load, path, stratified
 from sciode.experiments.ledger import finished_rows
 from sciode.experiments.rocket import majority, minirocket
+from sciode.experiments.uea_lines import LINES, line, single
 from sciode.experiments.uea_tables import accuracy_tables, curves, summary
 from sciode.lab.tables import show
 from sciode.timeseries import MODELS, Case, IrregularClassifier, fit_together, predict_together
-from sciode.training import choose_device
+from sciode.training import choose_device, derive_seed
 from sciode.training.checkpoint import write_atomically
 
 __all__ = ["BASELINES", "IRREGULAR", "PAPER", "TRIALS", "Settings", "main"]
@@ -53,10 +54,13 @@ BASELINES = ("minirocket", "majority")
 TRIALS: tuple[dict[str, Any], ...] = (
     {"hidden": 16, "lr": 8e-3},
     {"hidden": 16, "lr": 2e-3},
+    {"hidden": 16, "lr": 2e-2},
     {"hidden": 32, "lr": 8e-3},
     {"hidden": 32, "lr": 2e-3},
+    {"hidden": 32, "lr": 2e-2},
     {"hidden": 64, "lr": 8e-3},
     {"hidden": 64, "lr": 2e-3},
+    {"hidden": 64, "lr": 2e-2},
 )
 """What is tried for every model; those of one width are trained in lockstep."""
 
@@ -67,7 +71,8 @@ Mechanic = Literal["reading", "time"]
 class Settings:
     """What is compared, and how it is trained.
 
-    sets: () = those of `PAPER` and `IRREGULAR` that are on this machine. models: names in `MODELS` and `BASELINES`.
+    sets: () = those of `PAPER` and `IRREGULAR` that are on this machine.
+    models: names in `MODELS`, `LINES` and `BASELINES`.
     mechanics: "reading", each channel loses readings of its own, or "time", whole time points are lost.
     trials: how many of `TRIALS`, 1 = no choice; tuning_epochs: of each. slots: the most Euler steps a series; longer
     series are read at that many times. draws: noise draws of a prediction. kernels: of MiniRocket. engine: of `solve`.
@@ -81,7 +86,7 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     mechanics: tuple[Mechanic, ...] = ("reading", "time")
     epochs: int = 100
-    trials: int = 6
+    trials: int = 9
     tuning_epochs: int = 30
     patience: int = 20
     slots: int = 512
@@ -97,7 +102,11 @@ class Settings:
             raise ValueError("settings: sizes and numbers of rates, seeds, models and mechanics must be at least 1")
         if self.trials > len(TRIALS):
             raise ValueError(f"trials: there are {len(TRIALS)}, got {self.trials}")
-        known = {"models": (*MODELS, *BASELINES), "mechanics": ("reading", "time"), "sets": (*PAPER, *IRREGULAR)}
+        known = {
+            "models": (*MODELS, *LINES, *BASELINES),
+            "mechanics": ("reading", "time"),
+            "sets": (*PAPER, *IRREGULAR),
+        }
         for name, names in known.items():
             if unknown := set(getattr(self, name)) - set(names):
                 raise ValueError(f"{name}: {', '.join(sorted(unknown))} is unknown; there are {', '.join(names)}")
@@ -143,7 +152,6 @@ def classifier(name: str, model: str, settings: Settings, seed: int, epochs: int
     """One member. No noise is laid on the path: a CDE would be driven by it."""
     data = pooled(name)
     return IrregularClassifier(
-        model=model,
         layers=settings.layers,
         steps=min(data.length - 1, settings.slots),
         epochs=epochs,
@@ -154,6 +162,7 @@ def classifier(name: str, model: str, settings: Settings, seed: int, epochs: int
         random_state=seed,
         engine=settings.engine,
         device=settings.device,
+        **line(model).options,
         **tried,
     )
 
@@ -166,16 +175,22 @@ def _cases(name: str, parts: Sequence[Part]) -> list[Case]:
     ]
 
 
-def _accuracies(name: str, members: Sequence[IrregularClassifier], parts: Sequence[Part], of: str) -> Any:
-    """(accuracy of each member on its validation or test part, mean evaluations a series)."""
+def _accuracies(
+    name: str, members: Sequence[IrregularClassifier], parts: Sequence[Part], of: str, together: int = 1
+) -> Any:
+    """(accuracy of each member on its validation or test part, mean evaluations a series).
+
+    together: so many members in a row answer as one, by their mean probabilities.
+    """
     rows = [getattr(p.split, of) for p in parts]
     draws = predict_together(members, [p.series[own] for p, own in zip(parts, rows, strict=True)])
     labels = pooled(name).labels
-    found = [
-        float((member.classes_[np.nan_to_num(d.probabilities).mean(0).argmax(-1)] == labels[own]).mean())
-        for member, d, own in zip(members, draws, rows, strict=True)
-    ]
-    return found, fmean(float(d.nfe.mean()) for d in draws)
+    chances = [np.nan_to_num(d.probabilities).mean(0) for d in draws]
+    found = []
+    for first in range(0, len(members), together):
+        answer = sum(chances[first : first + together]).argmax(-1)  # type: ignore[union-attr]
+        found.append(float((members[first].classes_[answer] == labels[rows[first]]).mean()))
+    return found, together * fmean(float(d.nfe.mean()) for d in draws)
 
 
 def tuned(settings: Settings, set: str, model: str) -> dict[str, Any]:
@@ -206,19 +221,22 @@ def made(settings: Settings, chosen: dict[str, Any], set: str, model: str, mecha
     parts = [part(set, seed, rate, mechanic) for rate, seed in cells]
     if model in BASELINES:
         return _judged_baseline(settings, set, model, cells, parts)
-    members = [classifier(set, model, settings, seed, settings.epochs, **chosen) for _, seed in cells]
+    count = line(model).members
+    seeds = [derive_seed(seed, 9, k) if k else seed for _, seed in cells for k in range(count)]
+    members = [classifier(set, model, settings, seed, settings.epochs, **chosen) for seed in seeds]
+    parts = [own for own in parts for _ in range(count)]
     cases, ticks = _cases(set, parts), [time.perf_counter()]
     histories = fit_together(members, cases, ticks.append)
     ended = time.perf_counter()
-    accuracy, nfe = _accuracies(set, members, parts, "test")
-    validation, _ = _accuracies(set, members, parts, "validation")
+    accuracy, nfe = _accuracies(set, members, parts, "test", count)
+    validation, _ = _accuracies(set, members, parts, "validation", count)
     paces = np.diff(ticks).tolist()
     compiling = max(paces[0] - median(paces[1:]), 0.0) if len(paces) > 1 else 0.0
     return {
         "accuracy": _by_rate(settings, accuracy),
         "validation": _by_rate(settings, validation),
-        "epochs": _by_rate(settings, [float(len(h.epochs)) for h in histories]),
-        "best_epoch": _by_rate(settings, [float(h.best_epoch) for h in histories]),
+        "epochs": _by_rate(settings, [float(len(h.epochs)) for h in histories[::count]]),
+        "best_epoch": _by_rate(settings, [float(h.best_epoch) for h in histories[::count]]),
         "train_seconds": ended - ticks[0] - compiling,
         "compile_seconds": compiling,
         "test_seconds": time.perf_counter() - ended,
@@ -285,7 +303,8 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     stamp = json.loads(json.dumps({**asdict(settings), "grid": TRIALS[: settings.trials]}))
     for free in ("sets", "models", "mechanics"):
         del stamp[free]  # a row has its own, and stays good beside others
-    pairs = [{"set": name, "model": model} for name in sets for model in settings.models if model not in BASELINES]
+    trained = dict.fromkeys(single(model) for model in settings.models if model not in BASELINES)
+    pairs = [{"set": name, "model": model} for name in sets for model in trained]
     tuning = finished_rows(out / "tuning", pairs, stamp, lambda **key: tuned(settings, **key))
     chosen = {(row["set"], row["model"]): row["chosen"] for row in tuning}
     keys = [
@@ -296,7 +315,8 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     ]
 
     def make(set: str, model: str, mechanic: str) -> dict[str, Any]:
-        return made(settings, chosen.get((set, model), {}), set, model, cast(Mechanic, mechanic))
+        of = {} if model in BASELINES else chosen[set, single(model)]
+        return made(settings, of, set, model, cast(Mechanic, mechanic))
 
     made_rows = finished_rows(out, keys, stamp, make)
     rows = [

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sciode.data import IrregularSeries, stratified
+from sciode.timeseries.channels import Given, JoinedChannels
 from sciode.timeseries.estimator import SeriesLike, as_labels, as_series, classifier_tags
+from sciode.timeseries.models import MODELS
+from sciode.timeseries.pooling import READOUTS
 from sciode.timeseries.readout import PathClassifier
 from sciode.timeseries.sequence import Data, SequenceEstimator, by_member, drawn_seeds
 from sciode.training import FitOptions
@@ -39,14 +42,20 @@ class IrregularClassifier(SequenceEstimator):
     ----------
     label_smoothing: share of the target spread over all classes, in [0, 1).
     class_weight: "balanced": in the loss each class counts alike, whatever its share; None: each series does.
+    readout: what the head reads of the latent path z: "last" is z at the series' own end; "pooled" lays mean, maximum
+        and smoothed share of positive values of the whole path beside it (see `Pools`); "mean" is the mean alone.
+    channels: what joins the control path, names in `CHANNELS`: "rises", "age", "mirror". Each is scaled as on the
+        training series. For models that read the control.
 
-    Attributes after `fit`: `classes_` [K], `n_channels_in_`, `standardizer_`, `grid_`, `models_`, `histories_`, and of
-    the first member `model_`, `history_`.
+    Attributes after `fit`: `classes_` [K], `n_channels_in_`, `standardizer_`, `channels_`, `grid_`, `models_`,
+    `histories_`, and of the first member `model_`, `history_`.
     """
 
     jitter: float = 0.2
     label_smoothing: float = 0.1
     class_weight: Literal["balanced"] | None = None
+    readout: str = "last"
+    channels: tuple[str, ...] = ()
 
     def fit(self, X: SeriesLike, y: Any, validation: tuple[SeriesLike, Any] | None = None) -> Self:
         """Train on series X [n] with labels y [n] of any dtype, and return self.
@@ -134,7 +143,12 @@ class IrregularClassifier(SequenceEstimator):
             raise ValueError("label_smoothing must be in [0, 1)")
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f'class_weight is {self.class_weight!r}: give "balanced" or None')
-        return super()._options()
+        if self.readout not in READOUTS:
+            raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {self.readout!r}")
+        options = super()._options()
+        if JoinedChannels(tuple(self.channels)).names and MODELS[self.model].reads != "control":
+            raise ValueError(f"channels join the control path, which {self.model!r} does not read: pass channels=()")
+        return options
 
     def _parts(
         self, series: IrregularSeries, labels: NDArray[Any], validation: tuple[SeriesLike, Any] | None
@@ -156,7 +170,22 @@ class IrregularClassifier(SequenceEstimator):
         return (series, labels), (held, held_labels)
 
     def _new_network(self) -> PathClassifier:
-        return PathClassifier(self._backbone(), len(self.classes_))
+        return PathClassifier(self._backbone(), len(self.classes_), self.readout)
+
+    def _channels_read(self) -> int:
+        return self.n_channels_in_ + (self.channels_.width if hasattr(self, "channels_") else 0)
+
+    def _scale(self, series: IrregularSeries, slots: IrregularSeries | None = None) -> None:
+        super()._scale(series, slots)
+        self.channels_ = JoinedChannels.fit(self.channels, self._given(super()._inputs(series)))
+
+    def _inputs(self, series: IrregularSeries, until: float = 0.0) -> Data:
+        data = super()._inputs(series, until)
+        return data | {"control": self.channels_.join(self._given(data))}
+
+    def _given(self, data: Data) -> Given:
+        named = {name: data[name] for name in ("control", "ends", "values", "times")}
+        return Given(**named, dt=self.grid_.dt, steps=self.grid_.steps)
 
     def _labelled(self, series: IrregularSeries, labels: NDArray[Any]) -> Data:
         data = self._inputs(series) | {"label": torch.from_numpy(np.searchsorted(self.classes_, labels))}
@@ -176,7 +205,11 @@ class IrregularClassifier(SequenceEstimator):
         labels = self.classes_
         if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels):
             raise ValueError("labels of mixed Python types cannot be saved: use text or numbers")
-        return {"classes": labels.tolist(), "classes_dtype": labels.dtype.str}
+        joined = {"mean": list(self.channels_.mean), "scale": list(self.channels_.scale)}
+        return {"classes": labels.tolist(), "classes_dtype": labels.dtype.str, "channels": joined}
 
     def _take_up(self, learnt: dict[str, Any]) -> None:
         self.classes_ = np.array(learnt["classes"], dtype=np.dtype(learnt["classes_dtype"]))
+        self.channels = tuple(self.channels)
+        joined = learnt.get("channels", {"mean": (), "scale": ()})
+        self.channels_ = JoinedChannels(self.channels, tuple(joined["mean"]), tuple(joined["scale"]))

@@ -29,6 +29,11 @@ class ModelKind(NamedTuple):
     source: str
     formed: bool = False
 
+    @property
+    def reads(self) -> str:
+        """Which half of a batch the model reads, `SequenceModel.reads`."""
+        return getattr(self.make, "func", self.make).reads
+
 
 _OH = "Oh, Lim, Kim: Stable neural SDEs in analyzing irregular time series data (2024)"
 

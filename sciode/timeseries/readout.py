@@ -10,6 +10,7 @@ from sciode.nn import mlp
 from sciode.solvers import Solution
 from sciode.timeseries.linear_noise import Form, LinearNoiseSDE
 from sciode.timeseries.model import Batch, Paths, SequenceModel
+from sciode.timeseries.pooling import Pools, grid_queries
 
 
 class SDEClassifier(nn.Module):
@@ -32,11 +33,11 @@ class SDEClassifier(nn.Module):
         return self.head(solution.ys[-1]), solution
 
 
-def class_head(hidden: int, classes: int) -> nn.Sequential:
-    """Return the network from a state [B, H] to logits [B, classes], see `SDEClassifier`."""
+def class_head(hidden: int, classes: int, width: int | None = None) -> nn.Sequential:
+    """Return the network from a state [B, H], or features [B, width], to logits [B, classes], see `SDEClassifier`."""
     return nn.Sequential(
         nn.Tanh(),
-        mlp([hidden, hidden, hidden, hidden]),
+        mlp([width or hidden, hidden, hidden, hidden]),
         nn.BatchNorm1d(hidden),
         nn.ReLU(),
         nn.Dropout(0.1),
@@ -45,14 +46,22 @@ def class_head(hidden: int, classes: int) -> nn.Sequential:
 
 
 class PathClassifier(nn.Module):
-    """Any sequence model with the read-out of `SDEClassifier`: logits = head(state at each series' own end)."""
+    """Any sequence model with the head of `SDEClassifier`: logits = head(pools of the path up to each series' own end).
 
-    def __init__(self, backbone: SequenceModel, classes: int) -> None:
+    readout: a name in `READOUTS`, "last" = the state at the end alone.
+    """
+
+    def __init__(self, backbone: SequenceModel, classes: int, readout: str = "last") -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = class_head(backbone.hidden, classes)
+        self.pools = Pools(readout, backbone.hidden)
+        self.head = class_head(backbone.hidden, classes, self.pools.width)
 
     def forward(self, batch: Batch, seed: int | Tensor, **options: Any) -> tuple[Tensor, Paths]:
         """Return (logits [B, classes], the paths); options: those of `SequenceModel.forward`."""
-        paths = self.backbone(batch, None, seed, **options)
-        return self.head(paths.last), paths
+        if not self.pools.whole:
+            paths = self.backbone(batch, None, seed, **options)
+            return self.head(paths.last), paths
+        queries = grid_queries(batch)
+        paths = self.backbone(batch, queries, seed, **options)
+        return self.head(self.pools(paths.states, paths.last, queries)), paths

@@ -184,7 +184,11 @@ class SequenceEstimator(Estimator):
 
     def _backbone(self) -> SequenceModel:
         width = self.covariates_.width if hasattr(self, "covariates_") else 0
-        return make(self.model, self.n_channels_in_, self.hidden, self.layers, width, self.form)
+        return make(self.model, self._channels_read(), self.hidden, self.layers, width, self.form)
+
+    def _channels_read(self) -> int:
+        """Return how many channels the model reads."""
+        return self.n_channels_in_
 
     def _device(self) -> torch.device:
         small = self.device == "auto" and self.hidden * self.batch_size < _GPU_SIZE

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from sciode.data import IrregularSeries
-from sciode.experiments import uea, uea_tables
+from sciode.experiments import uea, uea_lines, uea_tables
 from sciode.experiments.rocket import filled, majority, minirocket
 from sciode.experiments.uea import Settings, batch_size, part
+from sciode.timeseries import predict_together
 
 NAME = "BasicMotions"
 SMALL: dict[str, Any] = {
@@ -72,6 +73,48 @@ def test_the_better_trial_on_the_validation_part_is_chosen() -> None:
     assert [{k: trial[k] for k in ("hidden", "lr")} for trial in row["tried"]] == list(uea.TRIALS[:2])
     best = max(row["tried"], key=lambda trial: (trial["accuracy"], -trial["loss"]))
     assert row["chosen"] == {"hidden": best["hidden"], "lr": best["lr"]}
+
+
+@pytest.mark.usefixtures("small")
+def test_a_line_is_a_classifier_with_its_options_and_an_ensemble_answers_by_its_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = uea_lines.Line({"model": "lnsde", "readout": "pooled", "channels": ("age",)}, 2)
+    monkeypatch.setitem(uea_lines.LINES, "two", own)
+    monkeypatch.setitem(uea_lines.LINES, "one", own._replace(members=1))
+    settings = Settings(**{**SMALL, "models": ("one", "two")})
+    drawn: list[list[Any]] = []
+
+    def kept(*given: Any) -> Any:
+        drawn.append(predict_together(*given))
+        return drawn[-1]
+
+    monkeypatch.setattr(uea, "predict_together", kept)
+    alone, both = (uea.made(settings, {"hidden": 4}, NAME, model, "reading") for model in ("one", "two"))
+    assert alone["members"] == 4 and both["members"] == 8 and both["nfe"] == 2 * alone["nfe"]
+    for row in (alone, both):
+        assert all(len(row[name]["0.5"]) == 2 for name in ("accuracy", "validation", "epochs"))
+    single, pair = drawn[0], drawn[2]  # each row reads its test part, then its validation part
+    labels = np.unique(waves()[1])
+    for k, (rate, seed) in enumerate([("0", 0), ("0", 1), ("0.5", 0), ("0.5", 1)]):
+        np.testing.assert_allclose(pair[2 * k].probabilities, single[k].probabilities, atol=1e-4)
+        chance = [draws.probabilities.mean(0) for draws in pair[2 * k : 2 * k + 2]]
+        answer = labels[np.sum(chance, 0).argmax(-1)]
+        test = part(NAME, seed, float(rate), "reading").split.test
+        assert both["accuracy"][rate][seed] == (answer == waves()[1][test]).mean()
+    assert np.abs(pair[1].probabilities - pair[0].probabilities).max() > 1e-3, "members differ in their seeds"
+
+
+@pytest.mark.usefixtures("small")
+def test_an_ensemble_takes_what_the_trials_of_its_single_member_chose(tmp_path: Path) -> None:
+    assert [uea_lines.single(name) for name in ("lnsde, full, x5", "lnsde, pooled", "ncde")] == [
+        "lnsde, full", "lnsde, pooled", "ncde",
+    ]  # fmt: skip
+    changes = {"models": ("lnsde, full, x5",), "mechanics": ("time",), "epochs": 1, "rates": (0.0,)}
+    uea.main(tmp_path, "cpu", **{**SMALL, **changes})
+    record = json.loads((tmp_path / "table.json").read_text())
+    assert [(row["model"], row["members"]) for row in record["rows"]] == [("lnsde, full, x5", 10)]
+    assert [trial["model"] for trial in record["tuning"]] == ["lnsde, full"]
 
 
 @pytest.mark.usefixtures("small")
