@@ -67,7 +67,8 @@ def test_help_loads_no_torch() -> None:
 
 def test_ctrl_c_prints_one_line_and_no_traceback() -> None:
     script = (
-        "import sys, sciode.cli as cli\n"
+        # A shell's background job, as a check may be, ignores SIGINT, and hands that on to its children.
+        "import signal, sys, sciode.cli as cli\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def stub(self):\n    import os, signal, time\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
         "cli.Demo.run = stub\n"
         "sys.exit(cli.main(['demo']))"
