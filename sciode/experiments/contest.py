@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from rich.table import Table
 
 from sciode.experiments.ledger import finished_rows
+from sciode.lab.figures import picture
 from sciode.lab.tables import mean_sd, show, table
 from sciode.solvers import SolveError
 from sciode.timeseries import MODELS
@@ -242,16 +243,10 @@ def _cell(values: Sequence[float], measure: Measure) -> str | None:
     return mean_sd([measure.scale * value for value in values], measure.digits) if values else None
 
 
-def figure(contest: Contest, found: Sequence[Standing], picture: Path) -> None:
+def figure(contest: Contest, found: Sequence[Standing], file: Path) -> None:
     """Draw the test figure over the rates, one line a model, bands of one sd over the seeds; one rate: points."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
-    from sciode.lab import plots
-
     measure, rates = contest.measures[0], contest.settings.rates
-    with matplotlib.style.context(str(Path(plots.__file__).with_name("style.mplstyle"))):
-        drawing = Figure(figsize=(8.5, 4.6))
+    with picture(file, (8.5, 4.6)) as drawing:
         axes = drawing.subplots()
         finished = [s for s in found if any(s.figures)]
         typical = {s.model: measure.scale * fmean(v for values in s.figures for v in values) for s in finished}
@@ -282,10 +277,6 @@ def figure(contest: Contest, found: Sequence[Standing], picture: Path) -> None:
         else:
             axes.set_xlabel(f"% {contest.rate}")
             axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = picture.with_name(f".{picture.name}.tmp")
-        drawing.savefig(unfinished, format="png", bbox_inches="tight")
-        unfinished.replace(picture)
 
 
 def rows_of(contest: Contest, out: Path) -> list[dict[str, Any]]:

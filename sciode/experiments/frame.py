@@ -196,13 +196,13 @@ def run(kind: type[Task], settings: type[Settings], out: Path, device: str, chan
         raise ValueError(f"inapplicable: there is no recipe {', '.join(sorted(unknown))}; there are {', '.join(named)}")
     tried = [recipe for recipe in task.recipes if recipe.name not in task.inapplicable]
     keys = [
-        {"recipe": recipe.name, "factor": factor}
+        {"recipe": recipe.name, "factor": factor, "penalties": recipe.said}
         for recipe in tried
         for factor in ((task.settings.strengths if recipe.penalties else ()) or recipe.weights)
     ]
     stamp = json.loads(json.dumps(asdict(task.settings)))
     del stamp["strengths"]  # a row has its own, and stays good when others are tried
-    rows = finished_rows(out, keys, stamp, lambda recipe, factor: made(task, named[recipe], factor))
+    rows = finished_rows(out, keys, stamp, lambda recipe, factor, penalties: made(task, named[recipe], factor))
     rows += [{"recipe": name, "note": f"not applicable: {reason}"} for name, reason in task.inapplicable.items()]
     best = chosen(rows, task.recipes, task.score)
     write_atomically(out / "table.json", (json.dumps(best, indent=2) + "\n").encode())

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from sciode.data import IrregularSeries, Split, drop, load, manifest, official, stratified
+from sciode.lab.figures import picture
 from sciode.lab.progress import progress
 from sciode.lab.tables import mean_sd, show, table
 from sciode.timeseries import IrregularClassifier
@@ -99,11 +100,8 @@ def run_demo(seed: int = 0, device: str = "auto", out: Path = Path("sciode-demo"
     return 0
 
 
-def draw(model: Path, seed: int, picture: Path) -> None:
+def draw(model: Path, seed: int, file: Path) -> None:
     """Draw the saved classifier at work: a series and its control path, its latent fan, the confusion matrix."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
     from sciode.lab import plots
 
     classifier = IrregularClassifier.load(model, device="cpu")
@@ -113,8 +111,7 @@ def draw(model: Path, seed: int, picture: Path) -> None:
     one = test[int((truth == "Badminton").argmax())]
     control = classifier.grid_.controls(classifier.standardizer_.transform(one)).values[0].numpy()
     times, paths = classifier.latent_paths(one, n_samples=24)
-    with matplotlib.style.context(str(Path(plots.__file__).with_name("style.mplstyle"))):
-        figure = Figure(figsize=(13, 3.9))
+    with picture(file, (13, 3.9)) as figure:
         left, middle, right = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
         shown = [0, 1, 2]
         standard = classifier.standardizer_.transform(one)
@@ -129,8 +126,6 @@ def draw(model: Path, seed: int, picture: Path) -> None:
         middle.set(title="latent state, 24 noise samples", xlabel="time (samples)", ylabel="z(t)")
         plots.confusion(right, truth, classifier.predict(test), classifier.classes_.tolist())
         right.set_title(f"{len(truth)} test series: accuracy {classifier.score(test, truth):.2f}")
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture)
 
 
 def _data(dataset: str, missing: float, split: str, seed: int) -> tuple[IrregularSeries, Any, Split]:

@@ -46,6 +46,12 @@ class Recipe:
         """What `solve` is asked for."""
         return tuple(penalty.regularizer for penalty in self.penalties)
 
+    @property
+    def said(self) -> list[str]:
+        """What a training run hangs on beside its strength: a row made under another weight is another row."""
+        spread = [f"random times, spread {self.spread:g}"] if self.spread else []
+        return [f"{p.regularizer!r}, weight {p.weight:g}, divided by {p.fall:g}" for p in self.penalties] + spread
+
     def times(self, ts: Tensor, seed: int) -> Tensor:
         """The times of one training step."""
         return steer(ts, self.spread, seed, which="gaps") if self.spread else ts

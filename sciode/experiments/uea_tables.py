@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from sciode.lab.figures import picture
 from sciode.lab.tables import table
 
 __all__ = ["RIVALS", "accuracy_tables", "curves", "summary"]
@@ -108,17 +109,11 @@ def accuracy_tables(found: Sequence[Mapping[str, Any]], settings: Any) -> list[T
     return tables
 
 
-def curves(found: Sequence[Mapping[str, Any]], picture: Path) -> None:
+def curves(found: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Accuracy over the missing rate, a panel for each block and way of dropping."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
-    from sciode.lab import plots
-
     panels = list(dict.fromkeys((entry["block"], entry["mechanic"]) for entry in found))
     models = list(dict.fromkeys(entry["model"] for entry in found))
-    with matplotlib.style.context(str(Path(plots.__file__).with_name("style.mplstyle"))):
-        figure = Figure(figsize=(1.5 + 4.2 * len(panels), 4.0))
+    with picture(file, (1.5 + 4.2 * len(panels), 4.0)) as figure:
         drawn = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, panel in zip(drawn, panels, strict=True):
             for entry in found:
@@ -131,5 +126,3 @@ def curves(found: Sequence[Mapping[str, Any]], picture: Path) -> None:
                 axes.plot(rates, list(entry["accuracy"].values()), dashed, label=entry["model"], **style)
             axes.set(title=f"{panel[0]}, by {panel[1]}", xlabel="missing, %", ylabel="test accuracy, mean over sets")
         drawn[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture, bbox_inches="tight")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from sciode.experiments.recipes import Recipe
+from sciode.lab.figures import picture
 from sciode.lab.tables import mean_sd, table
 
 __all__ = ["Score", "chosen", "pareto", "result_table"]
@@ -119,15 +120,9 @@ def result_table(title: str, rows: Sequence[dict[str, Any]], score: Score) -> Ta
     return table(title, columns, lines, "\n".join([caption, *below]))
 
 
-def pareto(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Score, picture: Path) -> None:
+def pareto(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Score, file: Path) -> None:
     """Test score over evaluations, all strengths of all recipes; losses orders of magnitude apart by logarithms."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
-    from sciode.lab import plots
-
-    with matplotlib.style.context(str(Path(plots.__file__).with_name("style.mplstyle"))):
-        figure = Figure(figsize=(8.5, 4.6))
+    with picture(file, (8.5, 4.6)) as figure:
         axes = figure.subplots()
         scores = []
         for recipe in recipes:
@@ -143,5 +138,3 @@ def pareto(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Sco
             axes.set_yscale("log")
         axes.set(xlabel="evaluations of the field a sample (test)", ylabel=f"test {score.label}")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture, bbox_inches="tight")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -84,6 +84,10 @@ def test_rows_are_made_once_and_what_does_not_apply_says_so(
         frame.run(Turning, Settings, tmp_path, "cpu", {**TINY, "strengths": (1.0, 2.0)})
     with pytest.raises(TypeError):  # other settings make rows anew
         frame.run(Turning, Settings, tmp_path, "cpu", {**TINY, "lr": 0.5})
+    heavier = [replace(r, penalties=tuple(replace(p, weight=2 * p.weight) for p in r.penalties)) for r in RECIPES]
+    monkeypatch.setattr(Turning, "recipes", heavier)
+    with pytest.raises(TypeError):  # and so does a recipe of another weight
+        frame.run(Turning, Settings, tmp_path, "cpu", TINY)
 
 
 def test_a_batch_that_does_not_divide_a_part_weighs_each_point_alike() -> None:
