@@ -80,10 +80,20 @@ def test_drift_and_diffusion_may_share_a_weight(
     assert_agrees(setting, term, adjoint, {"method": "euler", "dt": 0.09, "seed": 5}, monkeypatch)
 
 
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+def test_a_long_tape_sums_its_products_step_by_step_and_a_short_end_of_it_does_not(
+    adjoint: Any, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tape of two stretches, of which memory affords the factors of the second, shorter one."""
+    monkeypatch.setattr(Postponed, "fits", lambda own, count: count < 8)
+    seen = assert_agrees(setting, setting.field, adjoint, {"method": "rk4", "dt": 0.18}, monkeypatch)
+    assert len(seen) == 2, "once in each of two walks"
+
+
 def assert_agrees(
     setting: Setting, field: Any, adjoint: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Loop against tape; and of the loop's gradients those of the weights are products."""
+) -> list[dict[int, Tensor]]:
+    """Loop against tape; and of the loop's gradients those of the weights are products, which it returns."""
     inputs, seen = [setting.y0, *setting.leaves], []
 
     def watched(*arguments: Any) -> dict[int, Tensor]:
@@ -105,6 +115,7 @@ def assert_agrees(
         for g, w in zip(got, want, strict=True):
             assert (g - w).norm() <= 1e-11 * w.norm()
     assert {g.shape for g in seen[0].values()} >= {p.shape for p in setting.net.parameters() if p.ndim > 1}
+    return seen
 
 
 def taken_out(f: Callable[..., Any], *inputs: Tensor, fixed: frozenset[int] = frozenset()) -> Postponed:
@@ -147,3 +158,11 @@ def test_large_factors_are_not_written_down(monkeypatch: pytest.MonkeyPatch) -> 
     assert taken_out(lambda x: [x.t() @ x.sin()], x).products
     monkeypatch.setattr(products, "_ROOM", 2 * x.numel() * 8 - 1)
     assert not taken_out(lambda x: [x.t() @ x.sin()], x).products
+
+
+def test_what_a_long_tape_would_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = draw(5, 3)
+    found = taken_out(lambda x: [x.t() @ x.sin()], x)
+    monkeypatch.setattr(products, "_HELD", 17 * 2 * x.numel() * 8)
+    assert found.fits(9) and found.fits(16) and not found.fits(17)
+    assert Postponed.none(found.graph).fits(10**6)

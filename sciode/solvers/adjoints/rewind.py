@@ -7,6 +7,7 @@ loop carries the cotangent of the state and the sums of the sources' gradients.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,19 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from ..engines import Lifted, Walk, WayBack, check_repeatable, feed, key_of, lift_of, postpone, tensors_of, wiring_of
+from ..engines import (
+    Lifted,
+    Postponed,
+    Walk,
+    WayBack,
+    check_repeatable,
+    feed,
+    key_of,
+    lift_of,
+    postpone,
+    tensors_of,
+    wiring_of,
+)
 from ..problem import Problem
 from ..trajectory import Block, Row, Run, Tape
 from ..turn import outputs_at, places_of, retake
@@ -93,19 +106,33 @@ class _Back:
         self.fixed = [~w for w in wiring if w < 0]
         like = [line.y, *line.essential, *sources]
         with torch.no_grad():
-            joint = _vjp(lifted, lifted.positions(like), like)
-        memory, same = len(line.essential), frozenset(i for i, w in enumerate(wiring) if w < 0)
-        self.later = postpone(joint, 1 + memory, same, {}, line.y.device)
-        self.way = WayBack(engine, self._undo, like, memory, self.later)
+            self.joint = _vjp(lifted, lifted.positions(like), like)
+        self.memory, same = len(line.essential), frozenset(i for i, w in enumerate(wiring) if w < 0)
+        self.later = postpone(self.joint, 1 + self.memory, same, {}, line.y.device)
+        # Shapes only, as in `WayBack`.
+        self.like = [torch.empty_like(x, device="meta") for x in like]
+        self.engine = engine
+        self.ways: dict[bool, WayBack] = {}
+
+    def _way(self, count: int) -> WayBack:
+        """How so many rows are undone, made at the first such stretch."""
+        later = self.later if self.later.fits(count) else Postponed.none(self.joint)
+        many = bool(later.products)
+        if many not in self.ways:
+            undo = partial(self._undo, later.graph)
+            self.ways[many] = WayBack(self.engine, undo, self.like, self.memory, later)
+        return self.ways[many]
 
     def __call__(
         self, others: list[Tensor], block: Block, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk | None
     ) -> Walk:
         """Walk from the block's last row to its first."""
         fixed = [others[i] for i in self.fixed]
-        return self.way(block.count, [out, *pytree.tree_leaves(block.rows), *fixed, *penalties], walk, out.device)
+        return self._way(block.count)(
+            block.count, [out, *pytree.tree_leaves(block.rows), *fixed, *penalties], walk, out.device
+        )
 
-    def _undo(self, index: Tensor, walk: Walk, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _undo(self, graph: fx.GraphModule, index: Tensor, walk: Walk, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Take the row's step again and pull the cotangents through it."""
         a = 1 + self.row_as.num_leaves
         b = a + len(self.fixed)
@@ -114,7 +141,7 @@ class _Back:
         flat = [line[p] if p >= 0 else next(fixed) for p in self.columns]
         values = outputs_at(tensors[0], pytree.tree_unflatten(line, self.row_as).k)
         penalties = (p.index_select(0, index).squeeze(0) for p in tensors[b:])
-        return list(self.later.graph(*flat, walk.y, *walk.memory, values, *penalties))
+        return list(graph(*flat, walk.y, *walk.memory, values, *penalties))
 
 
 def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:

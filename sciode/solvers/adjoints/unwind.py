@@ -7,6 +7,7 @@ cotangent back, instead of being computed again from the state.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,7 +44,8 @@ def _as_asked(run: Run, totals: tuple[Tensor, ...], leaves: Sequence[Tensor]) ->
 
 def _way_back(run: Run, turn: KeptTurn, block: Block) -> WayBack:
     """The loop back over such blocks, made at the first one."""
-    backs, rows = run.machine.backs, pytree.tree_leaves(block.rows)[0].shape[0]
-    if rows not in backs:
-        backs[rows] = WayBack(run.engine, turn.undo, turn.like, turn.memory, turn.later)
-    return backs[rows]
+    later, backs = turn.late(block.count), run.machine.backs
+    key = (pytree.tree_leaves(block.rows)[0].shape[0], bool(later.products))
+    if key not in backs:
+        backs[key] = WayBack(run.engine, partial(turn.undo, later.graph), turn.like, turn.memory, later)
+    return backs[key]

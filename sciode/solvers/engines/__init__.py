@@ -6,7 +6,7 @@ from .eager import run, split_clock
 from .kept import KeptTurn
 from .lift import CannotCompile, Lifted, check_repeatable, own_code, quietly
 from .machine import in_order, tensors_of, wiring_of
-from .products import postpone
+from .products import Postponed, postpone
 from .walk import Walk, WayBack
 from .witness import key_of, lift_of
 
@@ -17,6 +17,7 @@ __all__ = [
     "Engine",
     "KeptTurn",
     "Lifted",
+    "Postponed",
     "Unsound",
     "Walk",
     "WayBack",

@@ -18,7 +18,7 @@ from ..trajectory import Row
 from ..turn import Limits, Loop, Plan, Sinks, Taken, outputs_at, take, write, write_row
 from .lift import CannotCompile, Lift, Lifted
 from .partition import Asked, Partition, Place, partition
-from .products import postpone
+from .products import Postponed, postpone
 
 __all__ = ["KeptTurn", "lift_take", "take_flat"]
 
@@ -110,8 +110,15 @@ class KeptTurn:
         leaves = pytree.tree_leaves(rows)
         return [*fixed, *(leaves[i] for i in self.halves.held), *columns, rows.k, out, *penalties]
 
-    def undo(self, index: Tensor, walk: Any, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The other half, of row `index` [1]: see `walk.Undo`; tensors: what `given_back` puts together."""
+    def late(self, count: int) -> Postponed:
+        """How so many rows are undone."""
+        return self.later if self.later.fits(count) else Postponed.none(self.halves.backward)
+
+    def undo(self, graph: Any, index: Tensor, walk: Any, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The other half, of row `index` [1], by the graph of `late`: see `walk.Undo`.
+
+        tensors: what `given_back` puts together.
+        """
         rest = iter(tensors)
 
         def row(column: Tensor) -> Tensor:
@@ -121,7 +128,7 @@ class KeptTurn:
         stored = [row(next(rest)) for _ in (*self.halves.held, *self.halves.residuals)]
         k, out = row(next(rest)), next(rest)
         seeds = [walk.y, *walk.memory, outputs_at(out, k), *(row(p) for p in rest)]
-        return list(self.later.graph(*fixed, *stored, *seeds))
+        return list(graph(*fixed, *stored, *seeds))
 
 
 def _made(taken: Taken) -> Taken:

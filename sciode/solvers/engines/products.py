@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-__all__ = ["Postponed", "Product", "Source", "postpone", "totals"]
+__all__ = ["Postponed", "Product", "Source", "postpone", "room", "totals"]
 
 _aten: Any = torch.ops.aten
 _TURNED: dict[Any, Callable[[Any], bool]] = {
@@ -31,6 +31,8 @@ _PRODUCTS = (_aten.mm.default, _aten.bmm.default)
 _SUM = _aten.sum.dim_IntList
 _ROOM = 2**24
 """Bytes a step above which factors are not written down: products so large are no small kernels."""
+_HELD = 2**29
+"""Bytes of factors of one stretch of a tape beyond which its steps' products are summed up one by one."""
 _PAYS = frozenset({"cuda"})
 """Devices where launches cost more than memory. On a CPU the factors would leave the cache: a neural ODE of 128 x 16
 took 20 ms instead of 13."""
@@ -74,6 +76,19 @@ class Postponed(NamedTuple):
         """Nothing is."""
         return cls(graph, {}, ())
 
+    def fits(self, count: int) -> bool:
+        """Whether the factors of so many steps may be held at once: `recompute` is there to hold little."""
+        return room(count) * _bytes(self.factors) <= _HELD
+
+
+def room(count: int) -> int:
+    """Rows to hold factors of so many steps, and one for waste: few numbers, each of them captured anew."""
+    return 1 + (1 << max(count - 1, 7).bit_length())
+
+
+def _bytes(factors: Sequence[Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in factors)
+
 
 def postpone(
     graph: fx.GraphModule, before: int, fixed: frozenset[int], columns: dict[int, int], device: torch.device
@@ -103,7 +118,7 @@ def postpone(
         for i, s in sums.items()
     }
     factors = tuple(_value(node).mT if turned else _value(node) for node, turned in written)
-    if not products or sum(x.numel() * x.element_size() for x in factors) > _ROOM:
+    if not products or _bytes(factors) > _ROOM:
         return Postponed.none(graph)
     kept = [end for i, end in enumerate(ends) if i - before not in products]
     return Postponed(_with_ends(graph, kept, list(written)), products, factors)

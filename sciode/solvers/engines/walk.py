@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from ..turn import write_row
 from .compiled import number
 from .machine import loop_of
-from .products import Postponed, totals
+from .products import Postponed, room, totals
 from .repeat import Part, Repeat, Use
 
 __all__ = ["Undo", "Walk", "WayBack"]
@@ -72,11 +72,11 @@ class WayBack:
         return found._replace(totals=self._completed(found.totals, count, tensors, written, walk))
 
     def _room(self, count: int, device: torch.device) -> list[Tensor]:
-        """Where factors are written, [rows + 1, ...] each: on a GPU always the same place, which graphs write to."""
+        """Where factors are written, [rows, ...] each: on a GPU always the same place, which graphs write to."""
         if not self.written or self.written[0].shape[0] <= count or device.type == "cpu":
-            rows = 1 << max(count - 1, 7).bit_length()
+            rows = room(count)
             with torch.inference_mode(False):
-                written = [torch.empty((rows + 1, *x.shape), dtype=x.dtype, device=device) for x in self.later.factors]
+                written = [torch.empty((rows, *x.shape), dtype=x.dtype, device=device) for x in self.later.factors]
             if device.type == "cpu":
                 return written
             self.written = written
