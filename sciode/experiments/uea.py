@@ -109,7 +109,7 @@ class Settings:
         }
         for name, names in known.items():
             if unknown := set(getattr(self, name)) - set(names):
-                raise ValueError(f"{name}: {', '.join(sorted(unknown))} is unknown; there are {', '.join(names)}")
+                raise ValueError(f"{name}: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(names)}")
         if not all(0 <= rate < 1 for rate in self.rates):
             raise ValueError(f"rates: each must be in [0, 1), got {self.rates}")
 
