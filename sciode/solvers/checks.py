@@ -39,20 +39,25 @@ def check_state(y0: Any) -> None:
     if not leaves or any(isinstance(leaf, Tensor) and leaf.numel() == 0 for leaf in leaves):
         raise ValueError("y0: the state is empty; pass a tensor, or a tuple or dict of tensors")
     for i, leaf in enumerate(leaves):
-        name = f"y0{path_of(y0, i)}"
-        if isinstance(leaf, Tensor) and mapped(leaf):
-            raise ValueError(
-                f"{name}: torch.func.vmap cannot pass through a solve; give y0 the mapped axis as its batch"
-            )
-        if not isinstance(leaf, Tensor):
-            raise ValueError(f"{name}: expected a tensor, got {type(leaf).__name__}; use torch.as_tensor")
-        if not (leaf.is_floating_point() or leaf.is_complex()):
-            raise ValueError(f"{name}: expected a floating or complex dtype, got {leaf.dtype}; use y0.float()")
-        if leaf.dtype != leaves[0].dtype or leaf.device != leaves[0].device:
-            raise ValueError(
-                f"{name}: {leaf.dtype} on {leaf.device}, but the first leaf is {leaves[0].dtype} on "
-                f"{leaves[0].device}; give all leaves one dtype and device"
-            )
+        complaint = _complaint(leaf, leaves[0])
+        if complaint is not None:
+            raise ValueError(f"y0{path_of(y0, i)}: {complaint}")
+
+
+def _complaint(leaf: Any, first: Any) -> str | None:
+    """What is wrong with a leaf of the state beside the first one, and the mend."""
+    if not isinstance(leaf, Tensor):
+        return f"expected a tensor, got {type(leaf).__name__}; use torch.as_tensor"
+    if mapped(leaf):
+        return "torch.func.vmap cannot pass through a solve; give y0 the mapped axis as its batch"
+    if not (leaf.is_floating_point() or leaf.is_complex()):
+        return f"expected a floating or complex dtype, got {leaf.dtype}; use y0.float()"
+    if leaf.dtype != first.dtype or leaf.device != first.device:
+        return (
+            f"{leaf.dtype} on {leaf.device}, but the first leaf is {first.dtype} on {first.device}; "
+            "give all leaves one dtype and device"
+        )
+    return None
 
 
 def check_finite(y0: Any) -> None:

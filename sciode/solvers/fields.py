@@ -44,6 +44,8 @@ class Field:
 
     def bind(self, arguments: list[Tensor]) -> Field:
         """The same field with these tensors in the place of its `arguments`."""
+        if not arguments:
+            return self
         replacement = iter(arguments)
         return replace(self, args=map_tree(lambda a: next(replacement) if _differentiable(a) else a, self.args))
 

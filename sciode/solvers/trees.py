@@ -29,15 +29,17 @@ def leaves_of(tree: Tree) -> list[Any]:
 def _gather(tree: Tree, found: list[Any]) -> None:
     if isinstance(tree, Tensor) or tree is None or type(tree) in _PLAIN:
         found.append(tree)
-    elif _is_tuple(tree):
+    elif _is_sequence(tree):
         for part in tree:
             _gather(part, found)
-    else:
+    elif type(tree) in pytree.SUPPORTED_NODES:
         found += pytree.tree_leaves(tree)
+    else:
+        found.append(tree)
 
 
-def _is_tuple(tree: Tree) -> bool:
-    return type(tree) is tuple or (isinstance(tree, tuple) and hasattr(tree, "_fields"))
+def _is_sequence(tree: Tree) -> bool:
+    return type(tree) in (tuple, list) or (isinstance(tree, tuple) and hasattr(tree, "_fields"))
 
 
 def map_tree(fn: Callable[[Any], Any], tree: Tree) -> Tree:
@@ -47,13 +49,13 @@ def map_tree(fn: Callable[[Any], Any], tree: Tree) -> Tree:
 
 def filler_of(tree: Tree) -> Callable[[Iterator[Any]], Tree]:
     """fill(leaves) -> a tree like this one with other leaves."""
-    if not _is_tuple(tree):
-        spec = pytree.tree_structure(tree)
-        if spec.is_leaf():
+    if not _is_sequence(tree):
+        if type(tree) not in pytree.SUPPORTED_NODES:
             return next
+        spec = pytree.tree_structure(tree)
         return lambda leaves: pytree.tree_unflatten([next(leaves) for _ in range(spec.num_leaves)], spec)
     parts = [filler_of(part) for part in tree]
-    make = type(tree)._make if hasattr(tree, "_fields") else tuple
+    make = type(tree)._make if hasattr(tree, "_fields") else type(tree)
     return lambda leaves: make([part(leaves) for part in parts])
 
 

@@ -316,7 +316,7 @@ def test_a_loop_in_cpp_is_the_loop_in_python() -> None:
 
 def test_where_a_loop_cannot_be_compiled_the_turn_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(once: Any, first: Any) -> Any:
-        def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> Any:
+        def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int, turns: int | None) -> Any:
             raise CannotCompile("no loops here")
 
         return repeat

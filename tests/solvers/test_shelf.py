@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sciode.solvers.engines.shelf import Shelf
+from sciode.solvers.engines.shelf import Columns, Shelf
 
 
 def several() -> list[torch.Tensor]:
@@ -45,3 +45,16 @@ def test_copies_are_the_callers_and_what_is_not_wanted_is_not_copied() -> None:
     for i, x in enumerate(found[1:], 1):
         x.zero_()
         assert torch.equal(shelf.tensors[i], several()[i])
+
+
+def test_rows_lie_side_by_side_on_a_gpu_and_apart_on_a_cpu() -> None:
+    line = several()
+    for device in ("cpu", "meta"):
+        columns = Columns(line)
+        rows, again = columns(5, torch.device(device)), columns(5, torch.device(device))
+        for x, row, other in zip(line, rows, again, strict=True):
+            assert row.shape == (5, *x.shape) and row.dtype == x.dtype and row.is_contiguous()
+            assert row.storage_offset() % 16 == 0
+            assert row.untyped_storage()._cdata != other.untyped_storage()._cdata
+        shared = {x.untyped_storage()._cdata for x in rows}
+        assert len(shared) == (len(line) if device == "cpu" else len({x.dtype for x in line}))

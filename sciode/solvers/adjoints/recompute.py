@@ -19,7 +19,9 @@ from ..engines import CompileNotice
 from ..fields import Field
 from ..problem import Problem
 from ..trajectory import Emission, Record, Run, replay
+from ..trees import filler_of, leaves_of
 from .graph import check_known, clock
+from .outset import at_the_outset
 from .results import Results, results
 from .rewind import JoinedLate, Rewound, rewind, seeds_of, taken_again
 from .unwind import unwind
@@ -46,10 +48,10 @@ class _Recompute(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, bind: Bind, run: Run, plain: Results, n_args: int, y0: Tensor, *inputs: Tensor) -> Any:
-        kept, spec = pytree.tree_flatten((run.records, run.emissions, run.tape))
-        tensors = [k for k in kept if isinstance(k, Tensor)]
-        ctx.save_for_backward(y0, *inputs, *tensors)
-        ctx.spec, ctx.kept = spec, [None if isinstance(k, Tensor) else k for k in kept]
+        passed = (run.records, run.emissions, run.tape)
+        kept = leaves_of(passed)
+        ctx.save_for_backward(y0, *inputs, *(k for k in kept if isinstance(k, Tensor)))
+        ctx.fill, ctx.kept = filler_of(passed), [None if isinstance(k, Tensor) else k for k in kept]
         ctx.is_tensor = [isinstance(k, Tensor) for k in kept]
         ctx.bind, ctx.run, ctx.n_args = bind, run._replace(records=[], emissions=[], tape=None), n_args
         ctx.n_inputs = 1 + len(inputs)
@@ -61,8 +63,8 @@ class _Recompute(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         saved = ctx.saved_tensors
         inputs, kept = saved[: ctx.n_inputs], iter(saved[ctx.n_inputs :])
-        flat = [next(kept) if is_tensor else k for is_tensor, k in zip(ctx.is_tensor, ctx.kept, strict=True)]
-        records, emissions, tape = pytree.tree_unflatten(flat, ctx.spec)
+        flat = (next(kept) if is_tensor else k for is_tensor, k in zip(ctx.is_tensor, ctx.kept, strict=True))
+        records, emissions, tape = ctx.fill(flat)
         run = ctx.run._replace(records=records, emissions=emissions, tape=tape)
         y0, args, leaves = inputs[0], list(inputs[1 : 1 + ctx.n_args]), list(inputs[1 + ctx.n_args :])
         needed = ctx.needs_input_grad[4:]
@@ -109,8 +111,7 @@ def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor 
         with torch.enable_grad():
             return _differentiable_vjp(pulled, cotangents, False)
     if lam.memory:
-        whole = pulled.run.tape is not None and pulled.run.tape.kept is not None
-        start, totals = _start_vjp(problem, pulled.y0, start, lam, sources, totals, whole)
+        start, totals = _start_vjp(problem, pulled, start, lam, sources, totals)
     by_source = dict(zip(map(id, sources), totals, strict=True))
     return [start + lam.y, *(by_source.get(id(a)) for a in args), *(by_source[id(leaf)] for leaf in pulled.leaves)]
 
@@ -191,20 +192,24 @@ def _step_vjp(
 
 
 def _start_vjp(
-    problem: Problem, y0: Tensor, start: Tensor, lam: _Cotangent, sources: list[Tensor], totals: list[Tensor | None],
-    whole: bool,
+    problem: Problem, pulled: _Pulled, start: Tensor, lam: _Cotangent, sources: list[Tensor],
+    totals: list[Tensor | None],
 ) -> tuple[Tensor, list[Tensor | None]]:  # fmt: skip
     """The first memory is a function of y0 and the field, too."""
-    t0 = problem.forward(problem.s0)
-    with torch.enable_grad():
-        y = y0.detach().requires_grad_()
-        memory = problem.stepper.start(problem.field, t0, y, problem.field.first(t0, y))
+    tape, part = pulled.run.tape, Rewound(problem, pulled.run, sources)
     # What each step kept leads back to the whole memory, a step taken again to what it could not make itself.
-    made = memory if whole else problem.stepper.essential(memory)
-    pairs = list(zip(made, lam.memory, strict=True))
-    pulled = _grad([(o, c) for o, c in pairs if o.requires_grad], [y, *sources])
-    totals = [_add(total, g) for total, g in zip(totals, pulled[1:], strict=True)]
-    return start if pulled[0] is None else start + pulled[0], totals
+    whole = tape is not None and tape.kept is not None
+    found = None if tape is None else at_the_outset(part, pulled.y0, lam.memory, whole)
+    if found is None:
+        t0 = problem.forward(problem.s0)
+        with torch.enable_grad():
+            y = pulled.y0.detach().requires_grad_()
+            memory = problem.stepper.start(problem.field, t0, y, problem.field.first(t0, y))
+        made = memory if whole else problem.stepper.essential(memory)
+        pairs = list(zip(made, lam.memory, strict=True))
+        found = _grad([(o, c) for o, c in pairs if o.requires_grad], [y, *sources])
+    totals = [_add(total, g) for total, g in zip(totals, found[1:], strict=True)]
+    return start if found[0] is None else start + found[0], totals
 
 
 def _differentiable_vjp(

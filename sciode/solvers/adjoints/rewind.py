@@ -30,10 +30,11 @@ from ..engines import (
 )
 from ..problem import Problem
 from ..trajectory import Block, Row, Run, Tape
+from ..trees import leaves_of
 from ..turn import outputs_at, places_of, retake
 from .results import results
 
-__all__ = ["JoinedLate", "Rewound", "Seeds", "rewind", "seeds_of", "taken_again"]
+__all__ = ["JoinedLate", "Rewound", "Seeds", "pullback", "rewind", "seeds_of", "taken_again"]
 
 
 class JoinedLate(RuntimeError):
@@ -106,7 +107,7 @@ class _Back:
         self.fixed = [~w for w in wiring if w < 0]
         like = [line.y, *line.essential, *sources]
         with torch.no_grad():
-            self.joint = _vjp(lifted, lifted.positions(like), like)
+            self.joint = pullback(lifted, lifted.positions(like), like)
         self.memory, same = len(line.essential), frozenset(i for i, w in enumerate(wiring) if w < 0)
         self.later = postpone(self.joint, 1 + self.memory, same, {}, line.y.device)
         # Shapes only, as in `WayBack`.
@@ -128,9 +129,7 @@ class _Back:
     ) -> Walk:
         """Walk from the block's last row to its first."""
         fixed = [others[i] for i in self.fixed]
-        return self._way(block.count)(
-            block.count, [out, *pytree.tree_leaves(block.rows), *fixed, *penalties], walk, out.device
-        )
+        return self._way(block.count)(block.count, [out, *leaves_of(block.rows), *fixed, *penalties], walk, out.device)
 
     def _undo(self, graph: fx.GraphModule, index: Tensor, walk: Walk, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Take the row's step again and pull the cotangents through it."""
@@ -144,7 +143,7 @@ class _Back:
         return list(graph(*flat, walk.y, *walk.memory, values, *penalties))
 
 
-def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:
+def pullback(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:
     """The graph of (inputs, cotangents of the outputs) -> gradients shaped like `like`; 0 for what the step ignores."""
     graph, size = lifted.traced.graph, len(lifted.inputs)
     others = [x.requires_grad and p < 0 for x, p in zip(lifted.inputs, wanted, strict=True)]
@@ -157,8 +156,8 @@ def _vjp(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModul
         places = [p for p in wanted if p >= 0]
         asked = [x for x, p in zip(inputs, wanted, strict=True) if p >= 0]
         strangers = [x for x, other in zip(inputs, others, strict=True) if other]
-        outputs, seeds = zip(*pairs, strict=True)
-        pulled = torch.autograd.grad(outputs, [*asked, *strangers], seeds, allow_unused=True)
+        outputs, seeds = zip(*pairs, strict=True) if pairs else ((), ())
+        pulled = torch.autograd.grad(outputs, [*asked, *strangers], seeds, allow_unused=True) if pairs else ()
         if any(g is not None for g in pulled[len(asked) :]):
             raise JoinedLate(
                 "the field uses a tensor that requires grad and that it did not use at the first time, so "

@@ -11,7 +11,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ..engines import KeptTurn, Walk, WayBack, in_order
 from ..trajectory import Block, Run
@@ -45,7 +44,7 @@ def _as_asked(run: Run, totals: tuple[Tensor, ...], leaves: Sequence[Tensor]) ->
 def _way_back(run: Run, turn: KeptTurn, block: Block) -> WayBack:
     """The loop back over such blocks, made at the first one."""
     later, backs = turn.late(block.count), run.machine.backs
-    key = (pytree.tree_leaves(block.rows)[0].shape[0], bool(later.products))
+    key = (block.rows.s.shape[0], bool(later.products))
     if key not in backs:
         backs[key] = WayBack(run.engine, partial(turn.undo, later.graph), turn.like, turn.memory, later)
     return backs[key]

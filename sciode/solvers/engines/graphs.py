@@ -36,14 +36,16 @@ def on_device(engine: str, once: Part, uses: list[Use], first: Part | None, spar
     """
     best: Launches | None = None
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
+    def repeat(
+        others: list[Tensor], state: list[Tensor] | None, nth: int, turns: int | None
+    ) -> tuple[list[Tensor], list[int]]:
         nonlocal best
         if best is None:
             flops = flops_of(once, first, others, state)
             held = sum(x.numel() * x.element_size() for x in others if not isinstance(x, nn.Parameter))
             launched_each = engine == "compiled" or (flops >= LONG and held > _HELD)
             best = (StepByStep if launched_each else InGraphs)(once, uses, first, spare, flops)
-        return best(others, state, nth)
+        return best(others, state, nth, turns)
 
     return repeat
 
@@ -69,6 +71,7 @@ class InGraphs(Launches):
         self.fresh: list[int] = []
         self.copied: dict[int, tuple[Tensor, int]] = {}
         self.said = torch.zeros(0)
+        self.sinks = [i for i, use in enumerate(uses) if use in ("kept", "filled")]
         self.steps = StepByStep(once, uses, first, spare, flops)
 
     def load(self, others: list[Tensor], state: list[Tensor] | None) -> None:
@@ -119,12 +122,10 @@ class InGraphs(Launches):
         self.copied[i] = (x, x._version)
         return was is None or (was.data_ptr(), version, was.stride()) != (x.data_ptr(), x._version, x.stride())
 
-    def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
-        """Copy out what was written, and the state; what is spare and not needed stays where it is."""
-        sinks = [i for i, use in enumerate(self.uses) if use in ("kept", "filled")]
-        _copy([others[i] for i in sinks], [self.buffers[i] for i in sinks])
-        needed = self.spare is not None and word[self.spare.flag]
-        return self.shelf.copies(self.spare.tensors if self.spare is not None and needed else ())
+    def unload(self, others: list[Tensor], spare: bool) -> list[Tensor]:
+        """Copy out what was written, and the state; what is spare and not wanted stays where it is."""
+        _copy([others[i] for i in self.sinks], [self.buffers[i] for i in self.sinks])
+        return self.shelf.copies(self.spare.tensors if self.spare is not None and spare else ())
 
     def begin(self, fresh: bool, turns: int, steady: bool) -> None:
         """In one graph, if loops are always as long."""
@@ -221,6 +222,6 @@ def _copy(to: list[Tensor], source: list[Tensor]) -> None:
 
 
 def _powers(k: int) -> list[int]:
-    """k as a sum of powers of two, none above the longest graph."""
-    parts = [_LONGEST] * (k // _LONGEST)
-    return parts + [1 << b for b in range(k.bit_length()) if (k % _LONGEST) >> b & 1]
+    """k as a sum of powers of two, none above the longest graph; short ones first, so that the device begins soon."""
+    short = [1 << b for b in range(k.bit_length()) if (k % _LONGEST) >> b & 1]
+    return short + [_LONGEST] * (k // _LONGEST)

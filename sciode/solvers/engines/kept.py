@@ -15,10 +15,12 @@ from torch.utils import _pytree as pytree
 
 from ..problem import Problem
 from ..trajectory import Row
+from ..trees import leaves_of
 from ..turn import Limits, Loop, Plan, Sinks, Taken, outputs_at, take, write, write_row
 from .lift import CannotCompile, Lift, Lifted
 from .partition import Asked, Partition, Place, partition
 from .products import Postponed, postpone
+from .shelf import Columns
 
 __all__ = ["KeptTurn", "lift_take", "take_flat"]
 
@@ -78,12 +80,13 @@ class KeptTurn:
             raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
         fixed = len(self.halves.fixed)
         rows = range(fixed, fixed + len(self.halves.held) + len(self.halves.residuals))
-        columns, device = {i: i for i in rows}, loop.word.device
-        self.later = postpone(self.halves.backward, 1 + self.memory, frozenset(range(fixed)), columns, device)
+        columns, self.device = {i: i for i in rows}, loop.word.device
+        self.blank = Columns(self.halves.residuals)
+        self.later = postpone(self.halves.backward, 1 + self.memory, frozenset(range(fixed)), columns, self.device)
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Empty columns [rows + 1, ...] for what `rows` steps keep; the last row is waste."""
-        return tuple(torch.empty((rows + 1, *x.shape), dtype=x.dtype, device=x.device) for x in self.halves.residuals)
+        return tuple(self.blank(rows + 1, self.device))
 
     def once(self, *tensors: Tensor) -> list[Tensor]:
         """One turn: a body over (*inputs, *sinks, *columns) that returns the loop's state, its word last."""
@@ -107,7 +110,7 @@ class KeptTurn:
         fixed: see there; rows, columns: of the block; out [T + 1, B, D], penalties [rows + 1, B]: cotangents of what
         was written.
         """
-        leaves = pytree.tree_leaves(rows)
+        leaves = leaves_of(rows)
         return [*fixed, *(leaves[i] for i in self.halves.held), *columns, rows.k, out, *penalties]
 
     def late(self, count: int) -> Postponed:

@@ -45,32 +45,54 @@ class Launches(ABC):
         self.uses, self.first, self.spare = uses, first, spare
         self.past: dict[int, _Past] = {}
         self.host = torch.zeros(0)
+        self.asked: Any = None
 
-    def __call__(self, others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
+    def __call__(
+        self, others: list[Tensor], state: list[Tensor] | None, nth: int, turns: int | None
+    ) -> tuple[list[Tensor], list[int]]:
         """The state at the end, and its word."""
         try:
-            return self._repeated(others, state, nth)
+            self.load(others, state)
+            if turns is None:
+                return self._watched(others, state, nth)
+            return self._counted(others, state, nth, turns), []
         finally:
             self.forget()
 
-    def _repeated(self, others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
-        self.load(others, state)
+    def _counted(self, others: list[Tensor], state: list[Tensor] | None, nth: int, turns: int) -> list[Tensor]:
+        """So many turns, which nobody waits for."""
+        past = self.past.get(nth, _NEW)
+        alike = past.alike + 1 if turns == past.turns else 0
+        self.past[nth] = _Past(turns, alike, False)
+        self.begin(state is None, turns, alike >= _STEADY)
+        return self.unload(others, False)
+
+    def _watched(self, others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
+        """Turns until the word says stop: as many as the last time, and more while they are needed."""
         began = time.monotonic()
         past = self.past.get(nth, _NEW)
         # A turn less where turns are long, unless their number stays: better one look more than a turn in vain.
         steady = past.alike >= _STEADY
         ahead = past.turns if steady else max(past.turns - past.long, 0)
         self.begin(state is None, ahead, steady)
-        word, turns = self.look() if ahead or state is None else ([1], 0)
+        word, turns, found = [1], 0, None
+        if ahead or state is None:
+            self.ask()
+            # What is most likely the end is put away while the device is still at work on it.
+            found = self.unload(others, False) if steady else None
+            word, turns = self.answer()
         k = 1 if past.long else max(ahead // 8, 1)
         while word[0]:
+            found = None
             self.play(k)
-            word, turns = self.look()
+            self.ask()
+            word, turns = self.answer()
             k = 1 if past.long else min(2 * k, _LONGEST)
         same = turns == past.turns
         long = same and time.monotonic() - began > _LONG * max(turns, 1)
         self.past[nth] = _Past(turns, past.alike + 1 if same else 0, long)
-        return self.unload(others, word), word
+        spare = self.spare is not None and bool(word[self.spare.flag])
+        return found if found is not None and not spare else self.unload(others, spare), word
 
     def begin(self, fresh: bool, turns: int, steady: bool) -> None:
         """Launch the first state, if it is to be made, and so many turns; steady: as many as the last few times."""
@@ -78,17 +100,23 @@ class Launches(ABC):
             self.start()
         self.play(turns)
 
-    def look(self) -> tuple[list[int], int]:
-        """Wait for the device: its word, and how many turns were not in vain."""
+    def ask(self) -> None:
+        """Send for the word: what is launched later does not keep it waiting."""
         report = self.report()
         if not report.is_cuda:
-            *word, turns = report.tolist()
-            return word, turns
-        if self.host.shape != report.shape:
+            self.host = report
+            return
+        if self.asked is None:
             with torch.inference_mode(False):
                 self.host = torch.zeros(report.shape, dtype=torch.int64, pin_memory=True)
+            self.asked = torch.cuda.Event()
         self.host.copy_(report, non_blocking=True)
-        torch.cuda.current_stream().synchronize()
+        self.asked.record()
+
+    def answer(self) -> tuple[list[int], int]:
+        """Wait for what was asked: the word, and how many turns were not in vain."""
+        if self.asked is not None:
+            self.asked.synchronize()
         *word, turns = self.host.tolist()
         return word, turns
 
@@ -113,8 +141,8 @@ class Launches(ABC):
         """Let go of what is the caller's, however the loop ended."""
 
     @abstractmethod
-    def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
-        """The state, for the caller to keep, and in `others` what was written."""
+    def unload(self, others: list[Tensor], spare: bool) -> list[Tensor]:
+        """The state, for the caller to keep, and in `others` what was written; spare: what is spare, too."""
 
 
 @final
@@ -159,7 +187,7 @@ class StepByStep(Launches):
         """Of the last turn."""
         return self.said
 
-    def unload(self, others: list[Tensor], word: list[int]) -> list[Tensor]:
+    def unload(self, others: list[Tensor], spare: bool) -> list[Tensor]:
         """The state is fresh, and what was written is where it should be."""
         return self.state
 

@@ -23,6 +23,7 @@ from .kept import KeptTurn, lift_take, take_flat
 from .launches import StepByStep
 from .lift import CannotCompile, Lift, Lifted, check_repeatable, without_vmap
 from .repeat import Part, Repeat, Spare, Use, in_one_loop
+from .shelf import Columns
 from .witness import key_of, lift_of
 
 __all__ = ["Machine", "in_order", "loop_of", "setting_of", "tensors_of", "wiring_of"]
@@ -81,6 +82,7 @@ class Machine:
         line: Row, request: Request,
     ) -> None:  # fmt: skip
         self.plan, self.line = plan, line
+        self.blank, self.fill_line = Columns(leaves_of(line)), filler_of(line)
         self.backs: dict[Hashable, Any] = {}
         self.kept: KeptTurn | None = None
         self.fixed: tuple[int, ...] = ()
@@ -109,8 +111,7 @@ class Machine:
         """Where turns write: outputs, and a tape of so many rows, if there is one."""
         if not self.plan.taped:
             return Sinks(out, ())
-        columns = pytree.tree_map(lambda x: torch.empty(rows + 1, *x.shape, dtype=x.dtype, device=y.device), self.line)
-        return Sinks(out, columns)
+        return Sinks(out, self.fill_line(iter(self.blank(rows + 1, y.device))))
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Where turns write what their derivatives need."""
@@ -155,7 +156,7 @@ class Machine:
         """
         state = None if loop is None else leaves_of(loop)
         others = self._others(problem, limits, y, reads)
-        found, word = self.repeat([*others, *written], state, nth)
+        found, word = self.repeat([*others, *written], state, nth, None)
         return self.fill(iter(found)), Word(*word), tuple(others[i] for i in self.fixed)
 
 
@@ -216,14 +217,16 @@ def _best_on_cpu(once: Part, uses: list[Use], first: Part | None) -> Repeat:
     """The whole loop in C++ where this torch can compile it (2.11 cannot: no writes in loops), else the turn."""
     best: Callable[..., Any] = in_one_loop(once, first)
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
+    def repeat(
+        others: list[Tensor], state: list[Tensor] | None, nth: int, turns: int | None
+    ) -> tuple[list[Tensor], list[int]]:
         nonlocal best
         try:
-            return best(others, state, nth)
+            return best(others, state, nth, turns)
         except CannotCompile:
             if isinstance(best, StepByStep):
                 raise
             best = StepByStep(once, uses, first)
-            return best(others, state, nth)
+            return best(others, state, nth, turns)
 
     return repeat

@@ -26,10 +26,11 @@ Use = Literal["own", "read", "kept", "filled", "scratch"]
 """What a loop does with a tensor: it reads it, and only the solver ever writes to it; it reads it; it writes to parts
 of it; it writes all of it that will be read; the same, and it is always the same tensor, so that nothing is copied."""
 
-Repeat = Callable[[list[Tensor], "list[Tensor] | None", int], tuple[list[Tensor], list[int]]]
-"""repeat(others, state, nth) -> the state at the end, and its word.
+Repeat = Callable[[list[Tensor], "list[Tensor] | None", int, "int | None"], tuple[list[Tensor], list[int]]]
+"""repeat(others, state, nth, turns) -> the state at the end, and its word.
 
-state None: the loop makes its first state itself; nth: a solve with a long tape runs the loop several times.
+state None: the loop makes its first state itself; nth: a solve with a long tape runs the loop several times; turns: how
+many it takes, where that is known: then a host that would have to wait for its word does not ask, and gets none.
 """
 
 
@@ -85,7 +86,9 @@ class Part:
 def step_by_step(once: Part, first: Part | None) -> Repeat:
     """A loop in Python, nothing compiled: one call of the body and one look at its flag a turn."""
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
+    def repeat(
+        others: list[Tensor], state: list[Tensor] | None, nth: int, turns: int | None
+    ) -> tuple[list[Tensor], list[int]]:
         now = beginning(first, others) if state is None else state
         while bool(now[-1][0]):
             now = once(now, others)
@@ -115,7 +118,9 @@ def in_one_loop(once: Part, first: Part | None) -> Repeat:
 
     compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_options())
 
-    def repeat(others: list[Tensor], state: list[Tensor] | None, nth: int) -> tuple[list[Tensor], list[int]]:
+    def repeat(
+        others: list[Tensor], state: list[Tensor] | None, nth: int, turns: int | None
+    ) -> tuple[list[Tensor], list[int]]:
         tensors = _apart([*others, *(state or ())])
         given = None if state is None else tensors[len(others) :]
         try:

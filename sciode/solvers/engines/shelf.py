@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
-__all__ = ["Shelf"]
+__all__ = ["Columns", "Shelf"]
 
 _STEP = 16
 """Every tensor begins at a multiple of so many elements: at 16 bytes at least, where compiled code wants it."""
@@ -33,7 +34,7 @@ class Shelf:
     def _lay(self, places: list[int]) -> None:
         """Move tensors of one dtype to a board: of its sizes every second one is a gap."""
         found = [self.tensors[i] for i in places]
-        sizes = [n for x in found for n in (x.numel(), -x.numel() % _STEP)]
+        sizes = _sizes([x.numel() for x in found])
         board = found[0].new_zeros(sum(sizes))
         for i, part in zip(places, board.split(sizes)[::2], strict=True):
             place = torch.from_dlpack(part).view(self.tensors[i].shape)
@@ -47,3 +48,39 @@ class Shelf:
             for i, part in zip(places, board.clone().split(sizes)[::2], strict=True):
                 found[i] = part.view(found[i].shape)
         return found
+
+
+@final
+class Columns:
+    """Rows for tensors like those of `line`, not filled, and new at every call."""
+
+    def __init__(self, line: Sequence[Tensor]) -> None:
+        self.line = [(x.dtype, tuple(x.shape)) for x in line]
+        self.boards: dict[int, list[tuple[torch.dtype, list[int], list[int]]]] = {}
+
+    def __call__(self, rows: int, device: torch.device) -> list[Tensor]:
+        """Tensors [rows, ...]; on a GPU side by side, because asking for memory many times takes long."""
+        if device.type == "cpu":
+            return [torch.empty((rows, *shape), dtype=dtype, device=device) for dtype, shape in self.line]
+        if rows not in self.boards:
+            self.boards[rows] = self._laid(rows)
+        found: dict[int, Tensor] = {}
+        for dtype, places, sizes in self.boards[rows]:
+            for i, part in zip(
+                places, torch.empty(sum(sizes), dtype=dtype, device=device).split(sizes)[::2], strict=True
+            ):
+                found[i] = part.view(rows, *self.line[i][1])
+        return [found[i] for i in range(len(self.line))]
+
+    def _laid(self, rows: int) -> list[tuple[torch.dtype, list[int], list[int]]]:
+        """For each dtype, which tensors have it and the sizes of its board."""
+        boards = []
+        for dtype in dict.fromkeys(dtype for dtype, _ in self.line):
+            places = [i for i, (own, _) in enumerate(self.line) if own == dtype]
+            boards.append((dtype, places, _sizes([rows * math.prod(self.line[i][1]) for i in places])))
+        return boards
+
+
+def _sizes(lengths: Sequence[int]) -> list[int]:
+    """Of the parts of a board, and of the gaps between them."""
+    return [n for length in lengths for n in (length, -length % _STEP)]

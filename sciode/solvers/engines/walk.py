@@ -68,7 +68,7 @@ class WayBack:
             read: list[Use] = ["read"] * (1 + len(tensors))
             scratch: list[Use] = ["scratch"] * len(written)
             self.repeat = loop_of(self.engine, device, once, [*read, *scratch], Part(self._still, (~0,)))
-        found = self._walk(self.repeat(others, state, self.nth)[0])
+        found = self._walk(self.repeat(others, state, self.nth, count)[0])
         return found._replace(totals=self._completed(found.totals, count, tensors, written, walk))
 
     def _room(self, count: int, device: torch.device) -> list[Tensor]:
