@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from .between import columns
 from .problem import Carry, Problem
@@ -22,6 +23,7 @@ __all__ = [
     "Start",
     "Tape",
     "accepts",
+    "begun_at",
     "emit",
     "measured",
     "replay",
@@ -200,6 +202,17 @@ def replay(problem: Problem, record: Record, y: Tensor, memory: Memory) -> tuple
     noise = problem.driven(problem.noise.block(record.n, 1)[0] if problem.counted else None, t, record.dt)
     step = problem.stepper.step(problem.field, noise, t, record.dt, y, memory)
     return step, emit(problem, record._replace(y=y), step)
+
+
+def begun_at(run: Run) -> Row | Record | None:
+    """Where every sample began: a row or a record whose s, y and essential tell it; None if nobody took a step.
+
+    A sample whose field was not finite at the start has a healthy one's state there.
+    """
+    if run.tape is None:
+        return run.records[0] if run.records else None
+    rows = next((block.rows for block in run.tape.blocks if block.count), None)
+    return rows if rows is None else pytree.tree_map(lambda column: column[0], rows)
 
 
 def accepts(problem: Problem, records: list[Record]) -> Tensor:

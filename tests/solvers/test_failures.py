@@ -1,0 +1,84 @@
+"""A sample that fails is nobody's loss but its own: not in values, not in gradients, on no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciode import SDETerm, solve
+from sciode.solvers.brownian import sample_seeds
+
+pytestmark = pytest.mark.usefixtures("forgetful", "traced_only")
+DOUBLE = torch.float64
+Y0 = torch.tensor([[1.0, 2.0], [1000.0, 1.0], [3.0, 4.0]], dtype=DOUBLE)
+WELL = [0, 2]
+HOWS: list[dict[str, Any]] = [
+    {"method": "midpoint", "dt": 0.1}, {"method": "midpoint"}, {"method": "bosh3", "dt": 0.1}, {"method": "tsit5"},
+    {"method": "milstein", "dt": 0.1}, {"method": "sriw1"}, {"method": "reversibleheun", "dt": 0.1},
+]  # fmt: skip
+ENGINES = ("eager", "compiled")
+Case = Callable[[Tensor, Tensor, Tensor], Any]
+
+
+def term(how: dict[str, Any], w: Tensor, since: float) -> Any:
+    """y' = -w y, with noise where the method wants some; NaN for states beyond 100 from a time on."""
+
+    def sick(t: Tensor, y: Tensor) -> Tensor:
+        # The NaN is where a gradient with respect to w meets it: 0 * NaN.
+        return -w * torch.where((y[:, :1] > 100) & (t > since), torch.nan, y)
+
+    def noise(t: Tensor, y: Tensor) -> Tensor:
+        return 0.3 * w * torch.cos(y)
+
+    if how["method"] in ("midpoint", "bosh3", "tsit5"):
+        return sick
+    return SDETerm(sick, noise, calculus="stratonovich" if how["method"] == "reversibleheun" else "ito")
+
+
+def solved(how: dict[str, Any], w: Tensor, y0: Tensor, seeds: Tensor, since: float, **more: Any) -> Any:
+    options: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2, "batch_dims": 1, **how, **more}
+    return solve(term(how, w, since), y0, [0.0, 0.3, 1.0], seed=seeds, throw=False, **options)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize("since", [-1.0, 0.48])
+@pytest.mark.parametrize("how", HOWS, ids=str)
+def test_a_failed_sample_leaves_the_others_the_gradient_they_have_alone(
+    how: dict[str, Any], since: float, adjoint: str, engine: str
+) -> None:
+    """Methods that do not look at the end of a step reach a state whose field is NaN, and stay there."""
+
+    def gradient(chosen: list[int], engine: str) -> tuple[Tensor, Tensor]:
+        w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+        y0 = Y0[chosen].requires_grad_()
+        found = solved(how, w, y0, sample_seeds(1, 3)[chosen], since, adjoint=adjoint, engine=engine)
+        assert found.stats.engine == engine
+        assert found.status.tolist() == [3 if i == 1 else 0 for i in chosen]
+        return torch.autograd.grad(found.ys[-1].square().sum(), (w, y0))
+
+    shared, own = gradient([0, 1, 2], engine)
+    alone = [gradient([i], "eager") for i in WELL]
+    torch.testing.assert_close(shared, alone[0][0] + alone[1][0], rtol=1e-9, atol=0)
+    torch.testing.assert_close(own[WELL], torch.cat([alone[0][1], alone[1][1]]), rtol=1e-9, atol=0)
+    # What is shown of a sample that has failed has no gradient.
+    assert torch.equal(own[1], torch.zeros(2, dtype=DOUBLE))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("since", [-1.0, 0.48])
+@pytest.mark.parametrize("how", [HOWS[i] for i in (0, 2, 3, 5, 6)], ids=str)
+def test_second_derivatives_know_nothing_of_a_failed_sample(how: dict[str, Any], since: float, engine: str) -> None:
+    def second(chosen: list[int], engine: str, adjoint: str) -> Tensor:
+        w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+        found = solved(how, w, Y0[chosen], sample_seeds(1, 3)[chosen], since, adjoint=adjoint, engine=engine)
+        assert found.stats.engine == engine
+        (slope,) = torch.autograd.grad(found.ys[-1].square().sum(), w, create_graph=True)
+        return torch.autograd.grad(slope, w)[0]
+
+    alone = sum(second([i], "eager", "direct") for i in WELL)
+    torch.testing.assert_close(second([0, 1, 2], engine, "recompute"), alone, rtol=1e-9, atol=0)
