@@ -182,12 +182,21 @@ def emit(problem: Problem, record: Record, step: Step) -> Emission:
     t = problem.forward(record.s)
     basis = None
     if problem.output.needs_basis(record.crossing):
-        spanning = problem.stepper.basis(problem.field, t, record.dt, record.y, step)
+        spanning = problem.stepper.basis(problem.field, t, _within(problem, record), record.y, step)
         basis = torch.stack((*spanning, *columns(problem, step)))
     rows = problem.output.rows(problem, record, step, basis)
     dense = (record.y, basis) if problem.output.dense else ()
     penalties = measured(problem, t, record.dt, record.y, step)
     return Emission(rows, dense, penalties)  # type: ignore[arg-type]
+
+
+def _within(problem: Problem, record: Record) -> Tensor:
+    """The step [L], of no length where no output lies in it: stages beyond its own look at its end, which nobody has."""
+    crossing = record.crossing
+    if problem.output.dense or crossing is None or crossing.lane is None or not problem.stepper.basis_nfe:
+        return record.dt
+    inside = crossing.lane[crossing.theta < 1]
+    return torch.zeros_like(record.dt).index_put((inside,), record.dt[inside])
 
 
 def measured(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:

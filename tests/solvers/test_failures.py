@@ -82,3 +82,19 @@ def test_second_derivatives_know_nothing_of_a_failed_sample(how: dict[str, Any],
 
     alone = sum(second([i], "eager", "direct") for i in WELL)
     torch.testing.assert_close(second([0, 1, 2], engine, "recompute"), alone, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+def test_an_output_within_a_step_looks_at_the_ends_of_no_other_sample(adjoint: str, engine: str) -> None:
+    """The dense output of midpoint has a slope at the end of the step, where the other sample's field is NaN."""
+    ts = torch.tensor([[0.0, 0.0], [0.45, 0.3], [1.0, 1.0]], dtype=DOUBLE)
+
+    def gradient(chosen: list[int], engine: str) -> Tensor:
+        w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+        options: dict[str, Any] = {"dt": 0.1, "method": "midpoint", "batch_dims": 1, "throw": False}
+        found = solve(term(options, w, 0.48), Y0[chosen], ts[:, chosen], adjoint=adjoint, engine=engine, **options)
+        assert found.stats.engine == engine
+        return torch.autograd.grad(found.ys[:, 0].square().sum(), w)[0]
+
+    torch.testing.assert_close(gradient([0, 1], engine), gradient([0], "eager"), rtol=1e-9, atol=0)

@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from ..books import rows
 from ..engines import (
     Lifted,
     Postponed,
@@ -28,7 +29,6 @@ from ..engines import (
     tensors_of,
     wiring_of,
 )
-from ..books import rows
 from ..problem import Problem
 from ..trajectory import Block, Row, Run, Tape, begun_at
 from ..turn import outputs_at, places_of, retake
