@@ -191,7 +191,7 @@ def emit(problem: Problem, record: Record, step: Step) -> Emission:
 
 
 def _within(problem: Problem, record: Record) -> Tensor:
-    """The step [L], of no length where no output lies in it: stages beyond its own look at its end, which nobody has."""
+    """The step [L], of no length where no output lies in it: stages beyond its own look at its end."""
     crossing = record.crossing
     if problem.output.dense or crossing is None or crossing.lane is None or not problem.stepper.basis_nfe:
         return record.dt
