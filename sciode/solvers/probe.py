@@ -14,7 +14,7 @@ from torch import Tensor
 from .adjoints.results import Results
 from .brownian import unit_normals
 from .controllers import PID, Fixed
-from .engines import CompileNotice, key_of, own_code, quietly
+from .engines import CompileNotice, alone, key_of, own_code, quietly
 from .moments import Moment, fractions
 from .outputs import compact, gather_rows
 from .problem import Problem
@@ -61,7 +61,11 @@ def local_penalty(local: Local, problem: Problem, found: Results, moment: Moment
     # From here on as the clocks have it [L].
     spot = spot._replace(s=s, y=y, good=lanes)
     arguments = (local, problem, spot, units, local.kind.draw(seeds, y))
-    value = _probed(*arguments) if found.run.engine == "eager" else _compiled(arguments)
+    if found.run.engine == "eager":
+        value = _probed(*arguments)
+    else:
+        with alone(y.device):
+            value = _compiled(arguments)
     return torch.where(good, value, torch.zeros_like(value))
 
 

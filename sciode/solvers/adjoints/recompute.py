@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..engines import CompileNotice
+from ..engines import CompileNotice, alone
 from ..fields import Field
 from ..problem import Problem
 from ..steppers import Memory
@@ -146,10 +146,11 @@ def _walk_tape(
         start, _ = _seeds(pulled.run, pulled.y0, cotangents)
         return start, _Cotangent(torch.zeros_like(start), ()), [None] * len(sources)
     seeds = seeds_of(pulled.run, pulled.y0, cotangents)
-    if tape.kept is None:
-        walk = rewind(Rewound(problem, pulled.run, sources), seeds)
-    else:
-        walk = unwind(pulled.run, seeds, pulled.leaves)
+    with alone(pulled.y0.device):
+        if tape.kept is None:
+            walk = rewind(Rewound(problem, pulled.run, sources), seeds)
+        else:
+            walk = unwind(pulled.run, seeds, pulled.leaves)
     if walk is None:
         return seeds.start, _Cotangent(torch.zeros_like(seeds.start), ()), [None] * len(sources)
     return seeds.start, _Cotangent(walk.y, walk.memory), list(walk.totals)
