@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciode import SDETerm, solve
+from sciode import Local, SDETerm, solve
 from sciode.solvers.brownian import sample_seeds
 
 pytestmark = pytest.mark.usefixtures("forgetful", "traced_only")
@@ -98,3 +98,38 @@ def test_an_output_within_a_step_looks_at_the_ends_of_no_other_sample(adjoint: s
         return torch.autograd.grad(found.ys[:, 0].square().sum(), w)[0]
 
     torch.testing.assert_close(gradient([0, 1], engine), gradient([0], "eager"), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("since", [-1.0, 0.48])
+def test_the_adjoint_equation_leaves_a_failed_sample_out(since: float) -> None:
+    def gradient(chosen: list[int]) -> tuple[Tensor, Tensor]:
+        w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+        y0, how = Y0[chosen].requires_grad_(), {"method": "midpoint", "dt": 0.1}
+        found = solved(how, w, y0, sample_seeds(1, 3)[chosen], since, adjoint="backsolve", engine="eager")
+        return torch.autograd.grad(found.ys[-1].square().sum(), (w, y0))
+
+    (shared, own), (expected, kept) = gradient([0, 1, 2]), gradient(WELL)
+    torch.testing.assert_close(shared, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(own[WELL], kept, rtol=1e-9, atol=0)
+    assert torch.equal(own[1], torch.zeros(2, dtype=DOUBLE))
+
+
+@pytest.mark.parametrize("since", [-1.0, 0.48])
+@pytest.mark.parametrize("chosen", [[0, 1, 2], [1]], ids=["among others", "alone"])
+@pytest.mark.parametrize(
+    "local", [Local(), Local(state="frozen"), Local(at="accepted", step="solver"), Local(state="attached")], ids=str
+)
+def test_a_local_step_of_a_failed_sample_is_none(local: Local, chosen: list[int], since: float) -> None:
+    def penalty(chosen: list[int]) -> tuple[Tensor, Tensor]:
+        w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+        how, seeds = {"method": "tsit5"}, sample_seeds(1, 3)[chosen]
+        found = solved(how, w, Y0[chosen], seeds, since, regularize=local, engine="eager").penalties["local"]
+        (gradient,) = torch.autograd.grad(found.sum() + 0 * w, w)
+        return found.detach(), gradient
+
+    measured, gradient = penalty(chosen)
+    well = [i for i in chosen if i != 1]
+    # The random time hangs on the first sample's seed.
+    expected = penalty(well)[1] if well else torch.zeros((), dtype=DOUBLE)
+    assert float(measured[chosen.index(1)]) == 0.0
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=0)
