@@ -137,6 +137,8 @@ class DenseOutput:
         values = y + (weights.unsqueeze(-1) * basis[:, :, :own]).sum(2)
         start = problem.forward(starts.gather(0, step))
         values = bridged(values, problem, start, dt, theta, basis[:, :, own:].unbind(2))
+        # A sample that took no step may have no field anywhere.
+        values = torch.where((length > 0).unsqueeze(-1), values, y)
         states = problem.field.layout.unravel(values.expand(-1, samples, -1))
         return _first(states) if single else states
 
