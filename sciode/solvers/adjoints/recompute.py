@@ -237,7 +237,7 @@ def _replayed(problem: Problem, records: list[Record], y: Tensor, memory: Memory
     """What the recorded steps emit, as functions of the first state and memory."""
     emissions = []
     for record in records:
-        accept, at, kept = record.accept, y, memory
+        accept, at, kept = record.accept, y, list(memory)
         if accept is not None:
             # Samples that did not accept may be where the field is not finite; the record has them where it is.
             with torch.no_grad():
@@ -245,8 +245,8 @@ def _replayed(problem: Problem, records: list[Record], y: Tensor, memory: Memory
             at, *kept = (_select(accept, a, b) for a, b in zip((y, *memory), (record.y, *there), strict=True))
         step, emission = replay(problem, record, at, tuple(kept))
         emissions.append(emission)
-        y, *memory = (_select(accept, a, b) for a, b in zip((step.y1, *step.memory), (y, *memory), strict=True))
-        memory = tuple(memory)
+        y, *kept = (_select(accept, a, b) for a, b in zip((step.y1, *step.memory), (y, *memory), strict=True))
+        memory = tuple(kept)
     return emissions
 
 
