@@ -195,8 +195,8 @@ def _within(problem: Problem, record: Record) -> Tensor:
     crossing = record.crossing
     if problem.output.dense or crossing is None or crossing.lane is None or not problem.stepper.basis_nfe:
         return record.dt
-    inside = crossing.lane[crossing.theta < 1]
-    return torch.zeros_like(record.dt).index_put((inside,), record.dt[inside])
+    inside = torch.zeros_like(record.dt).index_add(0, crossing.lane, (crossing.theta < 1).to(record.dt.dtype))
+    return torch.where(inside > 0, record.dt, 0.0)
 
 
 def measured(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:
