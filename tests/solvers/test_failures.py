@@ -150,3 +150,20 @@ def test_a_local_step_of_a_failed_sample_is_none(local: Local, chosen: list[int]
     expected = penalty(well)[1] if well else torch.zeros((), dtype=DOUBLE)
     assert float(measured[chosen.index(1)]) == 0.0
     torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("chosen", [[0, 1, 2], [1]], ids=["among others", "alone"])
+@pytest.mark.parametrize("how", [HOWS[0], HOWS[1]], ids=str)
+def test_an_output_that_cannot_be_interpolated_is_none(how: dict[str, Any], chosen: list[int], engine: str) -> None:
+    """It lies in the step to where the field is NaN, and midpoint's dense output asks for the slope there."""
+    sick = term(how, torch.tensor(0.7, dtype=DOUBLE), 0.48)
+    times = torch.linspace(0.0, 1.0, 41, dtype=DOUBLE)
+    options: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2, "batch_dims": 1, "throw": False, "engine": engine, **how}
+    found, i = solve(sick, Y0[chosen], times, **options), chosen.index(1)
+    assert found.stats.engine == engine and int(found.status[i]) == 3
+    assert bool(torch.isfinite(found.ys).all())
+    exact = Y0[1] * torch.exp(-0.7 * times).unsqueeze(-1)
+    right = ((found.ys[:, i] - exact).abs() < 0.01 * exact).all(-1)
+    assert torch.equal(found.valid[:, i], found.valid[:, i] & right)
+    assert 0.3 < float(times[found.valid[:, i]].max()) < 0.6
