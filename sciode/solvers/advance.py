@@ -131,8 +131,9 @@ Decision = tuple[Book, Book, Book, tuple[Book, ...], Book]
 
 def _keep_going(problem: Problem, carry: Carry, length: Book, step: Step) -> Decision:
     """Fixed steps: accept whatever is finite; anything else ends the sample."""
-    size = step.y1.abs()
-    finite = (size.amax().reshape(1) if problem.coupled else size.amax(dim=1)) < torch.inf
+    finite = _largest(problem, step.y1) < torch.inf
+    if problem.stepper.overlooks(adaptive=False):
+        finite = finite & (_largest(problem, step.memory[0]) < torch.inf)
     if step.ok is not None:
         finite = finite & step.ok
     finite = _book(finite, carry.t)
@@ -145,6 +146,8 @@ def _control(problem: Problem, carry: Carry, length: Book, step: Step) -> Decisi
     assert isinstance(controller, PID) and order is not None
     ratio, size = (_book(x.to(torch.float64), carry.t) for x in scaled_error(problem, carry.y, step, problem.coupled))
     finite = (ratio + size) < torch.inf
+    if problem.stepper.overlooks(adaptive=True):
+        finite = finite & _book(_largest(problem, step.memory[0]) < torch.inf, carry.t)
     if step.ok is not None:
         finite = finite & _book(step.ok, carry.t)
     accept, factor, control = controller.next(xp.where(finite, ratio, torch.inf), carry.control, order)
@@ -157,6 +160,12 @@ def _control(problem: Problem, carry: Carry, length: Book, step: Step) -> Decisi
         h = xp.clip(h, None, controller.dtmax)
     stuck = xp.where(finite, int(Status.DT_MIN), int(Status.NONFINITE))
     return accept, finite, h, control, xp.where(h < floor, stuck, RUNNING)
+
+
+def _largest(problem: Problem, x: Tensor) -> Tensor:
+    """max |x| of every clock's samples [L]; NaN where there is one."""
+    size = x.abs()
+    return size.amax().reshape(1) if problem.coupled else size.amax(dim=1)
 
 
 def _book(x: Tensor, like: Book) -> Book:

@@ -362,7 +362,7 @@ def _tree(laid: Laid, seeds: Tensor, channels: int, areas: bool) -> BrownianTree
     levels = levels_for(dtype)
     if laid.steps is not None:
         # In steps, which the host has counted.
-        levels = levels_for(dtype, float(laid.steps.cells.max()), 1.0)
+        levels = levels_for(dtype, max(float(laid.steps.cells.max()), 1.0), 1.0)
     elif isinstance(controller, PID) and controller.dtmin is not None:
         levels = levels_for(dtype, float(span.max()), controller.dtmin)
     low = problem.s0 if problem.sign > 0 else -problem.s1

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .between import bridged
 from .problem import Carry, Problem
+from .status import Status
 from .steppers import Step
 from .trajectory import Crossing, Record, Run, accepts
 
@@ -141,6 +142,7 @@ def _from_tape(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Te
         # Nobody else needs what the loop wrote, and a copy of it can be most of a solve's memory.
         ys = tape.ys.detach()
         ys[0].copy_(y0.detach())
+    valid = valid if run.clean else _finite(valid, ys, run.carry)
     if not (run.clean or bool(valid.all())):
         reached = valid.expand(count, samples)
         ys = torch.where(reached.unsqueeze(-1), ys, torch.zeros_like(ys)).reshape(-1, size)
@@ -166,8 +168,19 @@ def _at_times(problem: Problem, y0: Tensor, run: Run) -> tuple[list[Tensor], Ten
     filled = torch.zeros(count * samples, dtype=torch.bool, device=y0.device).index_fill(0, where, True)
     valid = filled.reshape(count, samples)
     if len(where) < count * samples:
-        ys = torch.where(filled.unsqueeze(-1), ys, _held(problem, ys, valid, run.carry))
+        valid = _finite(valid, ys, run.carry)
+        ys = torch.where(valid.reshape(-1, 1), ys, _held(problem, ys, valid, run.carry))
     return [ys.reshape(count, samples, -1)], times.T, valid
+
+
+def _finite(valid: Tensor, ys: Tensor, carry: Carry) -> Tensor:
+    """The outputs [T, L] without those that a failed sample's last step has where it cannot be interpolated.
+
+    It led to where the field is not finite, and dense output may ask for the slope there.
+    """
+    failed = carry.status == int(Status.NONFINITE)
+    finite = torch.isfinite(ys.detach()).reshape(*valid.shape, -1).all(-1)
+    return valid & (finite | ~failed)
 
 
 def _held(problem: Problem, ys: Tensor, valid: Tensor, carry: Carry) -> Tensor:
@@ -196,6 +209,9 @@ def _one_clock(
                 y = carry.y.detach()
                 held = [y] if output.save.fn is None else output.apply(problem, carry.t, y)
         leaves = [torch.cat([a, h.expand(count - got, *h.shape)]) for a, h in zip(leaves, held, strict=True)]
+        if output.save.fn is None and bool(carry.status == int(Status.NONFINITE)) and bool(carry.accepted > 0):
+            valid = _finite(valid, leaves[0], carry)
+            leaves = [torch.where(valid.unsqueeze(-1), leaves[0], carry.y.detach())]
     return leaves, output.times.T, valid
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from .adjoints.results import Results
 from .brownian import unit_normals
 from .controllers import PID, Fixed
-from .engines import CompileNotice, key_of, own_code, quietly
+from .engines import CompileNotice, alone, key_of, own_code, quietly
 from .moments import Moment, fractions
 from .outputs import compact, gather_rows
 from .problem import Problem
@@ -52,16 +52,23 @@ def local_penalty(local: Local, problem: Problem, found: Results, moment: Moment
     """The penalty [B]; problem: with the gradients of the caller's tensors; found: with the random times in it."""
     spot = _accepted(found, seeds) if local.at == "accepted" else _uniform(local, found, moment)
     y = spot.y if local.state == "attached" else spot.y.detach()
-    # A sample that failed takes a step of no length from where it began, and counts as 0.
+    # A sample that failed takes a step of no length from another one's place, and counts as 0.
     good = spot.good & (found.run.carry.status == int(Status.SUCCESS))
-    y = torch.where(good.unsqueeze(-1), y, found.ys[0][0].detach())
+    if not (found.run.clean or bool(good.any())):
+        return y.real.new_zeros(y.shape[0])
+    one = good.to(torch.int8).argmax(0, keepdim=True)
+    y = torch.where(good.unsqueeze(-1), y, y.index_select(0, one))
     lanes = good[:1] if problem.coupled else good
-    s = torch.where(lanes, spot.s, problem.s0)
+    s = torch.where(lanes, spot.s, spot.s.index_select(0, one) if len(spot.s) > 1 else spot.s)
     units = unit_normals(seeds, _STREAM, problem.noise.channels, y.dtype) if problem.counted else None
     # From here on as the clocks have it [L].
     spot = spot._replace(s=s, y=y, good=lanes)
     arguments = (local, problem, spot, units, local.kind.draw(seeds, y))
-    value = _probed(*arguments) if found.run.engine == "eager" else _compiled(arguments)
+    if found.run.engine == "eager":
+        value = _probed(*arguments)
+    else:
+        with alone(y.device):
+            value = _compiled(arguments)
     return torch.where(good, value, torch.zeros_like(value))
 
 

@@ -20,7 +20,7 @@ from .solution import Solution
 from .start import fixed_steps
 from .status import RUNNING, Status
 from .trajectory import Run, Start
-from .trees import leaves_of
+from .trees import leaves_of, map_tree
 
 __all__ = ["onward", "proceed"]
 
@@ -37,7 +37,8 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     if isinstance(old.noise, BrownianTree):
         raise ValueError(
             "resume: adaptive steps, and methods that need Levy areas, walk a path laid over the interval of one "
-            "solve; solve the whole interval at once"
+            "solve, which another interval would lay anew; solve the whole interval at once, or take fixed steps "
+            "(dt=) by a method without areas, such as euler, heun or milstein, whose noise goes on with the steps"
         )
     field = replace(old.field, term=term, args=args)
     chosen = as_regularizers(wish.regularize, old.stepper, field.compares)
@@ -51,8 +52,9 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     s1 = times.last.expand(ended.shape)
     t = old.forward(carry.t)
     end = _state_at_end(earlier)
-    with torch.no_grad():
-        first = check_first(field, t, carry.y)
+    first = check_first(field, t, carry.y)
+    if any(x.requires_grad for x in (*first, *field.arguments)) and torch.is_grad_enabled():
+        raise _without_gradient()
     span = (s1 - old.s0).cpu().numpy()
     steps = fixed_steps(span, old.controller.dt) if isinstance(old.controller, Fixed) else None
     noise = old.noise
@@ -87,11 +89,15 @@ def _check(y0: Any, wish: Wish, earlier: Solution) -> Any:
     if changed or wish.coupled:
         raise ValueError(f"{(changed or ['coupled'])[0]}: a resumed solve keeps the earlier one's; leave it out")
     if any(isinstance(y, Tensor) and y.requires_grad for y in leaves_of(earlier.ys)):
-        raise ValueError(
-            "resume: no gradient flows back into the earlier solve; run both under torch.no_grad(), or solve the whole "
-            "interval at once"
-        )
+        raise _without_gradient()
     return earlier.state
+
+
+def _without_gradient() -> ValueError:
+    return ValueError(
+        "resume: no gradient flows back into the earlier solve; run both under torch.no_grad(), or solve the whole "
+        "interval at once"
+    )
 
 
 def _state_at_end(earlier: Solution) -> Tensor:
@@ -107,4 +113,7 @@ def _state_at_end(earlier: Solution) -> Tensor:
             noise = problem.noise.block(int(carry.n) if carry.n.shape[0] == 1 else carry.n, 1)[0]
         t = problem.forward(carry.t)
         step = problem.stepper.step(problem.field, noise, t, problem.forward(length), carry.y, carry.memory)
-        return torch.where(succeeded.unsqueeze(-1), step.y1, carry.y)
+        # A sample that failed before its first step was handed a stand-in state; its own is what was shown.
+        shown = problem.output.save.fn is None
+        last = problem.field.layout.ravel(map_tree(lambda leaf: leaf[-1], earlier.ys)) if shown else carry.y
+        return torch.where(succeeded.unsqueeze(-1), step.y1, last)

@@ -112,6 +112,8 @@ class DenseOutput:
     def __call__(self, t: Tensor | float) -> Any:
         """States at times t: see `Solution.interpolate`."""
         problem = self.problem
+        if not self.run.records:
+            return self._at_start(torch.as_tensor(t))
         taken = accepts(problem, self.run.records)
         order, count = compact(taken)
         starts = torch.stack([r.s for r in self.run.records]).gather(0, order)
@@ -135,8 +137,16 @@ class DenseOutput:
         values = y + (weights.unsqueeze(-1) * basis[:, :, :own]).sum(2)
         start = problem.forward(starts.gather(0, step))
         values = bridged(values, problem, start, dt, theta, basis[:, :, own:].unbind(2))
+        # A sample that took no step may have no field anywhere.
+        values = torch.where((length > 0).unsqueeze(-1), values, y)
         states = problem.field.layout.unravel(values.expand(-1, samples, -1))
         return _first(states) if single else states
+
+    def _at_start(self, t: Tensor) -> Any:
+        """Where nobody took a step: the states at the first time, whatever is asked for."""
+        count = t.shape[0] if t.ndim else 1
+        states = self.problem.field.layout.unravel(self.basis.starts.expand(count, -1, -1))
+        return states if t.ndim else _first(states)
 
 
 def _first(tree: Any) -> Any:

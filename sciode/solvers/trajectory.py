@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from .between import columns
 from .problem import Carry, Problem
@@ -22,6 +23,7 @@ __all__ = [
     "Start",
     "Tape",
     "accepts",
+    "begun_at",
     "emit",
     "measured",
     "replay",
@@ -180,12 +182,21 @@ def emit(problem: Problem, record: Record, step: Step) -> Emission:
     t = problem.forward(record.s)
     basis = None
     if problem.output.needs_basis(record.crossing):
-        spanning = problem.stepper.basis(problem.field, t, record.dt, record.y, step)
+        spanning = problem.stepper.basis(problem.field, t, _within(problem, record), record.y, step)
         basis = torch.stack((*spanning, *columns(problem, step)))
     rows = problem.output.rows(problem, record, step, basis)
     dense = (record.y, basis) if problem.output.dense else ()
     penalties = measured(problem, t, record.dt, record.y, step)
     return Emission(rows, dense, penalties)  # type: ignore[arg-type]
+
+
+def _within(problem: Problem, record: Record) -> Tensor:
+    """The step [L], of no length where no output lies in it: stages beyond its own look at its end."""
+    crossing = record.crossing
+    if problem.output.dense or crossing is None or crossing.lane is None or not problem.stepper.basis_nfe:
+        return record.dt
+    inside = torch.zeros_like(record.dt).index_add(0, crossing.lane, (crossing.theta < 1).to(record.dt.dtype))
+    return torch.where(inside > 0, record.dt, 0.0)
 
 
 def measured(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:
@@ -200,6 +211,17 @@ def replay(problem: Problem, record: Record, y: Tensor, memory: Memory) -> tuple
     noise = problem.driven(problem.noise.block(record.n, 1)[0] if problem.counted else None, t, record.dt)
     step = problem.stepper.step(problem.field, noise, t, record.dt, y, memory)
     return step, emit(problem, record._replace(y=y), step)
+
+
+def begun_at(run: Run) -> Row | Record | None:
+    """Where every sample began: a row or a record whose s, y and essential tell it; None if nobody took a step.
+
+    A sample whose field was not finite at the start has a healthy one's state there.
+    """
+    if run.tape is None:
+        return run.records[0] if run.records else None
+    rows = next((block.rows for block in run.tape.blocks if block.count), None)
+    return rows if rows is None else pytree.tree_map(lambda column: column[0], rows)
 
 
 def accepts(problem: Problem, records: list[Record]) -> Tensor:

@@ -144,9 +144,10 @@ def take(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
     """
     carry = loop.carry
     noise = problem.noise.at(carry.n) if problem.counted else None
-    tried, waits = _wait(problem, plan, limits, carry, attempt(problem, carry, noise))
+    place = _in_good_places(problem, limits, carry) if plan.kept and not problem.stepper.hands_on else carry
+    tried, waits = _wait(problem, plan, limits, carry, attempt(problem, place, noise))
     due = _due(times, plan.width, loop.count, tried)
-    values, penalties = _results(problem, carry.t, tried.dt, carry.y, tried.step, due.theta)
+    values, penalties = _results(problem, place.t, tried.dt, place.y, tried.step, due.theta)
     held = _hold(carry, tried, due.more)
     written = torch.where(tried.accept.any(), 1, 0)
     at = torch.where(written > 0, loop.row, limits.rows)
@@ -226,7 +227,9 @@ def _results(
     problem: Problem, s: Tensor, dt: Tensor, y: Tensor, step: Step, theta: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """States [m, B, D] at theta [m, L] of a step, and the regularizers' values."""
-    basis = problem.stepper.basis(problem.field, problem.forward(s), dt, y, step)
+    # Stages beyond the step's own look at its end, which nobody has: only where an output lies inside.
+    within = torch.where((theta < 1).any(0), dt, 0.0) if problem.stepper.basis_nfe else dt
+    basis = problem.stepper.basis(problem.field, problem.forward(s), within, y, step)
     values = []
     for at in theta.unbind():
         value = y
@@ -255,6 +258,25 @@ def places_of(out: Tensor, k: Tensor) -> tuple[tuple[int, ...], Tensor]:
     if k.shape[1] == 1:
         return (-1, samples, size), k.flatten()
     return (-1, size), (k * samples + torch.arange(samples, device=k.device)).flatten()
+
+
+def _in_good_places(problem: Problem, limits: Limits, carry: Carry) -> Carry:
+    """The carry, with every sample that takes no step in this turn at the place of one that does.
+
+    Where it is, the field may not be finite (it failed there), and a turn that is itself differentiated would hand the
+    NaN on to shared parameters, as 0 * NaN.
+    """
+    if carry.t.shape[0] == 1:
+        return carry
+    status = carry.status
+    if problem.counted:
+        # Ahead of the noise that was drawn (see `_wait`).
+        ahead = (status == RUNNING) & (carry.n >= limits.noise)
+        status = torch.where(ahead, int(Status.SUCCESS), status).to(torch.int8)
+    going = status == RUNNING
+    one = going.to(torch.int8).argmax(0, keepdim=True)
+    t, y, *memory = (rows(going, x, x.index_select(0, one).expand_as(x)) for x in (carry.t, carry.y, *carry.memory))
+    return carry._replace(status=status, t=t, y=y, memory=tuple(memory))
 
 
 def _wait(problem: Problem, plan: Plan, limits: Limits, carry: Carry, tried: Attempt) -> tuple[Attempt, Tensor]:

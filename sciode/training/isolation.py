@@ -27,7 +27,13 @@ def isolated_rng(seed: int, *path: int) -> Iterator[None]:
 
 
 def derive_seed(seed: int, *path: int) -> int:
-    """Return one 63-bit seed for the tuple (seed, *path) of integers >= 0 (numpy's SeedSequence hash)."""
+    """Return one 63-bit seed for the tuple (seed, *path) of integers >= 0 (numpy's SeedSequence hash).
+
+    SeedSequence fills its pool of four 32-bit words with zeros, so zeros at the end of a short tuple do not count:
+    derive_seed(5), derive_seed(5, 0) and derive_seed(5, 0, 0) are one seed (every published table hangs on these
+    values, so they stay). Tuples of one length, of integers below 2^32, all differ. Keep uses of one seed apart by a
+    first entry of the path that is >= 1 and belongs to that use alone, or by paths of one length.
+    """
     if min(seed, *path, 0) < 0:
         raise ValueError(f"seeds must be >= 0, got {(seed, *path)}")
     return int(np.random.SeedSequence((seed, *path)).generate_state(1, np.uint64)[0] >> 1)

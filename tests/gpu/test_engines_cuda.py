@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -175,3 +176,47 @@ def test_a_repeated_solve_is_looked_at_once() -> None:
     waits = sum(e.count for e in seen.key_averages() if e.key == "cudaStreamSynchronize")
     # The state's check, the field's check, and the word of the loop; copies of a few numbers to and fro may wait, too.
     assert waits <= 6
+
+
+@pytest.mark.parametrize("engine", LOOPS)
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize(
+    "how", [{"method": "midpoint", "dt": 0.1}, {"method": "midpoint"}, {"method": "tsit5"}], ids=str
+)
+def test_a_failed_sample_spoils_no_gradient_of_a_captured_solve(how: dict[str, Any], adjoint: str, engine: str) -> None:
+    start = torch.tensor([[1.0, 2.0], [1000.0, 1.0], [3.0, 4.0]], dtype=DOUBLE, device="cuda")
+
+    def gradient(chosen: list[int], engine: str) -> Tensor:
+        w = torch.tensor(0.7, dtype=DOUBLE, device="cuda", requires_grad=True)
+
+        def sick(t: Tensor, y: Tensor) -> Tensor:
+            return -w * torch.where((y[:, :1] > 100) & (t > 0.48), torch.nan, y)
+
+        options: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2, "batch_dims": 1, "throw": False, **how}
+        found = solve(sick, start[chosen], [0.0, 0.3, 1.0], adjoint=adjoint, engine=engine, **options)
+        assert found.status.tolist() == [3 if i == 1 else 0 for i in chosen]
+        return torch.autograd.grad(found.ys[-1].square().sum(), w)[0]
+
+    torch.testing.assert_close(gradient([0, 1, 2], engine), gradient([0, 2], "eager"), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["one stream", "streams of their own"])
+def test_threads_share_a_captured_graph_by_turns(streams: bool) -> None:
+    net = Net()
+
+    def solved(k: int, engine: str) -> tuple[Tensor, ...]:
+        y0 = (states() + k).requires_grad_()
+        ours = solve(net, y0, (1 + k) * TS, engine=engine, adjoint="recompute", rtol=1e-7)
+        return ours.ys.detach(), *torch.autograd.grad(ours.ys.square().sum(), (y0, net.w))
+
+    def work(k: int) -> list[tuple[Tensor, ...]]:
+        with torch.cuda.stream(torch.cuda.Stream() if streams else torch.cuda.default_stream()):
+            found = [solved(k, "graph") for _ in range(4)]
+            torch.cuda.current_stream().synchronize()
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(work, range(3)))
+    for k, each in enumerate(found):
+        for ours in each:
+            torch.testing.assert_close(ours, solved(k, "eager"), rtol=1e-8, atol=1e-10)

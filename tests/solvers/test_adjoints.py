@@ -194,34 +194,6 @@ def test_series_with_ends_of_their_own_have_the_gradient_they_have_alone(method:
     torch.testing.assert_close(gradient(slice(0, 2)), alone, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
-@pytest.mark.parametrize("how", [
-    {"method": "midpoint", "dt": 0.1}, {"method": "midpoint"}, {"method": "bosh3", "dt": 0.1},
-    {"method": "milstein", "dt": 0.1}, {"method": "sriw1"},
-], ids=str)  # fmt: skip
-def test_a_sample_whose_field_breaks_where_a_step_begins_spoils_no_gradient(how: dict[str, Any], adjoint: str) -> None:
-    """These methods do not look at the end of a step, so that such a state is reached, and stayed at."""
-    w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
-
-    def sick(t: Tensor, y: Tensor) -> Tensor:
-        return torch.where((y[:, :1] > 100) & (t > 0.48), torch.nan, -w * y)
-
-    term: Any = sick
-    if how["method"] in ("milstein", "sriw1"):
-        term = SDETerm(sick, lambda t, y: 0.3 * w * torch.cos(y))
-
-    def gradient(y0: Tensor, seeds: Tensor) -> Tensor:
-        options: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2, "engine": "eager", "batch_dims": 1, **how}
-        found = solve(term, y0, [0.0, 0.3, 1.0], seed=seeds, adjoint=adjoint, throw=False, **options)
-        assert found.status.tolist() == [0, 3, 0][: len(y0)]
-        return torch.autograd.grad(found.ys[-1][found.status == 0].sum(), w)[0]
-
-    y0 = torch.tensor([[1.0, 2.0], [1000.0, 1.0], [3.0, 4.0]], dtype=DOUBLE)
-    seeds = sample_seeds(1, 3)
-    alone = sum(gradient(y0[i : i + 1], seeds[i : i + 1]) for i in (0, 2))
-    torch.testing.assert_close(gradient(y0, seeds), alone, rtol=1e-9, atol=0)
-
-
 def test_func_transforms_agree_with_autograd() -> None:
     y0 = torch.tensor([[0.4, -0.2], [0.9, 0.1]], dtype=DOUBLE)
 

@@ -74,3 +74,20 @@ def test_nested_states_interpolate_to_their_nesting() -> None:
     dense = solve(lambda t, y: {"a": -y["a"]}, {"a": HOPF.y0}, [0.0, 1.0], save="dense")
     assert dense.interpolate(0.5)["a"].shape == (4, 2)
     assert dense.interpolate(torch.tensor([0.5, 0.6]))["a"].shape == (2, 4, 2)
+
+
+@pytest.mark.parametrize("bad", [[1], [0, 1, 2]], ids=["one", "all"])
+@pytest.mark.parametrize("how", [{"method": "tsit5"}, {"method": "midpoint", "dt": 0.25}], ids=str)
+def test_a_sample_that_takes_no_step_stays_where_it_is(how: dict[str, Any], bad: list[int]) -> None:
+    """Its field is NaN at the start, where it is handed another one's state; or there is one time alone."""
+    y0 = torch.tensor([[1.0, 2.0], [1000.0, 1.0], [3.0, 4.0]], dtype=torch.float64)
+    sick = torch.tensor([i in bad for i in range(3)]).unsqueeze(-1)
+    found = solve(
+        lambda t, y: torch.where(sick, torch.nan, -y), y0, [0.0, 1.0], save="dense", batch_dims=1, throw=False, **how
+    )
+    assert found.status.tolist() == [3 if i in bad else 0 for i in range(3)]
+    assert torch.equal(found.interpolate(torch.tensor([0.0, 0.5, 1.0]))[:, bad], y0[bad].expand(3, -1, -1))
+    assert torch.equal(found.interpolate(0.5)[bad], y0[bad])
+    times = torch.tensor([[0.0, 0.0, 0.0], [torch.nan] * 3], dtype=torch.float64)
+    still = solve(lambda t, y: -y, y0, times, save="dense", **how)
+    assert torch.equal(still.interpolate(0.5), y0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any, NamedTuple
 
 import pytest
@@ -203,3 +206,34 @@ def test_nobody_waits_for_a_way_back_whose_length_is_known(adjoint: str, monkeyp
         assert not asked
         for a, b in zip(ours, gradient(scale, "eager"), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_threads_that_solve_alike_get_what_each_gets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share a machine and its buffers, there and back; its tapes have several blocks."""
+    monkeypatch.setattr(compiled, "_ROWS", 8)
+    net = Net()
+
+    def solved(k: int, engine: str) -> tuple[Tensor, ...]:
+        y0 = (start() + k).requires_grad_()
+        ours = solve(net, y0, (1 + k) * TS, engine=engine, adjoint="recompute", rtol=1e-7)
+        assert ours.stats.engine == engine
+        return ours.ys.detach(), *torch.autograd.grad(ours.ys.square().sum(), (y0, net.w))
+
+    workers = 3
+    together = Barrier(workers)
+
+    def work(k: int) -> list[tuple[Tensor, ...]]:
+        together.wait()
+        return [solved(k, "compiled") for _ in range(4)]
+
+    pause = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            found = list(pool.map(work, range(workers)))
+    finally:
+        sys.setswitchinterval(pause)
+    for k, each in enumerate(found):
+        expected = solved(k, "eager")
+        for ours in each:
+            torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)

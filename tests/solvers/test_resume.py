@@ -79,3 +79,33 @@ def test_nothing_is_resumed_without_a_state_or_with_a_gradient() -> None:
         solve(swing, None, [1.0, 2.0], resume=solve(swing, Y0, [0.0, 1.0], save=Save(state=False)))
     with pytest.raises(ValueError, match="resume: no gradient flows back into the earlier solve"):
         solve(swing, None, [1.0, 2.0], resume=solve(swing, Y0.clone().requires_grad_(), [0.0, 1.0]))
+
+
+@pytest.mark.parametrize("since", [-1.0, 0.48])
+def test_a_sample_that_failed_is_shown_where_it_failed(since: float) -> None:
+    def sick(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where((y[:, :1] > 100) & (t > since), torch.nan, -y)
+
+    y0 = torch.tensor([[1.0, 2.0], [1000.0, 1.0], [3.0, 4.0]], dtype=torch.float64)
+    first = solve(sick, y0, [0.0, 1.0], method="midpoint", dt=0.1, batch_dims=1, throw=False)
+    second = solve(sick, None, [1.0, 2.0], resume=first, throw=False)
+    third = solve(sick, None, [2.0, 3.0], resume=second, throw=False)
+    for found in (first, second, third):
+        assert found.status.tolist() == [0, 3, 0]
+        assert torch.equal(found.ys[-1, 1], first.ys[-1, 1])
+    assert (first.ys[-1, 1, 0] > 100).item()
+
+
+@pytest.mark.parametrize("passed", [True, False], ids=["as args", "captured"])
+def test_a_gradient_that_a_resumed_solve_would_lose_is_refused(passed: bool) -> None:
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def field(t: Tensor, y: Tensor, args: Any = None) -> Tensor:
+        return -y * (rate if args is None else args)
+
+    how: dict[str, Any] = {"args": rate} if passed else {}
+    with torch.no_grad():
+        first = solve(field, Y0, [0.0, 1.0], **how)
+        assert bool(torch.isfinite(solve(field, None, [1.0, 2.0], resume=first, **how).ys).all())
+    with pytest.raises(ValueError, match=r"resume: no gradient flows back.*no_grad"):
+        solve(field, None, [1.0, 2.0], resume=first, **how)

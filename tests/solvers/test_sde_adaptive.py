@@ -441,3 +441,12 @@ def test_forward_derivatives_and_functional_transforms() -> None:
     torch.testing.assert_close(forward, backward, rtol=1e-9, atol=1e-11)
     p = a.clone().requires_grad_()
     torch.testing.assert_close(torch.autograd.grad(end(p).sum(), p)[0], backward.sum(0), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("how", [{}, {"dt": 0.1}], ids=str)
+def test_series_of_one_time_stay_where_they_are(how: dict[str, Any]) -> None:
+    """Also where there is no other: the path over nothing has no levels to reckon."""
+    y0 = torch.ones(2, 1, dtype=torch.float64)
+    times = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]], dtype=torch.float64)
+    found = solve(geometric(), y0, times, method="sriw1", seed=0, **how)
+    assert torch.equal(found.ys, y0.expand(2, 2, 1)) and found.valid.tolist() == [[True, True], [False, False]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
+
 import pytest
 import torch
 
@@ -39,6 +41,29 @@ def test_derived_seeds_are_distinct_and_fit_an_int64() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     with pytest.raises(ValueError, match=">= 0"):
         derive_seed(0, -1)
+
+
+def test_zeros_at_the_end_of_a_short_path_do_not_count_and_nothing_else_is_the_same() -> None:
+    assert derive_seed(5) == derive_seed(5, 0) == derive_seed(5, 0, 0) == derive_seed(5, 0, 0, 0)
+    assert derive_seed(5, 1) == derive_seed(5, 1, 0) != derive_seed(5, 0, 1)
+    # Beyond the four words of the pool they do.
+    assert derive_seed(5, 1, 2, 3) != derive_seed(5, 1, 2, 3, 0)
+    paths = [path for count in range(4) for path in product(range(4), repeat=count) if path[-1:] != (0,)]
+    assert len({derive_seed(5, *path) for path in paths}) == len(paths)
+
+
+def test_the_streams_of_a_training_run_are_apart_but_for_initial_weights_and_first_masks() -> None:
+    """`fit` uses (0, epoch) for dropout, (1, epoch, step), (2,), (3, epoch); estimators 4 to 9, and () for weights.
+
+    The last two share their state in epoch 0; both are drawn by laws of their own, and published tables hang on it.
+    """
+    epochs, steps, draws = range(5), range(5), range(5)
+    used = [(), *((0, e) for e in epochs), *((1, e, s) for e in epochs for s in steps), (2,)]
+    used += [(3, e) for e in epochs] + [(k, d) for k in (4, 6) for d in draws] + [(5, m) for m in draws if m]
+    used += [(7, d, c) for d in draws for c in draws] + [(8,), (9,)]
+    seeds = [derive_seed(11, *path) for path in used]
+    alike = [(a, b) for (a, x), (b, y) in combinations(zip(used, seeds, strict=True), 2) if x == y]
+    assert alike == [((), (0, 0))]
 
 
 def test_devices_by_name() -> None:

@@ -101,14 +101,31 @@ class _Backsolve(torch.autograd.Function):
         totals = [torch.zeros_like(s) for s in sources]
         cotangent = torch.where(valid.unsqueeze(-1), cotangent, torch.zeros_like(cotangent))
         times = torch.where(torch.isfinite(ts), ts, -torch.inf).cummax(0).values
-        a, field = cotangent[-1], ctx.bind(args)
+        a, field, well = cotangent[-1], ctx.bind(args), bool(valid.all())
         for i in range(ys.shape[0] - 1, 0, -1):
-            span = _Interval(field, ctx.problem.forward(times[i]), ctx.problem.forward(times[i - 1]), sources)
-            if bool((span.late != span.early).any()):
-                a, totals = _walk(ctx.settings, ctx.problem, span, ys[i], a, totals)
+            y, late, early = ys[i], times[i], times[i - 1]
+            if not well:
+                y, late, early = _in_good_places(valid[i], y, late, early)
+            if bool((late != early).any()):
+                span = _Interval(field, ctx.problem.forward(late), ctx.problem.forward(early), sources)
+                a, totals = _walk(ctx.settings, ctx.problem, span, y, a, totals)
             a = a + cotangent[i - 1]
         by_source = {id(s): g for s, g in zip(sources, totals, strict=True)}
         return (None, None, None, None, a, *(by_source.get(id(x)) for x in [*args, *leaves]))
+
+
+def _in_good_places(valid: Tensor, y: Tensor, late: Tensor, early: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The interval without samples that have no value at its end: they stay where another one is.
+
+    Where they are, the field may not be finite; their cotangents are 0, but 0 * NaN is NaN.
+    """
+    if not bool(valid.any()):
+        return y, late, late
+    one = valid.to(torch.int8).argmax(0, keepdim=True)
+    late, early = late.expand(valid.shape), early.expand(valid.shape)
+    stay = late.index_select(0, one)
+    y = torch.where(valid.unsqueeze(-1), y, y.index_select(0, one))
+    return y, torch.where(valid, late, stay), torch.where(valid, early, stay)
 
 
 def _walk(
@@ -141,7 +158,7 @@ def _problem(settings: Backsolve, problem: Problem, span: _Interval, field: Fiel
     controller, steps = problem.controller, None
     if isinstance(controller, Fixed):
         longest = (span.late - span.early).abs().max().reshape(1).cpu().numpy()
-        count = max(int(fixed_steps(longest, controller.dt).cells), 1)
+        count = max(int(fixed_steps(longest, controller.dt).cells[0]), 1)
         controller, steps = Fixed(1 / count), torch.full_like(zero, count, dtype=torch.int64)
     else:
         controller = replace(controller, first_step=None, dtmin=None, dtmax=None, force_dtmin=False)

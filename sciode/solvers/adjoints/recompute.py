@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..engines import CompileNotice
+from ..engines import CompileNotice, alone
 from ..fields import Field
 from ..problem import Problem
-from ..trajectory import Emission, Record, Run, replay
+from ..steppers import Memory
+from ..trajectory import Emission, Record, Run, begun_at, replay
 from ..trees import filler_of, leaves_of
 from .graph import check_known, clock
 from .outset import at_the_outset
@@ -111,7 +112,9 @@ def _vjp(pulled: _Pulled, cotangents: tuple[Tensor | None, ...]) -> list[Tensor 
         with torch.enable_grad():
             return _differentiable_vjp(pulled, cotangents, False)
     if lam.memory:
-        start, totals = _start_vjp(problem, pulled, start, lam, sources, totals)
+        begun = None if pulled.run.clean else begun_at(pulled.run)
+        y0 = pulled.y0 if begun is None else begun.y
+        start, totals = _start_vjp(problem, pulled._replace(y0=y0), start, lam, sources, totals)
     by_source = dict(zip(map(id, sources), totals, strict=True))
     return [start + lam.y, *(by_source.get(id(a)) for a in args), *(by_source[id(leaf)] for leaf in pulled.leaves)]
 
@@ -144,10 +147,11 @@ def _walk_tape(
         start, _ = _seeds(pulled.run, pulled.y0, cotangents)
         return start, _Cotangent(torch.zeros_like(start), ()), [None] * len(sources)
     seeds = seeds_of(pulled.run, pulled.y0, cotangents)
-    if tape.kept is None:
-        walk = rewind(Rewound(problem, pulled.run, sources), seeds)
-    else:
-        walk = unwind(pulled.run, seeds, pulled.leaves)
+    with alone(pulled.y0.device):
+        if tape.kept is None:
+            walk = rewind(Rewound(problem, pulled.run, sources), seeds)
+        else:
+            walk = unwind(pulled.run, seeds, pulled.leaves)
     if walk is None:
         return seeds.start, _Cotangent(torch.zeros_like(seeds.start), ()), [None] * len(sources)
     return seeds.start, _Cotangent(walk.y, walk.memory), list(walk.totals)
@@ -218,24 +222,37 @@ def _differentiable_vjp(
     """For create_graph=True: put the recorded steps on one tape and differentiate that (memory as `direct`)."""
     run, y0 = pulled.run, pulled.y0
     problem = replace(run.problem, field=pulled.bind(pulled.args))
-    y, t0 = y0, problem.forward(problem.s0)
+    t0, begun = problem.forward(problem.s0), begun_at(run)
+    # A sample whose field was not finite at the start began elsewhere, and without a gradient.
+    y = y0 if begun is None else torch.where(begun.y == y0, y0, begun.y)
     memory = problem.stepper.start(problem.field, t0, y, problem.field.first(t0, y))
-    emissions = []
-    for record in run.records:
-        step, emission = replay(problem, record, y, memory)
-        emissions.append(emission)
-        accept = record.accept
-        y = step.y1 if accept is None else torch.where(accept.unsqueeze(-1), step.y1, y)
-        memory = tuple(_select(accept, new, old) for new, old in zip(step.memory, memory, strict=True))
-    again = run._replace(emissions=emissions)
-    if run.tape is not None and run.tape.blocks:
-        again = run._replace(tape=taken_again(problem, y0, problem.stepper.essential(memory), run.tape))
+    if run.tape is None:
+        again = run._replace(emissions=_replayed(problem, run.records, y, memory))
+    else:
+        again = run._replace(tape=taken_again(problem, y, problem.stepper.essential(memory), run))
     tensors = results(y0, again).tensors()
     pairs = [(t, c) for t, c in zip(tensors, cotangents, strict=True) if c is not None and t.requires_grad]
     inputs = [y0, *pulled.args, *pulled.leaves]
     wanted = [x for x, need in zip(inputs, pulled.needed, strict=True) if need]
     got = iter(_grad(pairs, wanted, create_graph))
     return [next(got) if need else None for need in pulled.needed]
+
+
+def _replayed(problem: Problem, records: list[Record], y: Tensor, memory: Memory) -> list[Emission]:
+    """What the recorded steps emit, as functions of the first state and memory."""
+    emissions = []
+    for record in records:
+        accept, at, kept = record.accept, y, list(memory)
+        if accept is not None:
+            # Samples that did not accept may be where the field is not finite; the record has them where it is.
+            with torch.no_grad():
+                there = problem.stepper.restore(problem.field, problem.forward(record.s), record.y, record.essential)
+            at, *kept = (_select(accept, a, b) for a, b in zip((y, *memory), (record.y, *there), strict=True))
+        step, emission = replay(problem, record, at, tuple(kept))
+        emissions.append(emission)
+        y, *kept = (_select(accept, a, b) for a, b in zip((step.y1, *step.memory), (y, *memory), strict=True))
+        memory = tuple(kept)
+    return emissions
 
 
 def _grad(pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor], create_graph: bool = False) -> list[Tensor | None]:

@@ -50,11 +50,17 @@ def results(y0: Tensor, run: Run) -> Results:
     for i, regularizer in enumerate(problem.regularizers):
         values, taken = _measured(problem, run, i)
         penalties.append(regularizer.total(values, taken, y0.real.detach()))
-    dense = None
-    if problem.output.dense and run.emissions:
-        starts, bases = zip(*(e.dense for e in run.emissions), strict=True)
-        dense = Dense(torch.stack(starts), torch.stack(bases))
+    dense = _dense(y0, run) if problem.output.dense else None
     return Results(ys, penalties, dense, ts, valid, run)
+
+
+def _dense(y0: Tensor, run: Run) -> Dense:
+    """All steps' dense output; of a sample that took none (it may have been handed a stand-in state), where it is."""
+    if not run.emissions:
+        return Dense(y0.unsqueeze(0), y0.new_zeros((1, 0, *y0.shape)))
+    starts, bases = zip(*(e.dense for e in run.emissions), strict=True)
+    moved = (run.carry.accepted > 0).unsqueeze(-1)
+    return Dense(torch.where(moved, torch.stack(starts), y0), torch.stack(bases))
 
 
 def _measured(problem: Problem, run: Run, i: int) -> tuple[list[Tensor], Tensor]:

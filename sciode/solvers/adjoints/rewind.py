@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from ..books import rows
 from ..engines import (
     Lifted,
     Postponed,
@@ -29,7 +30,7 @@ from ..engines import (
     wiring_of,
 )
 from ..problem import Problem
-from ..trajectory import Block, Row, Run, Tape
+from ..trajectory import Block, Row, Run, Tape, begun_at
 from ..trees import leaves_of
 from ..turn import outputs_at, places_of, retake
 from .results import results
@@ -61,11 +62,27 @@ def rewind(pulled: Rewound, seeds: Seeds) -> Walk | None:
     """Cotangents at the start of the loop, and the gradients of the sources; None if no step was accepted."""
     tape, walk = pulled.run.tape, None
     assert tape is not None
+    begun = None if pulled.run.clean else begun_at(pulled.run)
     for block, penalties in zip(reversed(tape.blocks), reversed(seeds.penalties), strict=True):
         if block.count:
             problem = feed(pulled.problem, block.first)
+            block = block if begun is None else block._replace(rows=_without_failures(block.rows, begun))
             walk = _walk_back(pulled._replace(problem=problem), block, seeds.out, penalties, walk)
     return walk
+
+
+def _without_failures(lines: Row, begun: Any) -> Row:
+    """Rows of the tape [...], with samples that did not accept back where they began.
+
+    Where they are the field may not be finite; what they do there is nobody's, but a NaN reaches shared parameters as
+    0 * NaN.
+    """
+    took = lines.dt != 0
+    s, y, *essential = (
+        torch.where(took.reshape(*took.shape, *(1,) * (now.ndim - took.ndim)), now, first)
+        for now, first in zip((lines.s, lines.y, *lines.essential), (begun.s, begun.y, *begun.essential), strict=True)
+    )
+    return lines._replace(s=s, y=y, essential=tuple(essential))
 
 
 def _walk_back(part: Rewound, block: Block, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk | None) -> Walk:
@@ -199,15 +216,23 @@ def seeds_of(run: Run, y0: Tensor, cotangents: tuple[Tensor | None, ...]) -> See
     return Seeds(first, torch.cat((out, torch.zeros_like(out[:1]))), measured)
 
 
-def taken_again(problem: Problem, y: Tensor, essential: tuple[Tensor, ...], tape: Tape) -> Tape:
+def taken_again(problem: Problem, y: Tensor, essential: tuple[Tensor, ...], run: Run) -> Tape:
     """The tape with its states at ts and penalties on autograd's tape, as functions of the first state and memory."""
+    tape, begun = run.tape, begun_at(run)
+    assert tape is not None
+    if begun is None:
+        return tape
     out = torch.cat((tape.ys.detach(), torch.zeros_like(tape.ys[:1])))
     blocks = []
     for block in tape.blocks:
         fed, penalties = feed(problem, block.first), []
         for i in range(block.count):
-            line = pytree.tree_map(lambda c, i=i: c[i], block.rows)._replace(y=y, essential=essential)
-            y, essential, values, measured = retake(fed, line)
+            line = _without_failures(pytree.tree_map(lambda c, i=i: c[i], block.rows), begun)
+            took = line.dt != 0
+            at, *kept = (rows(took, a, b) for a, b in zip((y, *essential), (line.y, *line.essential), strict=True))
+            end, after, values, measured = retake(fed, line._replace(y=at, essential=tuple(kept)))
+            y, *kept = (rows(took, a, b) for a, b in zip((end, *after), (y, *essential), strict=True))
+            essential = tuple(kept)
             flat, k = places_of(out, line.k)
             out = out.reshape(flat).index_copy(0, k, values.reshape(-1, *flat[1:])).reshape(out.shape)
             penalties.append(measured)

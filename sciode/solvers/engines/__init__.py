@@ -7,6 +7,7 @@ from .kept import KeptTurn
 from .lift import CannotCompile, Lifted, check_repeatable, own_code, quietly
 from .machine import in_order, tensors_of, wiring_of
 from .products import Postponed, postpone
+from .turnstile import alone
 from .walk import Walk, WayBack
 from .witness import key_of, lift_of
 
@@ -21,6 +22,7 @@ __all__ = [
     "Unsound",
     "Walk",
     "WayBack",
+    "alone",
     "check_repeatable",
     "engine_for",
     "feed",

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..trajectory import Request, Run, Start
 from ..transforms import transforming
 from . import compiled, eager, kernel
 from .lift import CannotCompile, Lifted
+from .turnstile import alone
 from .witness import Known, key_of, witness
 
 __all__ = ["ENGINES", "CompileNotice", "Engine", "engine_for", "readied"]
@@ -51,6 +53,10 @@ class _Past:
 
 
 _past: dict[Hashable, _Past] = {}
+"""Of the kinds of solves last met, the most recent last."""
+_KEPT = 1024
+"""So many of them: a kind is forgotten with what was learned and said of it when as many others have come since."""
+_turning = Lock()
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,10 @@ class Engine:
         names = [name for name in dict.fromkeys((self.name, self.instead)) if name != "eager"]
         for name, other in pairwise((*names, "eager")):
             try:
-                if name == "kernel":
-                    return kernel.run(problem, start, max_steps, watch, request.taped)
-                return self._loop(name, problem, start, max_steps, watch, request)
+                with alone(start.y.device):
+                    if name == "kernel":
+                        return kernel.run(problem, start, max_steps, watch, request.taped)
+                    return self._loop(name, problem, start, max_steps, watch, request)
             except compiled.Unsound:
                 raise
             except Exception as error:
@@ -150,7 +157,8 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
                 "engine: this solve repeats, so it is compiled now, once, for some seconds; SCIODE_COMPILE=0 forbids it"
             )
         if past.best is None:
-            past.best = _best(problem, y, gradient)
+            with alone(y.device):
+                past.best = _best(problem, y, gradient)
         name = "graph" if past.best in past.refused else past.best
         return Engine(name, past, "graph" if y.is_cuda else "eager")
     return Engine("eager", past)
@@ -171,7 +179,8 @@ def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, Known] | N
     if asked == "auto" and not _worth_it(past, y):
         return None
     try:
-        lifted = witness(compiled.prepared(problem, y), y.detach())
+        with alone(y.device):
+            lifted = witness(compiled.prepared(problem, y), y.detach())
     except Exception:
         # Whatever it is: the engine, which begins with a look, meets it again and says what it was.
         return None
@@ -184,7 +193,12 @@ def _key(problem: Problem, y: Tensor) -> Hashable:
 
 
 def _past_of(problem: Problem, y: Tensor) -> _Past:
-    return _past.setdefault(_key(problem, y), _Past())
+    key = _key(problem, y)
+    with _turning:
+        past = _past[key] = _past.pop(key, None) or _Past()
+        while len(_past) > _KEPT:
+            del _past[next(iter(_past))]
+    return past
 
 
 def _obstacle(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> str | None:

@@ -74,6 +74,15 @@ class Stepper(ABC):
         return self.nstages
 
     @property
+    def hands_on(self) -> bool:
+        """Whether a memory is the slope at the end of a step, which then has to be finite, as the state does."""
+        return False
+
+    def overlooks(self, adaptive: bool) -> bool:
+        """Whether that slope has to be looked at: no error estimate sees it."""
+        return self.hands_on
+
+    @property
     def basis_nfe(self) -> int:
         """Evaluations of the field that `basis` takes beyond the step's own."""
         return 0

@@ -115,6 +115,15 @@ class ExplicitRK(Stepper):
         return self.table.stages - int(self.table.fsal)
 
     @property
+    def hands_on(self) -> bool:
+        """As the table says."""
+        return self.table.fsal
+
+    def overlooks(self, adaptive: bool) -> bool:
+        """Where steps are fixed, or the estimate gives the last stage no weight."""
+        return self.table.fsal and not (adaptive and self.table.b_error is not None and self.table.b_error[-1] != 0)
+
+    @property
     def basis_nfe(self) -> int:
         """One evaluation for each extra stage."""
         return len(self.table.extra_c)

@@ -42,7 +42,11 @@ def _body(draft: Draft) -> None:
         f"h = {draft.frame.wide('step')}.to({names_of(design.real)})",
     )
     stepped = draft.stages.step(text, y, memory, put_increments(draft))
-    text.let("finite", draft.frame.every([f"tl.abs({v}) < float('inf')" for v in stepped.y1]))
+    ends = [stepped.y1]
+    if design.stepper.overlooks(adaptive=design.controller is not None):
+        ends.append(stepped.memory[0])
+    conditions = [draft.frame.every([f"tl.abs({v}) < float('inf')" for v in end]) for end in ends]
+    text.let("finite", " & ".join(f"({c})" for c in conditions))
     if design.controller is not None:
         _control(draft, design.controller, y, stepped)
         text.let("reached", "tl.where(final, end, time + length)")
