@@ -16,7 +16,7 @@ from torch import Tensor
 from ..problem import Problem
 from ..trajectory import Request, Run, Start
 from ..transforms import transforming
-from . import compiled, eager, kernel
+from . import compiled, eager, kernel, march
 from .lift import CannotCompile, Lifted
 from .witness import Known, key_of, witness
 
@@ -118,6 +118,9 @@ class Engine:
         self, name: str, problem: Problem, start: Start, max_steps: int, watch: Watch | None, request: Request
     ) -> Run:
         """By a loop; without what is optional where it cannot be had."""
+        found = march.marched(problem, start, max_steps, watch, request, name)
+        if found is not None:
+            return found
         if request.optional:
             try:
                 return compiled.run(problem, start, max_steps, watch, request, name)
