@@ -6,6 +6,7 @@ from .eager import run, split_clock
 from .kept import KeptTurn
 from .lift import CannotCompile, Lifted, check_repeatable, own_code, quietly
 from .machine import in_order, tensors_of, wiring_of
+from .march import Stride, stepped
 from .products import Postponed, postpone
 from .walk import Walk, WayBack
 from .witness import key_of, lift_of
@@ -18,6 +19,7 @@ __all__ = [
     "KeptTurn",
     "Lifted",
     "Postponed",
+    "Stride",
     "Unsound",
     "Walk",
     "WayBack",
@@ -33,6 +35,7 @@ __all__ = [
     "readied",
     "run",
     "split_clock",
+    "stepped",
     "tensors_of",
     "wiring_of",
 ]

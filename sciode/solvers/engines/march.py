@@ -28,7 +28,7 @@ from .machine import loop_of, setting_of, tensors_of, wiring_of
 from .repeat import Part, Use, look_at_cpu
 from .witness import key_of, known_of, lift_of, witness
 
-__all__ = ["Marching", "Stride", "marched", "stepped"]
+__all__ = ["Stride", "marched", "stepped"]
 
 _AT_END = 1e-9
 """As in `turn`: an output time within this part of a step from its end is at its end."""
@@ -275,7 +275,7 @@ def _block(fed: Problem, books: Books, first: int, length: int, states: Tensor, 
     )  # fmt: skip
     increments = fed.noise.increments if fed.counted else None
     small = increments is not None and increments.numel() * increments.element_size() <= _DRAWN
-    return Block(rows, count, first, increments=increments if alone and small else None)
+    return Block(rows, count, first, increments=increments if alone and small else None, strides=True)
 
 
 @lru_cache(maxsize=64)

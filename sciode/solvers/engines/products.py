@@ -29,12 +29,16 @@ _VIEWS = {
 """Operations that may as well be done to a sum as to each of its terms."""
 _PRODUCTS = (_aten.mm.default, _aten.bmm.default)
 _SUM = _aten.sum.dim_IntList
+_SCATTER = _aten.index_add.default
+"""The gradient of a table of which a step reads some rows: as large as the table."""
+_ZEROS = {_aten.zeros.default, _aten.new_zeros.default, _aten.zeros_like.default}
+_SAME = {_aten.detach.default, _aten.alias.default}
 _ROOM = 2**24
 """Bytes a step above which factors are not written down: products so large are no small kernels."""
 _HELD = 2**29
 """Bytes of factors of one stretch of a tape beyond which its steps' products are summed up one by one."""
-_PAYS = frozenset({"cuda"})
-"""Devices where launches cost more than memory. On a CPU the factors would leave the cache: a neural ODE of 128 x 16
+_CACHED = 2**23
+"""The same on a CPU, where factors that have left the cache cost more than small products: a neural ODE of 128 x 16
 took 20 ms instead of 13."""
 
 View = tuple[Any, tuple[Any, ...]]
@@ -50,7 +54,8 @@ class Source(NamedTuple):
 class Product(NamedTuple):
     """A gradient: `views` of the sum over steps and terms of lefts^T rights, or, without lefts, of rights over `axes`.
 
-    A left is [..., n, a], a right [..., n, b]; shape: of the sum, before the views.
+    A left is [..., n, a], a right [..., n, b]; shape: of the sum, before the views. scattered: lefts are numbers [n] of
+    rows instead, which the rights [n, ...] are added to.
     """
 
     lefts: tuple[Source, ...]
@@ -58,6 +63,7 @@ class Product(NamedTuple):
     axes: tuple[int, ...]
     shape: tuple[int, ...]
     views: tuple[View, ...]
+    scattered: bool = False
 
 
 class Postponed(NamedTuple):
@@ -78,6 +84,8 @@ class Postponed(NamedTuple):
 
     def fits(self, count: int) -> bool:
         """Whether the factors of so many steps may be held at once: `recompute` is there to hold little."""
+        if self.factors and self.factors[0].device.type == "cpu":
+            return count * _bytes(self.factors) <= _CACHED
         return room(count) * _bytes(self.factors) <= _HELD
 
 
@@ -91,13 +99,14 @@ def _bytes(factors: Sequence[Tensor]) -> int:
 
 
 def postpone(
-    graph: fx.GraphModule, before: int, fixed: frozenset[int], columns: dict[int, int], device: torch.device
+    graph: fx.GraphModule, before: int, fixed: frozenset[int], columns: dict[int, int], pays: bool
 ) -> Postponed:
     """Take the gradients, which are the outputs from number `before` on, out of a graph where they are such sums.
 
-    fixed: inputs that are the same in every step; columns: input -> the column of which it is a row; device: where.
+    fixed: inputs that are the same in every step; columns: input -> the column of which it is a row; pays: whether
+    steps are so small that it is worth while, as it is wherever kernels are launched.
     """
-    if device.type not in _PAYS:
+    if not pays:
         return Postponed.none(graph)
     nodes = list(graph.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
@@ -109,12 +118,13 @@ def postpone(
 
     def source(factor: tuple[fx.Node, bool]) -> Source:
         node, turned = factor
-        if node in places and not turned:
-            return places[node]
+        given = _original(node)
+        if given in places and not turned:
+            return places[given]
         return Source("written", written.setdefault(factor, len(written)))
 
     products = {
-        i: Product(tuple(map(source, s.lefts)), tuple(map(source, s.rights)), s.axes, s.shape, s.views)
+        i: Product(tuple(map(source, s.lefts)), tuple(map(source, s.rights)), s.axes, s.shape, s.views, s.scattered)
         for i, s in sums.items()
     }
     factors = tuple(_value(node).mT if turned else _value(node) for node, turned in written)
@@ -139,7 +149,10 @@ def totals(products: dict[int, Product], sources: dict[str, Sequence[Tensor]], c
 
     found = {}
     for i, product in products.items():
-        if product.lefts:
+        if product.scattered:
+            index, rows = (all_of(f, True).flatten(0, 1) for f in (product.lefts, product.rights))
+            total = rows.new_zeros(product.shape).index_add_(0, index, rows)
+        elif product.lefts:
             total = all_of(product.lefts, False).mT @ all_of(product.rights, False)
         else:
             total = all_of(product.rights, True).sum((0, *(a + 1 for a in product.axes))).reshape(product.shape)
@@ -157,6 +170,14 @@ class _Sum(NamedTuple):
     axes: tuple[int, ...]
     shape: tuple[int, ...]
     views: tuple[View, ...]
+    scattered: bool = False
+
+
+def _original(node: fx.Node) -> fx.Node:
+    """What a node is only another name of."""
+    while node.target in _SAME:
+        node = node.all_input_nodes[0]
+    return node
 
 
 def _varying(nodes: Sequence[fx.Node], inputs: set[fx.Node]) -> set[fx.Node]:
@@ -177,13 +198,16 @@ def _sum_of(end: Any, varying: set[fx.Node]) -> _Sum | None:
     axes = _axes(first)
     if first.target in _PRODUCTS:
         lefts, rights = tuple(_left(n.args[0]) for _, n in terms), tuple((n.args[1], False) for _, n in terms)
+    elif first.target is _SCATTER:
+        lefts, rights = (tuple((n.args[i], False) for _, n in terms) for i in (2, 3))
     else:
         lefts, rights = (), tuple((n.args[0], False) for _, n in terms)
     if any(node not in varying for node, _ in (*lefts, *rights)):
         return None
     if len({_value(node).shape for node, _ in rights}) != 1:
         return None
-    return _Sum(lefts, rights, axes, tuple(_value(first).shape), views)  # type: ignore[arg-type]
+    scattered = first.target is _SCATTER
+    return _Sum(lefts, rights, axes, tuple(_value(first).shape), views, scattered)  # type: ignore[arg-type]
 
 
 def _terms(node: Any) -> list[tuple[tuple[View, ...], fx.Node]] | None:
@@ -191,6 +215,8 @@ def _terms(node: Any) -> list[tuple[tuple[View, ...], fx.Node]] | None:
     if not isinstance(node, fx.Node) or node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
         return None
     if node.target in _PRODUCTS or (node.target is _SUM and not node.kwargs.get("dtype")):
+        return [((), node)]
+    if node.target is _SCATTER and node.args[0].target in _ZEROS and node.args[1] == 0 and not node.kwargs:
         return [((), node)]
     if node.target is _aten.add.Tensor and not node.kwargs:
         left, right = _terms(node.args[0]), _terms(node.args[1])
