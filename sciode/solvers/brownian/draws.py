@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..transforms import transforming
-from .philox import normals, philox, words
+from .philox import normals, philox, words, write_normals
 
 __all__ = ["Cells", "kernels_for", "standard_normals"]
 
@@ -61,21 +61,29 @@ def _by_tensors(seeds: Tensor, cells: Cells, channels: int, purpose: int, dtype:
 
 
 def _by_arrays(seeds: Tensor, cells: Cells, channels: int, purpose: int, dtype: torch.dtype) -> Tensor:
-    """The words by NumPy, whose integer operations cost a third, a chunk at a time."""
-    blocks = -(-channels // 4)
-    column = np.arange(blocks, dtype=np.uint64)
-    low, high = words(cells.on(seeds.device).numpy().view(np.uint64)[..., None])
-    k0, k1 = words(seeds.numpy().view(np.uint64)[:, None])
-    samples, lanes = seeds.shape[0], low.shape[1]
-    out = torch.empty(cells.count, samples, blocks, 4, dtype=dtype)
-    wide = max(min(samples, _AT_ONCE // blocks), 1)
-    tall = max(_AT_ONCE // (wide * blocks), 1)
-    for b in range(0, samples, wide):
+    """The words by NumPy, whose integer operations cost a third, a chunk at a time.
+
+    Samples and blocks of four channels lie in one axis, because what NumPy stretches along a short axis it steps
+    through a few numbers at a time.
+    """
+    blocks, samples = -(-channels // 4), seeds.shape[0]
+    low, high = words(cells.on(seeds.device).numpy().view(np.uint64))
+    k0, k1 = words(np.repeat(seeds.numpy().view(np.uint64), blocks))
+    column = np.tile(np.arange(blocks, dtype=np.uint64), samples)
+    cells_apart, later = low.shape[1] > 1, bool(high.any())
+    if cells_apart:
+        low, high = np.repeat(low, blocks, 1), np.repeat(high, blocks, 1)
+    out = torch.empty(cells.count, samples * blocks, 4, dtype=dtype)
+    wide = min(samples * blocks, _AT_ONCE)
+    tall = max(_AT_ONCE // max(wide, 1), 1)
+    for b in range(0, samples * blocks, max(wide, 1)):
         part = slice(b, b + wide)
-        lane = part if lanes > 1 else slice(None)
+        lane = part if cells_apart else slice(None)
         for i in range(0, cells.count, tall):
             rows = slice(i, i + tall)
-            drawn = philox((k0[part], k1[part]), (low[rows, lane], high[rows, lane], column, purpose))
+            # A number costs less than an array of zeros, and few solves have 2^32 steps.
+            above = high[rows, lane] if later else 0
+            drawn = philox((k0[part], k1[part]), (low[rows, lane], above, column[part], purpose))
             w0, w1, w2, w3 = (torch.from_numpy(w.view(np.int64)) for w in drawn)
-            out[rows, part] = normals((w0, w1, w2, w3), dtype)
-    return out.flatten(-2)[..., :channels]
+            write_normals(out[rows, part], (w0, w1, w2, w3))
+    return out.view(cells.count, samples, blocks * 4)[..., :channels]
