@@ -28,7 +28,7 @@ from ..engines import (
     key_of,
     lift_of,
     postpone,
-    stepped,
+    restep,
     tensors_of,
     wiring_of,
 )
@@ -131,7 +131,7 @@ def _stride(part: Rewound, rows: Row) -> _Pulling:
     line = Stride(*(c[0].clone() for c in _stride_of(rows)[:-1]))
     key = key_of("stride", part.problem, line.y, rows.k.shape, len(part.sources), part.run.engine)
     with torch.enable_grad():
-        lifted = lift_of(key, _restep)(part.problem, line, returns=1)
+        lifted = lift_of(key, restep)(part.problem, line, returns=1)
 
     def cotangents(walk: Walk, values: Tensor, penalties: list[Tensor]) -> list[Tensor]:
         return [walk.y + values[0]]
@@ -141,10 +141,6 @@ def _stride(part: Rewound, rows: Row) -> _Pulling:
 
 def _stride_of(rows: Row) -> list[Tensor]:
     return [rows.s, rows.dt, rows.n, rows.y, rows.k]
-
-
-def _restep(problem: Problem, stride: Stride) -> tuple[Tensor, ...]:
-    return (stepped(problem, stride),)
 
 
 def _retake(problem: Problem, row: Row) -> tuple[Tensor, ...]:

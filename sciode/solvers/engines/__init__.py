@@ -6,7 +6,7 @@ from .eager import run, split_clock
 from .kept import KeptTurn
 from .lift import CannotCompile, Lifted, check_repeatable, own_code, quietly
 from .machine import in_order, tensors_of, wiring_of
-from .march import Stride, stepped
+from .march import Stride, restep
 from .products import Postponed, postpone
 from .walk import Walk, WayBack
 from .witness import key_of, lift_of
@@ -33,9 +33,9 @@ __all__ = [
     "postpone",
     "quietly",
     "readied",
+    "restep",
     "run",
     "split_clock",
-    "stepped",
     "tensors_of",
     "wiring_of",
 ]

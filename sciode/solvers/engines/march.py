@@ -7,7 +7,8 @@ finite is seen at the end; if one is not, nothing of the march counts, and the g
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,15 +21,17 @@ from ..brownian import BlockNoise
 from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import Status
-from ..steppers import Stepper
 from ..trajectory import Block, Request, Row, Run, Start, Tape
+from ..turn import outputs_at
 from .compiled import BLOCK_BYTES, held, number, prepared
-from .lift import CannotCompile, check_repeatable
-from .machine import loop_of, setting_of, tensors_of, wiring_of
+from .lift import CannotCompile, Lifted, check_repeatable, without_vmap
+from .machine import in_order, loop_of, setting_of, tensors_of, wiring_of
+from .partition import Asked, Place, partition
+from .products import CACHED, Postponed, postpone
 from .repeat import Part, Use, look_at_cpu
 from .witness import key_of, known_of, lift_of, witness
 
-__all__ = ["Stride", "marched", "stepped"]
+__all__ = ["Stride", "marched", "marches", "restep"]
 
 _AT_END = 1e-9
 """As in `turn`: an output time within this part of a step from its end is at its end."""
@@ -68,42 +71,114 @@ def stepped(problem: Problem, stride: Stride) -> Tensor:
     return problem.stepper.step(problem.field, driven, t, stride.dt, stride.y, ()).y1
 
 
-def _turn(
-    problem: Problem, taped: bool, tables: tuple[Tensor, ...], ends: tuple[Tensor, Tensor], y: Tensor, left: Tensor,
-    sink: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """A step, its end written to `sink`; left [1], how many steps of the stretch are still to be taken.
+def restep(problem: Problem, stride: Stride) -> tuple[Tensor, ...]:
+    """`stepped` as something to lift."""
+    return (stepped(problem, stride),)
 
-    ends: how many steps the stretch has, and how many are left before the last one of the solve. That one is not
-    merged, see `Carry`: a tape has the state before it anyway.
+
+class KeptStride:
+    """A step in two halves, as `KeptTurn` is a turn: the way back takes no step again.
+
+    lifted: the graph of `restep`; sources: tensors beside the state whose gradients are wanted.
     """
-    stop, final = ends
-    i = stop - left
-    s, dt, n, place = (column.index_select(0, i) for column in tables)
-    y1 = stepped(problem, Stride(s, dt, n, y))
-    sink.index_copy_(0, place, y1.unsqueeze(0))
-    return y1 if taped else torch.where(left == final, y, y1), left - 1
+
+    memory = 0
+
+    def __init__(self, lifted: Lifted, stride: Stride, sources: Sequence[Tensor]) -> None:
+        places, wanted = lifted.positions(list(stride)), [stride.y, *sources]
+        self.like = [torch.empty_like(x, device="meta") for x in wanted]
+        # Which of the row's numbers are held at all hangs on what the field reads.
+        self.rows = [p for p in range(len(stride)) if p in places]
+        self.halves = partition(lifted.traced.graph, lifted.inputs, Asked(
+            wanted=lifted.positions(wanted),
+            like=wanted,
+            steady=[p < 0 for p in places],
+            held=[Place("input", places.index(p)) for p in self.rows],
+            differentiated=[0],
+        ))  # fmt: skip
+        if self.halves.strangers:
+            raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
+        fixed = len(self.halves.fixed)
+        columns = {i: i for i in range(fixed, fixed + len(self.halves.held) + len(self.halves.residuals))}
+        self.later = postpone(self.halves.backward, 1, frozenset(range(fixed)), columns, True)
+
+    def suits(self, count: int) -> bool:
+        """Whether what so many steps keep stays in a cache."""
+        return count * self.halves.bytes <= CACHED and self.later.fits(count)
+
+    def columns(self, rows: int) -> tuple[Tensor, ...]:
+        """Empty columns for what so many steps keep."""
+        return tuple(torch.empty((rows, *x.shape), dtype=x.dtype, device=x.device) for x in self.halves.residuals)
+
+    def given_back(
+        self, fixed: Sequence[Tensor], rows: Row, columns: Sequence[Tensor], out: Tensor, penalties: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What `undo` takes."""
+        stride = (rows.s, rows.dt, rows.n, rows.y)
+        return [*fixed, *(stride[self.rows[i]] for i in self.halves.held), *columns, rows.k, out]
+
+    def late(self, count: int) -> Postponed:
+        """How so many rows are undone."""
+        return self.later
+
+    def undo(self, graph: Any, index: Tensor, walk: Any, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The other half, of row `index` [1]: see `walk.Undo`."""
+        fixed, (*stored, k), out = tensors[: len(self.halves.fixed)], tensors[len(self.halves.fixed) : -1], tensors[-1]
+        rows = [column.index_select(0, index).squeeze(0) for column in (*stored, k)]
+        return list(graph(*fixed, *rows[:-1], walk.y + outputs_at(out, rows[-1])[0]))
 
 
 class Marching:
-    """Runs marches of one kind; length: steps of a stretch; taped: every state is kept, not the outputs alone."""
+    """Runs marches of one kind.
+
+    length: steps of a stretch; taped: every state is kept, not the outputs alone; sources: if what steps need to be
+    differentiated is kept, too, with respect to what.
+    """
 
     def __init__(
-        self, problem: Problem, books: Books, length: int, y: Tensor, reads: list[Tensor], taped: bool, engine: str
-    ) -> None:
+        self, problem: Problem, books: Books, length: int, y: Tensor, reads: list[Tensor], taped: bool, engine: str,
+        sources: Sequence[Tensor] | None,
+    ) -> None:  # fmt: skip
         look_at_cpu()
         self.length, self.taped = length, taped
         self.backs: dict[Hashable, Any] = {}
-        tables, ends, sink = _tables(books, 0, length, taped), _ends(books, 0, length, y), self.sink(problem, y)
-        left = torch.full((1,), length, dtype=torch.int64)
-        others = [*tensors_of(problem), *tables, *ends, *reads]
-        lifted = lift_of(key_of("march", problem, y, taped, length, engine), _turn)(
-            problem, taped, tables, ends, y, left, sink, returns=2
-        )
-        check_repeatable(lifted.traced.graph, lifted.inputs, [sink])
-        once = Part(lifted.traced.graph, wiring_of(lifted, [y, left], [*others, sink]))
-        uses: list[Use] = [*("read" for _ in others), "kept"]
-        self.repeat = loop_of(engine, y.device, once, uses, None)
+        stride = Stride(books.s[:1].clone(), books.dt[:1].clone(), books.n[:1].clone(), y)
+        key = key_of("march", problem, y, taped, length, engine, len(sources or ()))
+        # Traced as it will be differentiated: a field's own `no_grad` blocks end where they end in its code.
+        with torch.enable_grad() if taped else nullcontext():
+            lifted = lift_of(key, restep)(problem, stride, returns=1)
+        check_repeatable(lifted.traced.graph, lifted.inputs, [])
+        self.kept: KeptStride | None = None
+        if sources is not None:
+            with torch.no_grad():
+                self.kept = KeptStride(lifted, stride, sources)
+        self.graph = without_vmap(lifted.traced.graph, lifted.inputs) if self.kept is None else self.kept.halves.forward
+        others = [*tensors_of(problem), *reads]
+        inputs = wiring_of(lifted, list(stride), others)
+        self.line = [max(w, -1) for w in inputs]
+        self.fixed = () if self.kept is None else tuple(~inputs[i] for i in self.kept.halves.fixed)
+        columns = 0 if self.kept is None else len(self.kept.halves.residuals)
+        books_and_sinks = range(len(others), len(others) + _TABLES + 1 + columns)
+        wiring = (0, 1, *(~i for i in books_and_sinks), *(w for w in inputs if w < 0))
+        uses: list[Use] = [*("read" for _ in (*others, *range(_TABLES))), "kept", *("filled" for _ in range(columns))]
+        self.columns = columns
+        self.repeat = loop_of(engine, y.device, Part(self._once, wiring), uses, None)
+
+    def _once(self, y: Tensor, left: Tensor, *tensors: Tensor) -> list[Tensor]:
+        """A step, its end written down; left [1], how many steps of the stretch are still to be taken.
+
+        The solve's last step is not merged, see `Carry`: a tape has the state before it anyway.
+        """
+        *tables, stop, final, sink = tensors[: _TABLES + 1]
+        columns, inputs = tensors[_TABLES + 1 :][: self.columns], iter(tensors[_TABLES + 1 + self.columns :])
+        i = stop - left
+        s, dt, n, place = (column.index_select(0, i) for column in tables)
+        stride = (s, dt, n, y)
+        y1, *residuals = self.graph(*(stride[p] if p >= 0 else next(inputs) for p in self.line))
+        sink.index_copy_(0, place, y1.unsqueeze(0))
+        for column, residual in zip(columns, residuals, strict=True):
+            column.index_copy_(0, i, residual.unsqueeze(0))
+        return [y1 if self.taped else torch.where(left == final, y, y1), left - 1]
 
     def sink(self, problem: Problem, y: Tensor) -> Tensor:
         """Where states are written: of a stretch all, the first included, else the outputs and a row for waste."""
@@ -111,14 +186,18 @@ class Marching:
         return y.new_empty(rows + 1, *y.shape)
 
     def __call__(
-        self, problem: Problem, books: Books, first: int, y: Tensor, reads: list[Tensor], sink: Tensor, nth: int
-    ) -> Tensor:
-        """Take the steps of the stretch that begins with number `first`; the state to go on from."""
+        self, problem: Problem, books: Books, first: int, y: Tensor, reads: list[Tensor], sinks: list[Tensor], nth: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Take the steps of the stretch that begins with number `first`.
+
+        The state to go on from, and what the way back reads again; sinks: of the states, and of what is kept.
+        """
         tables, ends = _tables(books, first, self.length, self.taped), _ends(books, first, self.length, y)
+        others = [*tensors_of(problem), *reads]
         # The state is the loop's own to write to.
         state = [y.clone(memory_format=torch.contiguous_format), ends[0].reshape(1).clone()]
-        found, _ = self.repeat([*tensors_of(problem), *tables, *ends, *reads, sink], state, nth)
-        return found[0]
+        found, _ = self.repeat([*others, *tables, *ends, *sinks], state, nth)
+        return found[0], tuple(others[i] for i in self.fixed)
 
 
 def _ends(books: Books, first: int, length: int, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,6 +213,10 @@ def _tables(books: Books, first: int, length: int, taped: bool) -> tuple[Tensor,
     return books.s[part], books.dt[part], books.n[part], place
 
 
+_TABLES = 6
+"""What is known of a stretch: four columns, and two numbers about its end."""
+
+
 @lru_cache(maxsize=64)
 def _following(length: int) -> Tensor:
     with torch.inference_mode(False):
@@ -144,7 +227,7 @@ def marched(
     problem: Problem, start: Start, max_steps: int, watch: Any, request: Request, engine: str
 ) -> Run | None:
     """The run, or None where the general loop has to do it. Raises CannotCompile."""
-    if watch is not None or not _suits(problem, start, request):
+    if watch is not None or not (start.fresh or start.carry is None) or not marches(problem, start.y):
         return None
     length = _stretch(problem, start.y, request.taped)
     books = _books_of(problem, length)
@@ -158,7 +241,7 @@ def marched(
     if setting not in machines:
         try:
             fed = _fed(problem, 0, length)
-            machines[setting] = Marching(fed, books, length, y, lifted.inputs, request.taped, engine)
+            machines[setting] = _made(fed, books, length, y, lifted.inputs, request, engine)
         except CannotCompile:
             # The general loop may be able to, or says what is wrong.
             machines[setting] = None
@@ -166,16 +249,26 @@ def marched(
     return None if machine is None else _run(machine, problem, books, y, lifted.inputs, engine)
 
 
-def _suits(problem: Problem, start: Start, request: Request) -> bool:
-    """Whether all that happens in a solve is known before it."""
+def _made(
+    problem: Problem, books: Books, length: int, y: Tensor, reads: list[Tensor], request: Request, engine: str
+) -> Marching | None:
+    """What runs such marches; None if steps should keep more than a cache holds."""
+    sources = None
+    if request.kept:
+        sources = [*(problem.field.arguments[i] for i in request.args), *in_order(reads, request.leaves)]
+    machine = Marching(problem, books, length, y, reads, request.taped, engine, sources)
+    return machine if machine.kept is None or machine.kept.suits(books.count) else None
+
+
+def marches(problem: Problem, y: Tensor) -> bool:
+    """Whether all that happens in a solve is likely to be known before it."""
     return (
         isinstance(problem.controller, Fixed)
-        and start.y.device.type == "cpu"
+        and y.device.type == "cpu"
         and problem.s0.shape[0] == 1
         and problem.output.times.shape[0] == 1
-        and (start.fresh or start.carry is None)
         and type(problem.stepper).memoryless
-        and not (problem.regularizers or request.kept)
+        and not problem.regularizers
     )
 
 
@@ -236,10 +329,12 @@ def _run(machine: Marching, problem: Problem, books: Books, y: Tensor, reads: li
         if machine.taped:
             sink = machine.sink(problem, y) if nth else sink
             sink[0] = y
-        y = machine(fed, books, first, y, reads, sink, nth)
+        columns = () if machine.kept is None else machine.kept.columns(length)
+        y, fixed = machine(fed, books, first, y, reads, [sink, *columns], nth)
         if machine.taped:
             _collect(ys, sink, books, first, length)
-            blocks.append(_block(fed, books, first, length, sink, alone))
+            block = _block(fed, books, first, length, sink, alone)
+            blocks.append(block._replace(columns=columns, fixed=fixed))
     # Explicit increments keep a NaN for ever, so the end tells whether any step had one.
     if not bool(ys[-2].abs().amax() < torch.inf):
         return None
@@ -252,7 +347,7 @@ def _run(machine: Marching, problem: Problem, books: Books, y: Tensor, reads: li
     status = torch.full((1,), int(Status.SUCCESS), dtype=torch.int8)
     carry = Carry(last, h, done - 1, y, (), (), status, done, done)
     count = number("outputs", ys.shape[0] - 1, y.device).reshape(1)
-    tape = Tape(ys[:-1], count, tuple(blocks))
+    tape = Tape(ys[:-1], count, tuple(blocks), machine.kept)
     nfe, turns = problem.stepper.nfe, books.count
     return Run(problem, carry, None, [], [], turns, turns, nfe, tape, engine, True, machine, reads)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-__all__ = ["Postponed", "Product", "Source", "postpone", "room", "totals"]
+__all__ = ["CACHED", "Postponed", "Product", "Source", "postpone", "room", "totals"]
 
 _aten: Any = torch.ops.aten
 _TURNED: dict[Any, Callable[[Any], bool]] = {
@@ -37,7 +37,7 @@ _ROOM = 2**24
 """Bytes a step above which factors are not written down: products so large are no small kernels."""
 _HELD = 2**29
 """Bytes of factors of one stretch of a tape beyond which its steps' products are summed up one by one."""
-_CACHED = 2**23
+CACHED = 2**23
 """The same on a CPU, where factors that have left the cache cost more than small products: a neural ODE of 128 x 16
 took 20 ms instead of 13."""
 
@@ -85,7 +85,7 @@ class Postponed(NamedTuple):
     def fits(self, count: int) -> bool:
         """Whether the factors of so many steps may be held at once: `recompute` is there to hold little."""
         if self.factors and self.factors[0].device.type == "cpu":
-            return count * _bytes(self.factors) <= _CACHED
+            return count * _bytes(self.factors) <= CACHED
         return room(count) * _bytes(self.factors) <= _HELD
 
 
