@@ -98,7 +98,7 @@ class _Pulling(NamedTuple):
 
     columns(rows) -> those of the tape that `line` is a row of, and perhaps more; k: which of them says what outputs it
     made; like: what of the line has a cotangent; cotangents(walk, values, rows of penalties) -> those of the results;
-    postponed: whether gradients of weights are taken at the end on a CPU, too.
+    cached: see `postpone`.
     """
 
     lifted: Lifted
@@ -107,7 +107,7 @@ class _Pulling(NamedTuple):
     columns: Callable[[Row], list[Tensor]]
     k: int
     cotangents: Callable[[Walk, Tensor, list[Tensor]], list[Tensor]]
-    postponed: bool
+    cached: bool
 
 
 def _lifted(part: Rewound, rows: Row) -> _Pulling:
@@ -162,20 +162,20 @@ class _Back:
         with torch.no_grad():
             self.joint = _vjp(lifted, lifted.positions(like), like)
         self.memory, same = len(pulling.like) - 1, frozenset(i for i, w in enumerate(wiring) if w < 0)
-        pays = pulling.postponed or like[0].is_cuda
+        rest = (self.joint, 1 + self.memory, same, held, like[0].device)
         # The tensors that `_undo` takes begin with the outputs' cotangents.
-        held = {i: 1 + w for i, w in enumerate(wiring) if w >= 0} if pulling.postponed else {}
-        self.later = postpone(self.joint, 1 + self.memory, same, held, pays)
+        held = {i: 1 + w for i, w in enumerate(wiring) if w >= 0} if pulling.cached else {}
+        self.later = [postpone(*rest, cached=cached) for cached in dict.fromkeys((pulling.cached, False))]
         # Shapes only, as in `WayBack`.
         self.like = [torch.empty_like(x, device="meta") for x in like]
         self.engine, self.row, self.k, self.cotangents = engine, pulling.columns, pulling.k, pulling.cotangents
         self.width = 0
-        self.ways: dict[bool, WayBack] = {}
+        self.ways: dict[int, WayBack] = {}
 
     def _way(self, count: int) -> WayBack:
         """How so many rows are undone, made at the first such stretch."""
-        later = self.later if self.later.fits(count) else Postponed.none(self.joint)
-        many = bool(later.products)
+        later = next((x for x in self.later if x.fits(count)), Postponed.none(self.joint))
+        many = len(later.products)
         if many not in self.ways:
             undo = partial(self._undo, later.graph)
             self.ways[many] = WayBack(self.engine, undo, self.like, self.memory, later)

@@ -78,8 +78,8 @@ class KeptTurn:
             raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
         fixed = len(self.halves.fixed)
         rows = range(fixed, fixed + len(self.halves.held) + len(self.halves.residuals))
-        columns, pays = {i: i for i in rows}, loop.word.is_cuda
-        self.later = postpone(self.halves.backward, 1 + self.memory, frozenset(range(fixed)), columns, pays)
+        columns, same, device = {i: i for i in rows}, frozenset(range(fixed)), loop.word.device
+        self.later = postpone(self.halves.backward, 1 + self.memory, same, columns, device)
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Empty columns [rows + 1, ...] for what `rows` steps keep; the last row is waste."""

@@ -100,7 +100,7 @@ class KeptStride:
             raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
         fixed = len(self.halves.fixed)
         columns = {i: i for i in range(fixed, fixed + len(self.halves.held) + len(self.halves.residuals))}
-        self.later = postpone(self.halves.backward, 1, frozenset(range(fixed)), columns, True)
+        self.later = postpone(self.halves.backward, 1, frozenset(range(fixed)), columns, stride.y.device, cached=True)
 
     def suits(self, count: int) -> bool:
         """Whether what so many steps keep stays in a cache."""

@@ -37,9 +37,11 @@ _ROOM = 2**24
 """Bytes a step above which factors are not written down: products so large are no small kernels."""
 _HELD = 2**29
 """Bytes of factors of one stretch of a tape beyond which its steps' products are summed up one by one."""
-CACHED = 2**23
-"""The same on a CPU, where factors that have left the cache cost more than small products: a neural ODE of 128 x 16
+_PAYS = frozenset({"cuda"})
+"""Devices where launches cost more than memory. On a CPU the factors would leave the cache: a neural ODE of 128 x 16
 took 20 ms instead of 13."""
+CACHED = 2**23
+"""Bytes of factors of a whole tape which pay on a CPU, too."""
 
 View = tuple[Any, tuple[Any, ...]]
 
@@ -70,12 +72,13 @@ class Postponed(NamedTuple):
     """A way back through one step whose last outputs are factors.
 
     graph(*inputs) -> (*cotangents and gradients that are not postponed, *factors); products: number of the gradient ->
-    what it is; factors: tensors like those that are written.
+    what it is; factors: tensors like those that are written; cached: whether they should stay in a cache.
     """
 
     graph: fx.GraphModule
     products: dict[int, Product]
     factors: tuple[Tensor, ...]
+    cached: bool = False
 
     @classmethod
     def none(cls, graph: fx.GraphModule) -> Postponed:
@@ -84,7 +87,10 @@ class Postponed(NamedTuple):
 
     def fits(self, count: int) -> bool:
         """Whether the factors of so many steps may be held at once: `recompute` is there to hold little."""
-        if self.factors and self.factors[0].device.type == "cpu":
+        if all(product.scattered for product in self.products.values()):
+            # Else the gradient of a whole table is added up in every step.
+            return True
+        if self.cached:
             return count * _bytes(self.factors) <= CACHED
         return room(count) * _bytes(self.factors) <= _HELD
 
@@ -99,20 +105,21 @@ def _bytes(factors: Sequence[Tensor]) -> int:
 
 
 def postpone(
-    graph: fx.GraphModule, before: int, fixed: frozenset[int], columns: dict[int, int], pays: bool
-) -> Postponed:
+    graph: fx.GraphModule, before: int, fixed: frozenset[int], columns: dict[int, int], device: torch.device,
+    cached: bool = False,
+) -> Postponed:  # fmt: skip
     """Take the gradients, which are the outputs from number `before` on, out of a graph where they are such sums.
 
-    fixed: inputs that are the same in every step; columns: input -> the column of which it is a row; pays: whether
-    steps are so small that it is worth while, as it is wherever kernels are launched.
+    fixed: inputs that are the same in every step; columns: input -> the column of which it is a row; device: where;
+    cached: also on a CPU, whose tapes may be short enough. Of tables, every CPU's loop writes down what rows get.
     """
-    if not pays:
-        return Postponed.none(graph)
+    kinds = [tables for tables, wanted in ((True, device.type == "cpu"), (False, cached or device.type in _PAYS)) if wanted]
     nodes = list(graph.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
     ends: list[Any] = list(graph.graph.output_node().args[0])  # type: ignore[arg-type]
     varying = _varying(nodes, {node for i, node in enumerate(inputs) if i not in fixed})
-    sums = {i: found for i, end in enumerate(ends[before:]) if (found := _sum_of(end, varying)) is not None}
+    found = {i: _sum_of(end, varying) for i, end in enumerate(ends[before:])}
+    sums = {i: x for i, x in found.items() if x is not None and x.scattered in kinds}
     written: dict[tuple[fx.Node, bool], int] = {}
     places = {inputs[i]: Source("column", column) for i, column in columns.items()}
 
@@ -128,10 +135,10 @@ def postpone(
         for i, s in sums.items()
     }
     factors = tuple(_value(node).mT if turned else _value(node) for node, turned in written)
-    if not products or _bytes(factors) > _ROOM:
+    if not products or (False in kinds and _bytes(factors) > _ROOM):
         return Postponed.none(graph)
     kept = [end for i, end in enumerate(ends) if i - before not in products]
-    return Postponed(_with_ends(graph, kept, list(written)), products, factors)
+    return Postponed(_with_ends(graph, kept, list(written)), products, factors, cached)
 
 
 def totals(products: dict[int, Product], sources: dict[str, Sequence[Tensor]], count: int) -> dict[int, Tensor]:
