@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["normals", "philox", "words", "write_normals"]
+__all__ = ["normals", "philox", "uniforms", "words", "write_normals"]
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -55,10 +55,13 @@ def normals(draws: tuple[Tensor, Tensor, Tensor, Tensor], dtype: torch.dtype) ->
     return torch.stack((r0 * torch.cos(a0), r0 * torch.sin(a0), r1 * torch.cos(a1), r1 * torch.sin(a1)), dim=-1)
 
 
-def write_normals(out: Tensor, draws: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    """The same numbers into out [..., 4], in two thirds of the time: nothing is stacked, and little made anew."""
-    u = torch.stack((draws[0], draws[2], draws[1], draws[3])).to(out.dtype)
-    u.add_(0.5).mul_(2.0**-32)
+def uniforms(draws: tuple[Tensor, Tensor, Tensor, Tensor], dtype: torch.dtype) -> Tensor:
+    """The uniforms that `normals` makes of four words: [4, ...], the two for radii first, then those for angles."""
+    return torch.stack((draws[0], draws[2], draws[1], draws[3])).to(dtype).add(0.5).mul(2.0**-32)
+
+
+def write_normals(out: Tensor, u: Tensor) -> None:
+    """`normals` into out [..., 4] from `uniforms` u, which it spoils, in two thirds of the time."""
     radius, angle = u[:2].log_().mul_(-2).sqrt_(), u[2:].mul_(2 * math.pi)
     pairs = out.unflatten(-1, (2, 2)).movedim(-2, 0)
     torch.mul(radius, angle.cos(), out=pairs[..., 0])

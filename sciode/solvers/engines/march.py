@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..brownian import BlockNoise
+from ..brownian import BlockNoise, CounterNoise
 from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import Status
@@ -315,7 +315,12 @@ def _books(ends: tuple[float, float], h: float, steps: int, length: int, sign: i
 
 
 def _fed(problem: Problem, first: int, length: int) -> Problem:
-    return replace(problem, noise=BlockNoise.of(problem.noise, first, length)) if problem.counted else problem
+    """The problem with the increments of a stretch drawn."""
+    if not problem.counted:
+        return problem
+    noise = problem.noise
+    noise = replace(noise, compiled=True) if isinstance(noise, CounterNoise) else noise
+    return replace(problem, noise=BlockNoise.of(noise, first, length))
 
 
 def _run(machine: Marching, problem: Problem, books: Books, y: Tensor, reads: list[Tensor], engine: str) -> Run | None:
