@@ -233,10 +233,12 @@ def marched(
     books = _books_of(problem, length)
     if books is None or books.count > max_steps:
         return None
-    lanes = prepared(problem, start.y)
-    y, problem = start.y.detach(), replace(problem, field=lanes.field)
-    lifted = start.witness or witness(lanes, y)
-    machines = known_of(lifted, lanes).machines
+    y = start.y.detach()
+    # As in `compiled`, whose solves know each other by the same evaluation.
+    lifted = start.witness or witness(prepared(problem, y), y)
+    field = problem.field.detached()
+    problem = problem if field is problem.field else replace(problem, field=field)
+    machines = known_of(lifted, problem).machines
     setting = ("march", books.count, length, *setting_of(problem, request, lifted.inputs, engine))
     if setting not in machines:
         try:
