@@ -162,9 +162,9 @@ class _Back:
         with torch.no_grad():
             self.joint = _vjp(lifted, lifted.positions(like), like)
         self.memory, same = len(pulling.like) - 1, frozenset(i for i, w in enumerate(wiring) if w < 0)
-        rest = (self.joint, 1 + self.memory, same, held, like[0].device)
         # The tensors that `_undo` takes begin with the outputs' cotangents.
         held = {i: 1 + w for i, w in enumerate(wiring) if w >= 0} if pulling.cached else {}
+        rest = (self.joint, 1 + self.memory, same, held, like[0].device)
         self.later = [postpone(*rest, cached=cached) for cached in dict.fromkeys((pulling.cached, False))]
         # Shapes only, as in `WayBack`.
         self.like = [torch.empty_like(x, device="meta") for x in like]

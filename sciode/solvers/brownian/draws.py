@@ -66,9 +66,7 @@ def _by_tensors(seeds: Tensor, cells: Cells, channels: int, purpose: int, dtype:
     return normals(philox((k0, k1), (low, high, column, purpose)), dtype).flatten(-2)[..., :channels]
 
 
-def _by_arrays(
-    seeds: Tensor, cells: Cells, channels: int, purpose: int, dtype: torch.dtype, compiled: bool
-) -> Tensor:
+def _by_arrays(seeds: Tensor, cells: Cells, channels: int, purpose: int, dtype: torch.dtype, compiled: bool) -> Tensor:
     """A chunk at a time; samples and blocks of four channels lie in one axis.
 
     What NumPy stretches along a short axis it steps through a few numbers at a time.

@@ -223,9 +223,7 @@ def _following(length: int) -> Tensor:
         return torch.arange(1, length + 1)
 
 
-def marched(
-    problem: Problem, start: Start, max_steps: int, watch: Any, request: Request, engine: str
-) -> Run | None:
+def marched(problem: Problem, start: Start, max_steps: int, watch: Any, request: Request, engine: str) -> Run | None:
     """The run, or None where the general loop has to do it. Raises CannotCompile."""
     if watch is not None or not (start.fresh or start.carry is None) or not marches(problem, start.y):
         return None

@@ -113,7 +113,9 @@ def postpone(
     fixed: inputs that are the same in every step; columns: input -> the column of which it is a row; device: where;
     cached: also on a CPU, whose tapes may be short enough. Of tables, every CPU's loop writes down what rows get.
     """
-    kinds = [tables for tables, wanted in ((True, device.type == "cpu"), (False, cached or device.type in _PAYS)) if wanted]
+    kinds = [
+        tables for tables, wanted in ((True, device.type == "cpu"), (False, cached or device.type in _PAYS)) if wanted
+    ]
     nodes = list(graph.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
     ends: list[Any] = list(graph.graph.output_node().args[0])  # type: ignore[arg-type]
@@ -223,8 +225,9 @@ def _terms(node: Any) -> list[tuple[tuple[View, ...], fx.Node]] | None:
         return None
     if node.target in _PRODUCTS or (node.target is _SUM and not node.kwargs.get("dtype")):
         return [((), node)]
-    if node.target is _SCATTER and node.args[0].target in _ZEROS and node.args[1] == 0 and not node.kwargs:
-        return [((), node)]
+    if node.target is _SCATTER and _value(node.args[2]).ndim == 1 and node.args[1] == 0 and not node.kwargs:
+        table: Any = node.args[0]
+        return [((), node)] if table.target in _ZEROS else None
     if node.target is _aten.add.Tensor and not node.kwargs:
         left, right = _terms(node.args[0]), _terms(node.args[1])
         return None if left is None or right is None else left + right

@@ -56,7 +56,8 @@ class Straight:
     def _receive(self, graph: Any, examples: list[Any]) -> Callable[..., Any]:
         from torch._dynamo import lookup_backend
 
-        made = lookup_backend("inductor")(graph, examples, config_patches=self._options)
+        inductor: Any = lookup_backend("inductor")
+        made = inductor(graph, examples, config_patches=self._options)
 
         def call(*inputs: Any) -> Any:
             outputs = made(*inputs)
