@@ -237,7 +237,7 @@ def marched(problem: Problem, start: Start, max_steps: int, watch: Any, request:
     field = problem.field.detached()
     problem = problem if field is problem.field else replace(problem, field=field)
     machines = known_of(lifted, problem).machines
-    setting = ("march", books.count, length, *setting_of(problem, request, lifted.inputs, engine))
+    setting = ("march", books.count, length, setting_of(problem, request, lifted.inputs, engine))
     if setting not in machines:
         try:
             fed = _fed(problem, 0, length)
