@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sciode import Save, SDETerm, Status, solve
 from sciode.solvers.brownian.draws import Cells, standard_normals
-from sciode.solvers.engines import compiled, march, products
+from sciode.solvers.engines import march, products
 from sciode.solvers.engines.straight import Straight
 
 Seeded = Callable[[int], AbstractContextManager[None]]
@@ -180,5 +180,5 @@ def test_what_goes_past_the_guards_is_what_they_would_let_pass() -> None:
             double, both = straight([x, y], None)
             assert torch.equal(double, 2 * x) and torch.equal(both, x + y)
             assert torch.equal(straight([x], [y])[0], x - y)
-    weight = torch.ones(3, requires_grad=True)
-    assert straight([weight, weight + 1], None)[0].requires_grad
+    weight, other = torch.ones(3, requires_grad=True), torch.ones(3)
+    assert straight([weight, other], None)[0].requires_grad
