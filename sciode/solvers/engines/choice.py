@@ -120,7 +120,7 @@ class Engine:
         self, name: str, problem: Problem, start: Start, max_steps: int, watch: Watch | None, request: Request
     ) -> Run:
         """By a loop; without what is optional where it cannot be had."""
-        for wish in (request, Request(taped=True)) if request.optional and not start.y.is_cuda else (request,):
+        for wish in (request, Request(taped=True)) if request.optional and self.marches else (request,):
             request = wish
             found = march.marched(problem, start, max_steps, watch, request, name)
             if found is not None:

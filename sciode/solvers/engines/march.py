@@ -293,7 +293,7 @@ def _books_of(problem: Problem, length: int) -> Books | None:
     return _books(ends, problem.controller.dt, steps, length, problem.sign, times.tobytes())
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _books(ends: tuple[float, float], h: float, steps: int, length: int, sign: int, times: bytes) -> Books | None:
     """See `_books_of`; times: the output times as float64."""
     room = -(-steps // length) * length
