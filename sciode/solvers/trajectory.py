@@ -90,7 +90,9 @@ class Row(NamedTuple):
 class Block(NamedTuple):
     """A stretch of a tape: its columns [room, ...], of which `count` rows are written; the first step its noise has.
 
-    columns [room, ...]: what each step kept for its derivative, if it did; fixed: what else that derivative reads.
+    columns [room, ...]: what each step kept for its derivative, if it did; fixed: what else that derivative reads;
+    increments [room, B, m]: the noise of its steps, from `first` on, if it is not to be drawn again; strides: whether
+    a row's `s`, `dt`, `n` and `y` say all of it (see `engines.march`).
     """
 
     rows: Row
@@ -98,6 +100,8 @@ class Block(NamedTuple):
     first: int
     columns: tuple[Tensor, ...] = ()
     fixed: tuple[Tensor, ...] = ()
+    increments: Tensor | None = None
+    strides: bool = False
 
 
 class Request(NamedTuple):

@@ -44,16 +44,13 @@ class Tables(NamedTuple):
     """What the fields need of the control and of time, at every grid time n dt, n = 0..N.
 
     `mix` [H, H] maps the state into z̄; `drive` (N + 1 rows [B, H]) is the part of z̄ from X(t) and t; `sigma` (N + 1
-    rows [H]) is σ(t); `rate` is 1/dt, 0-d. With `embed` [C, H] the rows of `drive` are X(t) itself [B, C], and its part
-    of z̄ is X(t) embed + clock(t), `clock` being N + 1 rows [H]. Of M stacked networks: mix [M, H, H], rows [M B, H].
+    rows [H]) is σ(t); `rate` is 1/dt, 0-d. Of M stacked networks: mix [M, H, H], rows [M B, H].
     """
 
     mix: Tensor
     drive: Rows
     sigma: Rows
     rate: Tensor
-    embed: Tensor | None = None
-    clock: Rows | None = None
 
 
 class StableFields(nn.Module):
@@ -134,9 +131,6 @@ class StableFields(nn.Module):
         mix = (state_half @ from_state).mT
         if in_time.ndim == 2:
             sigma = rows_of(self._noise(phase), stacked)
-            if stacked and control.device.type == "cpu" and not control.requires_grad:
-                # A compiled loop's gradient of a table is as large as the table at every step. X(t) needs none.
-                return Tables(mix, control.transpose(0, 1).contiguous(), sigma, rate, in_control.mT, in_time)
             drive = torch.matmul(control.transpose(0, 1), in_control.mT) + in_time.unsqueeze(1)
             return Tables(mix, rows_of(drive, stacked), sigma, rate)
         each = control.unflatten(0, (len(in_time), -1)).flatten(1, 2) @ in_control.mT
@@ -154,8 +148,6 @@ class StableFields(nn.Module):
     def drift(self, t: Tensor, z: Tensor, tables: Tables) -> Tensor:
         """Return the drift [B, H]; t [B, 1] must be a grid time."""
         row = row_at(tables.drive, t, tables.rate)
-        if tables.embed is not None and tables.clock is not None:
-            row = torch.addmm(row_at(tables.clock, t, tables.rate), row, tables.embed)
         if tables.mix.ndim == 2:
             mixed = torch.addmm(row, z, tables.mix)
         else:

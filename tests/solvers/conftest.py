@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sciode import solve
 from sciode.solvers import probe
-from sciode.solvers.engines import choice, machine, walk, witness
+from sciode.solvers.engines import choice, machine, march, walk, witness
 from sciode.solvers.engines.lift import own_code
 from sciode.solvers.engines.repeat import step_by_step
 
@@ -18,7 +18,7 @@ from sciode.solvers.engines.repeat import step_by_step
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops, there and back, are traced and repeated, but not compiled: seconds become milliseconds."""
-    for module in (machine, walk):
+    for module in (machine, march, walk):
         monkeypatch.setattr(
             module, "loop_of", lambda engine, device, once, uses, first, spare=None: step_by_step(once, first)
         )

@@ -6,7 +6,8 @@ loop carries the cotangent of the state and the sums of the sources' gradients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,9 +17,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from ..books import rows
+from ..brownian import BlockNoise
 from ..engines import (
     Lifted,
     Postponed,
+    Stride,
     Walk,
     WayBack,
     check_repeatable,
@@ -26,6 +29,7 @@ from ..engines import (
     key_of,
     lift_of,
     postpone,
+    restep,
     tensors_of,
     wiring_of,
 )
@@ -65,7 +69,7 @@ def rewind(pulled: Rewound, seeds: Seeds) -> Walk | None:
     begun = None if pulled.run.clean else begun_at(pulled.run)
     for block, penalties in zip(reversed(tape.blocks), reversed(seeds.penalties), strict=True):
         if block.count:
-            problem = feed(pulled.problem, block.first)
+            problem = _fed(pulled.problem, block)
             block = block if begun is None else block._replace(rows=_without_failures(block.rows, begun))
             walk = _walk_back(pulled._replace(problem=problem), block, seeds.out, penalties, walk)
     return walk
@@ -85,6 +89,14 @@ def _without_failures(lines: Row, begun: Any) -> Row:
     return lines._replace(s=s, y=y, essential=tuple(essential))
 
 
+def _fed(problem: Problem, block: Block) -> Problem:
+    """The problem with the increments of a block's steps: those that its run has drawn, if they were kept."""
+    if block.increments is None:
+        return feed(problem, block.first)
+    base = torch.full((), block.first, dtype=torch.int64, device=block.increments.device)
+    return replace(problem, noise=BlockNoise(block.increments, base))
+
+
 def _walk_back(part: Rewound, block: Block, out: Tensor, penalties: tuple[Tensor, ...], walk: Walk | None) -> Walk:
     """Through one block of the tape, by a loop on the device; walk None: it is the last block, the first to walk."""
     others = [*tensors_of(part.problem), *part.run.reads]
@@ -93,19 +105,60 @@ def _walk_back(part: Rewound, block: Block, out: Tensor, penalties: tuple[Tensor
     key = (block.rows.s.shape[0], tuple(a.requires_grad for a in others), asked)
     backs = part.run.machine.backs
     if key not in backs:
-        backs[key] = _Back(*_lifted(part, block.rows), part.sources, others, part.run.engine)
+        lifted = _stride if block.strides else _lifted
+        backs[key] = _Back(lifted(part, block.rows), part.sources, others, part.run.engine)
     with torch.no_grad():
         return backs[key](others, block, out, penalties, walk)
 
 
-def _lifted(part: Rewound, rows: Row) -> tuple[Lifted, Row]:
-    """The graph of one step retaken, and the row it was traced with."""
+class _Pulling(NamedTuple):
+    """What one step is, going back: the graph of its results, and the row it was traced with.
+
+    columns(rows) -> those of the tape that `line` is a row of, and perhaps more; k: which of them says what outputs it
+    made; like: what of the line has a cotangent; cotangents(walk, values, rows of penalties) -> those of the results;
+    cached: see `postpone`.
+    """
+
+    lifted: Lifted
+    line: Any
+    like: list[Tensor]
+    columns: Callable[[Row], list[Tensor]]
+    k: int
+    cotangents: Callable[[Walk, Tensor, list[Tensor]], list[Tensor]]
+    cached: bool
+
+
+def _lifted(part: Rewound, rows: Row) -> _Pulling:
+    """A turn taken again."""
     line = pytree.tree_map(lambda c: c[0].clone(memory_format=torch.contiguous_format), rows)
     key = key_of("retake", part.problem, line.y, rows.k.shape, len(part.sources), part.run.engine)
     # Traced as it will be differentiated: a field's own `no_grad` blocks end where they end in its code.
     with torch.enable_grad():
         returns = 2 + len(line.essential) + len(line.penalties)
-        return lift_of(key, _retake)(part.problem, line, returns=returns), line
+        lifted = lift_of(key, _retake)(part.problem, line, returns=returns)
+
+    def cotangents(walk: Walk, values: Tensor, penalties: list[Tensor]) -> list[Tensor]:
+        return [walk.y, *walk.memory, values, *penalties]
+
+    k = next(i for i, x in enumerate(pytree.tree_leaves(line)) if x is line.k)
+    return _Pulling(lifted, line, [line.y, *line.essential], leaves_of, k, cotangents, False)
+
+
+def _stride(part: Rewound, rows: Row) -> _Pulling:
+    """A step of a march taken again: its end is the next state, and an output if one lies there."""
+    line = Stride(*(c[0].clone() for c in _stride_of(rows)[:-1]))
+    key = key_of("stride", part.problem, line.y, rows.k.shape, len(part.sources), part.run.engine)
+    with torch.enable_grad():
+        lifted = lift_of(key, restep)(part.problem, line, returns=1)
+
+    def cotangents(walk: Walk, values: Tensor, penalties: list[Tensor]) -> list[Tensor]:
+        return [walk.y + values[0]]
+
+    return _Pulling(lifted, line, [line.y], _stride_of, -1, cotangents, True)
+
+
+def _stride_of(rows: Row) -> list[Tensor]:
+    return [rows.s, rows.dt, rows.n, rows.y, rows.k]
 
 
 def _retake(problem: Problem, row: Row) -> tuple[Tensor, ...]:
@@ -116,26 +169,31 @@ def _retake(problem: Problem, row: Row) -> tuple[Tensor, ...]:
 class _Back:
     """The loop back over one graph: which of its inputs come from the row and which from what never changes."""
 
-    def __init__(self, lifted: Lifted, line: Row, sources: list[Tensor], others: list[Tensor], engine: str) -> None:
+    def __init__(self, pulling: _Pulling, sources: list[Tensor], others: list[Tensor], engine: str) -> None:
+        lifted = pulling.lifted
         check_repeatable(lifted.traced.graph, lifted.inputs, [])
-        self.row_as = pytree.tree_structure(line)
-        wiring = wiring_of(lifted, pytree.tree_leaves(line), others)
+        leaves = pytree.tree_leaves(pulling.line)
+        wiring = wiring_of(lifted, leaves, others)
         self.columns = [w if w >= 0 else -1 for w in wiring]
         self.fixed = [~w for w in wiring if w < 0]
-        like = [line.y, *line.essential, *sources]
+        like = [*pulling.like, *sources]
         with torch.no_grad():
             self.joint = pullback(lifted, lifted.positions(like), like)
-        self.memory, same = len(line.essential), frozenset(i for i, w in enumerate(wiring) if w < 0)
-        self.later = postpone(self.joint, 1 + self.memory, same, {}, line.y.device)
+        self.memory, same = len(pulling.like) - 1, frozenset(i for i, w in enumerate(wiring) if w < 0)
+        # The tensors that `_undo` takes begin with the outputs' cotangents.
+        held = {i: 1 + w for i, w in enumerate(wiring) if w >= 0} if pulling.cached else {}
+        rest = (self.joint, 1 + self.memory, same, held, like[0].device)
+        self.later = [postpone(*rest, cached=cached) for cached in dict.fromkeys((pulling.cached, False))]
         # Shapes only, as in `WayBack`.
         self.like = [torch.empty_like(x, device="meta") for x in like]
-        self.engine = engine
-        self.ways: dict[bool, WayBack] = {}
+        self.engine, self.row, self.k, self.cotangents = engine, pulling.columns, pulling.k, pulling.cotangents
+        self.width = 0
+        self.ways: dict[int, WayBack] = {}
 
     def _way(self, count: int) -> WayBack:
         """How so many rows are undone, made at the first such stretch."""
-        later = self.later if self.later.fits(count) else Postponed.none(self.joint)
-        many = bool(later.products)
+        later = next((x for x in self.later if x.fits(count)), Postponed.none(self.joint))
+        many = len(later.products)
         if many not in self.ways:
             undo = partial(self._undo, later.graph)
             self.ways[many] = WayBack(self.engine, undo, self.like, self.memory, later)
@@ -146,18 +204,20 @@ class _Back:
     ) -> Walk:
         """Walk from the block's last row to its first."""
         fixed = [others[i] for i in self.fixed]
-        return self._way(block.count)(block.count, [out, *leaves_of(block.rows), *fixed, *penalties], walk, out.device)
+        columns = self.row(block.rows)
+        self.width = len(columns)
+        tensors = [out, *columns, *fixed, *penalties]
+        return self._way(block.count)(block.count, tensors, walk, out.device)
 
     def _undo(self, graph: fx.GraphModule, index: Tensor, walk: Walk, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Take the row's step again and pull the cotangents through it."""
-        a = 1 + self.row_as.num_leaves
+        a = 1 + self.width
         b = a + len(self.fixed)
         line = [c.index_select(0, index).squeeze(0) for c in tensors[1:a]]
         fixed = iter(tensors[a:b])
         flat = [line[p] if p >= 0 else next(fixed) for p in self.columns]
-        values = outputs_at(tensors[0], pytree.tree_unflatten(line, self.row_as).k)
-        penalties = (p.index_select(0, index).squeeze(0) for p in tensors[b:])
-        return list(graph(*flat, walk.y, *walk.memory, values, *penalties))
+        penalties = [p.index_select(0, index).squeeze(0) for p in tensors[b:]]
+        return list(graph(*flat, *self.cotangents(walk, outputs_at(tensors[0], line[self.k]), penalties)))
 
 
 def pullback(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphModule:

@@ -51,7 +51,7 @@ class CounterNoise:
     Step n forward is the n-th cell. Step n backward is the cell `anchor.cells - 1 - n`, or, where a cell is cut, the
     right piece of the cell below followed by the left piece of that cell.
     Arguments: seeds [B] int64; channels m; dt > 0; sign, +1 or -1, the direction of time; ending, of this solve;
-    anchor, of the one that this solve resumes (else the same).
+    anchor, of the one that this solve resumes (else the same); compiled: see `standard_normals`.
     """
 
     seeds: Tensor
@@ -61,6 +61,7 @@ class CounterNoise:
     ending: Ending
     anchor: Ending
     dtype: torch.dtype
+    compiled: bool = False
 
     @property
     def width(self) -> int:
@@ -152,7 +153,7 @@ class CounterNoise:
         return self._draw(cells, _WHOLE).mul_(math.sqrt(self.dt))
 
     def _draw(self, cells: Cells, purpose: int) -> Tensor:
-        return standard_normals(self.seeds, cells, self.channels, purpose, self.dtype)
+        return standard_normals(self.seeds, cells, self.channels, purpose, self.dtype, self.compiled)
 
 
 def unit_normals(seeds: Tensor, stream: int, channels: int, dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ from .eager import run, split_clock
 from .kept import KeptTurn
 from .lift import CannotCompile, Lifted, check_repeatable, own_code, quietly
 from .machine import in_order, tensors_of, wiring_of
+from .march import Stride, restep
 from .products import Postponed, postpone
 from .turnstile import alone
 from .walk import Walk, WayBack
@@ -19,6 +20,7 @@ __all__ = [
     "KeptTurn",
     "Lifted",
     "Postponed",
+    "Stride",
     "Unsound",
     "Walk",
     "WayBack",
@@ -33,6 +35,7 @@ __all__ = [
     "postpone",
     "quietly",
     "readied",
+    "restep",
     "run",
     "split_clock",
     "tensors_of",

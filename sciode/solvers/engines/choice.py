@@ -17,7 +17,7 @@ from torch import Tensor
 from ..problem import Problem
 from ..trajectory import Request, Run, Start
 from ..transforms import transforming
-from . import compiled, eager, kernel
+from . import compiled, eager, kernel, march
 from .lift import CannotCompile, Lifted
 from .turnstile import alone
 from .witness import Known, key_of, witness
@@ -64,12 +64,13 @@ class Engine:
     """An engine chosen for one problem: `run` never refuses, it falls back on others and says so once.
 
     loops: whether it is a loop on the device, which keeps a tape of its own and none of autograd's; instead: the engine
-    to try where this one cannot.
+    to try where this one cannot; marches: see `march`.
     """
 
     name: str
     past: _Past
     instead: str = "eager"
+    marches: bool = False
 
     @property
     def loops(self) -> bool:
@@ -113,10 +114,11 @@ class Engine:
     def keeps(self, y: Tensor, fits: Callable[[], bool] | None) -> bool:
         """Whether a tape should keep what derivatives need; fits: whether there is room, None if that is not known.
 
-        On a CPU a step is taken again in less time than its residuals are written and read.
+        On a CPU a step is taken again in less time than its residuals are written and read, but for marches that stay
+        in a cache.
         """
         if not y.is_cuda or self.name == "kernel":
-            return False
+            return self.marches
         if self.past.keeps is None and fits is not None:
             self.past.keeps = fits()
         return bool(self.past.keeps)
@@ -125,6 +127,11 @@ class Engine:
         self, name: str, problem: Problem, start: Start, max_steps: int, watch: Watch | None, request: Request
     ) -> Run:
         """By a loop; without what is optional where it cannot be had."""
+        for wish in (request, Request(taped=True)) if request.optional and self.marches else (request,):
+            request = wish
+            found = march.marched(problem, start, max_steps, watch, request, name)
+            if found is not None:
+                return found
         if request.optional:
             try:
                 return compiled.run(problem, start, max_steps, watch, request, name)
@@ -144,7 +151,7 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
         instead = "graph"
     if asked in _LOOPS:
         if reason is None and asked not in past.refused:
-            return Engine(asked, past, instead)
+            return Engine(asked, past, instead, march.marches(problem, y))
         # Said once; not held against a later solve of this kind, which may ask for what the engine can do.
         if reason is not None and reason not in past.told and asked not in past.refused:
             past.told.add(reason)
@@ -160,7 +167,7 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
             with alone(y.device):
                 past.best = _best(problem, y, gradient)
         name = "graph" if past.best in past.refused else past.best
-        return Engine(name, past, "graph" if y.is_cuda else "eager")
+        return Engine(name, past, "graph" if y.is_cuda else "eager", march.marches(problem, y))
     return Engine("eager", past)
 
 

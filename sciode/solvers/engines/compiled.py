@@ -27,7 +27,7 @@ from .machine import Machine, setting_of
 from .repeat import look_at_cpu
 from .witness import known_of, witness
 
-__all__ = ["Unsound", "feed", "held", "number", "prepared", "run", "why_not"]
+__all__ = ["BLOCK_BYTES", "Unsound", "feed", "held", "number", "prepared", "run", "why_not"]
 
 Watch = Callable[[Tensor], None]
 _WIDEST = 16
@@ -35,7 +35,7 @@ _WIDEST = 16
 _TURNS = 10_000
 """Turns between two looks of the host, so that a solve can be interrupted; fewer where a progress bar is fed."""
 _WATCHED_TURNS = 100
-_BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 64 * 2**20
 """Memory of one block of the tape."""
 _FAR = 2**62
 _ROWS = 256
@@ -72,7 +72,7 @@ def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, req
     plan, loop = machine.plan, None if start.fresh else _given(problem, start, machine.plan)
     out = y.new_empty(problem.output.times.shape[1] + 1, *y.shape)
     blocks: list[Block] = []
-    rows = min(max(_BLOCK_BYTES // machine.bytes_a_row, 8), _ROWS)
+    rows = min(max(BLOCK_BYTES // machine.bytes_a_row, 8), _ROWS)
     word, nth = Word(1, 1, 0, 0, 0, 0, 1), 0
     while word.running:
         sinks, columns = machine.sinks(rows, y, out), machine.columns(rows)
@@ -185,7 +185,7 @@ def feed(problem: Problem, first: int) -> Problem:
 
 def held(problem: Problem) -> int:
     """How many steps' increments memory affords."""
-    return max(_BLOCK_BYTES // (8 * problem.noise.width), 16)
+    return max(BLOCK_BYTES // (8 * problem.noise.width), 16)
 
 
 def _line(problem: Problem, plan: Plan, carry: Carry) -> Row:

@@ -80,9 +80,9 @@ class KeptTurn:
             raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
         fixed = len(self.halves.fixed)
         rows = range(fixed, fixed + len(self.halves.held) + len(self.halves.residuals))
-        columns, self.device = {i: i for i in rows}, loop.word.device
+        columns, same, self.device = {i: i for i in rows}, frozenset(range(fixed)), loop.word.device
         self.blank = Columns(self.halves.residuals)
-        self.later = postpone(self.halves.backward, 1 + self.memory, frozenset(range(fixed)), columns, self.device)
+        self.later = postpone(self.halves.backward, 1 + self.memory, same, columns, self.device)
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Empty columns [rows + 1, ...] for what `rows` steps keep; the last row is waste."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-__all__ = ["Postponed", "Product", "Source", "postpone", "room", "totals"]
+__all__ = ["CACHED", "Postponed", "Product", "Source", "postpone", "room", "totals"]
 
 _aten: Any = torch.ops.aten
 _TURNED: dict[Any, Callable[[Any], bool]] = {
@@ -29,6 +29,10 @@ _VIEWS = {
 """Operations that may as well be done to a sum as to each of its terms."""
 _PRODUCTS = (_aten.mm.default, _aten.bmm.default)
 _SUM = _aten.sum.dim_IntList
+_SCATTER = _aten.index_add.default
+"""The gradient of a table of which a step reads some rows: as large as the table."""
+_ZEROS = {_aten.zeros.default, _aten.new_zeros.default, _aten.zeros_like.default}
+_SAME = {_aten.detach.default, _aten.alias.default}
 _ROOM = 2**24
 """Bytes a step above which factors are not written down: products so large are no small kernels."""
 _HELD = 2**29
@@ -36,6 +40,8 @@ _HELD = 2**29
 _PAYS = frozenset({"cuda"})
 """Devices where launches cost more than memory. On a CPU the factors would leave the cache: a neural ODE of 128 x 16
 took 20 ms instead of 13."""
+CACHED = 2**23
+"""Bytes of factors of a whole tape which pay on a CPU, too."""
 
 View = tuple[Any, tuple[Any, ...]]
 
@@ -50,7 +56,8 @@ class Source(NamedTuple):
 class Product(NamedTuple):
     """A gradient: `views` of the sum over steps and terms of lefts^T rights, or, without lefts, of rights over `axes`.
 
-    A left is [..., n, a], a right [..., n, b]; shape: of the sum, before the views.
+    A left is [..., n, a], a right [..., n, b]; shape: of the sum, before the views. scattered: lefts are numbers [n] of
+    rows instead, which the rights [n, ...] are added to.
     """
 
     lefts: tuple[Source, ...]
@@ -58,18 +65,20 @@ class Product(NamedTuple):
     axes: tuple[int, ...]
     shape: tuple[int, ...]
     views: tuple[View, ...]
+    scattered: bool = False
 
 
 class Postponed(NamedTuple):
     """A way back through one step whose last outputs are factors.
 
     graph(*inputs) -> (*cotangents and gradients that are not postponed, *factors); products: number of the gradient ->
-    what it is; factors: tensors like those that are written.
+    what it is; factors: tensors like those that are written; cached: whether they should stay in a cache.
     """
 
     graph: fx.GraphModule
     products: dict[int, Product]
     factors: tuple[Tensor, ...]
+    cached: bool = False
 
     @classmethod
     def none(cls, graph: fx.GraphModule) -> Postponed:
@@ -78,6 +87,11 @@ class Postponed(NamedTuple):
 
     def fits(self, count: int) -> bool:
         """Whether the factors of so many steps may be held at once: `recompute` is there to hold little."""
+        if all(product.scattered for product in self.products.values()):
+            # Else the gradient of a whole table is added up in every step.
+            return True
+        if self.cached:
+            return count * _bytes(self.factors) <= CACHED
         return room(count) * _bytes(self.factors) <= _HELD
 
 
@@ -91,37 +105,42 @@ def _bytes(factors: Sequence[Tensor]) -> int:
 
 
 def postpone(
-    graph: fx.GraphModule, before: int, fixed: frozenset[int], columns: dict[int, int], device: torch.device
-) -> Postponed:
+    graph: fx.GraphModule, before: int, fixed: frozenset[int], columns: dict[int, int], device: torch.device,
+    cached: bool = False,
+) -> Postponed:  # fmt: skip
     """Take the gradients, which are the outputs from number `before` on, out of a graph where they are such sums.
 
-    fixed: inputs that are the same in every step; columns: input -> the column of which it is a row; device: where.
+    fixed: inputs that are the same in every step; columns: input -> the column of which it is a row; device: where;
+    cached: also on a CPU, whose tapes may be short enough. Of tables, every CPU's loop writes down what rows get.
     """
-    if device.type not in _PAYS:
-        return Postponed.none(graph)
+    kinds = [
+        tables for tables, wanted in ((True, device.type == "cpu"), (False, cached or device.type in _PAYS)) if wanted
+    ]
     nodes = list(graph.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
     ends: list[Any] = list(graph.graph.output_node().args[0])  # type: ignore[arg-type]
     varying = _varying(nodes, {node for i, node in enumerate(inputs) if i not in fixed})
-    sums = {i: found for i, end in enumerate(ends[before:]) if (found := _sum_of(end, varying)) is not None}
+    found = {i: _sum_of(end, varying) for i, end in enumerate(ends[before:])}
+    sums = {i: x for i, x in found.items() if x is not None and x.scattered in kinds}
     written: dict[tuple[fx.Node, bool], int] = {}
     places = {inputs[i]: Source("column", column) for i, column in columns.items()}
 
     def source(factor: tuple[fx.Node, bool]) -> Source:
         node, turned = factor
-        if node in places and not turned:
-            return places[node]
+        given = _original(node)
+        if given in places and not turned:
+            return places[given]
         return Source("written", written.setdefault(factor, len(written)))
 
     products = {
-        i: Product(tuple(map(source, s.lefts)), tuple(map(source, s.rights)), s.axes, s.shape, s.views)
+        i: Product(tuple(map(source, s.lefts)), tuple(map(source, s.rights)), s.axes, s.shape, s.views, s.scattered)
         for i, s in sums.items()
     }
     factors = tuple(_value(node).mT if turned else _value(node) for node, turned in written)
-    if not products or _bytes(factors) > _ROOM:
+    if not products or (False in kinds and _bytes(factors) > _ROOM):
         return Postponed.none(graph)
     kept = [end for i, end in enumerate(ends) if i - before not in products]
-    return Postponed(_with_ends(graph, kept, list(written)), products, factors)
+    return Postponed(_with_ends(graph, kept, list(written)), products, factors, cached)
 
 
 def totals(products: dict[int, Product], sources: dict[str, Sequence[Tensor]], count: int) -> dict[int, Tensor]:
@@ -139,7 +158,10 @@ def totals(products: dict[int, Product], sources: dict[str, Sequence[Tensor]], c
 
     found = {}
     for i, product in products.items():
-        if product.lefts:
+        if product.scattered:
+            index, rows = (all_of(f, True).flatten(0, 1) for f in (product.lefts, product.rights))
+            total = rows.new_zeros(product.shape).index_add_(0, index, rows)
+        elif product.lefts:
             total = all_of(product.lefts, False).mT @ all_of(product.rights, False)
         else:
             total = all_of(product.rights, True).sum((0, *(a + 1 for a in product.axes))).reshape(product.shape)
@@ -157,6 +179,14 @@ class _Sum(NamedTuple):
     axes: tuple[int, ...]
     shape: tuple[int, ...]
     views: tuple[View, ...]
+    scattered: bool = False
+
+
+def _original(node: fx.Node) -> fx.Node:
+    """What a node is only another name of."""
+    while node.target in _SAME:
+        node = node.all_input_nodes[0]
+    return node
 
 
 def _varying(nodes: Sequence[fx.Node], inputs: set[fx.Node]) -> set[fx.Node]:
@@ -177,13 +207,16 @@ def _sum_of(end: Any, varying: set[fx.Node]) -> _Sum | None:
     axes = _axes(first)
     if first.target in _PRODUCTS:
         lefts, rights = tuple(_left(n.args[0]) for _, n in terms), tuple((n.args[1], False) for _, n in terms)
+    elif first.target is _SCATTER:
+        lefts, rights = (tuple((n.args[i], False) for _, n in terms) for i in (2, 3))
     else:
         lefts, rights = (), tuple((n.args[0], False) for _, n in terms)
     if any(node not in varying for node, _ in (*lefts, *rights)):
         return None
     if len({_value(node).shape for node, _ in rights}) != 1:
         return None
-    return _Sum(lefts, rights, axes, tuple(_value(first).shape), views)  # type: ignore[arg-type]
+    scattered = first.target is _SCATTER
+    return _Sum(lefts, rights, axes, tuple(_value(first).shape), views, scattered)  # type: ignore[arg-type]
 
 
 def _terms(node: Any) -> list[tuple[tuple[View, ...], fx.Node]] | None:
@@ -192,6 +225,9 @@ def _terms(node: Any) -> list[tuple[tuple[View, ...], fx.Node]] | None:
         return None
     if node.target in _PRODUCTS or (node.target is _SUM and not node.kwargs.get("dtype")):
         return [((), node)]
+    if node.target is _SCATTER and _value(node.args[2]).ndim == 1 and node.args[1] == 0 and not node.kwargs:
+        table: Any = node.args[0]
+        return [((), node)] if table.target in _ZEROS else None
     if node.target is _aten.add.Tensor and not node.kwargs:
         left, right = _terms(node.args[0]), _terms(node.args[1])
         return None if left is None or right is None else left + right

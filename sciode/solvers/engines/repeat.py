@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .lift import CannotCompile, compiler_error, own_code
+from .straight import Straight
 
 __all__ = ["Body", "Part", "Repeat", "Spare", "Use", "in_one_loop", "look_at_cpu", "step_by_step"]
 
@@ -116,7 +117,7 @@ def in_one_loop(once: Part, first: Part | None) -> Repeat:
         start = beginning(first, others) if state is None else state
         return torch.while_loop(going, turn, tuple(start))  # type: ignore[attr-defined]
 
-    compiled = torch.compile(own_code(whole), fullgraph=True, dynamic=False, options=_options())
+    compiled = Straight(own_code(whole), _options())
 
     def repeat(
         others: list[Tensor], state: list[Tensor] | None, nth: int, turns: int | None
@@ -124,7 +125,7 @@ def in_one_loop(once: Part, first: Part | None) -> Repeat:
         tensors = _apart([*others, *(state or ())])
         given = None if state is None else tensors[len(others) :]
         try:
-            found = list(compiled(tensors[: len(others)], given))
+            found = compiled(tensors[: len(others)], given)
         except compiler_error() as error:
             raise CannotCompile(f"Inductor could not compile it: {str(error).strip().splitlines()[0]}") from error
         return found, found[-1].tolist()

@@ -46,6 +46,8 @@ class Stepper(ABC):
     nstages: int = 1
     adaptive: bool = False
     error_order: float | None = None
+    memoryless: bool = False
+    """Whether its memory is always empty and its steps explicit: a step is a function of time and state alone."""
     reference: str = ""
 
     @abstractmethod

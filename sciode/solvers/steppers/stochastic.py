@@ -24,6 +24,7 @@ class SDEStepper(Stepper):
     calculi: tuple[str, ...]
     noises: tuple[str, ...] = ("diagonal", "additive", "scalar", "general")
     area: bool = False
+    memoryless = True
 
     def start(self, field: Field, t: Tensor, y: Tensor, f0: tuple[Tensor, ...]) -> Memory:
         """Nothing is handed on."""
@@ -131,6 +132,7 @@ class ReversibleHeun(SDEStepper):
 
     name = "reversibleheun"
     order = 1.0
+    memoryless = False
     calculi = ("stratonovich",)
     reference = "Kidger, Foster, Li & Lyons (2021)"
 
