@@ -19,8 +19,8 @@ from typing import Any
 
 from sciode.data.windows import Windows, hopper
 from sciode.experiments import contest
-from sciode.experiments.contest import Contest, Measure, Part
-from sciode.timeseries import ChannelMean, IrregularForecaster, LastValue
+from sciode.experiments.contest import Contest, Measure, Part, Run
+from sciode.timeseries import Case, ChannelMean, IrregularForecaster, LastValue
 
 __all__ = ["HopperForecast", "Settings", "main"]
 
@@ -28,7 +28,7 @@ _AHEAD = 10
 
 
 @dataclass(frozen=True)
-class Settings(contest.Settings):
+class Settings(contest.Anchored):
     """rates: shares of the history's time points that are lost. stride: every how many-th training window is used."""
 
     rates: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7)
@@ -49,6 +49,7 @@ class HopperForecast(Contest):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._parts: dict[float, dict[str, Windows]] = {}
+        self._cases: dict[float, Case] = {}
 
     def parts(self, rate: float) -> dict[str, Windows]:
         """Windows of the three parts, the same for all models and seeds."""
@@ -58,15 +59,18 @@ class HopperForecast(Contest):
             self._parts[rate] = {"train": thinned, "validation": validation, "test": test}
         return self._parts[rate]
 
-    def fit(self, model: str, rate: float, seed: int, setting: Mapping[str, Any]) -> Any:
-        """Train on pairs of history and future; the validation runs choose the epoch."""
-        train, held = (self.parts(rate)[part] for part in ("train", "validation"))
+    def case(self, rate: float) -> Case:
+        """Pairs of history and future; the validation runs choose the epoch."""
+        if rate not in self._cases:
+            train, held = (self.parts(rate)[part] for part in ("train", "validation"))
+            self._cases[rate] = Case(train.history, train.future, (held.history, held.future))
+        return self._cases[rate]
+
+    def estimator(self, model: str, run: Run) -> Any:
+        """A forecaster of all 10 time points."""
         if model in self.rivals:
-            rival = {"mean": ChannelMean, "last": LastValue}[model](ahead=_AHEAD)
-            return rival.fit(train.history, train.future)
-        options = self.settings.estimator(model, seed, setting)
-        forecaster = IrregularForecaster(ahead=_AHEAD, history=None, **options)
-        return forecaster.fit(train.history, train.future, (held.history, held.future))
+            return {"mean": ChannelMean, "last": LastValue}[model](ahead=_AHEAD, **run.setting)
+        return IrregularForecaster(ahead=_AHEAD, history=None, **self.settings.parameters(model, run))
 
     def judge(self, fitted: Any, rate: float, part: Part) -> dict[str, float]:
         """The mean squared error, every window, time point and channel alike."""

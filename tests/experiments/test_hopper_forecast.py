@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sciode.experiments import hopper_forecast
+from sciode.experiments.contest import Run
 from sciode.experiments.hopper_forecast import HopperForecast, Settings
 
 SIZES: dict[str, Any] = {
@@ -41,14 +42,17 @@ def task(**changes: Any) -> HopperForecast:
     return HopperForecast(Settings(**{**SIZES, **changes}))
 
 
+def fitted(model: str, rate: float) -> Any:
+    return task().fit(model, rate, [Run(0)])[0]
+
+
 def test_the_table_is_made_and_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = folder / "out"
     assert hopper_forecast.main(out, "cpu", **SIZES) == 0
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    assert {(r["model"], r["rate"]) for r in rows} == {
-        (m, r) for m in ("mean", "last", "lnsde", "grud") for r in (0, 0.5)
-    }
-    assert len(rows) == 8 and all(np.isfinite(r["test"]["mse"]) for r in rows)
+    entries = [("mean", "line"), ("last", "line"), *((m, a) for m in ("lnsde", "grud") for a in ("line", "none"))]
+    assert {(r["model"], r["anchor"], r["rate"]) for r in rows} == {(*entry, r) for entry in entries for r in (0, 0.5)}
+    assert len(rows) == 12 and all(np.isfinite(r["test"]["mse"]) for r in rows)
     assert (out / "rates.png").stat().st_size > 0
     monkeypatch.setattr(HopperForecast, "fit", None)
     assert hopper_forecast.main(out, "cpu", **SIZES) == 0
@@ -76,22 +80,22 @@ def test_losses_are_the_same_for_every_model_and_seed(folder: Path) -> None:
 
 def test_scales_are_those_of_the_training_runs(folder: Path) -> None:
     runs = array()
-    plain = [task().fit(model, 0.5, 0, {}) for model in ("lnsde", "mean")]
+    plain = [fitted(model, 0.5) for model in ("lnsde", "mean")]
     runs[14:] *= 100.0
     write(folder, runs)
-    spoiled = [task().fit(model, 0.5, 0, {}) for model in ("lnsde", "mean")]
+    spoiled = [fitted(model, 0.5) for model in ("lnsde", "mean")]
     for before, after in zip(plain, spoiled, strict=True):
         assert before.standardizer_ == after.standardizer_
     runs = array()
     runs[0] *= 100.0
     write(folder, runs)
-    assert task().fit("lnsde", 0.5, 0, {}).standardizer_ != plain[0].standardizer_
+    assert fitted("lnsde", 0.5).standardizer_ != plain[0].standardizer_
 
 
 @pytest.mark.parametrize("model", ["lnsde", "gsde", "nsde", "ncde", "odernn", "latentsde", "last"])
 def test_another_future_changes_no_prediction(folder: Path, model: str) -> None:
     """The last window's history ends where the last 10 time points begin: these are altered in the test runs."""
-    fitted = task().fit(model, 0.5, 0, {})
+    made = fitted(model, 0.5)
     before = task().parts(0.5)["test"]
     runs = array()
     runs[17:, -10:] = 1e3
@@ -101,14 +105,14 @@ def test_another_future_changes_no_prediction(folder: Path, model: str) -> None:
     last = np.flatnonzero([clock[-1] == 50 for clock in before.history.times])
     assert len(last) == 3
     clock = before.future.padded()[1]
-    plain, altered = (fitted.predict(windows.history, clock) for windows in (before, after))
+    plain, altered = (made.predict(windows.history, clock) for windows in (before, after))
     assert np.array_equal(plain[last], altered[last])
     assert np.isfinite(plain).all()
 
 
 def test_the_score_is_the_mean_squared_error_in_the_arrays_own_units(folder: Path) -> None:
     contest = task()
-    fitted = contest.fit("last", 0.0, 0, {})
+    fitted = contest.fit("last", 0.0, [Run(0)])[0]
     windows = contest.parts(0.0)["test"]
     errors = [
         (future - history[-1]) ** 2
