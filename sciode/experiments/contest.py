@@ -132,7 +132,7 @@ class Anchored(Settings):
     anchors: of these estimators; each model takes part with each of them and is held against those of the same.
     """
 
-    anchors: tuple[str, ...] = ("line", "none")
+    anchors: tuple[str, ...] = get_args(Anchor)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,7 +187,7 @@ class Contest(ABC):
         """Train a model once a run, on the same data, in one solve where it can be; validation chooses the epochs."""
         case, estimators = self.case(rate), [self.estimator(model, run) for run in runs]
         if model in self.rivals:
-            return [rival.fit(case.X, case.y) for rival in estimators]
+            return [rival.fit(*case) for rival in estimators]
         fit_together(estimators, [case] * len(runs))
         return estimators
 

@@ -20,7 +20,7 @@ from typing import Any
 from sciode.data.windows import Windows, hopper
 from sciode.experiments import contest
 from sciode.experiments.contest import Contest, Measure, Part, Run
-from sciode.timeseries import Case, ChannelMean, IrregularForecaster, LastValue
+from sciode.timeseries import Case, ChannelMean, IrregularForecaster, LastValue, LinearGuess
 
 __all__ = ["HopperForecast", "Settings", "main"]
 
@@ -44,7 +44,7 @@ class HopperForecast(Contest):
     title = "Hopper, 50 time points -> 10"
     rate = "dropped"
     measures = (Measure("mse", "MSE x 1e-3", scale=1e3),)
-    rivals: Mapping[str, Any] = {"mean": ({},), "last": ({},)}
+    rivals: Mapping[str, Any] = {"mean": ({},), "last": ({},), "linear": ({},)}
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -69,7 +69,7 @@ class HopperForecast(Contest):
     def estimator(self, model: str, run: Run) -> Any:
         """A forecaster of all 10 time points."""
         if model in self.rivals:
-            return {"mean": ChannelMean, "last": LastValue}[model](ahead=_AHEAD, **run.setting)
+            return {"mean": ChannelMean, "last": LastValue, "linear": LinearGuess}[model](ahead=_AHEAD, **run.setting)
         return IrregularForecaster(ahead=_AHEAD, history=None, **self.settings.parameters(model, run))
 
     def judge(self, fitted: Any, rate: float, part: Part) -> dict[str, float]:

@@ -28,7 +28,7 @@ from sciode.data import IrregularSeries, drop, stays, stratified
 from sciode.experiments import contest
 from sciode.experiments.contest import Contest, Measure, Part, Run
 from sciode.experiments.physionet_latent_ode import extremes
-from sciode.timeseries import Case, ChannelMean, IrregularInterpolator, LastValue, StraightLine
+from sciode.timeseries import Case, ChannelMean, IrregularInterpolator, LastValue, LinearGuess, StraightLine
 from sciode.timeseries.values import without_empty_points
 from sciode.training import derive_seed
 
@@ -94,7 +94,7 @@ class PhysionetInterpolation(Contest):
         Measure("held", "MSE x 1e-3 (held back)", scale=1e3, digits=2),
         Measure("observed", "MSE x 1e-3 (all observed)", scale=1e3, digits=2),
     )
-    rivals: Mapping[str, Any] = {"mean": ({},), "last": ({},), "line": ({},)}
+    rivals: Mapping[str, Any] = {"mean": ({},), "last": ({},), "line": ({},), "linear": ({},)}
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -127,7 +127,7 @@ class PhysionetInterpolation(Contest):
     def estimator(self, model: str, run: Run) -> Any:
         """An interpolator."""
         if model in self.rivals:
-            kind = {"mean": ChannelMean, "last": LastValue, "line": StraightLine}[model]
+            kind = {"mean": ChannelMean, "last": LastValue, "line": StraightLine, "linear": LinearGuess}[model]
             return kind(task="interpolate", **run.setting)
         return IrregularInterpolator(**self.settings.parameters(model, run))
 

@@ -147,8 +147,8 @@ class Tabular:
             regression = LogisticRegression(class_weight="balanced", max_iter=2000, **setting)
             self.model = make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), regression)
 
-    def fit(self, series: IrregularSeries, died: NDArray[np.bool_]) -> Tabular:
-        """Train on stays and outcomes."""
+    def fit(self, series: IrregularSeries, died: NDArray[np.bool_], validation: Any = None) -> Tabular:
+        """Train on stays and outcomes; what validates is of no use."""
         table = summaries(series)
         self.known = ~np.isnan(table).all(0)
         self.model.fit(table[:, self.known], died)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -17,14 +17,15 @@ from torch.nn import functional as F
 from sciode.data import IrregularSeries
 from sciode.nn import mlp, rowwise
 from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags
+from sciode.timeseries.linear import LinearStep
 from sciode.timeseries.mixture import Mixture
 from sciode.timeseries.model import Batch, Paths, SequenceModel
 from sciode.timeseries.sequence import Data, SequenceEstimator, drawn_seeds
-from sciode.timeseries.surroundings import surroundings
+from sciode.timeseries.surroundings import Surroundings, surroundings
 from sciode.timeseries.values import Pairs, ValueEstimator
 from sciode.training import FitOptions
 
-Anchor = Literal["line", "none"]
+Anchor = Literal["line", "linear", "none"]
 _FLOOR = 1e-3  # smallest standard deviation, in units of the channel's own
 _NINETY = 1.6448536269514722  # a Gaussian has 90 % within this many standard deviations
 _ENOUGH = 20  # validation readings of a channel from which its bands are corrected
@@ -50,6 +51,7 @@ class PathRegressor(nn.Module):
         self.ahead, self.back = ahead, back
         width = ahead.hidden + (0 if back is None else back.hidden) + (0 if trust is None else 3 * channels)
         self.head = mlp([width, ahead.hidden, ahead.hidden, 2 * channels], nn.SiLU)
+        nn.init.zeros_(self.head[-1].get_parameter("weight"))  # training begins at the anchor itself
         self.gate = None if trust is None else nn.Parameter(trust.logit())
 
     def forward(
@@ -76,16 +78,12 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
     Parameters: those of `SequenceEstimator`, and
     ----------
     anchor: what the answer holds on to. "line": the head is told the straight line between the neighbouring readings
-        (in a forecast the last reading) and the times to these, and learns what to add to a share of it; "none": it
-        reads the states alone, so that a score says what the model itself knows of the readings.
-    loss: what training lowers. "likelihood": the negative log-likelihood of what is told, in nats; "squares": the mean
-        squared error of the expectation in units of the channel's variance, which alone selects the epoch, while σ is
-        fitted by likelihood to the errors that are left. On few series a likelihood soon trusts its own errors too
-        little; give "squares" where predictions are judged by squared errors.
+        (in a forecast the last reading) and the times to these, and learns what to add to a share of it; "linear": the
+        same with the best linear guess in the place of the line, fitted beforehand (`LinearStep`); "none": it reads the
+        states alone, so that a score says what the model itself knows of the readings.
     """
 
     anchor: Anchor = "line"
-    loss: Literal["likelihood", "squares"] = "likelihood"
 
     both_ways = False
 
@@ -127,9 +125,14 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
                 raise ValueError(f"X has {series.channels} channels and the validation series have {held_channels}")
         self._scale(seen, _joined(train))
         device = self._device()
-        told = [{name: x.to(device) for name, x in self._told(pairs).items()} for pairs in (train, held)]
-        self.trust_ = _worth_of_the_line(told[0]) if self.anchor == "line" else ()
-        return told[0], told[1]
+        told = [self._told(pairs) for pairs in (train, held)]
+        self.linear_ = None
+        if self.anchor == "linear":
+            self.linear_ = LinearStep.fit(*((_near(part), part["target"]) for part in told))
+        told = [self._anchored(part) for part in told]
+        self.trust_ = () if self.anchor == "none" else _worth_of_the_line(told[0])
+        train_data, held_data = ({name: x.to(device) for name, x in part.items()} for part in told)
+        return train_data, held_data
 
     def _complete(self, held: Data) -> None:
         self.calibration_ = self._calibrated(held)
@@ -137,13 +140,11 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
     def _options(self) -> FitOptions:
         if self.anchor not in get_args(Anchor):
             raise ValueError(f"anchor must be one of {', '.join(get_args(Anchor))}, got {self.anchor!r}")
-        if self.loss not in ("likelihood", "squares"):
-            raise ValueError(f'loss must be "likelihood" or "squares", got {self.loss!r}')
-        return super()._options()
+        return replace(super()._options(), warmup=0)  # that is for BatchNorm, which no regressor has
 
     def _new_network(self) -> PathRegressor:
         back = self._backbone() if self.both_ways else None
-        trust = torch.tensor(self.trust_) if self.anchor == "line" else None
+        trust = torch.tensor(self.trust_) if self.trust_ else None
         return PathRegressor(self._backbone(), back, self.n_channels_in_, trust)
 
     def _queried(self, series: IrregularSeries, clock: NDArray[np.float64]) -> Data:
@@ -152,7 +153,7 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         queries = torch.from_numpy(self.grid_.clock(clock, start))
         data = self._inputs(series, float(queries.nan_to_num(nan=0.0).max()))
         data["queries"] = queries
-        if self.anchor == "line":
+        if self.anchor != "none":
             near = surroundings(data["values"], data["times"], queries, self.grid_.horizon)
             data["features"] = near.features()
         if self.both_ways:
@@ -164,6 +165,13 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
             data |= {f"back_{name}": back[name] for name in ("values", "times", "control")}
             data["back_queries"] = (last - queries).clamp(min=0.0)
         return data
+
+    def _anchored(self, data: Data) -> Data:
+        """Put the linear guess, if there is one, in the line's place."""
+        if self.linear_ is None:
+            return data
+        near = _near(data)
+        return data | {"features": near._replace(line=self.linear_(near)).features()}
 
     def _told(self, pairs: Pairs) -> Data:
         """Return `_queried` data with the standardised values that are wanted, NaN = not told."""
@@ -184,12 +192,9 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         target = batch["target"]
         told = ~target.isnan()
         error = target.nan_to_num(nan=0.0) - mean
-        if self.loss == "squares":
-            surprise = error**2 + (_surprise(error.detach(), sigma) if model.training else 0.0)
-        else:
-            surprise = _surprise(error, sigma)
+        surprise = sigma.log() + 0.5 * (error / sigma) ** 2
         total, count = (x.reshape(members, -1).sum(1) for x in (torch.where(told, surprise, 0.0), told))
-        loss = total / count.clamp(min=1)
+        loss = total / count.clamp(min=1) + 0.5 * math.log(2 * math.pi)
         return loss + sum(self._extra_loss(path, members) for path in paths)
 
     def _components(self, data: Data, count: int) -> tuple[Tensor, Tensor]:
@@ -222,25 +227,27 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         return tuple(factors)
 
     def _mixture(self, series: IrregularSeries, clock: NDArray[np.float64], count: int) -> Mixture:
-        mean, sigma = self._components(self._queried(series, clock), count)
+        mean, sigma = self._components(self._anchored(self._queried(series, clock)), count)
         scale, shift = np.array(self.standardizer_.scale), np.array(self.standardizer_.mean)
         absent = np.isnan(clock)[..., None]
         centre = np.where(absent, np.nan, mean.numpy() * scale + shift)
         return Mixture(centre, sigma.numpy() * np.array(self.calibration_) * scale)
 
     def _learnt(self) -> dict[str, Any]:
-        return {"calibration": list(self.calibration_), "trust": list(self.trust_)}
+        weights = None if self.linear_ is None else self.linear_.weights
+        return {"calibration": list(self.calibration_), "trust": list(self.trust_), "linear": weights}
 
     def _take_up(self, learnt: dict[str, Any]) -> None:
         self.calibration_, self.trust_ = tuple(learnt["calibration"]), tuple(learnt["trust"])
+        weights = learnt.get("linear")
+        self.linear_ = None if weights is None else LinearStep(tuple(tuple(row) for row in weights))
 
     def __sklearn_tags__(self) -> Any:
         return regressor_tags()
 
 
-def _surprise(error: Tensor, sigma: Tensor) -> Tensor:
-    """The negative log-likelihood of errors in nats."""
-    return sigma.log() + 0.5 * (error / sigma) ** 2 + 0.5 * math.log(2 * math.pi)
+def _near(data: Data) -> Surroundings:
+    return Surroundings(*data["features"].chunk(3, -1))
 
 
 def _worth_of_the_line(train: Data) -> tuple[float, ...]:

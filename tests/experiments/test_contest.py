@@ -37,7 +37,7 @@ class Sums(Contest):
         return None
 
     def fit(self, model: str, rate: float, runs: Sequence[Run]) -> list[Any]:
-        for seed, setting in runs:
+        for seed, _ in runs:
             if self.spoil and (model, rate, seed) == ("grud", 0.5, 1):
                 raise FloatingPointError("training failed: loss nan")
         worth = {"lnsde": 1.0, "grud": 2.0, "zero": 4.0}[model] + rate
