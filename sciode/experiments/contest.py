@@ -129,7 +129,8 @@ class Settings:
 class Anchored(Settings):
     """Settings of a table of forecasters or interpolators.
 
-    anchors: of these estimators; each model takes part with each of them and is held against those of the same.
+    anchors: of these estimators; each model takes part with each of them and is held against those of the same, and
+    against the rivals unless it is told nothing ("none").
     """
 
     anchors: tuple[str, ...] = get_args(Anchor)
@@ -142,9 +143,9 @@ class Anchored(Settings):
             raise ValueError(f"anchors: give some of {', '.join(get_args(Anchor))}, each once, got {several}")
 
     def entries(self, rivals: Iterable[str]) -> list[Entry]:
-        """Rivals first: they know what "line" tells a model."""
+        """Rivals, then the models, anchor by anchor."""
         models = [Entry(model, anchor) for anchor in self.anchors for model in self.models]
-        return [*(Entry(name, "line") for name in rivals), *models]
+        return [*(Entry(name) for name in rivals), *models]
 
 
 class Contest(ABC):
@@ -194,7 +195,7 @@ class Contest(ABC):
     def made(self, entry: Entry, rate: float, runs: Sequence[Run]) -> list[dict[str, Any]]:
         """Train and judge; {"note": "diverged: ..."} where a training, a solve or a figure is not finite."""
         began = time.perf_counter()
-        told = {} if entry.anchor is None or entry.model in self.rivals else {"anchor": entry.anchor}
+        told = {} if entry.anchor is None else {"anchor": entry.anchor}
         try:
             fitted = self.fit(entry.model, rate, [Run(run.seed, {**run.setting, **told}) for run in runs])
         except (FloatingPointError, SolveError) as fault:
@@ -254,7 +255,8 @@ class Standing(NamedTuple):
 def standings(rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], rates: Sequence[float]) -> list[Standing]:
     """One standing an entry, in the order of the rows.
 
-    The best baseline of an entry is that of the best mean among those of its anchor that are no SDE.
+    The best baseline of an entry is that of the best mean among those of its anchor that are no SDE; rivals, which have
+    no anchor, are baselines to all that are told something.
     """
     first = measures[0]
     found = []
@@ -271,7 +273,8 @@ def standings(rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], ra
     sign = 1.0 if first.better == "lower" else -1.0
     compared = []
     for s in found:
-        able = [x for x in found if x.anchor == s.anchor and x.model not in SDES and not x.diverged]
+        groups = {s.anchor} if s.anchor == "none" else {s.anchor, None}
+        able = [x for x in found if x.anchor in groups and x.model not in SDES and not x.diverged]
         if able and not s.diverged:
             best = min(able, key=lambda standing: sign * fmean(standing.mean[first.name]))
             s = _compared(s, able, best, first)

@@ -132,13 +132,23 @@ def test_ratios_are_to_the_baseline_of_the_best_mean_and_to_the_best_one_at_each
 def test_each_model_takes_part_with_each_anchor_and_is_held_against_those_of_the_same(
     sums: type[Sums], tmp_path: Path
 ) -> None:
-    contest.run(sums, Anchored, tmp_path, "cpu", SIZES | {"trials": 1})
+    anchors = ("line", "none")
+    contest.run(sums, Anchored, tmp_path, "cpu", SIZES | {"trials": 1, "anchors": anchors})
     found = {(s["model"], s["anchor"]): s for s in json.loads((tmp_path / "table.json").read_text())["standings"]}
-    assert set(found) == {("zero", "line"), *((m, a) for m in ("lnsde", "grud") for a in ("line", "none"))}
-    # What an anchor is worth here is 10; learning rates make errors smaller by 0.3 in the test.
+    assert set(found) == {("zero", None), *((m, a) for m in ("lnsde", "grud") for a in anchors)}
+    # What an anchor is worth here is 10; learning rates make errors smaller by 0.3 in the test. The rival has 4.75.
     assert found["lnsde", "line"]["ratio"] == pytest.approx((1.75 - 0.3) / (2.75 - 0.3))
     assert found["lnsde", "none"]["ratio"] == pytest.approx((11.75 - 0.3) / (12.75 - 0.3))
     assert [Entry(*key).label for key in found][-2:] == ["lnsde, anchor none", "grud, anchor none"]
+
+
+def test_a_rival_is_a_baseline_of_all_that_are_told_something() -> None:
+    values = {("last", None): 1.0, ("grud", "line"): 2.0, ("lnsde", "line"): 3.0, ("ncde", "none"): 8.0}
+    rows = [row(model, 0, 0, value) | {"anchor": anchor} for (model, anchor), value in values.items()]
+    rows.append(row("lnsde", 0, 0, 4.0) | {"anchor": "none"})
+    ratios = {(s.model, s.anchor): s.ratio for s in standings(rows, (ERROR,), (0,))}
+    assert ratios["lnsde", "line"] == 3.0 and ratios["grud", "line"] == 2.0
+    assert ratios["lnsde", "none"] == 0.5 and ratios["last", None] == 1.0
 
 
 def test_a_group_of_which_one_run_breaks_is_made_one_by_one(sums: type[Sums], monkeypatch: pytest.MonkeyPatch) -> None:

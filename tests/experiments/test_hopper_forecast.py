@@ -12,6 +12,7 @@ import pytest
 from sciode.experiments import hopper_forecast
 from sciode.experiments.contest import Run
 from sciode.experiments.hopper_forecast import HopperForecast, Settings
+from sciode.timeseries import MODELS
 
 SIZES: dict[str, Any] = {
     "models": ("lnsde", "grud"), "rates": (0.0, 0.5), "seeds": (0,), "trials": 1, "epochs": 1, "samples": 2,
@@ -50,9 +51,10 @@ def test_the_table_is_made_and_goes_on_where_it_was(folder: Path, monkeypatch: p
     out = folder / "out"
     assert hopper_forecast.main(out, "cpu", **SIZES) == 0
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    entries = [("mean", "line"), ("last", "line"), *((m, a) for m in ("lnsde", "grud") for a in ("line", "none"))]
+    models = [(m, a) for m in ("lnsde", "grud") for a in ("line", "linear", "none")]
+    entries = [("mean", None), ("last", None), ("linear", None), *models]
     assert {(r["model"], r["anchor"], r["rate"]) for r in rows} == {(*entry, r) for entry in entries for r in (0, 0.5)}
-    assert len(rows) == 12 and all(np.isfinite(r["test"]["mse"]) for r in rows)
+    assert len(rows) == 18 and all(np.isfinite(r["test"]["mse"]) for r in rows)
     assert (out / "rates.png").stat().st_size > 0
     monkeypatch.setattr(HopperForecast, "fit", None)
     assert hopper_forecast.main(out, "cpu", **SIZES) == 0
@@ -92,7 +94,7 @@ def test_scales_are_those_of_the_training_runs(folder: Path) -> None:
     assert fitted("lnsde", 0.5).standardizer_ != plain[0].standardizer_
 
 
-@pytest.mark.parametrize("model", ["lnsde", "gsde", "nsde", "ncde", "odernn", "latentsde", "last"])
+@pytest.mark.parametrize("model", [*MODELS, "last", "linear"])
 def test_another_future_changes_no_prediction(folder: Path, model: str) -> None:
     """The last window's history ends where the last 10 time points begin: these are altered in the test runs."""
     made = fitted(model, 0.5)

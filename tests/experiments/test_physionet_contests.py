@@ -16,7 +16,7 @@ from sciode.data.physionet import CHANNELS
 from sciode.experiments import physionet_interpolation as interpolation
 from sciode.experiments import physionet_mortality as mortality
 from sciode.experiments.contest import Run
-from sciode.timeseries import StraightLine
+from sciode.timeseries import MODELS, StraightLine
 
 SIZES: dict[str, Any] = {
     "models": ("lnsde", "grud"), "seeds": (0,), "trials": 1, "epochs": 1, "samples": 2, "hidden": 4, "euler": 12,
@@ -80,8 +80,8 @@ def test_the_table_of_interpolation_is_made_once(
     out, sizes = folder / "out", {**SIZES, "rates": rates}
     assert interpolation.main(out, "cpu", **sizes) == 0
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 * 7 and not any("note" in row for row in rows)
-    assert {row["model"] for row in rows} == {"mean", "last", "line", "lnsde", "grud"}
+    assert len(rows) == 2 * 10 and not any("note" in row for row in rows)
+    assert {row["model"] for row in rows} == {"mean", "last", "line", "linear", "lnsde", "grud"}
     assert all(row["test"][name] > 0 for row in rows for name in ("held", "observed"))
     assert (out / "rates.png").stat().st_size > 0
     monkeypatch.setattr(interpolation.PhysionetInterpolation, "fit", None)
@@ -97,6 +97,13 @@ def test_the_table_of_mortality_is_made_once(folder: Path, monkeypatch: pytest.M
     assert (out / "rates.png").stat().st_size > 0
     monkeypatch.setattr(mortality.PhysionetMortality, "fit", None)
     assert mortality.main(out, "cpu", **SIZES) == 0
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_model_can_be_asked_for_the_risk_of_death(folder: Path, model: str) -> None:
+    task = forecaster_of_death()
+    judged = task.judge(task.fit(model, 0.0, [Run(0)])[0], 0.0, "test")
+    assert all(0 <= value <= 1 for value in judged.values())
 
 
 def test_parts_are_disjoint_whole_and_alike_in_their_deaths(folder: Path) -> None:
@@ -148,7 +155,7 @@ def test_holes_and_losses_are_the_same_for_every_model_and_seed(folder: Path) ->
     assert lost[0] == lost[1] and lost[0].missing_rate > forecaster_of_death().part(0.0, "test")[0].missing_rate
 
 
-@pytest.mark.parametrize("model", ["lnsde", "latentode", "mtand", "line", "last"])
+@pytest.mark.parametrize("model", [*MODELS, "line", "linear", "last"])
 def test_altered_holes_change_no_prediction(folder: Path, model: str) -> None:
     """The test stays are holed as ever after all that was held back in them has been replaced."""
     task = filler()
