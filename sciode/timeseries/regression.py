@@ -26,6 +26,7 @@ from sciode.timeseries.values import Pairs, ValueEstimator
 from sciode.training import FitOptions
 
 Anchor = Literal["line", "linear", "none"]
+_HALF_LOG = 0.5 * math.log(2 * math.pi)
 _FLOOR = 1e-3  # smallest standard deviation, in units of the channel's own
 _NINETY = 1.6448536269514722  # a Gaussian has 90 % within this many standard deviations
 _ENOUGH = 20  # validation readings of a channel from which its bands are corrected
@@ -51,7 +52,8 @@ class PathRegressor(nn.Module):
         self.ahead, self.back = ahead, back
         width = ahead.hidden + (0 if back is None else back.hidden) + (0 if trust is None else 3 * channels)
         self.head = mlp([width, ahead.hidden, ahead.hidden, 2 * channels], nn.SiLU)
-        nn.init.zeros_(self.head[-1].get_parameter("weight"))  # training begins at the anchor itself
+        if trust is not None:
+            nn.init.zeros_(self.head[-1].get_parameter("weight"))  # training begins at the anchor itself
         self.gate = None if trust is None else nn.Parameter(trust.logit())
 
     def forward(
@@ -185,16 +187,20 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         return ways if seeds is None else [(self._jittered(batch, seeds), queries) for batch, queries in ways]
 
     def _losses(self, model: nn.Module, batch: Any, seeds: Sequence[int]) -> Tensor:
-        """Return each member's mean loss of the told readings, with penalties and KL."""
+        """Return each member's mean negative log-likelihood of the told readings, with penalties and KL.
+
+        Out of training it is the mean squared error, in the channels' variances, that is told.
+        """
         ways, members = self._ways(batch, seeds if model.training else None), len(seeds)
         draws = drawn_seeds(seeds, ways[0][0])
         mean, sigma, paths = model(ways, batch.get("features"), draws, **self._solver(model.training))
         target = batch["target"]
         told = ~target.isnan()
         error = target.nan_to_num(nan=0.0) - mean
-        surprise = sigma.log() + 0.5 * (error / sigma) ** 2
-        total, count = (x.reshape(members, -1).sum(1) for x in (torch.where(told, surprise, 0.0), told))
-        loss = total / count.clamp(min=1) + 0.5 * math.log(2 * math.pi)
+        # Bands are corrected after training; a likelihood would choose the epoch by how little they had been trusted.
+        lost = sigma.log() + 0.5 * (error / sigma) ** 2 + _HALF_LOG if model.training else error**2
+        total, count = (x.reshape(members, -1).sum(1) for x in (torch.where(told, lost, 0.0), told))
+        loss = total / count.clamp(min=1)
         return loss + sum(self._extra_loss(path, members) for path in paths)
 
     def _components(self, data: Data, count: int) -> tuple[Tensor, Tensor]:
