@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -142,7 +142,7 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
     def _options(self) -> FitOptions:
         if self.anchor not in get_args(Anchor):
             raise ValueError(f"anchor must be one of {', '.join(get_args(Anchor))}, got {self.anchor!r}")
-        return replace(super()._options(), warmup=0)  # that is for BatchNorm, which no regressor has
+        return super()._options()
 
     def _new_network(self) -> PathRegressor:
         back = self._backbone() if self.both_ways else None
