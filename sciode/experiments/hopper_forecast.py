@@ -1,13 +1,20 @@
 """Hopper, forecast: 10 time points from the 50 before, of which a share of whole time points is lost.
 
 The benchmark of the stable neural SDEs' authors (arXiv 2402.14989): one array of 100 runs, cut into windows of stride 1
-and split 70/15/15 in the order of the runs. The score is the squared error in the array's own units, which are the
-benchmark's, over all 14 channels of all 10 time points; targets are never dropped. Scales are those of the training
-histories.
+and split 70/15/15 in the order of the runs. Their public code (benchmark_forecasting) scales nothing, loses whole time
+points of the histories, int(50 x rate) of them, never of the targets, and scores the mean squared error over all 14
+channels of all 10 time points. So the units are the array's own, as they are here; they have 40 windows a run, for
+the last one is left out, and we have 41. Our models see values scaled as on the training histories.
 
-Models read the history alone, by causal paths that stay constant after its last reading. Every sequence model's head is
-told the last reading of each channel and its age beside the state (see `IrregularForecaster`): what a row adds to the
-rival "last" is the model's own. Latent models encode the whole history, and nothing after it.
+One thing differs on purpose. Their models are solved over the history alone and read the states of its last ten time
+points as the forecasts of the ten that follow, each from a state ten time points older than what it tells. Here a
+forecast is read from the state at the time that it is for.
+
+Models read the history alone, by causal paths that stay constant after its last reading. Latent models encode the whole
+history, and nothing after it. Each model takes part once an `anchor` (see `IrregularForecaster`): told the last reading
+of each channel and its age beside its state, told a linear guess in the place of that reading, or told nothing, so that
+what it knows of the readings is in its state alone. The last is how the authors' models are read; the rival "last" is
+far below what any state reaches alone, and "linear" below "last".
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ over all their readings, held back or read: what the stable neural SDEs' authors
 scale is that of all stays with the test's, and who pool sets A and B. Stays of one time point have nothing to hold back
 and are left out.
 
-Sequence models' heads are told the line between the neighbouring readings and the times to these beside their states
-(see `IrregularInterpolator`): what a row adds to the rival "line" is the model's own.
+Each sequence model takes part once an `anchor` (see `IrregularInterpolator`): told the line between the neighbouring
+readings and the times to these beside its states, told a linear guess in the place of the line, or told nothing, so
+that what it knows of the readings is in its states alone. What a row adds to the rivals "line" and "linear" is the
+model's own.
 """
 
 from __future__ import annotations
