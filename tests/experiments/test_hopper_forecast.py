@@ -121,3 +121,30 @@ def test_the_score_is_the_mean_squared_error_in_the_arrays_own_units(folder: Pat
         for history, future in zip(windows.history.values, windows.future.values, strict=True)
     ]
     assert contest.judge(fitted, 0.0, "test")["mse"] == pytest.approx(float(np.mean(errors)), rel=1e-6)
+
+
+def test_seeds_that_train_side_by_side_are_those_that_train_alone(folder: Path) -> None:
+    contest = task(epochs=2, anchors=("none",))
+    runs = [Run(seed, {"lr": lr, "anchor": "none"}) for seed, lr in ((0, 1e-2), (1, 1e-3))]
+    for run, mine in zip(runs, contest.fit("gsde", 0.5, runs), strict=True):
+        (alone,) = contest.fit("gsde", 0.5, [run])
+        for own, other in zip(mine.history_.epochs, alone.history_.epochs, strict=True):
+            assert own.train_loss == pytest.approx(other.train_loss, rel=1e-5)
+            assert own.validation_loss == pytest.approx(other.validation_loss, rel=1e-4)
+        for part in ("validation", "test"):
+            told = [contest.judge(fitted, 0.5, part)["mse"] for fitted in (mine, alone)]
+            assert told[0] == pytest.approx(told[1], rel=1e-3)
+
+
+def test_the_linear_rival_beats_the_last_value_where_channels_drive_one_another(folder: Path) -> None:
+    """Runs that turn: x' = y, y' = -x in the first two channels, the others at rest, three hundredths a time point."""
+    rng = np.random.default_rng(1)
+    phase = rng.uniform(0, 2 * np.pi, (RUNS, 1)) + 0.03 * np.arange(61)
+    runs = np.ones((RUNS, 61, 14), np.float32)
+    runs[..., 0], runs[..., 1] = np.sin(phase), np.cos(phase)
+    write(folder, runs)
+    contest = task()
+    errors = {
+        name: contest.judge(contest.fit(name, 0.5, [Run(0)])[0], 0.5, "test")["mse"] for name in ("last", "linear")
+    }
+    assert errors["linear"] < 0.1 * errors["last"]
