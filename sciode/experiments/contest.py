@@ -335,39 +335,48 @@ def _cell(values: Sequence[float], measure: Measure) -> str | None:
 
 
 def figure(contest: Contest, found: Sequence[Standing], file: Path) -> None:
-    """Draw the test figure over the rates, one line a model, bands of one sd over the seeds; one rate: points."""
+    """Draw the test figure, one panel an anchor, with the rivals in all but "none"; see `_panel`."""
+    anchors = list(dict.fromkeys(s.anchor for s in found if s.model not in contest.rivals))
+    with picture(file, (8.5, 4.6 * max(len(anchors), 1))) as drawing:
+        panels = drawing.subplots(max(len(anchors), 1), squeeze=False)[:, 0]
+        for axes, anchor in zip(panels, anchors or [None], strict=True):
+            rivals = [s for s in found if s.model in contest.rivals and anchor != "none"]
+            _panel(contest, [*rivals, *(s for s in found if s.anchor == anchor and s not in rivals)], axes)
+            if anchor is not None:
+                axes.set_title(f"anchor {anchor}", fontsize="medium")
+
+
+def _panel(contest: Contest, found: Sequence[Standing], axes: Any) -> None:
+    """Draw one line a model over the rates, bands of one sd over the seeds; one rate: points."""
     measure, rates = contest.measures[0], contest.settings.rates
-    with picture(file, (8.5, 4.6)) as drawing:
-        axes = drawing.subplots()
-        finished = [s for s in found if any(s.figures)]
-        typical = {s.model: measure.scale * fmean(v for values in s.figures for v in values) for s in finished}
-        far = _MAGNITUDES * min(typical.values(), default=0.0) if measure.better == "lower" else math.inf
-        shown = [s for s in finished if typical[s.model] <= far]
-        for number, s in enumerate(shown):
-            scaled = [[measure.scale * v for v in values] for values in s.figures]
-            points = [
-                (100 * rate, fmean(v), stdev(v) if len(v) > 1 else 0.0)
-                for rate, v in zip(rates, scaled, strict=True)
-                if v
-            ]
-            look: dict[str, Any] = {"color": f"C{number % 10}", "lw": 1.6 if s.model in SDES else 1.0}
-            look["linestyle"] = "-" if s.model in SDES else ("--" if s.model in MODELS else ":")
-            if len(rates) == 1:
-                axes.errorbar([number], [points[0][1]], [points[0][2]], marker="o", capsize=3, **look)
-                continue
-            x, middle, spread = zip(*points, strict=True)
-            axes.plot(x, middle, marker="o" if number < 10 else "s", markersize=4, label=s.model, **look)
-            low, high = ([m + way * d for m, d in zip(middle, spread, strict=True)] for way in (-1, 1))
-            axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
-        for s in finished:
-            if s not in shown:
-                axes.plot([], [], color="none", label=f"{s.model}: {typical[s.model]:.3g}, beyond")
-        axes.set(ylabel=f"test {measure.label}")
+    finished = [s for s in found if any(s.figures)]
+    typical = {s.label: measure.scale * fmean(v for values in s.figures for v in values) for s in finished}
+    far = _MAGNITUDES * min(typical.values(), default=0.0) if measure.better == "lower" else math.inf
+    shown = [s for s in finished if typical[s.label] <= far]
+    for number, s in enumerate(shown):
+        scaled = [[measure.scale * v for v in values] for values in s.figures]
+        points = [
+            (100 * rate, fmean(v), stdev(v) if len(v) > 1 else 0.0) for rate, v in zip(rates, scaled, strict=True) if v
+        ]
+        look: dict[str, Any] = {"color": f"C{number % 10}", "lw": 1.6 if s.model in SDES else 1.0}
+        look["linestyle"] = "-" if s.model in SDES else ("--" if s.model in MODELS else ":")
         if len(rates) == 1:
-            axes.set_xticks(range(len(shown)), [s.model for s in shown], rotation=30, ha="right")
-        else:
-            axes.set_xlabel(f"% {contest.rate}")
-            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
+            axes.errorbar([number], [points[0][1]], [points[0][2]], marker="o", capsize=3, **look)
+            continue
+        x, middle, spread = zip(*points, strict=True)
+        axes.plot(x, middle, marker="o" if number < 10 else "s", markersize=4, label=s.model, **look)
+        low, high = ([m + way * d for m, d in zip(middle, spread, strict=True)] for way in (-1, 1))
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    for s in finished:
+        if s not in shown:
+            axes.plot([], [], color="none", label=f"{s.model}: {typical[s.label]:.3g}, beyond")
+    axes.set(ylabel=f"test {measure.label}")
+    if len(rates) == 1:
+        axes.set_xticks(range(len(shown)), [s.model for s in shown], rotation=30, ha="right")
+    else:
+        axes.set_xlabel(f"% {contest.rate}")
+    if len(rates) > 1 or len(shown) < len(finished):
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
 
 
 def rows_of(contest: Contest, out: Path) -> list[dict[str, Any]]:
