@@ -37,7 +37,7 @@ from sciode.training.checkpoint import write_atomically
 
 __all__ = ["GRID", "SDES", "Anchored", "Contest", "Entry", "Measure", "Run", "Settings", "Standing", "run", "standings"]
 
-GRID: tuple[Mapping[str, Any], ...] = ({"lr": 3e-3}, {"lr": 1e-2}, {"lr": 1e-3})
+GRID: tuple[Mapping[str, Any], ...] = ({"lr": 1e-2}, {"lr": 3e-3}, {"lr": 1e-3})
 """The settings that a sequence model may try, in this order."""
 SDES = tuple(name for name, kind in MODELS.items() if kind.sde)
 """Models that are SDEs: the others are the baselines that these are held against."""
