@@ -136,9 +136,10 @@ def test_each_model_takes_part_with_each_anchor_and_is_held_against_those_of_the
     contest.run(sums, Anchored, tmp_path, "cpu", SIZES | {"trials": 1, "anchors": anchors})
     found = {(s["model"], s["anchor"]): s for s in json.loads((tmp_path / "table.json").read_text())["standings"]}
     assert set(found) == {("zero", None), *((m, a) for m in ("lnsde", "grud") for a in anchors)}
-    # What an anchor is worth here is 10; learning rates make errors smaller by 0.3 in the test. The rival has 4.75.
-    assert found["lnsde", "line"]["ratio"] == pytest.approx((1.75 - 0.3) / (2.75 - 0.3))
-    assert found["lnsde", "none"]["ratio"] == pytest.approx((11.75 - 0.3) / (12.75 - 0.3))
+    # What an anchor is worth here is 10; a learning rate makes errors smaller by 100 times itself. The rival has 4.75.
+    gain = 100 * GRID[0]["lr"]
+    assert found["lnsde", "line"]["ratio"] == pytest.approx((1.75 - gain) / (2.75 - gain))
+    assert found["lnsde", "none"]["ratio"] == pytest.approx((11.75 - gain) / (12.75 - gain))
     assert [Entry(*key).label for key in found][-2:] == ["lnsde, anchor none", "grud, anchor none"]
 
 
