@@ -77,6 +77,8 @@ class PathRegressor(nn.Module):
 class PathEstimator(SequenceEstimator, ValueEstimator):
     """Abstract. What the forecaster and the interpolator share; they differ in what is given and what is wanted.
 
+    Training lowers the negative log-likelihood and keeps the epoch of least squared error on the validation data.
+
     Parameters: those of `SequenceEstimator`, and
     ----------
     anchor: what the answer holds on to. "line": the head is told the straight line between the neighbouring readings
