@@ -10,26 +10,47 @@ from typing import Any
 from sciode.lab.progress import progress
 from sciode.training import append_json, read_json_lines
 
-__all__ = ["finished_rows"]
+__all__ = ["finished_groups", "finished_rows"]
+
+
+Key = dict[str, Any]
 
 
 def finished_rows(
-    out: Path, keys: Sequence[dict[str, Any]], settings: dict[str, Any], make: Callable[..., dict[str, Any]]
+    out: Path, keys: Sequence[Key], settings: dict[str, Any], make: Callable[..., dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """One row for each key, in order; those in <out>/rows.jsonl that were made under the same settings are kept.
 
     make(**key) gives the rest of a row. settings: whatever else a row depends on (device, sizes); torch's version is
     added. A row that cannot be made raises, and leaves the finished ones where they are.
     """
+    return finished_groups(out, [[key] for key in keys], settings, lambda group: [make(**group[0])])
+
+
+def finished_groups(
+    out: Path,
+    groups: Sequence[Sequence[Key]],
+    settings: dict[str, Any],
+    make: Callable[[list[Key]], Sequence[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """As `finished_rows`, for rows that are made side by side: make(keys) gives the rest of those a group still lacks.
+
+    A group is written when all of it is finished.
+    """
     stamp = {**settings, "torch": metadata.version("torch")}
     known = [row for row in read_json_lines(out / "rows.jsonl") if row.get("settings") == stamp]
     rows = []
-    with progress(total=len(keys), description="rows", unit="row") as bar:
-        for key in keys:
-            row = next((r for r in known if all(r.get(name) == value for name, value in key.items())), None)
-            if row is None:
-                row = {**key, **make(**key), "settings": stamp}
-                append_json(out / "rows.jsonl", row)
-            rows.append(row)
-            bar.update()
+    with progress(total=sum(len(group) for group in groups), description="rows", unit="row") as bar:
+        for group in groups:
+            lacking = [key for key in group if _row(known, key) is None]
+            for key, rest in zip(lacking, make(lacking) if lacking else (), strict=True):
+                known.append({**key, **rest, "settings": stamp})
+                append_json(out / "rows.jsonl", known[-1])
+            rows += [_row(known, key) for key in group]
+            for _ in group:
+                bar.update()
     return rows
+
+
+def _row(known: Sequence[dict[str, Any]], key: Key) -> Any:
+    return next((row for row in known if all(row.get(name) == value for name, value in key.items())), None)

@@ -10,8 +10,10 @@ over all their readings, held back or read: what the stable neural SDEs' authors
 scale is that of all stays with the test's, and who pool sets A and B. Stays of one time point have nothing to hold back
 and are left out.
 
-Sequence models' heads are told the line between the neighbouring readings and the times to these beside their states
-(see `IrregularInterpolator`): what a row adds to the rival "line" is the model's own.
+Each sequence model takes part once an `anchor` (see `IrregularInterpolator`): told the line between the neighbouring
+readings and the times to these beside its states, told a linear guess in the place of the line, or told nothing, so
+that what it knows of the readings is in its states alone. What a row adds to the rivals "line" and "linear" is the
+model's own.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries, drop, stays, stratified
 from sciode.experiments import contest
-from sciode.experiments.contest import Contest, Measure, Part
+from sciode.experiments.contest import Contest, Measure, Part, Run
 from sciode.experiments.physionet_latent_ode import extremes
-from sciode.timeseries import ChannelMean, IrregularInterpolator, LastValue, StraightLine
+from sciode.timeseries import Case, ChannelMean, IrregularInterpolator, LastValue, LinearGuess, StraightLine
 from sciode.timeseries.values import without_empty_points
 from sciode.training import derive_seed
 
@@ -40,7 +42,7 @@ _PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Settings(contest.Settings):
+class Settings(contest.Anchored):
     """rates: shares of the time points that are read. stays: how many, in the order of their ids. minutes: of a slot, a
     divisor of 2880. copies: how often a training stay is used, each time with other time points held back."""
 
@@ -94,7 +96,7 @@ class PhysionetInterpolation(Contest):
         Measure("held", "MSE x 1e-3 (held back)", scale=1e3, digits=2),
         Measure("observed", "MSE x 1e-3 (all observed)", scale=1e3, digits=2),
     )
-    rivals: Mapping[str, Any] = {"mean": ({},), "last": ({},), "line": ({},)}
+    rivals: Mapping[str, Any] = {"mean": ({},), "last": ({},), "line": ({},), "linear": ({},)}
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -106,6 +108,7 @@ class PhysionetInterpolation(Contest):
         scaled = readings.replace_values([np.clip((v - self.low) / self.range, 0, 1) for v in readings.values])
         self.whole = {part: scaled[getattr(self.split, part)] for part in _PARTS}
         self._holes: dict[tuple[float, str], Holes] = {}
+        self._cases: dict[float, Case] = {}
 
     def holes(self, rate: float, part: str) -> Holes:
         """A part with its holes, the same for all models and seeds; the training part `copies` times."""
@@ -116,14 +119,19 @@ class PhysionetInterpolation(Contest):
             self._holes[rate, part] = holes(again, rate, derive_seed(_SPLIT_SEED, place))
         return self._holes[rate, part]
 
-    def fit(self, model: str, rate: float, seed: int, setting: Mapping[str, Any]) -> Any:
-        """Train on what is given and held back of the training stays."""
-        train, held = self.holes(rate, "train"), self.holes(rate, "validation")
+    def case(self, rate: float) -> Case:
+        """What is given and held back of the training stays, and of those that validate."""
+        if rate not in self._cases:
+            train, held = self.holes(rate, "train"), self.holes(rate, "validation")
+            self._cases[rate] = Case(train.given, train.wanted, (held.given, held.wanted))
+        return self._cases[rate]
+
+    def estimator(self, model: str, run: Run) -> Any:
+        """An interpolator."""
         if model in self.rivals:
-            kind = {"mean": ChannelMean, "last": LastValue, "line": StraightLine}[model]
-            return kind(task="interpolate").fit(train.given, train.wanted)
-        interpolator = IrregularInterpolator(**self.settings.estimator(model, seed, setting))
-        return interpolator.fit(train.given, train.wanted, (held.given, held.wanted))
+            kind = {"mean": ChannelMean, "last": LastValue, "line": StraightLine, "linear": LinearGuess}[model]
+            return kind(task="interpolate", **run.setting)
+        return IrregularInterpolator(**self.settings.parameters(model, run))
 
     def judge(self, fitted: Any, rate: float, part: Part) -> dict[str, float]:
         """Mean squared errors, every reading alike."""

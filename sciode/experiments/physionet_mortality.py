@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from sciode.data import IrregularSeries, drop, stays, stratified
 from sciode.data.physionet import STATIC
 from sciode.experiments import contest
-from sciode.experiments.contest import Contest, Measure, Part
-from sciode.timeseries import IrregularClassifier
+from sciode.experiments.contest import Contest, Measure, Part, Run
+from sciode.timeseries import Case, IrregularClassifier
 
 __all__ = ["PhysionetMortality", "Settings", "main", "summaries"]
 
@@ -65,6 +65,7 @@ class PhysionetMortality(Contest):
         self.died = died[:count]
         self.split = stratified(self.died, _SPLIT_SEED, _SHARES)
         self._lossy: dict[float, IrregularSeries] = {}
+        self._cases: dict[float, Case] = {}
 
     def part(self, rate: float, part: str) -> tuple[IrregularSeries, NDArray[np.bool_]]:
         """Stays and outcomes of a part; the same time points are lost for all models and seeds."""
@@ -73,13 +74,18 @@ class PhysionetMortality(Contest):
         rows = getattr(self.split, part)
         return self._lossy[rate][rows], self.died[rows]
 
-    def fit(self, model: str, rate: float, seed: int, setting: Mapping[str, Any]) -> Any:
-        """Train on the training stays."""
-        train, held = self.part(rate, "train"), self.part(rate, "validation")
+    def case(self, rate: float) -> Case:
+        """The training stays, and those that validate."""
+        if rate not in self._cases:
+            self._cases[rate] = Case(*self.part(rate, "train"), self.part(rate, "validation"))
+        return self._cases[rate]
+
+    def estimator(self, model: str, run: Run) -> Any:
+        """A classifier of stays, or of tables of them."""
         if model in self.rivals:
-            return Tabular(model, seed, setting).fit(*train)
-        options = self.settings.estimator(model, seed, setting)
-        return IrregularClassifier(class_weight="balanced", label_smoothing=0.0, **options).fit(*train, held)
+            return Tabular(model, run.seed, run.setting)
+        options = self.settings.parameters(model, run)
+        return IrregularClassifier(class_weight="balanced", label_smoothing=0.0, **options)
 
     def judge(self, fitted: Any, rate: float, part: Part) -> dict[str, float]:
         """Areas under the receiver's curve and under that of precision over recall."""
@@ -141,8 +147,8 @@ class Tabular:
             regression = LogisticRegression(class_weight="balanced", max_iter=2000, **setting)
             self.model = make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), regression)
 
-    def fit(self, series: IrregularSeries, died: NDArray[np.bool_]) -> Tabular:
-        """Train on stays and outcomes."""
+    def fit(self, series: IrregularSeries, died: NDArray[np.bool_], validation: Any = None) -> Tabular:
+        """Train on stays and outcomes; what validates is of no use."""
         table = summaries(series)
         self.known = ~np.isnan(table).all(0)
         self.model.fit(table[:, self.known], died)

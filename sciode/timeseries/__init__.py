@@ -1,6 +1,6 @@
 """Irregular time series with stable neural SDEs: models, control paths and scikit-learn style estimators."""
 
-from sciode.timeseries.baselines import ChannelMean, LastValue, StraightLine
+from sciode.timeseries.baselines import ChannelMean, LastValue, LinearGuess, StraightLine
 from sciode.timeseries.classifier import Draws, IrregularClassifier
 from sciode.timeseries.controls import ControlGrid, Controls
 from sciode.timeseries.forecaster import IrregularForecaster
@@ -26,6 +26,7 @@ __all__ = [
     "IrregularForecaster",
     "IrregularInterpolator",
     "LastValue",
+    "LinearGuess",
     "LinearNoiseSDE",
     "ModelKind",
     "Paths",

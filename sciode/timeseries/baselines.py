@@ -1,4 +1,4 @@
-"""`LastValue`, `ChannelMean`, `StraightLine`: what any forecaster or interpolator must beat, with the same methods."""
+"""What any forecaster or interpolator must beat, with the same methods: means, last values, lines, linear guesses."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries, Standardizer
 from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags
 from sciode.timeseries.forecaster import last_cut, next_times
 from sciode.timeseries.interpolator import hidden
+from sciode.timeseries.linear import LinearStep
 from sciode.timeseries.mixture import Mixture
+from sciode.timeseries.surroundings import Surroundings, surroundings
 from sciode.timeseries.values import Pairs, Times, ValueEstimator, check_aligned, own_times, without_empty_points
 
+_HELD = 6  # every sixth series chooses the ridge
 Task = Literal["forecast", "interpolate"]
 
 
@@ -34,18 +38,25 @@ class Baseline(ValueEstimator):
     n_samples: int = 1
     random_state: int = 0
 
+    def _learn(self, pairs: Pairs, validation: Any) -> None:
+        """Learn more than means; most baselines do not."""
+
     @abstractmethod
     def _value(self, series: IrregularSeries, clock: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the value [n, Q, C]."""
 
     def fit(self, X: SeriesLike, y: Any = None, validation: Any = None) -> Self:
-        """Learn the channels' means and the size of the errors from series X, and return self."""
+        """Learn the channels' means and the size of the errors from series X, and return self.
+
+        validation: series, or (X, y), of use to `LinearGuess` alone.
+        """
         if self.task not in ("forecast", "interpolate"):
             raise ValueError(f'task is {self.task!r}: give "forecast" or "interpolate"')
         series = as_series(X)
         self.standardizer_ = Standardizer.fit(series)
         self.n_channels_in_ = series.channels
         pairs = self._judged(series, y)
+        self._learn(pairs, validation)
         truth, clock = pairs.wanted.padded()
         errors = self._value(without_empty_points(pairs.given), clock) - truth
         told = ~np.isnan(errors)
@@ -131,3 +142,42 @@ class StraightLine(Baseline):
                 read = ~np.isnan(value[:, channel])
                 found[i, :, channel] = np.interp(asked, own[read], value[read, channel]) if read.any() else mean
         return found
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LinearGuess(Baseline):
+    """One Euler step of a linear equation from the nearest readings, learnt by least squares (see `LinearStep`).
+
+    What the channels linearly say of one another; every sixth series chooses the ridge if no validation is given.
+    Parameters: see `Baseline`.
+    """
+
+    def _learn(self, pairs: Pairs, validation: Any) -> None:
+        self.reach_ = max(
+            float(max(told[-1], own[-1]) - own[0])
+            for told, own in zip(pairs.wanted.times, pairs.given.times, strict=True)
+        )
+        if validation is None:
+            rows = np.arange(len(pairs.source))
+            held = rows[::_HELD] if len(rows) >= _HELD else rows
+            train = np.setdiff1d(rows, held) if len(rows) >= _HELD else rows
+            parts = [(pairs.given[mine], pairs.wanted[mine]) for mine in (train, held)]
+        else:
+            other: Any = validation if isinstance(validation, tuple) else (validation, None)
+            judged = self._judged(*other)
+            parts = [(pairs.given, pairs.wanted), (judged.given, judged.wanted)]
+        told = []
+        for given, wanted in parts:
+            target, clock = self.standardizer_.transform(wanted).padded()
+            told.append((self._near(without_empty_points(given), clock), torch.from_numpy(target)))
+        self.step_ = LinearStep.fit(*told)
+
+    def _near(self, series: IrregularSeries, clock: NDArray[np.float64]) -> Surroundings:
+        values, times = self.standardizer_.transform(series).padded()
+        start = times[:, :1]
+        own, asked = (torch.from_numpy((x - start) / self.reach_) for x in (times, clock))
+        return surroundings(torch.from_numpy(values), own, asked, 1.0)
+
+    def _value(self, series: IrregularSeries, clock: NDArray[np.float64]) -> NDArray[np.float64]:
+        guess = self.step_(self._near(series, clock)).double().numpy()
+        return guess * np.array(self.standardizer_.scale) + np.array(self.standardizer_.mean)

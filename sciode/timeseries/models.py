@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sciode.timeseries.attention import MTAND
 from sciode.timeseries.controlled import NeuralCDE
@@ -18,16 +18,26 @@ from sciode.training import isolated_rng
 __all__ = ["MODELS", "ModelKind", "build", "make"]
 
 
-class ModelKind(NamedTuple):
-    """A model by name: what makes it, what it is, and where it is from.
+Family = Literal["stable SDE", "SDE", "ODE", "CDE", "recurrent", "attention"]
 
-    make(channels, hidden, layers, static=S) -> SequenceModel, with form= too if `formed`.
+
+class ModelKind(NamedTuple):
+    """A model by name: what makes it, what it is, where it is from, and what moves its state.
+
+    make(channels, hidden, layers, static=S) -> SequenceModel, with form= too if `formed`. Tables that hold stochastic
+    equations against the rest go by the family.
     """
 
     make: Callable[..., SequenceModel]
+    family: Family
     summary: str
     source: str
     formed: bool = False
+
+    @property
+    def sde(self) -> bool:
+        """Whether noise moves the state."""
+        return self.family in ("stable SDE", "SDE")
 
     @property
     def reads(self) -> str:
@@ -38,17 +48,23 @@ class ModelKind(NamedTuple):
 _OH = "Oh, Lim, Kim: Stable neural SDEs in analyzing irregular time series data (2024)"
 
 MODELS: dict[str, ModelKind] = {
-    "lnsde": ModelKind(partial(StableSDE, equation="linear"), "stable neural SDE, linear noise", _OH, formed=True),
-    "lsde": ModelKind(partial(StableSDE, equation="langevin"), "stable neural SDE, Langevin", _OH, formed=True),
-    "gsde": ModelKind(partial(StableSDE, equation="geometric"), "stable neural SDE, geometric", _OH, formed=True),
-    "nsde": ModelKind(NaiveSDE, "naive neural SDE from the first value", "Tzen, Raginsky (2019)", formed=True),
-    "node": ModelKind(NeuralODE, "neural ODE from the first value", "Chen et al. (2018)"),
-    "ncde": ModelKind(NeuralCDE, "neural CDE on the Hermite path", "Kidger et al. (2020)"),
-    "odernn": ModelKind(OdeRnnModel, "ODE between readings, GRU at them", "Rubanova et al. (2019)"),
-    "grud": ModelKind(GruD, "GRU with decay between readings", "Che et al. (2018)"),
-    "latentode": ModelKind(LatentODE, "ODE-RNN encoder, latent ODE", "Rubanova et al. (2019)"),
-    "latentsde": ModelKind(LatentSDE, "prior and posterior SDE with a path divergence", "Li et al. (2020)"),
-    "mtand": ModelKind(MTAND, "attention over learned time embeddings", "Shukla, Marlin (2021)"),
+    "lnsde": ModelKind(
+        partial(StableSDE, equation="linear"), "stable SDE", "stable neural SDE, linear noise", _OH, formed=True
+    ),
+    "lsde": ModelKind(
+        partial(StableSDE, equation="langevin"), "stable SDE", "stable neural SDE, Langevin", _OH, formed=True
+    ),
+    "gsde": ModelKind(
+        partial(StableSDE, equation="geometric"), "stable SDE", "stable neural SDE, geometric", _OH, formed=True
+    ),
+    "nsde": ModelKind(NaiveSDE, "SDE", "naive neural SDE from the first value", "Tzen, Raginsky (2019)", formed=True),
+    "node": ModelKind(NeuralODE, "ODE", "neural ODE from the first value", "Chen et al. (2018)"),
+    "ncde": ModelKind(NeuralCDE, "CDE", "neural CDE on the Hermite path", "Kidger et al. (2020)"),
+    "odernn": ModelKind(OdeRnnModel, "ODE", "ODE between readings, GRU at them", "Rubanova et al. (2019)"),
+    "grud": ModelKind(GruD, "recurrent", "GRU with decay between readings", "Che et al. (2018)"),
+    "latentode": ModelKind(LatentODE, "ODE", "ODE-RNN encoder, latent ODE", "Rubanova et al. (2019)"),
+    "latentsde": ModelKind(LatentSDE, "SDE", "prior and posterior SDE with a path divergence", "Li et al. (2020)"),
+    "mtand": ModelKind(MTAND, "attention", "attention over learned time embeddings", "Shukla, Marlin (2021)"),
 }
 
 

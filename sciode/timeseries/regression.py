@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -17,12 +17,16 @@ from torch.nn import functional as F
 from sciode.data import IrregularSeries
 from sciode.nn import mlp, rowwise
 from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags
+from sciode.timeseries.linear import LinearStep
 from sciode.timeseries.mixture import Mixture
 from sciode.timeseries.model import Batch, Paths, SequenceModel
 from sciode.timeseries.sequence import Data, SequenceEstimator, drawn_seeds
-from sciode.timeseries.surroundings import surroundings
+from sciode.timeseries.surroundings import Surroundings, surroundings
 from sciode.timeseries.values import Pairs, ValueEstimator
+from sciode.training import FitOptions
 
+Anchor = Literal["line", "linear", "none"]
+_HALF_LOG = 0.5 * math.log(2 * math.pi)
 _FLOOR = 1e-3  # smallest standard deviation, in units of the channel's own
 _NINETY = 1.6448536269514722  # a Gaussian has 90 % within this many standard deviations
 _ENOUGH = 20  # validation readings of a channel from which its bands are corrected
@@ -34,35 +38,56 @@ class PathRegressor(nn.Module):
 
         mean = g ⊙ line + m(z, surroundings),   σ = floor + softplus(s(z, surroundings))
 
-    with learned gates g in (0, 1), one a channel, which begin at `trust`: what the line alone is worth.
+    with learned gates g in (0, 1), one a channel, which begin at `trust`: what the line alone is worth. Without trust
+    (None) the states alone are read: mean = m(z), σ = floor + softplus(s(z)).
     The second model, if there is one, reads the series backwards.
     """
 
     reads_rowwise = ("gate",)
 
-    def __init__(self, ahead: SequenceModel, back: SequenceModel | None, trust: Tensor) -> None:
+    def __init__(
+        self, ahead: SequenceModel, back: SequenceModel | None, channels: int, trust: Tensor | None = None
+    ) -> None:
         super().__init__()
-        channels = len(trust)
         self.ahead, self.back = ahead, back
-        width = ahead.hidden + (0 if back is None else back.hidden)
-        self.head = mlp([width + 3 * channels, ahead.hidden, ahead.hidden, 2 * channels], nn.SiLU)
-        self.gate = nn.Parameter(trust.logit())
+        width = ahead.hidden + (0 if back is None else back.hidden) + (0 if trust is None else 3 * channels)
+        self.head = mlp([width, ahead.hidden, ahead.hidden, 2 * channels], nn.SiLU)
+        if trust is not None:
+            nn.init.zeros_(self.head[-1].get_parameter("weight"))  # training begins at the anchor itself
+        self.gate = None if trust is None else nn.Parameter(trust.logit())
 
     def forward(
-        self, ways: list[tuple[Batch, Tensor]], features: Tensor, seed: int | Tensor, **options: Any
+        self, ways: list[tuple[Batch, Tensor]], features: Tensor | None, seed: int | Tensor, **options: Any
     ) -> tuple[Tensor, Tensor, list[Paths]]:
-        """Return (mean, σ) [B, Q, C] and the paths; ways: (batch, queries) forwards, and backwards if it has that."""
+        """Return (mean, σ) [B, Q, C] and the paths.
+
+        ways: (batch, queries) forwards, and backwards if it has that. features: of `surroundings`; None without trust.
+        """
         models = [self.ahead] if self.back is None else [self.ahead, self.back]
         paths = [model(*way, seed, **options) for model, way in zip(models, ways, strict=True)]
-        raw = self.head(torch.cat([*(path.states for path in paths), features], -1))
-        mean, spread = raw.chunk(2, -1)
-        line = features[..., : mean.shape[-1]]
-        return rowwise(self.gate, line, 1).sigmoid() * line + mean, _FLOOR + F.softplus(spread), paths
+        known = [path.states for path in paths] + ([] if features is None else [features])
+        mean, spread = self.head(torch.cat(known, -1)).chunk(2, -1)
+        if self.gate is not None and features is not None:
+            line = features[..., : mean.shape[-1]]
+            mean = mean + rowwise(self.gate, line, 1).sigmoid() * line
+        return mean, _FLOOR + F.softplus(spread), paths
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PathEstimator(SequenceEstimator, ValueEstimator):
-    """Abstract. What the forecaster and the interpolator share; they differ in what is given and what is wanted."""
+    """Abstract. What the forecaster and the interpolator share; they differ in what is given and what is wanted.
+
+    Training lowers the negative log-likelihood and keeps the epoch of least squared error on the validation data.
+
+    Parameters: those of `SequenceEstimator`, and
+    ----------
+    anchor: what the answer holds on to. "line": the head is told the straight line between the neighbouring readings
+        (in a forecast the last reading) and the times to these, and learns what to add to a share of it; "linear": the
+        same with the best linear guess in the place of the line, fitted beforehand (`LinearStep`); "none": it reads the
+        states alone, so that a score says what the model itself knows of the readings.
+    """
+
+    anchor: Anchor = "line"
 
     both_ways = False
 
@@ -84,6 +109,13 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         Raises ValueError for series that leave nothing to learn or to select by, or bad parameters;
         FloatingPointError if the loss was not finite in the first epoch.
         """
+        data = self._prepared(X, y, validation)
+        self._train(*data)
+        self._complete(data[1])
+        return self
+
+    def _prepared(self, X: SeriesLike, y: Any, validation: Any) -> tuple[Data, Data]:
+        """Learn the scales, the grid and what the line is worth; return what trains and what validates."""
         self._options()
         series = as_series(X)
         if validation is None:
@@ -97,23 +129,37 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
                 raise ValueError(f"X has {series.channels} channels and the validation series have {held_channels}")
         self._scale(seen, _joined(train))
         device = self._device()
-        data = [{name: x.to(device) for name, x in self._told(pairs).items()} for pairs in (train, held)]
-        self.trust_ = _worth_of_the_line(data[0])
-        self._train(*data)
+        told = [self._told(pairs) for pairs in (train, held)]
+        self.linear_ = None
+        if self.anchor == "linear":
+            self.linear_ = LinearStep.fit(*((_near(part), part["target"]) for part in told))
+        told = [self._anchored(part) for part in told]
+        self.trust_ = () if self.anchor == "none" else _worth_of_the_line(told[0])
+        train_data, held_data = ({name: x.to(device) for name, x in part.items()} for part in told)
+        return train_data, held_data
+
+    def _complete(self, held: Data) -> None:
         self.calibration_ = self._calibrated(held)
-        return self
+
+    def _options(self) -> FitOptions:
+        if self.anchor not in get_args(Anchor):
+            raise ValueError(f"anchor must be one of {', '.join(get_args(Anchor))}, got {self.anchor!r}")
+        return super()._options()
 
     def _new_network(self) -> PathRegressor:
         back = self._backbone() if self.both_ways else None
-        return PathRegressor(self._backbone(), back, torch.tensor(self.trust_))
+        trust = torch.tensor(self.trust_) if self.trust_ else None
+        return PathRegressor(self._backbone(), back, self.n_channels_in_, trust)
 
     def _queried(self, series: IrregularSeries, clock: NDArray[np.float64]) -> Data:
         """Return what the network reads to answer at times clock [n, Q], NaN = none."""
         start = np.array([own[0] for own in series.times])
         queries = torch.from_numpy(self.grid_.clock(clock, start))
         data = self._inputs(series, float(queries.nan_to_num(nan=0.0).max()))
-        near = surroundings(data["values"], data["times"], queries, self.grid_.horizon)
-        data |= {"queries": queries, "features": near.features()}
+        data["queries"] = queries
+        if self.anchor != "none":
+            near = surroundings(data["values"], data["times"], queries, self.grid_.horizon)
+            data["features"] = near.features()
         if self.both_ways:
             mirrored = IrregularSeries(
                 [value[::-1] for value in series.values], [own[-1] - own[::-1] for own in series.times], series.static
@@ -123,6 +169,13 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
             data |= {f"back_{name}": back[name] for name in ("values", "times", "control")}
             data["back_queries"] = (last - queries).clamp(min=0.0)
         return data
+
+    def _anchored(self, data: Data) -> Data:
+        """Put the linear guess, if there is one, in the line's place."""
+        if self.linear_ is None:
+            return data
+        near = _near(data)
+        return data | {"features": near._replace(line=self.linear_(near)).features()}
 
     def _told(self, pairs: Pairs) -> Data:
         """Return `_queried` data with the standardised values that are wanted, NaN = not told."""
@@ -136,15 +189,20 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         return ways if seeds is None else [(self._jittered(batch, seeds), queries) for batch, queries in ways]
 
     def _losses(self, model: nn.Module, batch: Any, seeds: Sequence[int]) -> Tensor:
-        """Return each member's mean negative log-likelihood of the told readings, with penalties and KL."""
+        """Return each member's mean negative log-likelihood of the told readings, with penalties and KL.
+
+        Out of training it is the mean squared error, in the channels' variances, that is told.
+        """
         ways, members = self._ways(batch, seeds if model.training else None), len(seeds)
         draws = drawn_seeds(seeds, ways[0][0])
-        mean, sigma, paths = model(ways, batch["features"], draws, **self._solver(model.training))
+        mean, sigma, paths = model(ways, batch.get("features"), draws, **self._solver(model.training))
         target = batch["target"]
         told = ~target.isnan()
-        surprise = sigma.log() + 0.5 * ((target.nan_to_num(nan=0.0) - mean) / sigma) ** 2
-        total, count = (x.reshape(members, -1).sum(1) for x in (torch.where(told, surprise, 0.0), told))
-        loss = total / count.clamp(min=1) + 0.5 * math.log(2 * math.pi)
+        error = target.nan_to_num(nan=0.0) - mean
+        # Bands are corrected after training; a likelihood would choose the epoch by how little they had been trusted.
+        lost = sigma.log() + 0.5 * (error / sigma) ** 2 + _HALF_LOG if model.training else error**2
+        total, count = (x.reshape(members, -1).sum(1) for x in (torch.where(told, lost, 0.0), told))
+        loss = total / count.clamp(min=1)
         return loss + sum(self._extra_loss(path, members) for path in paths)
 
     def _components(self, data: Data, count: int) -> tuple[Tensor, Tensor]:
@@ -152,19 +210,19 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
 
         def read(network: PathRegressor, part: Data, seeds: Tensor) -> tuple[Tensor, Tensor]:
             options = self._solver(training=False) | {"throw": True}
-            mean, sigma, _ = network(self._ways(part, None), part["features"], seeds, **options)
+            mean, sigma, _ = network(self._ways(part, None), part.get("features"), seeds, **options)
             return mean.double(), sigma.double()
 
         mean, sigma = self._draws(data, count, read)
         return mean, sigma
 
-    def _calibrated(self, held: Pairs) -> tuple[float, ...]:
+    def _calibrated(self, held: Data) -> tuple[float, ...]:
         """Return for each channel what σ must be multiplied by for 90 % bands to hold 90 % of the validation readings.
 
         A quantile, for a few wild readings should not widen the bands of all others. 1 where too little was told.
         """
-        data = self._told(held)
-        target = data.pop("target").double()
+        data = dict(held)
+        target = data.pop("target").double().cpu()
         mean, sigma = self._components(data, max(self.n_samples, self.n_models))
         between = mean.var(0, correction=0)
         # |error| <= q sqrt(between + f² σ²) exactly where this is <= f².
@@ -177,20 +235,27 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         return tuple(factors)
 
     def _mixture(self, series: IrregularSeries, clock: NDArray[np.float64], count: int) -> Mixture:
-        mean, sigma = self._components(self._queried(series, clock), count)
+        mean, sigma = self._components(self._anchored(self._queried(series, clock)), count)
         scale, shift = np.array(self.standardizer_.scale), np.array(self.standardizer_.mean)
         absent = np.isnan(clock)[..., None]
         centre = np.where(absent, np.nan, mean.numpy() * scale + shift)
         return Mixture(centre, sigma.numpy() * np.array(self.calibration_) * scale)
 
     def _learnt(self) -> dict[str, Any]:
-        return {"calibration": list(self.calibration_), "trust": list(self.trust_)}
+        weights = None if self.linear_ is None else self.linear_.weights
+        return {"calibration": list(self.calibration_), "trust": list(self.trust_), "linear": weights}
 
     def _take_up(self, learnt: dict[str, Any]) -> None:
         self.calibration_, self.trust_ = tuple(learnt["calibration"]), tuple(learnt["trust"])
+        weights = learnt.get("linear")
+        self.linear_ = None if weights is None else LinearStep(tuple(tuple(row) for row in weights))
 
     def __sklearn_tags__(self) -> Any:
         return regressor_tags()
+
+
+def _near(data: Data) -> Surroundings:
+    return Surroundings(*data["features"].chunk(3, -1))
 
 
 def _worth_of_the_line(train: Data) -> tuple[float, ...]:

@@ -96,6 +96,13 @@ class SequenceEstimator(Estimator):
     checkpoint: str | Path | None = None
 
     @abstractmethod
+    def _prepared(self, X: Any, y: Any, validation: Any) -> tuple[Data, Data]:
+        """Learn scales and whatever else training does not change; return what trains and what validates."""
+
+    def _complete(self, held: Data) -> None:
+        """Learn from the validation data what a trained estimator still lacks."""
+
+    @abstractmethod
     def _new_network(self) -> nn.Module:
         """Return a network of the fitted sizes, drawn from torch's own generator."""
 

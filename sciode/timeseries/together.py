@@ -1,62 +1,75 @@
-"""Many classifiers at once: other seeds, other splits, other missing rates, in one training and one prediction."""
+"""Many estimators at once: other seeds, other splits, other missing rates, in one training and one prediction."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from sciode.data import IrregularSeries
 from sciode.nn import stack, unstack
 from sciode.timeseries.classifier import Draws, IrregularClassifier
-from sciode.timeseries.sequence import Data
+from sciode.timeseries.sequence import Data, SequenceEstimator
 from sciode.training import History, fit, fit_lockstep, threads
 
 __all__ = ["Case", "fit_together", "predict_together"]
 
 _ROWS = 8192  # members x series x noise draws solved together at prediction: bounds the memory
 _OWN = ("random_state", "lr", "weight_decay", "validation_fraction", "progress")
+_FILL: dict[str, float | None] = {
+    "control": None,  # a path rests after its last row
+    "values": math.nan,
+    "times": math.nan,
+    "queries": math.nan,
+    "target": math.nan,
+    "features": 0.0,  # of a time that nobody asks for; finite, for a NaN would come back through the gradient
+}
+"""What stands in the rows that a shorter member's data lack; also of what is read backwards."""
 
 
 class Case(NamedTuple):
-    """What one classifier is trained on: series, labels, and the same of its validation part."""
+    """What one estimator is trained on, and the same of its validation part.
+
+    X: series. y: labels of a classifier, values to be told of a forecaster or an interpolator. held: (X, y).
+    """
 
     X: IrregularSeries
-    y: NDArray[Any]
-    held: tuple[IrregularSeries, NDArray[Any]]
+    y: Any
+    held: tuple[IrregularSeries, Any]
 
 
 def fit_together(
-    classifiers: Sequence[IrregularClassifier],
+    estimators: Sequence[SequenceEstimator],
     cases: Sequence[Case],
     watch: Callable[[float], None] | None = None,
 ) -> list[History]:
-    """Train each classifier on its own case, all in lockstep in one solve a step; each comes out as `fit` leaves it.
+    """Train each estimator on its own case, all in lockstep in one solve a step; each comes out as `fit` leaves it.
 
-    Classifiers may differ in random_state, lr and weight_decay; cases in what they hold, not in the numbers of training
-    and of validation series. Give `steps`, so that all have one step. A member that diverged keeps its best weights,
-    or its first ones: read `History.stopped`. Models that cannot be stacked are trained one after the other.
+    Estimators are of one class and may differ in random_state, lr and weight_decay; cases in what they hold, not in the
+    numbers of training and of validation series. Give `steps`, so that all have one step. A member that diverged keeps
+    its best weights, or its first ones, without bands that validation has corrected: read `History.stopped`. Models
+    that cannot be stacked are trained one after the other.
 
     watch: called with the time (of time.perf_counter) at the end of each epoch.
-    Raises ValueError for classifiers or cases that differ where they may not.
+    Raises ValueError for estimators or cases that differ where they may not.
     """
-    _check(classifiers)
-    data = [classifier._prepared(*case) for classifier, case in zip(classifiers, cases, strict=True)]
-    if len({classifier.grid_.dt for classifier in classifiers}) > 1:
-        raise ValueError("classifiers trained together need one Euler step: give them the same `steps`")
-    if classifiers[0].class_weight is not None and len({classifier.weights_ for classifier in classifiers}) > 1:
+    _check(estimators)
+    data = _prepared(estimators, cases)
+    if len({estimator.grid_.dt for estimator in estimators}) > 1:
+        raise ValueError("estimators trained together need one Euler step: give them the same `steps`")
+    if any(getattr(e, "class_weight", None) and e.weights_ != estimators[0].weights_ for e in estimators):  # type: ignore[attr-defined]
         raise ValueError(
             "classifiers trained together weigh classes alike: give cases of equal shares, or no class_weight"
         )
     train, held = (_alike([parts[k] for parts in data]) for k in (0, 1))
-    networks = [classifier._network() for classifier in classifiers]
-    options = [classifier._options() for classifier in classifiers]
-    first = classifiers[0]
+    networks = [estimator._network() for estimator in estimators]
+    options = [estimator._options() for estimator in estimators]
+    first = estimators[0]
     try:
         stacked = stack(networks)
     except ValueError:
@@ -66,9 +79,21 @@ def fit_together(
         shown = None if watch is None else lambda _: watch(time.perf_counter())
         histories = list(fit_lockstep(stacked, first._losses, train, held, options, progress=shown))
         unstack(stacked, networks)
-    for classifier, network, history in zip(classifiers, networks, histories, strict=True):
-        classifier.models_, classifier.histories_ = [network.eval()], [history]
+    for estimator, network, history, (_, own) in zip(estimators, networks, histories, data, strict=True):
+        estimator.models_, estimator.histories_ = [network.eval()], [history]
+        if history.best_epoch >= 0:
+            estimator._complete(own)
     return histories
+
+
+def _prepared(estimators: Sequence[SequenceEstimator], cases: Sequence[Case]) -> list[tuple[Data, Data]]:
+    """What trains and validates each; estimators of one case share the tensors."""
+    found: dict[int, tuple[Data, Data]] = {}
+    data = []
+    for estimator, case in zip(estimators, cases, strict=True):
+        made = estimator._prepared(*case)
+        data.append(found.setdefault(id(case), made))
+    return data
 
 
 def predict_together(classifiers: Sequence[IrregularClassifier], series: Sequence[IrregularSeries]) -> list[Draws]:
@@ -107,30 +132,27 @@ def predict_together(classifiers: Sequence[IrregularClassifier], series: Sequenc
     return [Draws(own.numpy(), calls[0].numpy()) for own, calls in zip(chances, nfe, strict=True)]
 
 
-def _check(classifiers: Sequence[IrregularClassifier]) -> None:
-    """ValueError unless the classifiers are alike."""
-    if not classifiers:
-        raise ValueError("classifiers: give at least one")
-    alike = [{k: repr(v) for k, v in c.get_params().items() if k not in _OWN} for c in classifiers]
-    if any(other != alike[0] for other in alike) or classifiers[0].n_models != 1 or classifiers[0].checkpoint:
-        raise ValueError(f"classifiers trained together differ in {', '.join(_OWN)} at most, n_models=1, no checkpoint")
+def _check(estimators: Sequence[SequenceEstimator]) -> None:
+    """ValueError unless the estimators are alike."""
+    if not estimators:
+        raise ValueError("estimators: give at least one")
+    alike = [{k: repr(v) for k, v in e.get_params().items() if k not in _OWN} | {"": type(e)} for e in estimators]
+    if any(other != alike[0] for other in alike) or estimators[0].n_models != 1 or estimators[0].checkpoint:
+        raise ValueError(f"estimators trained together differ in {', '.join(_OWN)} at most, n_models=1, no checkpoint")
 
 
 def _alike(sets: Sequence[Data]) -> list[Data]:
-    """Pad the data of all members to one shape: a path rests after its last row, a reading that is not there is NaN."""
+    """Pad the data of all members to one shape, see `_FILL`; the sets that are one stay one."""
     if len({len(data["ends"]) for data in sets}) > 1:
         raise ValueError("cases trained together need equally many series: split them in the same proportions")
-    rows = max(data["control"].shape[1] for data in sets)
-    length = max(data["values"].shape[1] for data in sets)
-    return [
-        data
-        | {
-            "control": _longer(data["control"], rows, None),
-            "values": _longer(data["values"], length, torch.nan),
-            "times": _longer(data["times"], length, torch.nan),
-        }
-        for data in sets
-    ]
+    named = [name for name in sets[0] if name.removeprefix("back_") in _FILL]
+    length = {name: max(data[name].shape[1] for data in sets) for name in named}
+    longer: dict[int, Data] = {}
+    for data in sets:
+        if id(data) not in longer:
+            fills = {name: _FILL[name.removeprefix("back_")] for name in named}
+            longer[id(data)] = data | {name: _longer(data[name], length[name], fills[name]) for name in named}
+    return [longer[id(data)] for data in sets]
 
 
 def _longer(x: Tensor, length: int, fill: float | None) -> Tensor:

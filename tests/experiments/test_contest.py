@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sciode.experiments import contest
-from sciode.experiments.contest import GRID, Contest, Measure, Part, Settings, standings
+from sciode.experiments.contest import GRID, SDES, Anchored, Contest, Entry, Measure, Part, Run, Settings, standings
 from sciode.timeseries import MODELS
 
 ERROR = Measure("error", "error")
@@ -28,12 +28,25 @@ class Sums(Contest):
     rivals: Mapping[str, Any] = {"zero": ({},)}
     spoil = False
     made_runs: list[tuple[Any, ...]] = []  # noqa: RUF012
+    together: list[int] = []  # noqa: RUF012
 
-    def fit(self, model: str, rate: float, seed: int, setting: Mapping[str, Any]) -> Any:
-        self.made_runs.append((model, rate, seed, *setting.values()))
-        if self.spoil and (model, rate, seed) == ("grud", 0.5, 1):
-            raise FloatingPointError("training failed: loss nan")
-        return {"lnsde": 1.0, "grud": 2.0, "zero": 4.0}[model] + rate + seed, 100 * setting.get("lr", 0.0)
+    def case(self, rate: float) -> Any:
+        return None
+
+    def estimator(self, model: str, run: Run) -> Any:
+        return None
+
+    def fit(self, model: str, rate: float, runs: Sequence[Run]) -> list[Any]:
+        for seed, _ in runs:
+            if self.spoil and (model, rate, seed) == ("grud", 0.5, 1):
+                raise FloatingPointError("training failed: loss nan")
+        worth = {"lnsde": 1.0, "grud": 2.0, "zero": 4.0}[model] + rate
+        self.made_runs.extend((model, rate, seed, *setting.values()) for seed, setting in runs)
+        self.together.append(len(runs))
+        return [
+            (worth + seed + 10 * (setting.get("anchor") == "none"), 100 * setting.get("lr", 0.0))
+            for seed, setting in runs
+        ]
 
     def judge(self, fitted: Any, rate: float, part: Part) -> dict[str, float]:
         error = fitted[0] + (fitted[1] if part == "validation" else -fitted[1])
@@ -46,6 +59,7 @@ class Sums(Contest):
 @pytest.fixture
 def sums(monkeypatch: pytest.MonkeyPatch) -> type[Sums]:
     monkeypatch.setattr(Sums, "made_runs", [])
+    monkeypatch.setattr(Sums, "together", [])
     monkeypatch.setattr(Sums, "spoil", False)
     return Sums
 
@@ -59,6 +73,8 @@ def test_each_run_is_made_once_and_trials_are_rows_of_the_table(sums: type[Sums]
     assert contest.run(sums, Settings, tmp_path, "cpu", SIZES) == 0
     # Two models with 2 settings at the first cell and 3 cells more, one rival without settings.
     assert len(sums.made_runs) == len(set(sums.made_runs)) == 2 * (2 + 3) + 4
+    # A model's two settings side by side, what its first rate still lacks, then both seeds of the second one.
+    assert sorted(sums.together) == [1] * 4 + [2] * 5
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
     contest.run(sums, Settings, tmp_path, "cpu", SIZES)
     assert len(sums.made_runs) == 14 and (tmp_path / "rows.jsonl").read_text().splitlines() == lines
@@ -98,7 +114,7 @@ def test_a_run_that_diverged_is_in_the_rows_and_in_the_table(
 
 def test_a_figure_that_is_not_finite_is_a_run_that_diverged(sums: type[Sums], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sums, "judge", lambda self, fitted, rate, part: {"error": math.nan, "twice": 0.0})
-    assert sums(Settings(**SIZES)).made("lnsde", 0.0, 0, {})["note"] == "diverged: a figure is not finite"
+    assert sums(Settings(**SIZES)).made(Entry("lnsde"), 0.0, [Run(0)])[0]["note"] == "diverged: a figure is not finite"
 
 
 def test_ratios_are_to_the_baseline_of_the_best_mean_and_to_the_best_one_at_each_rate() -> None:
@@ -111,6 +127,41 @@ def test_ratios_are_to_the_baseline_of_the_best_mean_and_to_the_best_one_at_each
     assert found["lnsde"].ratio == pytest.approx(1.5 / 2.5)
     assert found["lnsde"].worst == pytest.approx(max(1.5 / 1.0, 1.5 / 3.0))
     assert found["ncde"].ratio == 1.0 and found["nsde"].ratio == pytest.approx(0.04)
+
+
+def test_each_model_takes_part_with_each_anchor_and_is_held_against_those_of_the_same(
+    sums: type[Sums], tmp_path: Path
+) -> None:
+    anchors = ("line", "none")
+    contest.run(sums, Anchored, tmp_path, "cpu", SIZES | {"trials": 1, "anchors": anchors})
+    found = {(s["model"], s["anchor"]): s for s in json.loads((tmp_path / "table.json").read_text())["standings"]}
+    assert set(found) == {("zero", None), *((m, a) for m in ("lnsde", "grud") for a in anchors)}
+    # What an anchor is worth here is 10; a learning rate makes errors smaller by 100 times itself. The rival has 4.75.
+    gain = 100 * GRID[0]["lr"]
+    assert found["lnsde", "line"]["ratio"] == pytest.approx((1.75 - gain) / (2.75 - gain))
+    assert found["lnsde", "none"]["ratio"] == pytest.approx((11.75 - gain) / (12.75 - gain))
+    assert [Entry(*key).label for key in found][-2:] == ["lnsde, anchor none", "grud, anchor none"]
+
+
+def test_a_rival_is_a_baseline_of_all_that_are_told_something() -> None:
+    values = {("last", None): 1.0, ("grud", "line"): 2.0, ("lnsde", "line"): 3.0, ("ncde", "none"): 8.0}
+    rows = [row(model, 0, 0, value) | {"anchor": anchor} for (model, anchor), value in values.items()]
+    rows.append(row("lnsde", 0, 0, 4.0) | {"anchor": "none"})
+    ratios = {(s.model, s.anchor): s.ratio for s in standings(rows, (ERROR,), (0,))}
+    assert ratios["lnsde", "line"] == 3.0 and ratios["grud", "line"] == 2.0
+    assert ratios["lnsde", "none"] == 0.5 and ratios["last", None] == 1.0
+
+
+def test_a_group_of_which_one_run_breaks_is_made_one_by_one(sums: type[Sums], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "spoil", True)
+    rows = sums(Settings(**SIZES)).made(Entry("grud"), 0.5, [Run(0), Run(1), Run(2)])
+    assert ["note" in row for row in rows] == [False, True, False]
+
+
+def test_every_model_takes_part_and_its_family_says_whether_it_is_an_sde(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().models == tuple(MODELS)
+    noisy = {name for name in MODELS if MODELS[name].family in ("stable SDE", "SDE")}
+    assert set(SDES) == noisy == {"lnsde", "lsde", "gsde", "nsde", "latentsde"}
 
 
 def test_where_more_is_better_the_difference_is_told() -> None:
@@ -134,11 +185,13 @@ def test_means_over_rates_are_of_seeds_that_ended_well_at_all_of_them() -> None:
         ({"seeds": (1, 1)}, "seeds: give some, each once"),
         ({"rates": ()}, "rates: give some"),
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"anchors": ("lines",)}, "anchors: give some of line"),
+        ({"anchors": ()}, "anchors: give some of line"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Settings(**changes)
+        Anchored(**changes)
 
 
 def test_one_name_or_number_stands_for_a_list_of_one() -> None:

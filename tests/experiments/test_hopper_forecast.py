@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from sciode.experiments import hopper_forecast
+from sciode.experiments.contest import Run
 from sciode.experiments.hopper_forecast import HopperForecast, Settings
+from sciode.timeseries import MODELS
 
 SIZES: dict[str, Any] = {
     "models": ("lnsde", "grud"), "rates": (0.0, 0.5), "seeds": (0,), "trials": 1, "epochs": 1, "samples": 2,
@@ -41,14 +43,18 @@ def task(**changes: Any) -> HopperForecast:
     return HopperForecast(Settings(**{**SIZES, **changes}))
 
 
+def fitted(model: str, rate: float) -> Any:
+    return task().fit(model, rate, [Run(0)])[0]
+
+
 def test_the_table_is_made_and_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = folder / "out"
     assert hopper_forecast.main(out, "cpu", **SIZES) == 0
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    assert {(r["model"], r["rate"]) for r in rows} == {
-        (m, r) for m in ("mean", "last", "lnsde", "grud") for r in (0, 0.5)
-    }
-    assert len(rows) == 8 and all(np.isfinite(r["test"]["mse"]) for r in rows)
+    models = [(m, a) for m in ("lnsde", "grud") for a in ("line", "linear", "none")]
+    entries = [("mean", None), ("last", None), ("linear", None), *models]
+    assert {(r["model"], r["anchor"], r["rate"]) for r in rows} == {(*entry, r) for entry in entries for r in (0, 0.5)}
+    assert len(rows) == 18 and all(np.isfinite(r["test"]["mse"]) for r in rows)
     assert (out / "rates.png").stat().st_size > 0
     monkeypatch.setattr(HopperForecast, "fit", None)
     assert hopper_forecast.main(out, "cpu", **SIZES) == 0
@@ -76,22 +82,22 @@ def test_losses_are_the_same_for_every_model_and_seed(folder: Path) -> None:
 
 def test_scales_are_those_of_the_training_runs(folder: Path) -> None:
     runs = array()
-    plain = [task().fit(model, 0.5, 0, {}) for model in ("lnsde", "mean")]
+    plain = [fitted(model, 0.5) for model in ("lnsde", "mean")]
     runs[14:] *= 100.0
     write(folder, runs)
-    spoiled = [task().fit(model, 0.5, 0, {}) for model in ("lnsde", "mean")]
+    spoiled = [fitted(model, 0.5) for model in ("lnsde", "mean")]
     for before, after in zip(plain, spoiled, strict=True):
         assert before.standardizer_ == after.standardizer_
     runs = array()
     runs[0] *= 100.0
     write(folder, runs)
-    assert task().fit("lnsde", 0.5, 0, {}).standardizer_ != plain[0].standardizer_
+    assert fitted("lnsde", 0.5).standardizer_ != plain[0].standardizer_
 
 
-@pytest.mark.parametrize("model", ["lnsde", "gsde", "nsde", "ncde", "odernn", "latentsde", "last"])
+@pytest.mark.parametrize("model", [*MODELS, "last", "linear"])
 def test_another_future_changes_no_prediction(folder: Path, model: str) -> None:
     """The last window's history ends where the last 10 time points begin: these are altered in the test runs."""
-    fitted = task().fit(model, 0.5, 0, {})
+    made = fitted(model, 0.5)
     before = task().parts(0.5)["test"]
     runs = array()
     runs[17:, -10:] = 1e3
@@ -101,17 +107,44 @@ def test_another_future_changes_no_prediction(folder: Path, model: str) -> None:
     last = np.flatnonzero([clock[-1] == 50 for clock in before.history.times])
     assert len(last) == 3
     clock = before.future.padded()[1]
-    plain, altered = (fitted.predict(windows.history, clock) for windows in (before, after))
+    plain, altered = (made.predict(windows.history, clock) for windows in (before, after))
     assert np.array_equal(plain[last], altered[last])
     assert np.isfinite(plain).all()
 
 
 def test_the_score_is_the_mean_squared_error_in_the_arrays_own_units(folder: Path) -> None:
     contest = task()
-    fitted = contest.fit("last", 0.0, 0, {})
+    fitted = contest.fit("last", 0.0, [Run(0)])[0]
     windows = contest.parts(0.0)["test"]
     errors = [
         (future - history[-1]) ** 2
         for history, future in zip(windows.history.values, windows.future.values, strict=True)
     ]
     assert contest.judge(fitted, 0.0, "test")["mse"] == pytest.approx(float(np.mean(errors)), rel=1e-6)
+
+
+def test_seeds_that_train_side_by_side_are_those_that_train_alone(folder: Path) -> None:
+    contest = task(epochs=2, anchors=("none",))
+    runs = [Run(seed, {"lr": lr, "anchor": "none"}) for seed, lr in ((0, 1e-2), (1, 1e-3))]
+    for run, mine in zip(runs, contest.fit("gsde", 0.5, runs), strict=True):
+        (alone,) = contest.fit("gsde", 0.5, [run])
+        for own, other in zip(mine.history_.epochs, alone.history_.epochs, strict=True):
+            assert own.train_loss == pytest.approx(other.train_loss, rel=1e-5)
+            assert own.validation_loss == pytest.approx(other.validation_loss, rel=1e-4)
+        for part in ("validation", "test"):
+            told = [contest.judge(fitted, 0.5, part)["mse"] for fitted in (mine, alone)]
+            assert told[0] == pytest.approx(told[1], rel=1e-3)
+
+
+def test_the_linear_rival_beats_the_last_value_where_channels_drive_one_another(folder: Path) -> None:
+    """Runs that turn: x' = y, y' = -x in the first two channels, the others at rest, three hundredths a time point."""
+    rng = np.random.default_rng(1)
+    phase = rng.uniform(0, 2 * np.pi, (RUNS, 1)) + 0.03 * np.arange(61)
+    runs = np.ones((RUNS, 61, 14), np.float32)
+    runs[..., 0], runs[..., 1] = np.sin(phase), np.cos(phase)
+    write(folder, runs)
+    contest = task()
+    errors = {
+        name: contest.judge(contest.fit(name, 0.5, [Run(0)])[0], 0.5, "test")["mse"] for name in ("last", "linear")
+    }
+    assert errors["linear"] < 0.1 * errors["last"]

@@ -15,7 +15,8 @@ from sciode.data import IrregularSeries
 from sciode.data.physionet import CHANNELS
 from sciode.experiments import physionet_interpolation as interpolation
 from sciode.experiments import physionet_mortality as mortality
-from sciode.timeseries import StraightLine
+from sciode.experiments.contest import Run
+from sciode.timeseries import MODELS, StraightLine
 
 SIZES: dict[str, Any] = {
     "models": ("lnsde", "grud"), "seeds": (0,), "trials": 1, "epochs": 1, "samples": 2, "hidden": 4, "euler": 12,
@@ -79,8 +80,8 @@ def test_the_table_of_interpolation_is_made_once(
     out, sizes = folder / "out", {**SIZES, "rates": rates}
     assert interpolation.main(out, "cpu", **sizes) == 0
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 * 5 and not any("note" in row for row in rows)
-    assert {row["model"] for row in rows} == {"mean", "last", "line", "lnsde", "grud"}
+    assert len(rows) == 2 * 10 and not any("note" in row for row in rows)
+    assert {row["model"] for row in rows} == {"mean", "last", "line", "linear", "lnsde", "grud"}
     assert all(row["test"][name] > 0 for row in rows for name in ("held", "observed"))
     assert (out / "rates.png").stat().st_size > 0
     monkeypatch.setattr(interpolation.PhysionetInterpolation, "fit", None)
@@ -98,6 +99,13 @@ def test_the_table_of_mortality_is_made_once(folder: Path, monkeypatch: pytest.M
     assert mortality.main(out, "cpu", **SIZES) == 0
 
 
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_model_can_be_asked_for_the_risk_of_death(folder: Path, model: str) -> None:
+    task = forecaster_of_death()
+    judged = task.judge(task.fit(model, 0.0, [Run(0)])[0], 0.0, "test")
+    assert all(0 <= value <= 1 for value in judged.values())
+
+
 def test_parts_are_disjoint_whole_and_alike_in_their_deaths(folder: Path) -> None:
     for task in (filler(), filler(seeds=(5,)), forecaster_of_death()):
         parts = [task.split.train, task.split.validation, task.split.test]
@@ -110,14 +118,14 @@ def test_parts_are_disjoint_whole_and_alike_in_their_deaths(folder: Path) -> Non
 
 def test_scales_are_those_of_the_training_stays(folder: Path) -> None:
     plain, risk = filler(), forecaster_of_death()
-    before = plain.fit("lnsde", 0.5, 0, {}).standardizer_, risk.fit("lnsde", 0.0, 0, {}).standardizer_
+    before = plain.fit("lnsde", 0.5, [Run(0)])[0].standardizer_, risk.fit("lnsde", 0.0, [Run(0)])[0].standardizer_
     for part in ("validation", "test"):
         write(folder / "physionet2012", texts(spoiled=int(getattr(plain.split, part)[0])))
         spoiled, other = filler(), forecaster_of_death()
         assert np.array_equal(plain.low, spoiled.low) and np.array_equal(plain.range, spoiled.range)
         assert plain.whole["train"] == spoiled.whole["train"] and plain.whole[part] != spoiled.whole[part]
         assert max(np.nanmax(value) for value in spoiled.whole[part].values) <= 1.0
-        after = spoiled.fit("lnsde", 0.5, 0, {}).standardizer_, other.fit("lnsde", 0.0, 0, {}).standardizer_
+        after = spoiled.fit("lnsde", 0.5, [Run(0)])[0].standardizer_, other.fit("lnsde", 0.0, [Run(0)])[0].standardizer_
         assert before == after
     write(folder / "physionet2012", texts(spoiled=int(plain.split.train[0])))
     assert not np.array_equal(filler().range, plain.range)
@@ -147,11 +155,11 @@ def test_holes_and_losses_are_the_same_for_every_model_and_seed(folder: Path) ->
     assert lost[0] == lost[1] and lost[0].missing_rate > forecaster_of_death().part(0.0, "test")[0].missing_rate
 
 
-@pytest.mark.parametrize("model", ["lnsde", "latentode", "mtand", "line", "last"])
+@pytest.mark.parametrize("model", [*MODELS, "line", "linear", "last"])
 def test_altered_holes_change_no_prediction(folder: Path, model: str) -> None:
     """The test stays are holed as ever after all that was held back in them has been replaced."""
     task = filler()
-    fitted, before = task.fit(model, 0.5, 0, {}), task.holes(0.5, "test")
+    fitted, before = task.fit(model, 0.5, [Run(0)])[0], task.holes(0.5, "test")
     altered = [np.where(gap[: len(v)], 0.123, v) for v, gap in zip(before.whole.values, before.held, strict=True)]
     # Every test stay had a hole, so the altered ones stand in the same places.
     assert len(altered) == len(task.whole["test"])
@@ -166,7 +174,7 @@ def test_altered_holes_change_no_prediction(folder: Path, model: str) -> None:
 
 def test_errors_are_means_over_what_was_held_back_and_over_all_readings(folder: Path) -> None:
     task = filler()
-    fitted, found = task.fit("line", 0.5, 0, {}), task.holes(0.5, "test")
+    fitted, found = task.fit("line", 0.5, [Run(0)])[0], task.holes(0.5, "test")
     judged = task.judge(fitted, 0.5, "test")
     held, every = [], []
     for given, whole, own in zip(found.given, found.whole.values, found.whole.times, strict=True):
@@ -203,7 +211,7 @@ def test_summaries_of_a_stay(folder: Path) -> None:
 
 def test_what_is_known_at_admission_is_used(folder: Path) -> None:
     task = forecaster_of_death()
-    fitted = task.fit("lnsde", 0.0, 0, {})
+    fitted = task.fit("lnsde", 0.0, [Run(0)])[0]
     series, _ = task.part(0.0, "test")
     assert series.static is not None
     older = series.static.copy()

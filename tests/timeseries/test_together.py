@@ -12,8 +12,18 @@ from torch import Tensor
 
 from sciode.data import IrregularSeries, drop, stratified
 from sciode.nn import stack
-from sciode.timeseries import Case, IrregularClassifier, IrregularInterpolator, fit_together, predict_together
+from sciode.timeseries import (
+    Case,
+    IrregularClassifier,
+    IrregularForecaster,
+    IrregularInterpolator,
+    fit_together,
+    predict_together,
+)
+from sciode.timeseries.forecaster import last_cut
+from sciode.timeseries.interpolator import hidden
 from sciode.timeseries.sequence import SequenceEstimator
+from sciode.timeseries.together import _alike, _prepared
 from sciode.training import FitOptions, History, fit, fit_lockstep
 from tests.timeseries.made import sines
 
@@ -248,3 +258,90 @@ def test_what_may_not_differ_is_refused() -> None:
         fit_lockstep(line(2), lambda *_: torch.zeros(2), sets, sets, options)
     with pytest.raises(ValueError, match="one entry for each member"):
         fit_lockstep(line(3), lambda *_: torch.zeros(3), sets, sets, options)
+
+
+VALUES: dict[Any, dict[str, Any]] = {
+    IrregularForecaster: {"ahead": 3, "history": None},
+    IrregularInterpolator: {},
+}
+"""Estimators of values, and what the tests give them beside the sizes."""
+
+
+def teller(kind: Any, seed: int = 0, **changes: Any) -> Any:
+    settings = {"hidden": 6, "epochs": 2, "batch_size": 16, "steps": 8, "n_samples": 2, "device": "cpu", "lr": 1e-2}
+    return kind(random_state=seed, **{**settings, **VALUES[kind], **changes})
+
+
+def told(kind: Any, seed: int) -> Case:
+    """Twenty sines and ten that validate, of lengths that differ from seed to seed, and what is wanted of them."""
+    parts = []
+    for count, part in ((20, 0), (10, 1)):
+        series = sines(count, 10 * seed + part)
+        rest = IrregularSeries([v[: 20 + seed] for v in series.values], [t[: 20 + seed] for t in series.times])
+        pairs = last_cut(rest, 3) if kind is IrregularForecaster else hidden(rest, 0.3, seed, "time")
+        parts.append((pairs.given, pairs.wanted))
+    (given, wanted), held = parts
+    return Case(given, wanted, held)
+
+
+@pytest.mark.parametrize("anchor", ["line", "none"])
+@pytest.mark.parametrize("kind", list(VALUES))
+@pytest.mark.parametrize("model", ["lnsde", "grud", "latentsde"])
+def test_two_estimators_of_values_in_lockstep_are_two_alone(model: str, kind: Any, anchor: str) -> None:
+    """In double precision, on series of other lengths, so that the shorter ones are padded."""
+    members = [teller(kind, seed, model=model, anchor=anchor) for seed in (1, 2)]
+    data = [[doubled(part) for part in own._prepared(*told(kind, 4 * k))] for k, own in enumerate(members)]
+    assert data[0][0]["queries"].shape[1] != data[1][0]["queries"].shape[1] or kind is IrregularForecaster
+    for own in members[1:]:
+        own.grid_ = members[0].grid_
+    networks = [own._network().double() for own in members]
+    options = [
+        FitOptions(epochs=3, batch_size=8, lr=lr, warmup=0, patience=0, clip=0.3, seed=seed)
+        for seed, lr in ((5, 1e-2), (6, 3e-3))
+    ]
+    stacked = stack(networks)
+    train_sets, held_sets = (_alike([parts[k] for parts in data]) for k in (0, 1))
+    together = fit_lockstep(stacked, members[0]._losses, train_sets, held_sets, options)
+    for k, (network, (train, held), own) in enumerate(zip(networks, data, options, strict=True)):
+        alone = fit(network, members[0]._loss, train, held, own)
+        assert (together[k].best_epoch, together[k].stopped) == (alone.best_epoch, alone.stopped)
+        for mine, theirs in zip(together[k].epochs, alone.epochs, strict=True):
+            assert mine.train_loss == pytest.approx(theirs.train_loss, abs=1e-6)
+            assert mine.validation_loss == pytest.approx(theirs.validation_loss, abs=1e-6)
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(stacked.state_dict()[name][k], value, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", list(VALUES))
+@pytest.mark.parametrize("model", ["gsde", "mtand"])
+def test_estimators_of_values_fitted_together_know_what_each_learns_alone(model: str, kind: Any) -> None:
+    case = told(kind, 0)
+    members, alone = ([teller(kind, s, model=model, anchor="linear", epochs=1) for s in range(3)] for _ in range(2))
+    histories = fit_together(members, [case] * 3)
+    for mine, theirs, history in zip(members, alone, histories, strict=True):
+        theirs.fit(*case)
+        assert history == mine.history_
+        assert history.epochs[0].train_loss == pytest.approx(theirs.history_.epochs[0].train_loss, rel=1e-5)
+        assert (mine.standardizer_, mine.grid_, mine.linear_) == (theirs.standardizer_, theirs.grid_, theirs.linear_)
+        assert mine.calibration_ == pytest.approx(theirs.calibration_, rel=1e-2)
+        given, clock = case.held[0], case.held[1].padded()[1]
+        np.testing.assert_allclose(mine.predict(given, clock), theirs.predict(given, clock), atol=1e-2)
+    assert not np.allclose(members[0].predict(given, clock), members[1].predict(given, clock), atol=1e-6)
+
+
+def test_members_of_one_case_share_its_tensors() -> None:
+    case = told(IrregularForecaster, 0)
+    other = Case(case.X, case.y, case.held)
+    members = [teller(IrregularForecaster, seed) for seed in range(3)]
+    one, same, apart = _prepared(members, [case, case, other])
+    assert one[0] is same[0] and one[0] is not apart[0]
+    padded = _alike([one[0], same[0], apart[0]])
+    assert padded[0] is padded[1] and padded[0] is not padded[2]
+
+
+def test_estimators_of_two_kinds_are_not_trained_together() -> None:
+    cases = [told(kind, 0) for kind in VALUES]
+    with pytest.raises(ValueError, match="differ in random_state"):
+        fit_together([teller(kind) for kind in VALUES], cases)
+    with pytest.raises(ValueError, match="differ in random_state"):
+        fit_together([teller(IrregularForecaster, anchor=a) for a in ("line", "none")], cases[:1] * 2)
