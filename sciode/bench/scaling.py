@@ -12,6 +12,7 @@ import torch
 
 from sciode.bench.measuring import start_all, take_turns
 from sciode.bench.problems import Problem, lorenz, neural_ode, van_der_pol
+from sciode.lab.figures import picture
 
 __all__ = ["AXES", "Axis", "curves", "draw"]
 
@@ -104,23 +105,20 @@ def draw(points: list[Point], folder: Path) -> Path | None:
     if find_spec("matplotlib") is None:
         print("matplotlib is not installed: the curves are in the JSON only")
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    axes = list(dict.fromkeys(point["axis"] for point in points))
-    figure = Figure(figsize=(4 * len(axes), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for place, axis in enumerate(axes):
-        panel = figure.add_subplot(1, len(axes), place + 1)
-        of_axis = [point for point in points if point["axis"] == axis and point["seconds"] is not None]
-        for name in dict.fromkeys(point["contestant"] for point in of_axis):
-            line = [(p["value"], 1e3 * p["seconds"]) for p in of_axis if p["contestant"] == name]
-            panel.loglog(*zip(*line, strict=True), "o-", label=name)
-        panel.set(xlabel=axis, ylabel="ms a solve")
-        if axis == "tolerance":
-            panel.invert_xaxis()
-        panel.legend()
-    path = folder / "scaling.png"
-    figure.savefig(path, dpi=150)
+    axes, path = list(dict.fromkeys(point["axis"] for point in points)), folder / "scaling.png"
+    names = list(dict.fromkeys(point["contestant"] for point in points))
+    with picture(path, (3.6 * len(axes), 3.4)) as figure:
+        panels = figure.subplots(1, len(axes), squeeze=False)[0]
+        for panel, axis in zip(panels, axes, strict=True):
+            of_axis = [point for point in points if point["axis"] == axis and point["seconds"] is not None]
+            for i, name in enumerate(names):
+                line = [(p["value"], 1e3 * p["seconds"]) for p in of_axis if p["contestant"] == name]
+                if line:
+                    panel.loglog(*zip(*line, strict=True), "o-", color=f"C{i}", label=name)
+            panel.set(xlabel=axis, ylabel="ms a solve" if panel is panels[0] else "")
+            if axis == "tolerance":
+                panel.invert_xaxis()
+        handles = {label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)}
+        panels[-1].legend(handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1.02, 0.5))
     print(f"curves: {path}")
     return path

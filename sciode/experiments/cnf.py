@@ -115,7 +115,7 @@ class Cnf(frame.Task):
         return np.stack(drawn)
 
     def _tensor(self, points: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(points).float().to(self.settings.device)
+        return torch.from_numpy(points).to(self.settings.device, self.settings.real)
 
     def model(self) -> CNF:
         """Fresh weights."""

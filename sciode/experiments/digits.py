@@ -26,11 +26,11 @@ def surprise(logits: Tensor, labels: Tensor) -> Tensor:
 class Digits:
     """Images as vectors [n, 784] in [0, 1] and labels [n]; parts: "train", "validation", "test".
 
-    images: how many of the training set, from its start, of 50,000 at most; tested: how many of each other part. Raises
-    ValueError for more.
+    images: how many of the training set, from its start, of 50,000 at most; tested: how many of each other part; dtype:
+    of the images. Raises ValueError for more.
     """
 
-    def __init__(self, images: int, tested: int, device: str) -> None:
+    def __init__(self, images: int, tested: int, device: str, dtype: torch.dtype = torch.float32) -> None:
         with np.load(data.get("mnist")) as file:
             arrays = {name: torch.from_numpy(file[name]) for name in ("x_train", "y_train", "x_test", "y_test")}
         pictures, labels = arrays["x_train"], arrays["y_train"]
@@ -43,7 +43,7 @@ class Digits:
             "test": (arrays["x_test"][:tested], arrays["y_test"][:tested]),
         }
         self.parts = {
-            name: (x.flatten(1).to(device).float() / 255, y.to(device).long()) for name, (x, y) in parts.items()
+            name: (x.flatten(1).to(device, dtype) / 255, y.to(device).long()) for name, (x, y) in parts.items()
         }
 
     def batch(self, seeds: Sequence[int], size: int, step: int) -> tuple[Tensor, Tensor]:

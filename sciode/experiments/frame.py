@@ -30,14 +30,16 @@ from sciode.training.checkpoint import write_atomically
 
 __all__ = ["Judged", "Settings", "Solver", "Task", "run"]
 
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
 
 @dataclass(frozen=True)
 class Settings:
     """What all rows of a table share; an experiment adds its own and sets its own defaults.
 
     steps, batch: of training, for each seed; tolerance: relative and absolute, in training and in tests; strengths:
-    those that are tried instead of the recipes' own, () = theirs; device; engine, adjoint: see `solve`. Raises
-    ValueError for a size below one or no seed.
+    those that are tried instead of the recipes' own, () = theirs; device; engine, adjoint: see `solve`; dtype:
+    "float32", or "float64" for tolerances below 1e-6. Raises ValueError for a size below one, no seed or another dtype.
     """
 
     steps: int = 1000
@@ -49,11 +51,19 @@ class Settings:
     device: str = "cpu"
     engine: str = "auto"
     adjoint: str = "auto"
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"dtype: one of {', '.join(_DTYPES)}, got {self.dtype!r}")
         sizes = [getattr(self, f.name) for f in fields(self) if type(getattr(self, f.name)) is int]
         if min(*sizes, len(self.seeds), 1) < 1:
             raise ValueError(f"settings: sizes must be at least 1, and so must the number of seeds, got {self}")
+
+    @property
+    def real(self) -> torch.dtype:
+        """Of weights, data and states."""
+        return _DTYPES[self.dtype]
 
 
 class Judged(NamedTuple):
@@ -172,7 +182,7 @@ def tested(task: Task, model: nn.Module, part: str) -> dict[str, Any]:
 
 def made(task: Task, recipe: Recipe, factor: float) -> dict[str, Any]:
     """What one recipe at one strength comes to; {"note": "failed: ..."} if a solve or a score breaks down."""
-    model = task.model().to(task.settings.device)
+    model = task.model().to(task.settings.device, task.settings.real)
     try:
         seconds = train(task, model, recipe, factor)
         judged = {part: tested(task, model, part) for part in ("validation", "test")}

@@ -72,7 +72,7 @@ class MnistSde(frame.Task):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.digits = Digits(settings.images, settings.tested, settings.device)
+        self.digits = Digits(settings.images, settings.tested, settings.device, settings.real)
 
     def model(self) -> Classifier:
         """Fresh weights."""

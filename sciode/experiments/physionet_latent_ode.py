@@ -101,7 +101,8 @@ class Ward:
         values, hours = (torch.from_numpy(x).to(settings.device) for x in chosen.padded())
         times = hours.nan_to_num() / _HOURS
         slots = (times * self.slots).round().long()
-        return Charts(times.float(), slots, values.nan_to_num().float(), ~values.isnan())
+        real = settings.real
+        return Charts(times.to(real), slots, values.nan_to_num().to(real), ~values.isnan())
 
 
 def extremes(series: IrregularSeries) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -189,7 +190,7 @@ class PhysionetLatentOde(frame.Task):
         at = torch.stack(rows).to(settings.device)
         whole, read = self.ward.whole["train"].of(at), self.ward.fed["train"].of(at)
         mean, spread = model.encode(read)
-        found = solver(model.field, mean + spread * torch.stack(noise).to(mean.device), self.grid)
+        found = solver(model.field, mean + spread * torch.stack(noise).to(mean), self.grid)
         error = model.decode(found, whole).sub(whole.values).where(whole.seen, 0.0).square().sum((2, 3))
         constant = math.log(_SIGMA) + 0.5 * math.log(2 * math.pi)
         unlikely = error / whole.seen.sum((2, 3)) / (2 * _SIGMA**2) + constant

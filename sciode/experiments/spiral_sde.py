@@ -75,8 +75,8 @@ class SpiralSde(frame.Task):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.means, self.variances = moments(simulated(settings.simulated, seed=0))
-        self.means, self.variances = self.means.to(settings.device), self.variances.to(settings.device)
+        found = moments(simulated(settings.simulated, seed=0))
+        self.means, self.variances = (x.to(settings.device, settings.real) for x in found)
 
     def model(self) -> Spiral:
         """Fresh weights."""
@@ -98,7 +98,8 @@ class SpiralSde(frame.Task):
         return frame.Judged(self._distance(found), 1, found)
 
     def _walk(self, model: Spiral, count: int, solver: frame.Solver, **options: Any) -> Solution:
-        y0 = torch.tensor(_START, device=self.settings.device).expand(len(self.settings.seeds), count, 2).contiguous()
+        y0 = torch.tensor(_START, dtype=self.settings.real, device=self.settings.device)
+        y0 = y0.expand(len(self.settings.seeds), count, 2).contiguous()
         term = SDETerm(model.drift, model.diffusion)
         return solver(term, y0, _TS, method=self.settings.method, **options)
 
@@ -119,7 +120,7 @@ def simulated(count: int, seed: int) -> Tensor:
     turn = torch.tensor(_TURN, dtype=torch.float64)
     y0 = torch.tensor(_START, dtype=torch.float64).expand(1, count, 2).contiguous()
     term = SDETerm(lambda t, u: u**3 @ turn, lambda t, u: _NOISE * u)
-    return solve(term, y0, _TS, batch_dims=2, method="milstein", dt=1 / 1160, seed=seed).ys.float()
+    return solve(term, y0, _TS, batch_dims=2, method="milstein", dt=1 / 1160, seed=seed).ys
 
 
 def main(out: Path, device: str = "auto", **changes: Any) -> int:

@@ -191,3 +191,23 @@ def test_every_experiment_has_a_command_and_is_one_task_or_one_contest_or_neithe
     assert all(issubclass(module.Settings, contest.Settings) for _ in contests)
     assert all(task.recipes[0].kind == "vanilla" for task in tasks)
     assert all(kind.rivals and kind.measures and not kind.rivals.keys() & MODELS.keys() for kind in contests)
+
+
+@pytest.mark.parametrize("name", ["cnf", "spiral_sde", "mnist_ode", "mnist_sde"])
+def test_in_double_precision_everything_is_double(name: str) -> None:
+    module: Any = importlib.import_module(f"sciode.experiments.{name}")
+    kind = next(x for x in vars(module).values() if isinstance(x, type) and issubclass(x, frame.Task))
+    sizes: dict[str, Any] = {"batch": 4, "tested": 4, "seeds": (0,), "engine": "eager"} | (
+        {"images": 8} if "mnist" in name else {}
+    )
+    sizes |= {"simulated": 16} if name == "spiral_sde" else {}
+    task = kind(module.Settings(**sizes, dtype="float64", tolerance=0.1))
+    model = task.model().to(torch.float64)
+    loss, found = task.loss(model, 0, frame.Solver(task.settings, task.recipes[0], 0))
+    judged = task.judge(model, "test", slice(0, 1), frame.Solver(task.settings, task.recipes[0], 0))
+    assert {x.dtype for x in (loss, found.ys, judged.found.ys)} == {torch.float64}
+
+
+def test_another_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="dtype: one of float32, float64"):
+        Settings(dtype="float16")
