@@ -21,7 +21,7 @@ from .problem import Problem
 from .regularizers import Local
 from .start import initial_step
 from .status import Status
-from .trajectory import accepts
+from .trajectory import accepts, begun_at
 
 __all__ = ["local_penalty"]
 
@@ -52,14 +52,15 @@ def local_penalty(local: Local, problem: Problem, found: Results, moment: Moment
     """The penalty [B]; problem: with the gradients of the caller's tensors; found: with the random times in it."""
     spot = _accepted(found, seeds) if local.at == "accepted" else _uniform(local, found, moment)
     y = spot.y if local.state == "attached" else spot.y.detach()
-    # A sample that failed takes a step of no length from another one's place, and counts as 0.
+    # A sample that failed takes a step of no length from where it began, or its stand-in did, and counts as 0.
     good = spot.good & (found.run.carry.status == int(Status.SUCCESS))
     if not (found.run.clean or bool(good.any())):
         return y.real.new_zeros(y.shape[0])
-    one = good.to(torch.int8).argmax(0, keepdim=True)
-    y = torch.where(good.unsqueeze(-1), y, y.index_select(0, one))
+    begun = None if found.run.clean else begun_at(found.run)
+    first, since = (found.ys[0][0], problem.s0) if begun is None else (begun.y, begun.s)
+    y = torch.where(good.unsqueeze(-1), y, first.detach())
     lanes = good[:1] if problem.coupled else good
-    s = torch.where(lanes, spot.s, spot.s.index_select(0, one) if len(spot.s) > 1 else spot.s)
+    s = torch.where(lanes, spot.s, since)
     units = unit_normals(seeds, _STREAM, problem.noise.channels, y.dtype) if problem.counted else None
     # From here on as the clocks have it [L].
     spot = spot._replace(s=s, y=y, good=lanes)

@@ -173,7 +173,7 @@ def test_gradients_are_those_of_the_tape(case: str) -> None:
 @pytest.mark.parametrize("method", ["heun", "milstein", "reversibleheun"])
 def test_sde_gradients_are_those_of_the_tape(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Noise drawn in several stretches, as in a solve too long for one.
-    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(compiled, "BLOCK_BYTES", 0)
     net, y0 = Net(), start().requires_grad_()
     term = SDETerm(net, lambda t, y: 0.3 * torch.cos(y * net.b), calculus="stratonovich")
 
@@ -451,7 +451,7 @@ def test_a_solve_whose_start_has_to_be_looked_at_is_looked_at() -> None:
 
 @pytest.mark.usefixtures("traced_only")
 def test_a_sample_held_back_by_its_outputs_keeps_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(compiled, "BLOCK_BYTES", 0)
     steady = torch.linspace(0.0, 2.0, 60, dtype=torch.float64)
     crowded = torch.cat((torch.zeros(1), torch.linspace(0.01, 0.04, 58), torch.tensor([2.0]))).double()
     own = torch.stack((crowded, steady, steady), 1)

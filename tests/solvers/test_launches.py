@@ -69,7 +69,7 @@ def turn_by_turn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 def test_a_loop_of_launches_holds_this_solves_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     # Noise in stretches of 16 steps, the last one shorter; outputs and tape of one solve must not reach the next.
-    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(compiled, "BLOCK_BYTES", 0)
     net = Net()
     term = SDETerm(net, lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
     for seed in range(3):
@@ -134,7 +134,7 @@ def test_what_a_caller_overwrites_between_solves_is_read_anew() -> None:
 
 
 def test_a_solve_whose_tape_has_several_blocks_launches_no_turn_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(compiled, "BLOCK_BYTES", 0)
     launched: list[int] = []
     play = launches.StepByStep.play
 
