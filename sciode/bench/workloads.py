@@ -211,7 +211,7 @@ WORKLOADS: tuple[Workload, ...] = (
         Workload(f"neural SDE 512x32 {method} {mode}", "cuda", partial(neural_sde, method=method), mode, who, bars)
         for method in ("euler", "reversibleheun")
         for mode, who, bars in (
-            ("forward", _SDE, (Bar("graph", _SDE_FORWARD, (("diffrax unsafe", 0.5),)),)),
+            ("forward", _SDE, (Bar("kernel", _SDE_FORWARD, (("diffrax unsafe", 0.5),)),)),
             (
                 "backward",
                 _SDE_GRADIENT,

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciode import SDETerm, Solution, Status, solve
+from sciode import Save, SDETerm, Solution, Status, solve
 from sciode.bench.problems import neural_ode
 from sciode.bench.stochastic import neural_sde
 from sciode.solvers import begin
 from sciode.solvers.engines import witness
 from sciode.solvers.engines.kernel import engine
 from sciode.solvers.engines.kernel.source import Kernel, kernel_source
+from sciode.solvers.terms import as_term
 
 pytest.importorskip("triton", reason="the kernel engine writes Triton")
 pytestmark = [
@@ -207,3 +208,13 @@ def test_a_second_solve_evaluates_nothing_outside_the_kernel(monkeypatch: pytest
         second = solve(net, normal(4, 6), TS, engine="kernel")
     assert second.stats.engine == "kernel"
     assert torch.equal(first.ys, second.ys)
+
+
+@pytest.mark.parametrize(("batch", "hidden", "suited"), [(4, 64, True), (4, 2048, False), (8192, 64, False)])
+def test_small_networks_of_few_samples_suit_the_kernel(batch: int, hidden: int, suited: bool) -> None:
+    problem = neural_ode(batch=batch, dim=8, hidden=hidden)
+    wish = begin.Wish("dopri5", None, 1e-5, 1e-5, None, Save(), 1, False, None, None, ())
+    laid = begin.lay_out(as_term(problem.field), problem.y0, problem.ts, None, wish)
+    assert engine.suits(laid.problem, laid.y, False) is suited
+    together = begin.lay_out(as_term(problem.field), problem.y0, problem.ts, None, wish._replace(coupled=True))
+    assert not engine.suits(together.problem, together.y, False)
