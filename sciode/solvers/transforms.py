@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch._C import _functorch  # type: ignore[attr-defined]
+from torch.autograd import forward_ad
 
-__all__ = ["mapped", "transforming"]
+__all__ = ["forward_mode", "mapped", "transforming"]
 
 
 def transforming() -> bool:
@@ -17,3 +18,8 @@ def transforming() -> bool:
 def mapped(x: Tensor) -> bool:
     """Whether `torch.func.vmap` maps over an axis of this tensor."""
     return _functorch.is_batchedtensor(x)
+
+
+def forward_mode() -> bool:
+    """Inside `torch.autograd.forward_ad.dual_level`, where any tensor may have a tangent that `detach` would lose."""
+    return forward_ad._current_level >= 0

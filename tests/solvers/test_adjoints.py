@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,8 +14,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from sciode import PID, Backsolve, Error, SDETerm, Stiffness, methods, sample_seeds, solve
+from sciode import PID, Backsolve, Error, SDETerm, Solution, Stiffness, methods, sample_seeds, solve
+from sciode.solvers.engines import CompileNotice, alone
 
 Seeded = Callable[[int], AbstractContextManager[None]]
 DOUBLE = torch.float64
@@ -271,3 +276,83 @@ def test_a_solve_that_is_over_keeps_nothing_alive(adjoint: str, options: dict[st
         del solution
         gc.collect()
         assert made and not [reference for reference in made if reference() is not None]
+
+
+@pytest.mark.usefixtures("traced_only", "forgetful")
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("origin", ["of the weights", "of another solve", "the argument", "an argument twice"])
+def test_with_create_graph_inputs_made_of_one_another_count_once(seeded: Seeded, engine: str, origin: str) -> None:
+    with seeded(4):
+        w = (torch.randn(3, 3, dtype=DOUBLE) / 2).requires_grad_()
+        x = torch.randn(2, 3, dtype=DOUBLE).requires_grad_()
+
+    def ends(y0: Tensor, args: tuple[Tensor, Tensor], engine: str, adjoint: str) -> Tensor:
+        def field(t: Tensor, y: Tensor, args: tuple[Tensor, Tensor]) -> Tensor:
+            return args[0] * torch.tanh(y @ w) + args[1]
+
+        return solve(field, y0, [0.0, 0.4], args=args, method="euler", dt=0.1, engine=engine, adjoint=adjoint).ys[-1]
+
+    def both(engine: str, adjoint: str) -> list[Tensor]:
+        one = torch.ones(3, dtype=DOUBLE)
+        y0, args = x, (one, one)
+        if origin == "of the weights":
+            y0 = torch.sin(x @ w)
+        elif origin == "of another solve":
+            y0 = ends(x, args, engine, adjoint)
+        elif origin == "the argument":
+            args = (x, x.sin())
+        else:
+            args = (w[0], w[0])
+        loss = ends(y0, args, engine, adjoint).sin().sum()
+        first = torch.autograd.grad(loss, (w, x), create_graph=True)
+        return [*first, *torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), (w, x))]
+
+    torch.testing.assert_close(both(engine, "recompute"), both("eager", "direct"), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("traced_only", "forgetful")
+@pytest.mark.parametrize("engine", ["compiled", "auto"])
+def test_tangents_of_forward_mode_pass_whatever_was_compiled_before(
+    monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setenv("SCIODE_COMPILE", "1")
+    monkeypatch.setattr("sciode.solvers.engines.choice._SECONDS", 0.0)
+    y0 = torch.ones(2, 1, dtype=DOUBLE)
+
+    def decay(y: Tensor) -> Solution:
+        return solve(lambda t, y: -y, y, [0.0, 1.0], method="rk4", dt=0.1, engine=engine)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CompileNotice)
+        names = [decay(y0).stats.engine for _ in range(4)]
+        assert names[-1] == "compiled"
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(y0, torch.ones_like(y0))
+            primal, tangent = forward_ad.unpack_dual(decay(dual).ys[-1])
+    # The equation is linear: the derivative with respect to y0 = 1 is the solution.
+    assert tangent is not None
+    torch.testing.assert_close(tangent, primal, rtol=1e-12, atol=0)
+
+
+@pytest.mark.usefixtures("traced_only", "forgetful")
+def test_no_other_thread_traces_while_the_first_memory_is_pulled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The package exports the function of the same name.
+    module = sys.modules["sciode.solvers.adjoints.recompute"]
+    inner, entered = module.at_the_outset, []
+
+    def watched(*arguments: Any) -> Any:
+        def enter() -> None:
+            with alone(torch.device("cpu")):
+                entered.append(True)
+
+        other = threading.Thread(target=enter, daemon=True)
+        other.start()
+        other.join(0.2)
+        waits.append(not entered)
+        return inner(*arguments)
+
+    waits: list[bool] = []
+    monkeypatch.setattr(module, "at_the_outset", watched)
+    y0 = torch.ones(2, 1, dtype=DOUBLE).requires_grad_()
+    solve(lambda t, y: -y, y0, [0.0, 1.0], engine="compiled", adjoint="direct").ys.sum().backward()
+    assert waits == [True]

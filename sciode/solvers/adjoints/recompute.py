@@ -203,7 +203,10 @@ def _start_vjp(
     tape, part = pulled.run.tape, Rewound(problem, pulled.run, sources)
     # What each step kept leads back to the whole memory, a step taken again to what it could not make itself.
     whole = tape is not None and tape.kept is not None
-    found = None if tape is None else at_the_outset(part, pulled.y0, lam.memory, whole)
+    found = None
+    if tape is not None:
+        with alone(pulled.y0.device):
+            found = at_the_outset(part, pulled.y0, lam.memory, whole)
     if found is None:
         t0 = problem.forward(problem.s0)
         with torch.enable_grad():
@@ -216,12 +219,30 @@ def _start_vjp(
     return start if found[0] is None else start + found[0], totals
 
 
+class _Gate(torch.autograd.Function):
+    """x; while `shut` holds true, no gradient goes on to what x was made of.
+
+    y0 or an argument may have been made of another input (of the weights, say). What reaches that through them is
+    added by autograd behind the solve, and is no part of the solve's own derivative; second derivatives do pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, shut: list[bool], x: Tensor) -> Tensor:
+        ctx.shut = shut
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Any:
+        return None, None if ctx.shut[0] else cotangent
+
+
 def _differentiable_vjp(
     pulled: _Pulled, cotangents: tuple[Tensor | None, ...], create_graph: bool
 ) -> list[Tensor | None]:
     """For create_graph=True: put the recorded steps on one tape and differentiate that (memory as `direct`)."""
-    run, y0 = pulled.run, pulled.y0
-    problem = replace(run.problem, field=pulled.bind(pulled.args))
+    run, shut = pulled.run, [True]
+    y0, *args = (_Gate.apply(shut, x) if x.requires_grad else x for x in (pulled.y0, *pulled.args))
+    problem = replace(run.problem, field=pulled.bind(args))
     t0, begun = problem.forward(problem.s0), begun_at(run)
     # A sample whose field was not finite at the start began elsewhere, and without a gradient.
     y = y0 if begun is None else torch.where(begun.y == y0, y0, begun.y)
@@ -232,9 +253,10 @@ def _differentiable_vjp(
         again = run._replace(tape=taken_again(problem, y, problem.stepper.essential(memory), run))
     tensors = results(y0, again).tensors()
     pairs = [(t, c) for t, c in zip(tensors, cotangents, strict=True) if c is not None and t.requires_grad]
-    inputs = [y0, *pulled.args, *pulled.leaves]
+    inputs = [y0, *args, *pulled.leaves]
     wanted = [x for x, need in zip(inputs, pulled.needed, strict=True) if need]
     got = iter(_grad(pairs, wanted, create_graph))
+    shut[0] = False
     return [next(got) if need else None for need in pulled.needed]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..problem import Problem
 from ..trajectory import Request, Run, Start
-from ..transforms import transforming
+from ..transforms import forward_mode, transforming
 from . import compiled, eager, kernel, march
 from .lift import CannotCompile, Lifted
 from .turnstile import alone
@@ -181,7 +181,7 @@ def _best(problem: Problem, y: Tensor, gradient: bool) -> str:
 def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, Known] | None:
     """What the field reads in this solve, and what is known of it, if an engine that loops knows such solves."""
     past = _past.get(_key(problem, y))
-    if past is None or asked == "eager" or transforming() or _hopeless(past, y):
+    if past is None or asked == "eager" or transforming() or forward_mode() or _hopeless(past, y):
         return None
     if asked == "auto" and not _worth_it(past, y):
         return None
@@ -212,6 +212,8 @@ def _obstacle(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: b
     """Why a loop on the device cannot do this, if it cannot."""
     if transforming():
         return "torch.func transforms need operations one by one"
+    if forward_mode():
+        return "a loop on the device does not carry the tangents of forward-mode derivatives"
     if gradient and adjoint == "direct" and asked == "kernel":
         return 'it keeps nothing of a step; adjoint="recompute" gives the same gradient'
     if y.device.type not in ("cpu", "cuda") or (asked == "graph" and not y.is_cuda):
