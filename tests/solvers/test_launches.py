@@ -237,3 +237,22 @@ def test_threads_that_solve_alike_get_what_each_gets_alone(monkeypatch: pytest.M
         expected = solved(k, "eager")
         for ours in each:
             torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("adjoint", ["recompute", "direct"])
+@pytest.mark.parametrize("given", [False, True], ids=["seed", "noise"])
+def test_a_longer_solve_after_a_shorter_one_has_noise_of_its_own(adjoint: str, given: bool) -> None:
+    net = Net()
+    term = SDETerm(net, lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
+    for steps in (4, 16, 4, 9):
+        drawn = torch.randn(steps, 5, 3, generator=torch.Generator().manual_seed(steps), dtype=torch.float64)
+        how: dict[str, Any] = {"noise": 0.3 * drawn} if given else {"seed": steps}
+        found = []
+        for engine in ("compiled", "eager"):
+            y0 = start().requires_grad_()
+            ends = [0.0, steps / 8]
+            solution = solve(term, y0, ends, method="reversibleheun", dt=1 / 8, engine=engine, adjoint=adjoint, **how)
+            assert solution.stats.engine == engine
+            found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().sum(), (y0, net.w))))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)

@@ -104,7 +104,9 @@ def run(problem: Problem, start: Start, max_steps: int, watch: Watch | None, req
 def _machine(problem: Problem, start: Start, y: Tensor, request: Request, engine: str, lifted: Lifted) -> Machine:
     """The machine for such a solve, made at the first one."""
     machines = known_of(lifted, problem).machines
-    setting = setting_of(problem, request, lifted.inputs, engine)
+    # How many increments are drawn at once is a number in the compiled code.
+    drawn = min(held(problem), problem.noise.steps) if problem.counted else 0
+    setting = (drawn, setting_of(problem, request, lifted.inputs, engine))
     if setting not in machines:
         if start.carry is None:
             raise Unsound

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from ..brownian import BlockNoise
 from ..fields import Field
 from ..problem import Problem
 from ..terms import ODETerm, SDETerm
@@ -99,7 +100,8 @@ def key_of(what: str, problem: Problem, y: Tensor, *more: Hashable) -> Hashable:
     term = problem.field.term
     fields = (term.field,) if isinstance(term, ODETerm) else (term.drift, term.diffusion, term.prior_drift)
     kind = (term.noise, term.calculus) if isinstance(term, SDETerm) else ()
-    shapes = (tuple(y.shape), problem.s0.shape[0], tuple(problem.output.times.shape), y.dtype, y.device)
+    drawn = problem.noise.increments.shape[0] if isinstance(problem.noise, BlockNoise) else 0
+    shapes = (tuple(y.shape), problem.s0.shape[0], tuple(problem.output.times.shape), drawn, y.dtype, y.device)
     stepper = problem.stepper if type(problem.stepper).__hash__ is not None else type(problem.stepper)
     return (what, *map(_code, fields), type(term), kind, stepper, shapes, problem.coupled, *more)
 
