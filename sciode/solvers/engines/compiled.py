@@ -105,8 +105,7 @@ def _machine(problem: Problem, start: Start, y: Tensor, request: Request, engine
     """The machine for such a solve, made at the first one."""
     machines = known_of(lifted, problem).machines
     # How many increments are drawn at once is a number in the compiled code.
-    drawn = min(held(problem), problem.noise.steps) if problem.counted else 0
-    setting = (drawn, setting_of(problem, request, lifted.inputs, engine))
+    setting = (_drawn(problem), setting_of(problem, request, lifted.inputs, engine))
     if setting not in machines:
         if start.carry is None:
             raise Unsound
@@ -182,7 +181,12 @@ def feed(problem: Problem, first: int) -> Problem:
     """The problem with as many increments drawn, from step `first` on, as memory allows."""
     if not problem.counted:
         return problem
-    return replace(problem, noise=BlockNoise.of(problem.noise, first, min(held(problem), problem.noise.steps)))
+    return replace(problem, noise=BlockNoise.of(problem.noise, first, _drawn(problem)))
+
+
+def _drawn(problem: Problem) -> int:
+    """How many steps' increments are drawn at once."""
+    return min(held(problem), problem.noise.steps) if problem.counted else 0
 
 
 def held(problem: Problem) -> int:

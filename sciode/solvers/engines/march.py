@@ -29,6 +29,7 @@ from .machine import in_order, loop_of, setting_of, tensors_of, wiring_of
 from .partition import Asked, Place, partition
 from .products import CACHED, Postponed, postpone
 from .repeat import Part, Use, look_at_cpu
+from .shelf import Columns
 from .witness import key_of, known_of, lift_of, witness
 
 __all__ = ["Stride", "marched", "marches", "restep"]
@@ -100,7 +101,8 @@ class KeptStride:
             raise CannotCompile("the field uses a tensor that requires grad and that it did not use at the first time")
         fixed = len(self.halves.fixed)
         columns = {i: i for i in range(fixed, fixed + len(self.halves.held) + len(self.halves.residuals))}
-        self.later = postpone(self.halves.backward, 1, frozenset(range(fixed)), columns, stride.y.device, cached=True)
+        self.blank, self.device = Columns(self.halves.residuals), stride.y.device
+        self.later = postpone(self.halves.backward, 1, frozenset(range(fixed)), columns, self.device, cached=True)
 
     def suits(self, count: int) -> bool:
         """Whether what so many steps keep stays in a cache."""
@@ -108,7 +110,7 @@ class KeptStride:
 
     def columns(self, rows: int) -> tuple[Tensor, ...]:
         """Empty columns for what so many steps keep."""
-        return tuple(torch.empty((rows, *x.shape), dtype=x.dtype, device=x.device) for x in self.halves.residuals)
+        return tuple(self.blank(rows, self.device))
 
     def given_back(
         self, fixed: Sequence[Tensor], rows: Row, columns: Sequence[Tensor], out: Tensor, penalties: Sequence[Tensor]
