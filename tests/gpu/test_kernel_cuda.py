@@ -11,6 +11,7 @@ from torch import Tensor
 from sciode import SDETerm, solve
 from sciode.bench.problems import lorenz, neural_ode
 from sciode.bench.stochastic import neural_sde
+from sciode.solvers.engines import choice
 
 pytest.importorskip("triton", reason="the kernel engine writes Triton")
 pytestmark = pytest.mark.gpu
@@ -87,6 +88,25 @@ def test_neural_sdes_walk_the_paths_of_eager(method: str, calculus: Any, dtype: 
     ours, eager = both(term, problem.y0, problem.ts.tolist(), method=method, dt=0.013, seed=7, coupled=True)
     close = 1e-10 if dtype == torch.float64 else 1e-4
     torch.testing.assert_close(ours.ys, eager.ys, rtol=close, atol=close)
+
+
+@pytest.mark.filterwarnings("ignore::sciode.solvers.engines.CompileNotice")
+@pytest.mark.parametrize(
+    ("width", "coupled", "engine"),
+    [(64, False, "kernel"), (64, True, "graph"), (512, False, "graph")],
+    ids=["small", "one step size", "wide"],
+)
+def test_auto_takes_the_kernel_for_small_networks_with_steps_of_their_own(
+    width: int, coupled: bool, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "_SECONDS", 0.0)
+    problem = neural_ode(batch=100, hidden=width).to("cuda")
+    how: dict[str, Any] = {"method": "dopri5", "coupled": coupled}
+    with torch.no_grad():
+        *first, last = (solve(problem.field, problem.y0, problem.ts.tolist(), **how) for _ in range(5))
+        eager = solve(problem.field, problem.y0, problem.ts.tolist(), engine="eager", **how)
+    assert first[0].stats.engine == "eager" and last.stats.engine == engine
+    torch.testing.assert_close(last.ys, eager.ys, rtol=1e-3, atol=1e-3)
 
 
 def test_a_solve_that_repeats_gives_the_same_numbers() -> None:

@@ -94,6 +94,21 @@ def test_paths_are_those_of_the_cpu(ts: list[float], dt: float, engine: str) -> 
     torch.testing.assert_close(ours.ys.cpu(), reference.ys, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+def test_a_longer_solve_after_a_shorter_one_has_noise_of_its_own(adjoint: str) -> None:
+    term = SDETerm(lambda t, y: torch.sin(y), lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
+    for steps in (4, 40, 4, 21):
+        found = []
+        for engine in ("graph", "eager"):
+            y0 = torch.ones(30, 3, dtype=torch.float64, device="cuda", requires_grad=True)
+            how = {"method": "reversibleheun", "dt": 1 / 8, "seed": steps, "adjoint": adjoint, "engine": engine}
+            solution = solve(term, y0, [0.0, steps / 8], **how)
+            assert solution.stats.engine == engine
+            found.append((solution.ys.detach(), *torch.autograd.grad(solution.ys.square().sum(), y0)))
+        for ours, eager in zip(*found, strict=True):
+            torch.testing.assert_close(ours, eager, rtol=1e-10, atol=1e-12)
+
+
 def launches(function: Any) -> int:
     """Kernels and copies that a call puts on the device."""
     function()
