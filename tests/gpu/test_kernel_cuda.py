@@ -99,6 +99,7 @@ def test_neural_sdes_walk_the_paths_of_eager(method: str, calculus: Any, dtype: 
 def test_auto_takes_the_kernel_for_small_networks_with_steps_of_their_own(
     width: int, coupled: bool, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SCIODE_COMPILE", "1")
     monkeypatch.setattr(choice, "_SECONDS", 0.0)
     problem = neural_ode(batch=100, hidden=width).to("cuda")
     how: dict[str, Any] = {"method": "dopri5", "coupled": coupled}

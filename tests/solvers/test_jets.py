@@ -352,6 +352,23 @@ def test_dynamo_takes_it_whole(net: nn.Module, swap: bool) -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_dynamo_finds_jets_in_a_list_of_operands() -> None:
+    weight = _draw(3)
+
+    def field(t: Any, y: Any) -> Any:
+        first, rest = y[..., :1], y[..., 1:]
+        joined = torch.cat((rest * weight[1:], torch.sin(first)), dim=-1)
+        return joined + torch.stack([weight[0] * first[..., 0], y[..., 1], weight[1]], -1) * torch.cat(tensors=[y])
+
+    def run(y: Tensor) -> tuple[Tensor, ...]:
+        return taylor(field, T, y, 3)
+
+    y = _draw(3)
+    compiled = torch.compile(run, fullgraph=True, backend="eager")
+    for found, expected in zip(compiled(y), run(y), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_dynamo_is_not_asked_to_tell_left_from_right() -> None:
     weight = _draw(3, 3)
     compiled = torch.compile(lambda y: taylor(lambda t, y: y @ weight, T, y, 2), fullgraph=True, backend="eager")

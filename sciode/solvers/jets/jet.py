@@ -9,11 +9,12 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from . import rules, series
 from .series import Series, Step
 
-__all__ = ["Jet", "Tape"]
+__all__ = ["Jet", "Joining", "Tape"]
 
 # The series that depend on one another, in the order in which they came about, each with its next coefficient.
 Tape = list[tuple[Series, Step]]
@@ -156,6 +157,18 @@ class Jet:
 
     def __itruediv__(self, other: Any) -> Jet:
         raise _in_place("/=")
+
+
+@final
+class Joining(TorchFunctionMode):
+    """While it is entered, Dynamo finds the jets in a list of operands (`torch.cat((a, b))`), where it never looks."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """By the rule of `func`, or as it is."""
+        parts = args[0] if args and isinstance(args[0], tuple | list) else (kwargs or {}).get("tensors", ())
+        if any(isinstance(part, Jet) for part in (*args, *parts)):
+            return call(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
 
 
 def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .jet import Jet, Tape
+from .jet import Jet, Joining, Tape
 from .series import Series, Step
 
 __all__ = ["taylor"]
@@ -35,7 +36,8 @@ def taylor(f: Callable[[Any, Any], Any], t: Tensor, y: Any, order: int) -> tuple
         return (y,)
     tape: Tape = [_clock(t)]
     jets = [Jet([leaf], tape) for leaf in leaves]
-    slopes, found = pytree.tree_flatten(f(Jet(tape[0][0], tape), pytree.tree_unflatten(jets, spec)))
+    with Joining() if torch.compiler.is_compiling() else nullcontext():
+        slopes, found = pytree.tree_flatten(f(Jet(tape[0][0], tape), pytree.tree_unflatten(jets, spec)))
     if found != spec:
         raise ValueError(f"taylor: f must return a slope of the structure of y, {spec}; got {found}")
     for k in range(order):
