@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean, stdev
@@ -26,7 +27,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from rich.table import Table
 
-from sciode.experiments.ledger import finished_groups
+from sciode.experiments.ledger import Built, finished_groups
 from sciode.lab.figures import picture
 from sciode.lab.tables import mean_sd, show, table
 from sciode.solvers import SolveError
@@ -83,7 +84,8 @@ class Settings:
 
     models: names in `sciode.timeseries.MODELS`; the experiment's rivals always run. rates: what the experiment says
     they are. trials: how many settings of its grid each model tries. epochs, patience, batch, hidden, samples, engine,
-    device: of the estimators. euler: control rows of the longest training series, and so the steps of an SDE.
+    device: of the estimators. euler: control rows of the longest training series, and so the steps of an SDE. workers:
+    trainings at a time, each in a process of its own, on the same device.
 
     Raises ValueError for unknown models, repeated or missing names, rates or seeds, and sizes below one.
     """
@@ -100,6 +102,7 @@ class Settings:
     samples: int = 16
     device: str = "cpu"
     engine: str = "auto"
+    workers: int = 1
 
     def __post_init__(self) -> None:
         for name, kind in (("models", str), ("rates", float), ("seeds", int)):
@@ -379,41 +382,37 @@ def _panel(contest: Contest, found: Sequence[Standing], axes: Any) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
 
 
-def rows_of(contest: Contest, out: Path) -> list[dict[str, Any]]:
+def rows_of(built: Built[Contest], out: Path) -> list[dict[str, Any]]:
     """Every run of the table: first the trials, of which validation chooses one a model, then all rates and seeds."""
-    settings = contest.settings
+    contest, settings = built.value, built.settings
     stamp = json.loads(json.dumps(asdict(settings)))
-    for name in (
-        "models",
-        "anchors",
-        "rates",
-        "seeds",
-        "trials",
-    ):  # a row has its own, and stays good when others are tried
-        stamp.pop(name, None)
+    for name in ("models", "anchors", "rates", "seeds", "trials", "workers"):
+        stamp.pop(name, None)  # a row has its own, and stays good when others are tried
     everyone = settings.entries(contest.rivals)
     start = {"rate": settings.rates[0], "seed": settings.seeds[0]}
-
-    def make(keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        runs = [Run(key["seed"], key["setting"]) for key in keys]
-        return contest.made(entry_of(keys[0]), keys[0]["rate"], runs)
-
+    make = partial(_made, built)
     tried = [
         [{**entry._asdict(), **start, "setting": setting} for setting in alike]
         for entry in everyone
-        for alike in _side_by_side(contest.grid(entry.model))
+        for alike in _in_lockstep(contest.grid(entry.model))
     ]
-    trials, groups = finished_groups(out, tried, stamp, make), []
+    trials, groups = finished_groups(out, tried, stamp, make, settings.workers), []
     for entry in everyone:
         own = [row for row in trials if entry_of(row) == entry]
         best = min(own, key=lambda row: badness(row, contest.measures[0]))
         for rate in settings.rates:
             key = {**entry._asdict(), "rate": rate, "setting": best["setting"]}
             groups.append([{**key, "seed": seed} for seed in settings.seeds])
-    return finished_groups(out, groups, stamp, make)
+    return finished_groups(out, groups, stamp, make, settings.workers)
 
 
-def _side_by_side(grid: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _made(built: Built[Contest], keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of keys that differ in what may be trained in one solve."""
+    runs = [Run(key["seed"], key["setting"]) for key in keys]
+    return built.value.made(entry_of(keys[0]), keys[0]["rate"], runs)
+
+
+def _in_lockstep(grid: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Settings in groups that may train in lockstep: those of a group differ in their learning rates alone."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for setting in grid:
@@ -429,8 +428,8 @@ def run(kind: type[Contest], settings: type[Settings], out: Path, device: str, c
     of the settings. Returns 0. Raises ValueError for settings that make no sense.
     """
     out = Path(out)
-    contest = kind(settings(**{**changes, "device": str(choose_device(device))}))
-    rows = rows_of(contest, out)
+    built = Built(kind, settings(**{**changes, "device": str(choose_device(device))}))
+    contest, rows = built.value, rows_of(built, out)
     found = standings(rows, contest.measures, contest.settings.rates)
     record = {
         "title": contest.title,

@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, NamedTuple
@@ -20,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import Built, finished_rows
 from sciode.experiments.recipes import RECIPES, Recipe
 from sciode.experiments.verdicts import Score, chosen, pareto, result_table
 from sciode.lab.tables import show
@@ -39,7 +40,8 @@ class Settings:
 
     steps, batch: of training, for each seed; tolerance: relative and absolute, in training and in tests; strengths:
     those that are tried instead of the recipes' own, () = theirs; device; engine, adjoint: see `solve`; dtype:
-    "float32", or "float64" for tolerances below 1e-6. Raises ValueError for a size below one, no seed or another dtype.
+    "float32", or "float64" for tolerances below 1e-6. workers: rows that are made at a time, each in a process of its
+    own, on the same device. Raises ValueError for a size below one, no seed or another dtype.
     """
 
     steps: int = 1000
@@ -52,6 +54,7 @@ class Settings:
     engine: str = "auto"
     adjoint: str = "auto"
     dtype: str = "float32"
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
@@ -200,7 +203,8 @@ def run(kind: type[Task], settings: type[Settings], out: Path, device: str, chan
     `sciode.training.choose_device`. changes: fields of the settings. Returns 0. Raises ValueError for settings that
     make no sense, or if vanilla itself failed.
     """
-    task = kind(settings(**{**changes, "device": str(choose_device(device))}))
+    built = Built(kind, settings(**{**changes, "device": str(choose_device(device))}))
+    task = built.value
     named = {recipe.name: recipe for recipe in task.recipes}
     if unknown := task.inapplicable.keys() - named.keys():
         raise ValueError(f"inapplicable: there is no recipe {', '.join(sorted(unknown))}; there are {', '.join(named)}")
@@ -211,8 +215,8 @@ def run(kind: type[Task], settings: type[Settings], out: Path, device: str, chan
         for factor in ((task.settings.strengths if recipe.penalties else ()) or recipe.weights)
     ]
     stamp = json.loads(json.dumps(asdict(task.settings)))
-    del stamp["strengths"]  # a row has its own, and stays good when others are tried
-    rows = finished_rows(out, keys, stamp, lambda recipe, factor, penalties: made(task, named[recipe], factor))
+    del stamp["strengths"], stamp["workers"]  # a row has its own, and stays good when others are tried
+    rows = finished_rows(out, keys, stamp, partial(_made, built), task.settings.workers)
     rows += [{"recipe": name, "note": f"not applicable: {reason}"} for name, reason in task.inapplicable.items()]
     best = chosen(rows, task.recipes, task.score)
     write_atomically(out / "table.json", (json.dumps(best, indent=2) + "\n").encode())
@@ -220,6 +224,12 @@ def run(kind: type[Task], settings: type[Settings], out: Path, device: str, chan
     pareto(rows, task.recipes, task.score, out / "pareto.png")
     print(f"numbers: {out / 'table.json'}\nfigure: {out / 'pareto.png'}")
     return 0
+
+
+def _made(built: Built[Task], recipe: str, factor: float, penalties: Sequence[str]) -> dict[str, Any]:
+    """The row of a key."""
+    task = built.value
+    return made(task, next(own for own in task.recipes if own.name == recipe), factor)
 
 
 def _clock(device: str) -> float:

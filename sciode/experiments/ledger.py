@@ -1,55 +1,131 @@
-"""Rows of a result table that outlive an interruption: each is written when it is finished, and never made twice."""
+"""Rows of a result table that outlive an interruption: each is written when it is finished, and never made twice.
+
+Rows may be made side by side, by processes of their own: then who makes them has to be something that can be pickled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+import torch
 
 from sciode.lab.progress import progress
 from sciode.training import append_json, read_json_lines
 
-__all__ = ["finished_groups", "finished_rows"]
+__all__ = ["Built", "finished_groups", "finished_rows"]
 
 
 Key = dict[str, Any]
+Made = Sequence[dict[str, Any]]
+T = TypeVar("T")
+
+
+class Built(Generic[T]):
+    """kind(settings), built when it is first asked for; a process to which it is sent builds its own."""
+
+    def __init__(self, kind: Callable[[Any], T], settings: Any) -> None:
+        self.kind, self.settings = kind, settings
+
+    @cached_property
+    def value(self) -> T:
+        """What was built."""
+        return self.kind(self.settings)
+
+    def __reduce__(self) -> Any:
+        return Built, (self.kind, self.settings)
 
 
 def finished_rows(
-    out: Path, keys: Sequence[Key], settings: dict[str, Any], make: Callable[..., dict[str, Any]]
+    out: Path, keys: Sequence[Key], settings: dict[str, Any], make: Callable[..., dict[str, Any]], workers: int = 1
 ) -> list[dict[str, Any]]:
     """One row for each key, in order; those in <out>/rows.jsonl that were made under the same settings are kept.
 
     make(**key) gives the rest of a row. settings: whatever else a row depends on (device, sizes); torch's version is
-    added. A row that cannot be made raises, and leaves the finished ones where they are.
+    added. workers: how many rows are made at a time, each in a process of its own; such a row says so under "workers",
+    for its seconds are those of a shared machine. A row that cannot be made raises, and leaves the finished ones where
+    they are.
     """
-    return finished_groups(out, [[key] for key in keys], settings, lambda group: [make(**group[0])])
+    return finished_groups(out, [[key] for key in keys], settings, _Single(make), workers)
 
 
 def finished_groups(
     out: Path,
     groups: Sequence[Sequence[Key]],
     settings: dict[str, Any],
-    make: Callable[[list[Key]], Sequence[dict[str, Any]]],
+    make: Callable[[list[Key]], Made],
+    workers: int = 1,
 ) -> list[dict[str, Any]]:
-    """As `finished_rows`, for rows that are made side by side: make(keys) gives the rest of those a group still lacks.
+    """As `finished_rows`, for rows that are made in one go: make(keys) gives the rest of those a group still lacks.
 
     A group is written when all of it is finished.
     """
     stamp = {**settings, "torch": metadata.version("torch")}
     known = [row for row in read_json_lines(out / "rows.jsonl") if row.get("settings") == stamp]
-    rows = []
+    lacking = [[key for key in group if _row(known, key) is None] for group in groups]
+    wanted = [keys for keys in lacking if keys]
+    beside = {"workers": workers} if workers > 1 else {}
     with progress(total=sum(len(group) for group in groups), description="rows", unit="row") as bar:
-        for group in groups:
-            lacking = [key for key in group if _row(known, key) is None]
-            for key, rest in zip(lacking, make(lacking) if lacking else (), strict=True):
-                known.append({**key, **rest, "settings": stamp})
+        bar.update(bar.total - sum(len(keys) for keys in wanted))
+        for keys, made in _one_by_one(wanted, make) if workers == 1 else _side_by_side(wanted, make, workers):
+            for key, rest in zip(keys, made, strict=True):
+                known.append({**key, **rest, **beside, "settings": stamp})
                 append_json(out / "rows.jsonl", known[-1])
-            rows += [_row(known, key) for key in group]
-            for _ in group:
-                bar.update()
-    return rows
+            bar.update(len(keys))
+    return [_row(known, key) for group in groups for key in group]
+
+
+@dataclass(frozen=True)
+class _Single:
+    make: Callable[..., dict[str, Any]]
+
+    def __call__(self, keys: list[Key]) -> Made:
+        return [self.make(**key) for key in keys]
+
+
+def _one_by_one(wanted: Sequence[list[Key]], make: Callable[[list[Key]], Made]) -> Iterator[tuple[list[Key], Made]]:
+    for keys in wanted:
+        yield keys, make(keys)
+
+
+def _side_by_side(
+    wanted: Sequence[list[Key]], make: Callable[[list[Key]], Made], workers: int
+) -> Iterator[tuple[list[Key], Made]]:
+    """As they are finished. What fails is raised when all that had begun is finished, and nothing else is begun."""
+    count = min(workers, len(wanted))
+    if not count:
+        return
+    spawn = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
+    threads = max(1, (os.cpu_count() or 1) // count)
+    with ProcessPoolExecutor(count, spawn, _begin, (make, threads)) as pool:
+        asked = {pool.submit(_make, keys): keys for keys in wanted}
+        try:
+            for done in as_completed(asked):
+                yield asked[done], done.result()
+        finally:
+            for each in asked:
+                each.cancel()
+
+
+_maker: Callable[[list[Key]], Made]
+"""Of this process, where it is one of several."""
+
+
+def _begin(make: Callable[[list[Key]], Made], threads: int) -> None:
+    global _maker
+    _maker = make
+    torch.set_num_threads(threads)
+
+
+def _make(keys: list[Key]) -> Made:
+    return _maker(keys)
 
 
 def _row(known: Sequence[dict[str, Any]], key: Key) -> Any:

@@ -19,7 +19,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple, cast
@@ -76,6 +76,7 @@ class Settings:
     mechanics: "reading", each channel loses readings of its own, or "time", whole time points are lost.
     trials: how many of `TRIALS`, 1 = no choice; tuning_epochs: of each. slots: the most Euler steps a series; longer
     series are read at that many times. draws: noise draws of a prediction. kernels: of MiniRocket. engine: of `solve`.
+    workers: rows that are made at a time, each in a process of its own, on the same device.
 
     Raises ValueError for an unknown name, a size below one, or a rate outside [0, 1).
     """
@@ -95,9 +96,10 @@ class Settings:
     layers: int = 2
     engine: str = "auto"
     device: str = "cpu"
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        sizes = (self.epochs, self.trials, self.tuning_epochs, self.slots, self.draws, self.layers)
+        sizes = (self.epochs, self.trials, self.tuning_epochs, self.slots, self.draws, self.layers, self.workers)
         if min(*sizes, len(self.rates), len(self.seeds), len(self.models), len(self.mechanics)) < 1:
             raise ValueError("settings: sizes and numbers of rates, seeds, models and mechanics must be at least 1")
         if self.trials > len(TRIALS):
@@ -247,6 +249,12 @@ def made(settings: Settings, chosen: dict[str, Any], set: str, model: str, mecha
     }
 
 
+def _row(settings: Settings, chosen: dict[Any, Any], set: str, model: str, mechanic: str) -> dict[str, Any]:
+    """One row, with what its model's trials chose."""
+    of = {} if model in BASELINES else chosen[set, single(model)]
+    return made(settings, of, set, model, cast(Mechanic, mechanic))
+
+
 def _judged_baseline(
     settings: Settings, name: str, model: str, cells: Sequence[tuple[float, int]], parts: Sequence[Part]
 ) -> dict[str, Any]:
@@ -301,11 +309,11 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     if not sets:
         raise ValueError("no set is on this machine: `sciode data get NAME` brings one")
     stamp = json.loads(json.dumps({**asdict(settings), "grid": TRIALS[: settings.trials]}))
-    for free in ("sets", "models", "mechanics"):
+    for free in ("sets", "models", "mechanics", "workers"):
         del stamp[free]  # a row has its own, and stays good beside others
     trained = dict.fromkeys(single(model) for model in settings.models if model not in BASELINES)
     pairs = [{"set": name, "model": model} for name in sets for model in trained]
-    tuning = finished_rows(out / "tuning", pairs, stamp, lambda **key: tuned(settings, **key))
+    tuning = finished_rows(out / "tuning", pairs, stamp, partial(tuned, settings), settings.workers)
     chosen = {(row["set"], row["model"]): row["chosen"] for row in tuning}
     keys = [
         {"set": name, "model": model, "mechanic": mechanic}
@@ -313,12 +321,7 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
         for model in settings.models
         for mechanic in _different(settings, name)
     ]
-
-    def make(set: str, model: str, mechanic: str) -> dict[str, Any]:
-        of = {} if model in BASELINES else chosen[set, single(model)]
-        return made(settings, of, set, model, cast(Mechanic, mechanic))
-
-    made_rows = finished_rows(out, keys, stamp, make)
+    made_rows = finished_rows(out, keys, stamp, partial(_row, settings, chosen), settings.workers)
     rows = [
         {**row, "mechanic": mechanic}
         for row in made_rows

@@ -104,6 +104,7 @@ def accuracy_tables(found: Sequence[Mapping[str, Any]], settings: Any) -> list[T
             f"{len(sets)} sets ({', '.join(sets)}), test accuracy, mean over the sets ± sd over {len(settings.seeds)} "
             f"seeds; won/tied of {cells} cells (set, rate); {settings.epochs} epochs, {settings.trials} trials a model "
             f"at 0 % missing, {settings.device}"
+            + (f"; rows made {settings.workers} at a time: their seconds mean little" if settings.workers > 1 else "")
         )
         tables.append(table(f"{block}: {unit}", columns, lines, caption))
     return tables

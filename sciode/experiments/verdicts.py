@@ -117,6 +117,8 @@ def result_table(title: str, rows: Sequence[dict[str, Any]], score: Score) -> Ta
         f"{settings['tolerance']:g}, {settings['device']}; {score.rule}; in parentheses the share of vanilla's time"
     )
     below = [f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    if shared := [row["recipe"] for row in rows if row.get("workers", 1) > 1]:
+        below.append(f"made beside other rows, so their seconds mean little: {', '.join(shared)}")
     return table(title, columns, lines, "\n".join([caption, *below]))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sciode.experiments import frame, spiral_sde
 from sciode.experiments.ledger import finished_rows
 
 KEYS = [{"recipe": "a"}, {"recipe": "b"}, {"recipe": "c"}]
@@ -33,3 +35,28 @@ def test_other_settings_make_other_rows(tmp_path: Path) -> None:
     for steps in (1, 2, 1):
         rows = finished_rows(tmp_path, KEYS, {"steps": steps}, lambda recipe, steps=steps: {"value": steps})
         assert {row["value"] for row in rows} == {steps}
+
+
+def test_rows_made_side_by_side_stand_in_order_and_a_failure_leaves_the_finished_ones(tmp_path: Path) -> None:
+    good = [{"s": f'{{"value": {k}}}'} for k in range(4)]
+    with pytest.raises(json.JSONDecodeError):
+        finished_rows(tmp_path, [good[0], {"s": "{"}, *good[1:]], {}, json.loads, workers=2)
+    kept = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert all(row["value"] == json.loads(row["s"])["value"] and row["workers"] == 2 for row in kept)
+    rows = finished_rows(tmp_path, good, {}, json.loads)
+    assert [row["value"] for row in rows] == [0, 1, 2, 3]
+    assert sum(row.get("workers") == 2 for row in rows) == len(kept)
+
+
+def test_a_row_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
+    tiny = {"steps": 2, "batch": 4, "engine": "eager", "tested": 8, "simulated": 16, "strengths": (1.0,)}
+    kind = spiral_sde.SpiralSde
+    found = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        frame.run(kind, spiral_sde.Settings, out, "cpu", {**tiny, "workers": workers})
+        rows = json.loads((out / "table.json").read_text())
+        found.append(
+            [(row["recipe"], row.get("validation", {}).get("nfe"), row.get("test", {}).get("fit")) for row in rows]
+        )
+    assert found[0] == found[1] and any(row[2] for row in found[0])
