@@ -91,7 +91,6 @@ def test_neural_sdes_walk_the_paths_of_eager(method: str, calculus: Any, dtype: 
 
 
 @pytest.mark.filterwarnings("ignore::sciode.solvers.engines.CompileNotice")
-@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
 @pytest.mark.parametrize(
     ("width", "coupled", "engine"),
     [(64, False, "kernel"), (64, True, "graph"), (512, False, "graph")],

@@ -457,3 +457,12 @@ def test_a_sample_held_back_by_its_outputs_keeps_its_noise(monkeypatch: pytest.M
     own = torch.stack((crowded, steady, steady), 1)
     term = SDETerm(lambda t, y: -y, lambda t, y: 0.3 + 0.1 * y)
     assert_same(*both(term, start(3), own, dt=0.05, seed=4))
+
+
+def test_what_torch_deprecates_in_its_own_compiler_is_no_error_where_warnings_are() -> None:
+    weight = start(3, 3)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return -y * torch.diagonal(torch.matmul(weight, weight.mT))
+
+    assert_same(*both(field, start(), TS))

@@ -26,6 +26,7 @@ __all__ = [
     "Lift",
     "Lifted",
     "Traced",
+    "by_inductor",
     "check_repeatable",
     "compiler_error",
     "own_code",
@@ -116,6 +117,24 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*not a leaf Tensor.*")
         yield
+
+
+def by_inductor(options: dict[str, Any]) -> Callable[[Any, list[Any]], Callable[..., Any]]:
+    """A backend of torch.compile: Inductor with these options.
+
+    What torch says to itself while it compiles (its own deprecations, precision it would use) is for nobody else, and
+    no error where warnings are errors.
+    """
+
+    def compiled(graph: Any, examples: list[Any]) -> Callable[..., Any]:
+        from torch._dynamo import lookup_backend
+
+        inductor: Any = lookup_backend("inductor")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"torch\.")
+            return inductor(graph, examples, config_patches=options)
+
+    return compiled
 
 
 def own_code(function: Callable[..., Any]) -> Any:

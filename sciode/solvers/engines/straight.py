@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .lift import by_inductor
+
 __all__ = ["Straight"]
 
 
@@ -35,7 +37,7 @@ class Straight:
     """
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        self._options, self._local = options, threading.local()
+        self._inductor, self._local = by_inductor(options), threading.local()
         self._ways: dict[Hashable, _Way] = {}
         self._call = torch.compile(function, backend=self._receive, fullgraph=True, dynamic=False)
 
@@ -58,10 +60,7 @@ class Straight:
         return found
 
     def _receive(self, graph: Any, examples: list[Any]) -> Callable[..., Any]:
-        from torch._dynamo import lookup_backend
-
-        inductor: Any = lookup_backend("inductor")
-        made = inductor(graph, examples, config_patches=self._options)
+        made = self._inductor(graph, examples)
 
         def call(*inputs: Any) -> Any:
             outputs = made(*inputs)

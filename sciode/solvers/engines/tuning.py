@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .lift import own_code
+from .lift import by_inductor, own_code
 from .repeat import Part, beginning
 
 __all__ = ["LONG", "compiled", "flops_of"]
@@ -36,7 +36,9 @@ def compiled(function: Any, flops: float) -> Any:
 
     options = {name: value for name, value in _TUNED.items() if hasattr(config, name)}
     tuned = 0 < flops <= _SMALL
-    return torch.compile(own_code(function), fullgraph=True, dynamic=False, options=options if tuned else None)
+    return torch.compile(
+        own_code(function), backend=by_inductor(options if tuned else {}), fullgraph=True, dynamic=False
+    )
 
 
 def flops_of(once: Part, first: Part | None, others: Sequence[Tensor], state: Sequence[Tensor] | None) -> float:
