@@ -70,7 +70,8 @@ def test_what_pandas_calls_na_is_missing_in_nullable_columns_and_in_text() -> No
     )
     series = IrregularSeries.from_frame(frame, "patient", "hour", ["pulse", "sugar"], ["ward", "smoker"])
     plain = IrregularSeries.from_frame(visits(), "patient", "hour", ["pulse", "sugar"])
-    assert series == IrregularSeries(plain.values, plain.times, [["x", True], [None, None]])
+    static = np.array([["x", True], [None, None]], dtype=object)
+    assert series == IrregularSeries(plain.values, plain.times, static)
     assert series.values[0].dtype == np.float64
     for ids in (pd.array(["b", None, "b", "b", "a"], dtype="string"), np.array([0, "NaT", 0, 0, 1], "M8[ns]")):
         with pytest.raises(ValueError, match="the id column has missing entries"):
