@@ -16,19 +16,52 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
     return copy
 
 
-def _floating(array: ArrayLike, what: str) -> NDArray[Any]:
+def is_missing(entry: Any) -> bool:
+    """Whether a scalar says that there is nothing: None, NaN, NaT, pandas' NA (which even refuses to be compared)."""
+    return entry is None or type(entry).__name__ in ("NAType", "NaTType") or bool(entry != entry)
+
+
+def numbers(array: ArrayLike, what: str) -> NDArray[Any]:
+    """The array as float32, if it is that, or float64; what a masked array masks is NaN.
+
+    Raises ValueError for what is no number: text, dates and spans of time (whose unit would be that of their storage),
+    complex numbers (whose imaginary part would be lost).
+    """
     try:
         found = np.asarray(array)
-        return found if found.dtype == np.float32 else found.astype(np.float64)
+        if found.dtype.kind in "mM" or (found.dtype == object and found.size and hasattr(found.flat[0], "year")):
+            raise ValueError("it holds dates: subtract an origin and divide by a unit you choose")
+        if found.dtype.kind == "c":
+            raise ValueError("it holds complex numbers: give real and imaginary part as two channels")
+        found = found if found.dtype == np.float32 else found.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} is not numeric: {error}") from error
+    return np.where(np.ma.getmaskarray(array), np.nan, found) if np.ma.isMaskedArray(array) else found
+
+
+def checked_labels(labels: Any, what: str) -> NDArray[Any]:
+    """The labels as an array; ValueError for missing ones, and for kinds that have no common order."""
+    found = np.asarray(labels)
+    # A list of text and NaN is an array of text, in which NaN is a class of that name.
+    entries = found if isinstance(labels, np.ndarray) else np.asarray(labels, dtype=object)
+    if entries.dtype.kind in "fcmM":
+        missing = bool((entries != entries).any())
+    else:
+        missing = entries.dtype.kind == "O" and any(is_missing(entry) for entry in entries.ravel().tolist())
+    if missing or (found.dtype.kind == "f" and np.isinf(found).any()):
+        raise ValueError(f"{what} holds NaN, infinite or missing labels: remove those series")
+    try:
+        np.unique(found)
+    except TypeError as error:
+        raise ValueError(f"{what} holds labels without a common order ({error}): turn all into text") from error
+    return found
 
 
 def checked_values(values: Sequence[ArrayLike] | NDArray[Any]) -> list[NDArray[Any]]:
     """The values as arrays [L_i, channels] of float32 or float64, all of one number of channels."""
     if isinstance(values, np.ndarray) and values.ndim != 3 and values.dtype != object:
         raise ValueError(f"values has shape {values.shape}: give [n, length, channels] or a list of [length, channels]")
-    checked = [_floating(value, f"series {i}") for i, value in enumerate(values)]
+    checked = [numbers(value, f"series {i}") for i, value in enumerate(values)]
     if not checked:
         raise ValueError("there is no series: give at least one")
     for i, value in enumerate(checked):
@@ -50,7 +83,7 @@ def clocks(times: Sequence[ArrayLike] | NDArray[Any] | None, lengths: list[int])
         times = [times] * len(lengths)
     if len(times) != len(lengths):
         raise ValueError(f"there are {len(times)} time arrays and {len(lengths)} series: give one for each series")
-    own = [np.asarray(_floating(clock, f"times of series {i}"), dtype=np.float64) for i, clock in enumerate(times)]
+    own = [np.asarray(numbers(clock, f"times of series {i}"), dtype=np.float64) for i, clock in enumerate(times)]
     for i, (clock, n) in enumerate(zip(own, lengths, strict=True)):
         if clock.shape != (n,):
             raise ValueError(
@@ -74,6 +107,10 @@ def check_series(i: int, value: NDArray[Any], clock: NDArray[np.float64]) -> Non
         raise ValueError(f"series {i} has no reading at all, every value is NaN: remove it")
     if not np.isfinite(clock).all():
         raise ValueError(f"times of series {i} are not finite: remove those points")
+    with np.errstate(over="ignore"):
+        span = clock[-1] - clock[0]
+    if not np.isfinite(span):
+        raise ValueError(f"times of series {i} go from {clock[0]:g} to {clock[-1]:g}: choose a larger unit")
     steps = np.diff(clock)
     if (steps <= 0).any():
         at = int(np.argmax(steps <= 0)) + 1
@@ -90,7 +127,7 @@ def checked_static(static: ArrayLike | None, n: int) -> NDArray[Any] | None:
         return None
     raw = np.asarray(static)
     text = raw.dtype.kind in "OUS"
-    table = _mixed(np.asarray(static, dtype=object)) if text else _floating(raw, "static").astype(np.float64)
+    table = _mixed(np.asarray(static, dtype=object)) if text else numbers(static, "static").astype(np.float64)
     if table.ndim != 2 or table.shape[0] != n:
         raise ValueError(f"static has shape {table.shape}: give [{n}, features], one row for each series")
     if table.dtype != object and np.isinf(table).any():
@@ -109,7 +146,7 @@ def _mixed(table: NDArray[Any]) -> NDArray[Any]:
 
 def _number(value: Any) -> float:
     try:
-        number = float("nan") if value is None else float(value)
+        number = float("nan") if is_missing(value) else float(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"static holds {value!r}: give numbers, text, or None where a feature is missing") from error
     if np.isinf(number):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .checks import is_missing, numbers
 
 Parts = tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], NDArray[Any] | None]
 
@@ -23,13 +26,15 @@ def series_from_frame(
     value_names, static_names = _names(values), _names(static)
     if not value_names:
         raise ValueError("values is empty: name at least one channel column")
+    if not hasattr(df, "columns"):
+        raise ValueError(f"df is a {type(df).__name__}: give a data frame")
     for name in (id, time, *value_names, *static_names):
         _check_column(df, name)
     if len(df[id]) == 0:
         raise ValueError("the frame has no rows: there is no series in it")
     ids, group = _groups(df[id].to_numpy())
     clock = _times(df[time].to_numpy(), time)
-    table = np.stack([_numbers(df[name].to_numpy(), name) for name in value_names], axis=1)
+    table = np.stack([_channel(df[name].to_numpy(), name) for name in value_names], axis=1)
     order = np.lexsort((clock, group))
     group, clock, table = group[order], clock[order], table[order]
     _check_repeats(ids, group, clock)
@@ -44,24 +49,37 @@ def series_from_frame(
 def _names(names: str | Sequence[str] | None) -> list[str]:
     if names is None:
         return []
-    return [names] if isinstance(names, str) else list(names)
+    return [names] if isinstance(names, str | int) else list(names)
 
 
 def _check_column(df: Any, name: str) -> None:
-    columns = [str(column) for column in df.columns]
-    if name not in columns:
-        near = difflib.get_close_matches(name, columns, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(columns)}"
+    count = list(df.columns).count(name)
+    if count > 1:
+        raise ValueError(f"the frame has {count} columns called {name!r}: give each a name of its own")
+    if not count:
+        columns = [str(column) for column in df.columns]
+        near = difflib.get_close_matches(str(name), columns, n=1)
+        hint = f"did you mean {near[0]!r}?" if near and near[0] != str(name) else f"it has {', '.join(columns)}"
+        if name in getattr(getattr(df, "index", None), "names", ()):
+            hint = "it is in the index: call df.reset_index() first"
         raise ValueError(f"the frame has no column {name!r}: {hint}")
 
 
 def _groups(ids: NDArray[Any]) -> tuple[list[Any], NDArray[np.int64]]:
     """Distinct ids in order of first appearance, and the position of each row's id among them."""
     place: dict[Any, int] = {}
-    group = np.array([place.setdefault(name, len(place)) for name in ids.tolist()], dtype=np.int64)
-    if any(name is None or name != name for name in place):
+    try:
+        group = np.array([place.setdefault(name, len(place)) for name in _entries(ids)], dtype=np.int64)
+    except TypeError as error:
+        raise ValueError(f"the id column cannot tell series apart ({error}): give text or numbers") from error
+    if any(is_missing(name) for name in place):
         raise ValueError("the id column has missing entries: remove those rows or give them an id")
     return list(place), group
+
+
+def _entries(column: NDArray[Any]) -> list[Any]:
+    """The entries as Python has them; dates as numpy has them, for Python would count their nanoseconds."""
+    return list(column) if column.dtype.kind in "mM" else column.tolist()
 
 
 def _times(times: NDArray[Any], name: str) -> NDArray[np.float64]:
@@ -70,17 +88,17 @@ def _times(times: NDArray[Any], name: str) -> NDArray[np.float64]:
             f"column {name!r} holds dates: turn them into numbers of a unit you choose, "
             f'e.g. (df["{name}"] - df["{name}"].min()).dt.total_seconds() / 3600'
         )
-    clock = _numbers(times, name)
+    clock = np.asarray(numbers(times, f"column {name!r}"), dtype=np.float64)
     if not np.isfinite(clock).all():
         raise ValueError(f"column {name!r} has missing or infinite times: remove those rows")
     return clock
 
 
-def _numbers(column: NDArray[Any], name: str) -> NDArray[np.float64]:
-    try:
-        return column.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column {name!r} is not numeric: {error}") from error
+def _channel(column: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """A channel's readings; objects as they are in nullable columns, NA among them, are numbers with NaN."""
+    if column.dtype == object:
+        column = np.array([np.nan if is_missing(entry) else entry for entry in column.tolist()], dtype=object)
+    return np.asarray(numbers(column, f"column {name!r}"), dtype=np.float64)
 
 
 def _check_repeats(ids: list[Any], group: NDArray[np.int64], clock: NDArray[np.float64]) -> None:
@@ -94,16 +112,13 @@ def _check_repeats(ids: list[Any], group: NDArray[np.int64], clock: NDArray[np.f
 
 
 def _constant(column: NDArray[Any], name: str, ids: list[Any], cuts: NDArray[np.int64]) -> NDArray[Any]:
-    """One entry a series: numbers where the column is numeric, else text with None where it is missing."""
-    numeric = column.dtype.kind in "biuf"
-    entries = column.astype(np.float64) if numeric else np.array([_text(entry) for entry in column], dtype=object)
+    """One entry a series: numbers where all that is there are numbers, else text; None or NaN where it is missing."""
+    plain = [None if is_missing(entry) else entry for entry in _entries(column)]
+    numeric = all(entry is None or isinstance(entry, Real) for entry in plain)
+    told = [entry if entry is None or numeric or isinstance(entry, str) else str(entry) for entry in plain]
+    entries = np.array(told, dtype=np.float64 if numeric else object)
     parts = np.split(entries, cuts)
     for series, part in zip(ids, parts, strict=True):
         if not all(entry == part[0] or (entry != entry and part[0] != part[0]) for entry in part):
             raise ValueError(f"static column {name!r} changes within series {series!r}: make it a channel")
     return np.array([part[0] for part in parts], dtype=entries.dtype)
-
-
-def _text(entry: Any) -> Any:
-    missing = entry is None or entry != entry or type(entry).__name__ in ("NAType", "NaTType")
-    return None if missing else entry if isinstance(entry, str) else str(entry)

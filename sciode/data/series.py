@@ -27,9 +27,10 @@ class IrregularSeries:
 
     Args:
         values: n arrays [L_i, channels], or one array [n, L, channels]. float32 is kept, anything else becomes float64.
-            NaN = missing; one point a series is allowed; infinities are refused.
-        times: n arrays [L_i] of float64, strictly increasing, in any unit the user likes (the same for all series);
-            or one array [n, L], whose NaN end is padding and is cut off; or [L], shared by all; or None: 0 .. L_i - 1.
+            NaN, or masked in a masked array = missing; one point a series is allowed; infinities are refused.
+        times: n arrays [L_i] of float64, strictly increasing, in any unit the user likes (the same for all series),
+            numbers and not dates; or one array [n, L], whose NaN end is padding and is cut off; or [L], shared by all;
+            or None: 0 .. L_i - 1.
         static: [n, features], what does not change in time (age, sex, ...): numbers, or text for categories (an object
             array may hold columns of both). NaN or None = missing. None if there is nothing.
 
@@ -62,6 +63,12 @@ class IrregularSeries:
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "static", static)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what pickle or `copy.deepcopy` kept: read-only again, which neither of them knows of."""
+        self._assign(**state)
+        for array in (*self.values, *self.times, *(() if self.static is None else (self.static,))):
+            array.flags.writeable = False
+
     @classmethod
     def from_frame(
         cls, df: Any, id: str, time: str, values: str | Sequence[str], static: str | Sequence[str] | None = None
@@ -93,7 +100,7 @@ class IrregularSeries:
         """
         if isinstance(X, np.ndarray) and X.ndim == 2:
             return cls(X[:, :, None])
-        cases = [np.asarray(case) for case in X]
+        cases = [np.asanyarray(case) for case in X]  # a masked array keeps its mask
         for i, case in enumerate(cases):
             if case.ndim != 2:
                 raise ValueError(f"series {i} has shape {case.shape}: from_array takes [channel, time] for each case")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .checks import checked_labels
+
 
 @dataclass(frozen=True)
 class Split:
@@ -31,7 +33,7 @@ def stratified(labels: ArrayLike, seed: int, fractions: tuple[float, float, floa
             empty.
 
     Raises:
-        ValueError: labels that are not one-dimensional or empty, bad fractions, negative seed.
+        ValueError: labels that are not one-dimensional, empty, missing or without order, bad fractions, negative seed.
     """
     classes = _classes(labels)
     shares = _shares(fractions)
@@ -97,7 +99,7 @@ def _generator(seed: int) -> np.random.Generator:
 
 def _classes(labels: ArrayLike) -> list[NDArray[np.int64]]:
     """Positions of each class, in the order of the sorted labels."""
-    found = np.asarray(labels)
+    found = checked_labels(labels, "labels")
     if found.ndim != 1 or found.size == 0:
         raise ValueError(f"labels has shape {found.shape}: give one label for each case, [n]")
     _, codes = np.unique(found, return_inverse=True)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries, Standardizer
-from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags
+from sciode.timeseries.estimator import SeriesLike, as_series, regressor_tags, whole
 from sciode.timeseries.forecaster import last_cut, next_times
 from sciode.timeseries.interpolator import hidden
 from sciode.timeseries.linear import LinearStep
@@ -52,6 +52,8 @@ class Baseline(ValueEstimator):
         """
         if self.task not in ("forecast", "interpolate"):
             raise ValueError(f'task is {self.task!r}: give "forecast" or "interpolate"')
+        for name, least in (("ahead", 1), ("n_samples", 1), ("random_state", 0)):
+            whole(getattr(self, name), name, least)
         series = as_series(X)
         self.standardizer_ = Standardizer.fit(series)
         self.n_channels_in_ = series.channels

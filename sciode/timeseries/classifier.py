@@ -57,6 +57,8 @@ class IrregularClassifier(SequenceEstimator):
     readout: str = "last"
     channels: tuple[str, ...] = ()
 
+    _MAKE = (*SequenceEstimator._MAKE, "readout", "channels")
+
     def fit(self, X: SeriesLike, y: Any, validation: tuple[SeriesLike, Any] | None = None) -> Self:
         """Train on series X [n] with labels y [n] of any dtype, and return self.
 
@@ -73,12 +75,11 @@ class IrregularClassifier(SequenceEstimator):
         self._options()
         series, labels = as_series(X), as_labels(y, len(as_series(X)))
         train, held = self._parts(series, labels, validation)
-        self.classes_ = np.unique(train[1])
-        if len(self.classes_) < 2:
-            raise ValueError(f"y holds one class only ({self.classes_[0]!r}): a classifier needs at least two")
-        _, counts = np.unique(train[1], return_counts=True)
-        self.weights_ = tuple((len(train[1]) / len(counts) / counts).tolist())
+        classes, counts = np.unique(train[1], return_counts=True)
+        if len(classes) < 2:
+            raise ValueError(f"y holds one class only ({classes[0]!r}): a classifier needs at least two")
         self._scale(train[0])
+        self.classes_, self.weights_ = classes, tuple((len(train[1]) / len(counts) / counts).tolist())
         return self._labelled(*train), self._labelled(*held)
 
     def predict(self, X: SeriesLike) -> NDArray[Any]:
@@ -146,6 +147,8 @@ class IrregularClassifier(SequenceEstimator):
         if self.readout not in READOUTS:
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {self.readout!r}")
         options = super()._options()
+        if isinstance(self.channels, str) or not isinstance(self.channels, Sequence):
+            raise ValueError(f"channels is {self.channels!r}: give a tuple of names, () for none")
         if JoinedChannels(tuple(self.channels)).names and MODELS[self.model].reads != "control":
             raise ValueError(f"channels join the control path, which {self.model!r} does not read: pass channels=()")
         return options
@@ -157,7 +160,7 @@ class IrregularClassifier(SequenceEstimator):
         if validation is None:
             share = self.validation_fraction
             split = stratified(labels, self.random_state, (1 - share, share, 0.0))
-            if not len(split.validation):
+            if not (len(split.validation) and len(split.train)):
                 raise ValueError(f"{len(series)} series are too few to set some aside: pass validation=(X, y)")
             return tuple((series[rows], labels[rows]) for rows in (split.train, split.validation))  # type: ignore[return-value]
         held = as_series(validation[0])
@@ -203,8 +206,8 @@ class IrregularClassifier(SequenceEstimator):
 
     def _learnt(self) -> dict[str, Any]:
         labels = self.classes_
-        if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels):
-            raise ValueError("labels of mixed Python types cannot be saved: use text or numbers")
+        if labels.dtype.kind not in "biufUO" or not (labels.dtype != object or all(isinstance(x, str) for x in labels)):
+            raise ValueError(f"labels of this kind cannot be saved ({labels.dtype}): use text or numbers")
         joined = {"mean": list(self.channels_.mean), "scale": list(self.channels_.scale)}
         return {"classes": labels.tolist(), "classes_dtype": labels.dtype.str, "channels": joined}
 

@@ -52,8 +52,9 @@ class ControlGrid:
         """
         duration = max(float(clock[-1] - clock[0]) for clock in series.times)
         gaps = np.concatenate([np.diff(clock) for clock in series.times])
-        usual = round(duration / float(np.median(gaps))) if gaps.size else 1
-        return cls(duration or 1.0, steps or max(min(usual, int(series.lengths.max()) - 1), 1), horizon)
+        most = int(series.lengths.max()) - 1
+        usual = round(min(duration / float(np.median(gaps)), most)) if gaps.size else 1
+        return cls(duration or 1.0, steps or max(usual, 1), horizon)
 
     @property
     def rate(self) -> float:

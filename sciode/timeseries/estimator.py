@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries
+from sciode.data.checks import checked_labels
 
 SeriesLike = IrregularSeries | NDArray[Any] | Sequence[NDArray[Any]]
 
@@ -79,16 +81,27 @@ def as_series(X: SeriesLike) -> IrregularSeries:
         return X
     if isinstance(X, np.ndarray) or (isinstance(X, Sequence) and not isinstance(X, str)):
         return IrregularSeries.from_array(X)
-    raise ValueError(f"X must be IrregularSeries or an array [case, channel, time], got {type(X).__name__}")
+    raise ValueError(
+        f"X must be IrregularSeries or an array [case, channel, time], got {type(X).__name__}: a long data frame is "
+        "read by IrregularSeries.from_frame(df, id, time, values)"
+    )
 
 
 def as_labels(y: Any, count: int) -> NDArray[Any]:
-    """Return y as an array [count]; ValueError for another shape or missing labels."""
-    labels = np.asarray(y)
-    if labels.shape != (count,):
-        raise ValueError(f"y has shape {labels.shape}: give one label for each of the {count} series")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError("y holds NaN or infinite labels: remove those series")
-    if labels.dtype.kind == "O" and any(label is None or label != label for label in labels):
-        raise ValueError("y holds missing labels: remove those series")
-    return labels
+    """Return y as an array [count]; ValueError for another shape, missing labels, or some without a common order."""
+    if np.shape(y) != (count,):
+        raise ValueError(f"y has shape {np.shape(y)}: give one label for each of the {count} series")
+    return checked_labels(y, "y")
+
+
+def whole(value: Any, name: str, least: int, may_be_none: bool = False) -> None:
+    """ValueError unless a parameter is a whole number of at least `least`."""
+    if value is None and may_be_none:
+        return
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an int >= {least}{' or None' if may_be_none else ''}, got {value!r}")
+
+
+def plain(value: Any) -> Any:
+    """Return a parameter as JSON has it: numpy's numbers, of which searches are full, as Python's."""
+    return value.item() if isinstance(value, np.generic) else value

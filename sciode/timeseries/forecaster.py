@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries, windows
 from sciode.timeseries.controls import FARTHEST
-from sciode.timeseries.estimator import SeriesLike, as_series
+from sciode.timeseries.estimator import SeriesLike, as_series, whole
 from sciode.timeseries.regression import PathEstimator
 from sciode.timeseries.values import Pairs, Times, check_aligned, own_times, without_empty_points
 
@@ -52,8 +52,10 @@ class IrregularForecaster(PathEstimator):
     stride: int | None = None
 
     def _options(self) -> Any:
-        if self.ahead < 1 or self.shortest < 1 or min(self.history or 1, self.stride or 1) < 1:
-            raise ValueError("ahead, history, shortest and stride must be >= 1")
+        for name in ("ahead", "shortest"):
+            whole(getattr(self, name), name, 1)
+        for name in ("history", "stride"):
+            whole(getattr(self, name), name, 1, may_be_none=True)
         return super()._options()
 
     def _cut(self, series: IrregularSeries) -> Pairs:

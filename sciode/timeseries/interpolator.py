@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries, drop
-from sciode.timeseries.estimator import SeriesLike, as_series
+from sciode.timeseries.estimator import SeriesLike, as_series, whole
 from sciode.timeseries.regression import PathEstimator
 from sciode.timeseries.values import Pairs, Times, check_aligned, own_times, without_empty_points
 from sciode.training import derive_seed
@@ -47,8 +47,9 @@ class IrregularInterpolator(PathEstimator):
     both_ways = True
 
     def _options(self) -> Any:
-        if not 0 < self.hide < 1 or self.copies < 1:
-            raise ValueError("hide must be in (0, 1) and copies >= 1")
+        whole(self.copies, "copies", 1)
+        if not 0 < self.hide < 1:
+            raise ValueError(f"hide must be in (0, 1), got {self.hide!r}")
         return super()._options()
 
     def _pairs(self, series: IrregularSeries, y: Any, seed: int) -> Pairs:

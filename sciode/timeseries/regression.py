@@ -91,6 +91,8 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
 
     both_ways = False
 
+    _MAKE = (*SequenceEstimator._MAKE, "anchor")
+
     @abstractmethod
     def _pairs(self, series: IrregularSeries, y: Any, seed: int) -> Pairs:
         """Return what is given and wanted of training or validation series."""
@@ -223,7 +225,7 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         """
         data = dict(held)
         target = data.pop("target").double().cpu()
-        mean, sigma = self._components(data, max(self.n_samples, self.n_models))
+        mean, sigma = self._components(data, self._count())
         between = mean.var(0, correction=0)
         # |error| <= q sqrt(between + f² σ²) exactly where this is <= f².
         needed = (((target - mean.mean(0)) / _NINETY) ** 2 - between) / (sigma**2).mean(0)
@@ -240,6 +242,9 @@ class PathEstimator(SequenceEstimator, ValueEstimator):
         absent = np.isnan(clock)[..., None]
         centre = np.where(absent, np.nan, mean.numpy() * scale + shift)
         return Mixture(centre, sigma.numpy() * np.array(self.calibration_) * scale)
+
+    def _count(self) -> int:
+        return max(self.n_samples, self.n_models)
 
     def _learnt(self) -> dict[str, Any]:
         weights = None if self.linear_ is None else self.linear_.weights

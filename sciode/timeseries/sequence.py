@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from sciode.data import Covariates, IrregularSeries, Standardizer
 from sciode.nn import stack, unstack
 from sciode.solvers import sample_seeds
 from sciode.timeseries.controls import ControlGrid
-from sciode.timeseries.estimator import Estimator, SeriesLike, as_series
+from sciode.timeseries.estimator import Estimator, SeriesLike, as_series, plain, whole
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
 from sciode.timeseries.models import MODELS, make
 from sciode.training import (
@@ -36,6 +37,9 @@ from sciode.training.checkpoint import flatten, unflatten
 
 _GPU_SIZE = 2**16  # hidden x batch_size from which "auto" takes a GPU
 _ROWS = 2048  # series x noise draws solved together at prediction: bounds the memory
+_WHOLE = {"hidden": 1, "layers": 1, "n_models": 1, "epochs": 1, "batch_size": 1, "patience": 0, "random_state": 0}
+# What a checkpoint may be continued with although it is another: the course of training does not hang on it.
+_ASIDE = ("checkpoint", "progress", "n_samples", "n_models", "device", "engine")
 Data = dict[str, Tensor]
 
 
@@ -95,6 +99,9 @@ class SequenceEstimator(Estimator):
     progress: bool = False
     checkpoint: str | Path | None = None
 
+    _MAKE: ClassVar[tuple[str, ...]] = ("model", "hidden", "layers", "form", "n_models")
+    """Parameters that say what the networks are: once these are there, another value would be untrue of them."""
+
     @abstractmethod
     def _prepared(self, X: Any, y: Any, validation: Any) -> tuple[Data, Data]:
         """Learn scales and whatever else training does not change; return what trains and what validates."""
@@ -129,12 +136,14 @@ class SequenceEstimator(Estimator):
         return self.histories_[0]
 
     def _options(self) -> FitOptions:
-        if not (self.jitter >= 0 and 0 < self.validation_fraction < 1):
+        for name, least in _WHOLE.items():
+            whole(getattr(self, name), name, least)
+        whole(self.n_samples, "n_samples", 1)
+        whole(self.steps, "steps", 1, may_be_none=True)
+        if not (0 <= self.jitter < math.inf and 0 < self.validation_fraction < 1):
             raise ValueError("jitter must be >= 0 and validation_fraction in (0, 1)")
-        if not self.horizon > 0 or (self.steps is not None and self.steps < 1) or self.n_samples < 1:
-            raise ValueError("horizon must be > 0; steps and n_samples >= 1")
-        if self.n_models < 1 or not (self.penalty >= 0 and self.kl_weight >= 0):
-            raise ValueError("n_models must be >= 1; penalty and kl_weight >= 0")
+        if not (0 < self.horizon < math.inf and 0 <= self.penalty < math.inf and 0 <= self.kl_weight < math.inf):
+            raise ValueError("horizon must be > 0; penalty and kl_weight >= 0; all of them finite")
         if self.model not in MODELS:
             raise ValueError(f"no model is called {self.model!r}; there are {', '.join(MODELS)}")
         names = ("epochs", "batch_size", "lr", "weight_decay", "schedule", "patience")
@@ -142,10 +151,14 @@ class SequenceEstimator(Estimator):
 
     def _scale(self, series: IrregularSeries, slots: IrregularSeries | None = None) -> None:
         """Learn scales from the training series, and the grid from `slots` (they, if None)."""
+        standardizer, covariates = Standardizer.fit(series), Covariates.fit(series)
+        grid = ControlGrid.of(series if slots is None else slots, self.steps, self.horizon)
+        # Networks of an earlier fit do not know these scales: should training fail, nothing is left to predict with.
+        for name in ("models_", "histories_"):
+            vars(self).pop(name, None)
         self.n_channels_in_ = series.channels
-        self.standardizer_ = Standardizer.fit(series)
-        self.covariates_ = Covariates.fit(series)
-        self.grid_ = ControlGrid.of(series if slots is None else slots, self.steps, self.horizon)
+        self.standardizer_, self.covariates_, self.grid_ = standardizer, covariates, grid
+        self.made_of_ = {name: getattr(self, name) for name in self._MAKE}
 
     def _train(self, train: Data, held: Data) -> None:
         """Train every member; leave `models_` and `histories_`."""
@@ -158,11 +171,17 @@ class SequenceEstimator(Estimator):
                 folder = folder / f"member-{member}"
             network = self._network(member)
             own = replace(options, seed=self._member_seed(member))
-            history = fit(network, self._loss, train, held, own, folder=folder, progress=self.progress)
+            how: dict[str, Any] = {"folder": folder, "progress": self.progress, "identity": self._identity()}
+            history = fit(network, self._loss, train, held, own, **how)
             _complain(history)
             networks.append(network)
             histories.append(history)
         self.models_, self.histories_ = networks, histories
+
+    def _identity(self) -> str:
+        """Return what else than weights, data and options of `fit` the training hangs on."""
+        params = {name: plain(value) for name, value in self.get_params().items() if name not in _ASIDE}
+        return f"{type(self).__name__} {params}"
 
     def _train_together(self, train: Data, held: Data) -> bool:
         """Train all members in lockstep, if their networks can be stacked; whether they could."""
@@ -279,6 +298,10 @@ class SequenceEstimator(Estimator):
     def _check_fitted(self) -> None:
         if not hasattr(self, "models_"):
             raise ValueError(f"this {type(self).__name__} is not fitted: call fit first")
+        for name, value in self.made_of_.items():
+            if getattr(self, name) != value:
+                now = getattr(self, name)
+                raise ValueError(f"{name} was {value!r} in fit and is {now!r} now: fit again, or set it back")
 
     def _learnt(self) -> dict[str, Any]:
         """Return what else a file must hold, ready for JSON."""
@@ -290,7 +313,8 @@ class SequenceEstimator(Estimator):
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to one safetensors file with a JSON header, atomically."""
         self._check_fitted()
-        params = self.get_params() | {"checkpoint": None if self.checkpoint is None else str(self.checkpoint)}
+        params = {name: plain(value) for name, value in self.get_params().items()}
+        params["checkpoint"] = None if self.checkpoint is None else str(self.checkpoint)
         names = (self.regularize,) if isinstance(self.regularize, str) else tuple(self.regularize)
         if not all(isinstance(name, str) for name in names):
             raise ValueError("regularizers that are objects cannot be saved: give them by name")
@@ -319,6 +343,7 @@ class SequenceEstimator(Estimator):
         loaded.n_channels_in_ = len(loaded.standardizer_.mean)
         loaded.grid_ = ControlGrid(*record["grid"])
         loaded._take_up(record)
+        loaded.made_of_ = {name: getattr(loaded, name) for name in cls._MAKE}
         networks = [loaded._network(member) for member in range(loaded.n_models)]
         for member, network in enumerate(networks):
             network.load_state_dict(unflatten(f"member-{member}", tensors))

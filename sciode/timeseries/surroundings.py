@@ -42,7 +42,8 @@ def _look(values: Tensor, times: Tensor, queries: Tensor, cap: float) -> tuple[T
     place = torch.arange(length).view(1, length, 1)
     last = torch.where(seen, place, -1).cummax(1).values
     upcoming = torch.where(seen, place, length).flip(1).cummin(1).values.flip(1)
-    row = torch.searchsorted(times.nan_to_num(nan=torch.inf), queries.nan_to_num(nan=0.0), right=True).unsqueeze(-1)
+    own, asked = times.nan_to_num(nan=torch.inf).contiguous(), queries.nan_to_num(nan=0.0).contiguous()
+    row = torch.searchsorted(own, asked, right=True).unsqueeze(-1)
     shape = (-1, -1, values.shape[2])
     # A row of nothing on each side stands for "no reading there".
     left = torch.cat([torch.full_like(last[:, :1], -1), last], 1).gather(1, row.expand(*shape))

@@ -58,10 +58,14 @@ def fit_together(
     watch: called with the time (of time.perf_counter) at the end of each epoch.
     Raises ValueError for estimators or cases that differ where they may not.
     """
-    _check(estimators)
+    _check(estimators, cases, "case")
+    if len({id(estimator) for estimator in estimators}) < len(estimators):
+        raise ValueError("an estimator stands there twice and can be trained once: make one for each case")
     data = _prepared(estimators, cases)
     if len({estimator.grid_.dt for estimator in estimators}) > 1:
         raise ValueError("estimators trained together need one Euler step: give them the same `steps`")
+    if len({len(getattr(estimator, "classes_", ())) for estimator in estimators}) > 1:
+        raise ValueError("classifiers trained together tell equally many classes apart: give cases that hold as many")
     if any(getattr(e, "class_weight", None) and e.weights_ != estimators[0].weights_ for e in estimators):  # type: ignore[attr-defined]
         raise ValueError(
             "classifiers trained together weigh classes alike: give cases of equal shares, or no class_weight"
@@ -87,13 +91,20 @@ def fit_together(
 
 
 def _prepared(estimators: Sequence[SequenceEstimator], cases: Sequence[Case]) -> list[tuple[Data, Data]]:
-    """What trains and validates each; estimators of one case share the tensors."""
+    """What trains and validates each; estimators of one case share the tensors, but for what their seeds hide."""
     found: dict[int, tuple[Data, Data]] = {}
     data = []
     for estimator, case in zip(estimators, cases, strict=True):
         made = estimator._prepared(*case)
-        data.append(found.setdefault(id(case), made))
+        first = found.setdefault(id(case), made)
+        data.append(first if all(_same(a, b) for a, b in zip(first, made, strict=True)) else made)
     return data
+
+
+def _same(one: Data, other: Data) -> bool:
+    """Whether two sets hold the same tensors, NaN equal to NaN."""
+    pairs = ((x, other[name]) for name, x in one.items())
+    return all(x.shape == y.shape and bool(((x == y) | (x.isnan() & y.isnan())).all()) for x, y in pairs)
 
 
 def predict_together(classifiers: Sequence[IrregularClassifier], series: Sequence[IrregularSeries]) -> list[Draws]:
@@ -101,7 +112,7 @@ def predict_together(classifiers: Sequence[IrregularClassifier], series: Sequenc
 
     A draw whose solve fails has NaN probabilities. Classifiers as for `fit_together`; equally many series each.
     """
-    _check(classifiers)
+    _check(classifiers, series, "collection of series")
     first = classifiers[0]
     data = _alike([c._inputs(c._known(own)) for c, own in zip(classifiers, series, strict=True)])
     try:
@@ -132,10 +143,12 @@ def predict_together(classifiers: Sequence[IrregularClassifier], series: Sequenc
     return [Draws(own.numpy(), calls[0].numpy()) for own, calls in zip(chances, nfe, strict=True)]
 
 
-def _check(estimators: Sequence[SequenceEstimator]) -> None:
-    """ValueError unless the estimators are alike."""
+def _check(estimators: Sequence[SequenceEstimator], given: Sequence[Any], what: str) -> None:
+    """ValueError unless the estimators are alike, and something is given for each."""
     if not estimators:
         raise ValueError("estimators: give at least one")
+    if len(given) != len(estimators):
+        raise ValueError(f"there are {len(estimators)} estimators: give one {what} for each, not {len(given)}")
     alike = [{k: repr(v) for k, v in e.get_params().items() if k not in _OWN} | {"": type(e)} for e in estimators]
     if any(other != alike[0] for other in alike) or estimators[0].n_models != 1 or estimators[0].checkpoint:
         raise ValueError(f"estimators trained together differ in {', '.join(_OWN)} at most, n_models=1, no checkpoint")

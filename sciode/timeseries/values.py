@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries
+from sciode.data.checks import numbers
 from sciode.timeseries.estimator import Estimator, SeriesLike
 from sciode.timeseries.mixture import Mixture
 from sciode.training import derive_seed
@@ -43,6 +44,10 @@ class ValueEstimator(Estimator):
     def _judged(self, X: SeriesLike, y: Any) -> Pairs:
         """Return what `score` gives and what it wants to be told."""
 
+    def _count(self) -> int:
+        """Return how many components a prediction mixes."""
+        return self.n_samples
+
     def predict(self, X: SeriesLike, times: Times = None) -> NDArray[np.float64]:
         """Return the expected values [n, Q, C] in the data's units.
 
@@ -50,7 +55,7 @@ class ValueEstimator(Estimator):
         a shorter array: none; the answer is NaN there). None: times that suggest themselves, see the class.
         """
         series, clock = self._asked(X, times)
-        return self._mixture(series, clock, self.n_samples).centre()
+        return self._mixture(series, clock, self._count()).centre()
 
     def predict_interval(
         self, X: SeriesLike, times: Times = None, coverage: float = 0.9
@@ -62,7 +67,7 @@ class ValueEstimator(Estimator):
         """
         if not 0 < coverage < 1:
             raise ValueError(f"coverage is {coverage}: give a probability in (0, 1)")
-        mixture = self._mixture(*self._asked(X, times), self.n_samples)
+        mixture = self._mixture(*self._asked(X, times), self._count())
         return mixture.quantile(0.5 - coverage / 2), mixture.quantile(0.5 + coverage / 2)
 
     def sample(self, X: SeriesLike, times: Times = None, n: int = 100) -> NDArray[np.float64]:
@@ -109,11 +114,13 @@ def own_times(times: Any, count: int) -> NDArray[np.float64]:
 
     Raises ValueError for another shape, infinities, or nothing asked for at all.
     """
+    if isinstance(times, str) or not np.iterable(times):
+        raise ValueError(f"times is {times!r}: give [Q], or [{count}, Q], or a list of {count} arrays")
     if isinstance(times, np.ndarray) and times.dtype != object:
-        clock = times.astype(np.float64)
+        clock = np.asarray(numbers(times, "times"), dtype=np.float64)
         clock = np.tile(clock, (count, 1)) if clock.ndim == 1 else clock
     else:
-        rows = [np.asarray(row, dtype=np.float64) for row in times]
+        rows = [np.asarray(numbers(row, "times"), dtype=np.float64) for row in times]
         if rows and all(row.ndim == 0 for row in rows):
             return own_times(np.array(rows), count)
         clock = np.full((len(rows), max((row.size for row in rows), default=0)), np.nan)

@@ -30,6 +30,7 @@ def fit(
     *,
     folder: Path | None = None,
     progress: bool = False,
+    identity: str = "",
 ) -> History:
     """Minimise the mean of `loss(model, batch, seed)` over `train`; leave the weights of the best validation epoch.
 
@@ -40,13 +41,14 @@ def fit(
     folder: where `checkpoint.safetensors` (each epoch) and `log.jsonl` go. A checkpoint of the same run found there
         is continued, and gives bit for bit (CPU) what the uninterrupted run would have.
     progress: a bar over the epochs, if a terminal or a notebook is there to show it.
+    identity: what else the run hangs on and neither weights, data nor options show: the loss, the kind of network.
 
     A non-finite loss ends the run: `History.stopped` says so, the model gets the best weights so far, and the
     checkpoint stays that of the last good epoch.
 
-    Raises ValueError for empty sets, unequal first axes, or a checkpoint of another model, data or options.
+    Raises ValueError for empty sets, unequal first axes, or a checkpoint of another model, data, options or identity.
     """
-    run = open_run(model, train, validation, options, folder)
+    run = open_run(model, train, validation, options, folder, identity)
     for epoch in _epochs(run, options, progress):
         began, lr = time.perf_counter(), learning_rate(options, epoch)
         run.optimizer.param_groups[0]["lr"] = lr

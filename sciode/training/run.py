@@ -97,12 +97,14 @@ class Run:
         return History(tuple(self.epochs), self.best_epoch, self.stopped)
 
 
-def open_run(model: nn.Module, train: Batch, validation: Batch, options: FitOptions, folder: Path | None) -> Run:
+def open_run(
+    model: nn.Module, train: Batch, validation: Batch, options: FitOptions, folder: Path | None, told: str = ""
+) -> Run:
     """Return a new run, or the one whose checkpoint lies in `folder`."""
     sizes = size_of(train), size_of(validation)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     path = None if folder is None else Path(folder) / "checkpoint.safetensors"
-    identity = "" if path is None else _identity(model, train, validation, options)
+    identity = "" if path is None else _identity(model, train, validation, options, told)
     run = Run(model, optimizer, sizes[0], min(options.warmup, options.epochs - 1), identity, path)
     if path is not None and path.exists():
         run.load()
@@ -117,9 +119,9 @@ def size_of(data: Batch) -> int:
     return next(iter(sizes.values()))
 
 
-def _identity(model: nn.Module, train: Batch, validation: Batch, options: FitOptions) -> str:
-    """Return a hash of all that determines the run: initial weights, data and options."""
-    digest = hashlib.sha256(repr(options).encode())
+def _identity(model: nn.Module, train: Batch, validation: Batch, options: FitOptions, told: str) -> str:
+    """Return a hash of all that determines the run: initial weights, data, options, and what the caller told."""
+    digest = hashlib.sha256((repr(options) + told).encode())
     for prefix, tensors in (("model", model.state_dict()), ("train", train), ("validation", validation)):
         for name, value in tensors.items():
             digest.update(f"{prefix}.{name} {value.dtype} {tuple(value.shape)}".encode())

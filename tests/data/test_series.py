@@ -100,6 +100,24 @@ def test_nothing_can_be_changed_from_outside() -> None:
         series.static = None  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda series: pickle.loads(pickle.dumps(series))])
+def test_copies_are_read_only_too(copied: Any) -> None:
+    series = copied(three())
+    assert series == three()
+    for array in (*series.values, *series.times, series.static):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 2
+
+
+def test_what_a_masked_array_masks_is_missing() -> None:
+    """Its data are whatever stood there, often a mark such as -999."""
+    masked = np.ma.masked_equal([[[1.0], [-999.0], [3.0]]], -999.0)
+    read = IrregularSeries([[[1.0], [NAN], [3.0]]])
+    assert IrregularSeries(masked) == IrregularSeries([masked[0]]) == read
+    aeon = np.moveaxis(masked, 1, 2)
+    assert IrregularSeries.from_array(aeon) == IrregularSeries.from_array([aeon[0]]) == read
+
+
 def test_float32_stays_and_integers_become_float64() -> None:
     assert IrregularSeries(np.ones((1, 2, 1), dtype=np.float32)).padded()[0].dtype == np.float32
     assert IrregularSeries(np.ones((1, 2, 1), dtype=np.int32)).values[0].dtype == np.float64
@@ -143,6 +161,13 @@ def test_it_describes_itself_in_one_line_and_in_a_notebook() -> None:
         ([[[1.0]]], None, [1.0], r"give \[1, features\]"),
         ([[[1.0]]], None, [[1.0], [2.0]], r"give \[1, features\]"),
         ([[[1.0]]], None, [[np.inf]], "infinite"),
+        # Their numbers would be counts of a unit that nobody chose: days, or with another storage nanoseconds.
+        ([[[1.0], [2.0]]], [np.array(["2026-01-01", "2026-01-02"], "M8[D]")], None, "times of series 0 .* holds dates"),
+        ([[[1.0], [2.0]]], np.array([[1, 2]], "m8[h]"), None, "times of series 0 .* holds dates"),
+        ([np.array([["2026-01-01"]], "M8[ns]")], None, None, "series 0 is not numeric: it holds dates"),
+        ([[[1j]]], None, None, "real and imaginary part as two channels"),
+        ([[[1.0]]], None, np.array([["2026"]], "M8[Y]"), "static is not numeric: it holds dates"),
+        ([[[1.0], [2.0]]], [[-1e308, 1e308]], None, "choose a larger unit"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_mend(values: Any, times: Any, static: Any, message: str) -> None:

@@ -87,6 +87,8 @@ def test_the_official_split_leaves_the_test_cases_alone() -> None:
         (lambda: stratified([1, 2], 0, (0.0, 0.5, 0.5)), "train above 0"),
         (lambda: stratified([1, 2], 0, (1.5, -0.5, 0.0)), "sum to 1"),
         (lambda: stratified([1, 2], -1), "non-negative"),
+        (lambda: stratified(["a", float("nan")] * 4, 0), "labels holds NaN, infinite or missing labels: remove those"),
+        (lambda: stratified(np.array([1, "a"] * 4, dtype=object), 0), "without a common order .* turn all into text"),
         (lambda: official([1, 2], 2, 0), "n_train is 2"),
         (lambda: official([1, 2], 1, 0, validation=1.0), "validation is 1.0"),
     ],

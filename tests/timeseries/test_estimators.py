@@ -13,6 +13,7 @@ from sciode.data import IrregularSeries
 from sciode.timeseries import (
     MODELS,
     ChannelMean,
+    ControlGrid,
     IrregularClassifier,
     IrregularForecaster,
     IrregularInterpolator,
@@ -265,3 +266,164 @@ def test_the_last_value_the_mean_and_the_line_are_what_they_say() -> None:
     np.testing.assert_allclose(line, [[[1.5, 5.0], [2.0, 6.5]], [[3.0, 6.0], [3.0, 6.0]]])
     last = LastValue(**given).fit(series).predict(series, [0.5, 2.5])
     np.testing.assert_allclose(last, [[[1.0, 6.0], [2.0, 7.0]], [[3.0, 6.0], [3.0, 6.0]]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_as_searches_have_them_are_saved(kind: type, tmp_path: Path) -> None:
+    """A parameter grid of numpy hands its own numbers to the estimator."""
+    numpys: dict[str, Any] = {"hidden": np.int64(8), "lr": np.float32(0.01), "random_state": np.int64(2)}
+    fitted, test = fit(kind, **numpys), sines(3, seed=1)
+    fitted.save(tmp_path / "model.safetensors")
+    loaded = kind.load(tmp_path / "model.safetensors", device="cpu")  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(answer(loaded, test), answer(fitted, test))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_that_fails_leaves_nothing_to_predict_with(kind: type) -> None:
+    """The old networks with the scales of the new series would answer, and be wrong."""
+    series, labels = labelled(16, seed=0)
+    estimator = fit(kind).set_params(lr=1e25, form="paper")
+    given = (labels,) if kind is IrregularClassifier else ()
+    with pytest.raises(ValueError, match="infinite values"):
+        estimator.fit(np.full((16, 1, 5), np.inf), *given)
+    with pytest.raises(FloatingPointError, match="training failed"):
+        estimator.fit(series.replace_values([50 * value + 9 for value in series.values]), *given)
+    with pytest.raises(ValueError, match="is not fitted: call fit first"):
+        estimator.predict(series)
+
+
+def test_one_class_only_does_not_change_what_was_fitted() -> None:
+    series, _ = labelled(16, seed=0)
+    estimator = fit(IrregularClassifier)
+    before = answer(estimator, series)
+    with pytest.raises(ValueError, match="one class only"):
+        estimator.fit(series, ["same"] * 16)
+    assert estimator.classes_.tolist() == ["above", "below"]
+    np.testing.assert_array_equal(answer(estimator, series), before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        *((kind, "hidden", 16) for kind in KINDS),
+        (IrregularClassifier, "readout", "mean"),
+        (IrregularForecaster, "anchor", "none"),
+        (IrregularInterpolator, "n_models", 2),
+    ],
+)
+def test_parameters_of_the_networks_cannot_change_after_fit(kind: type, name: str, value: Any, tmp_path: Path) -> None:
+    """The file would say what the networks in it are not."""
+    fitted, test = fit(kind), sines(3, seed=1)
+    was, before = getattr(fitted, name), answer(fitted, test)
+    fitted.set_params(**{name: value})
+    for call in (lambda: fitted.save(tmp_path / "model.safetensors"), lambda: fitted.predict(test)):
+        with pytest.raises(ValueError, match=f"{name} was .* in fit and is .* now: fit again, or set it back"):
+            call()
+    np.testing.assert_array_equal(answer(fitted.set_params(**{name: was}), test), before)
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_every_member_has_a_say_however_few_the_draws(kind: type) -> None:
+    """An ensemble's expectation is the mean of its members', also with one draw wished for."""
+    fitted, test = fit(kind, n_models=3, n_samples=1), sines(3, seed=1)
+    mixture = fitted._mixture(*fitted._asked(test, None), 3)
+    assert np.nanmax(mixture.mean.std(0)) > 1e-4
+    np.testing.assert_array_equal(fitted.predict(test), mixture.centre())
+
+
+CHANGED: list[tuple[type, dict[str, Any]]] = [
+    *((kind, {"model": "gsde"}) for kind in KINDS),  # whose weights have the same names, sizes and first values
+    *((kind, {"jitter": 0.5}) for kind in KINDS),
+    (IrregularClassifier, {"label_smoothing": 0.4}),
+    (IrregularClassifier, {"readout": "mean"}),
+    (IrregularClassifier, {"class_weight": "balanced"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), CHANGED)
+def test_a_checkpoint_is_not_continued_as_another_model_or_with_another_loss(
+    kind: type, change: dict[str, Any], tmp_path: Path
+) -> None:
+    done = fit(kind, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="another model, data or options: use another folder"):
+        fit(kind, checkpoint=tmp_path, **change)
+    aside = fit(kind, checkpoint=tmp_path, n_samples=5)
+    assert aside.history_ == done.history_
+
+
+@pytest.mark.parametrize("kind", [*KINDS, LastValue])
+@pytest.mark.parametrize("wrong", [None, -1, 1.5, np.random.RandomState(0)])
+def test_a_seed_is_a_whole_number(kind: type, wrong: Any) -> None:
+    series, labels = labelled(16, seed=0)
+    with pytest.raises(ValueError, match="random_state must be an int >= 0, got"):
+        kind(random_state=wrong).fit(series, *([labels] if kind is IrregularClassifier else []))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "says"),
+    [
+        (IrregularClassifier, {"epochs": 2.0}, r"epochs must be an int >= 1, got 2\.0"),
+        (IrregularClassifier, {"hidden": None}, "hidden must be an int >= 1, got None"),
+        (IrregularClassifier, {"steps": 2.5}, r"steps must be an int >= 1 or None, got 2\.5"),
+        (IrregularClassifier, {"horizon": float("inf")}, "horizon must be > 0.*finite"),
+        (IrregularClassifier, {"channels": "rises"}, "channels is 'rises': give a tuple of names"),
+        (IrregularClassifier, {"channels": None}, "channels is None: give a tuple of names"),
+        (IrregularClassifier, {"validation_fraction": 0.99}, "too few to set some aside"),
+        (IrregularForecaster, {"stride": 0}, "stride must be an int >= 1 or None, got 0"),
+        (IrregularForecaster, {"history": 0}, "history must be an int >= 1 or None, got 0"),
+        (IrregularInterpolator, {"copies": 1.5}, r"copies must be an int >= 1, got 1\.5"),
+    ],
+)
+def test_parameters_that_mean_nothing_are_refused_before_work_starts(kind: type, wrong: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        fit(kind, **wrong)
+
+
+LABELS: dict[str, tuple[Any, str]] = {
+    # numpy makes text of both, and of NaN a class of that name
+    "text and NaN in a list": (["a", "b", float("nan"), "a"] * 4, "missing labels: remove those series"),
+    "not a time": (np.array(["2026-01-01", "NaT"] * 8, "M8[D]"), "missing labels: remove those series"),
+    "mixed objects": (np.array([1, "a"] * 8, dtype=object), "without a common order"),
+}
+
+
+@pytest.mark.parametrize("fault", LABELS)
+def test_labels_that_are_missing_or_without_order_are_refused(fault: str) -> None:
+    labels, says = LABELS[fault]
+    with pytest.raises(ValueError, match=says):
+        make(IrregularClassifier).fit(sines(16, seed=0), labels)
+
+
+def test_labels_that_pandas_says_are_missing_are_refused() -> None:
+    pd = pytest.importorskip("pandas", reason="pandas comes with the lab extra")
+    with pytest.raises(ValueError, match="missing labels: remove those series"):
+        make(IrregularClassifier).fit(sines(16, seed=0), pd.array(["a", None] * 8, dtype="string"))
+
+
+def test_labels_that_a_file_cannot_hold_are_refused(tmp_path: Path) -> None:
+    fitted = make(IrregularClassifier).fit(sines(16, seed=0), np.array([b"a", b"b"] * 8))
+    with pytest.raises(ValueError, match="labels of this kind cannot be saved"):
+        fitted.save(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_times_in_any_memory_order_are_taken_without_a_warning_and_single_ones_with_the_mend(kind: type) -> None:
+    fitted, test = fit(kind), sines(4, seed=1)
+    begin, end = (np.array([clock[row] for clock in test.times])[:, None] for row in (0, -1))
+    asked = begin + (end - begin) * (np.array([[1.1, 1.2]]) if kind is IrregularForecaster else [[0.3, 0.6]])
+    np.testing.assert_array_equal(fitted.predict(test, np.asfortranarray(asked)), fitted.predict(test, asked))
+    with pytest.raises(ValueError, match=r"times is 5\.0: give \[Q\]"):
+        fitted.predict(test, 5.0)
+    with pytest.raises(ValueError, match="times is not numeric: it holds dates"):
+        fitted.predict(test, np.array(["2026-01-01"], "M8[D]"))
+
+
+def test_gaps_below_the_smallest_number_do_not_make_the_grid_endless() -> None:
+    grid = ControlGrid.of(IrregularSeries(np.zeros((1, 4, 1)), [[0.0, 1e-320, 2e-320, 1.0]]))
+    assert (grid.steps, grid.duration) == (3, 1.0)
+
+
+def test_a_data_frame_is_refused_with_the_way_to_read_it() -> None:
+    pd = pytest.importorskip("pandas", reason="pandas comes with the lab extra")
+    with pytest.raises(ValueError, match=r"got DataFrame: .* IrregularSeries.from_frame\(df, id, time, values\)"):
+        make(IrregularClassifier).fit(pd.DataFrame({"x": [1.0]}), [0])

@@ -345,3 +345,28 @@ def test_estimators_of_two_kinds_are_not_trained_together() -> None:
         fit_together([teller(kind) for kind in VALUES], cases)
     with pytest.raises(ValueError, match="differ in random_state"):
         fit_together([teller(IrregularForecaster, anchor=a) for a in ("line", "none")], cases[:1] * 2)
+
+
+def test_members_of_one_case_hide_what_their_own_seeds_hide() -> None:
+    """Without y an interpolator hides readings itself, each seed others: these cannot be shared."""
+    case = Case(sines(12, seed=0), None, (sines(5, seed=1), None))
+    members, alone = ([teller(IrregularInterpolator, s, epochs=1) for s in range(2)] for _ in range(2))
+    fit_together(members, [case] * 2)
+    for mine, theirs in zip(members, alone, strict=True):
+        theirs.fit(*case)
+        assert mine.history_.epochs[0].train_loss == pytest.approx(theirs.history_.epochs[0].train_loss, rel=1e-5)
+
+
+def test_cases_that_fit_no_estimator_are_refused() -> None:
+    X, labels = sines(12, seed=0), np.arange(12)
+    case, three = (Case(X, labels % k, (X, labels % k)) for k in (2, 3))
+    made = {"hidden": 8, "epochs": 1, "steps": 12, "device": "cpu", "batch_size": 8}
+    one, other = (IrregularClassifier(**made, random_state=seed) for seed in (0, 1))
+    with pytest.raises(ValueError, match="there are 2 estimators: give one case for each, not 1"):
+        fit_together([one, other], [case])
+    with pytest.raises(ValueError, match="an estimator stands there twice"):
+        fit_together([one, one], [case, case])
+    with pytest.raises(ValueError, match="tell equally many classes apart"):
+        fit_together([one, other], [case, three])
+    with pytest.raises(ValueError, match="give one collection of series for each, not 1"):
+        predict_together([one, other], [X])
