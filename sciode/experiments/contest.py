@@ -353,12 +353,14 @@ def _panel(contest: Contest, found: Sequence[Standing], axes: Any) -> None:
     typical = {s.label: measure.scale * fmean(v for values in s.figures for v in values) for s in finished}
     far = _MAGNITUDES * min(typical.values(), default=0.0) if measure.better == "lower" else math.inf
     shown = [s for s in finished if typical[s.label] <= far]
+    # A model keeps its colour from panel to panel.
+    names = [*contest.rivals, *MODELS]
     for number, s in enumerate(shown):
         scaled = [[measure.scale * v for v in values] for values in s.figures]
         points = [
             (100 * rate, fmean(v), stdev(v) if len(v) > 1 else 0.0) for rate, v in zip(rates, scaled, strict=True) if v
         ]
-        look: dict[str, Any] = {"color": f"C{number % 10}", "lw": 1.6 if s.model in SDES else 1.0}
+        look: dict[str, Any] = {"color": f"C{names.index(s.model) % 10}", "lw": 1.6 if s.model in SDES else 1.0}
         look["linestyle"] = "-" if s.model in SDES else ("--" if s.model in MODELS else ":")
         if len(rates) == 1:
             axes.errorbar([number], [points[0][1]], [points[0][2]], marker="o", capsize=3, **look)
@@ -369,7 +371,7 @@ def _panel(contest: Contest, found: Sequence[Standing], axes: Any) -> None:
         axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
     for s in finished:
         if s not in shown:
-            axes.plot([], [], color="none", label=f"{s.model}: {typical[s.label]:.3g}, beyond")
+            axes.plot([], [], color="none", label=f"{s.model}: {typical[s.label]:.3g}, off the scale")
     axes.set(ylabel=f"test {measure.label}")
     if len(rates) == 1:
         axes.set_xticks(range(len(shown)), [s.model for s in shown], rotation=30, ha="right")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sciode.lab.progress import progress
+from sciode.lab.progress import progress, say
 from sciode.training import append_json, read_json_lines
 
 __all__ = ["finished_groups", "finished_rows"]
@@ -39,10 +40,16 @@ def finished_groups(
     """
     stamp = {**settings, "torch": metadata.version("torch")}
     known = [row for row in read_json_lines(out / "rows.jsonl") if row.get("settings") == stamp]
-    rows = []
-    with progress(total=sum(len(group) for group in groups), description="rows", unit="row") as bar:
+    rows, total = [], sum(len(group) for group in groups)
+    there = sum(_row(known, key) is not None for group in groups for key in group)
+    if there:
+        print(f"{there} of {total} rows are finished already: {out / 'rows.jsonl'}", file=sys.stderr)
+    with progress(total=total, description="rows", unit="row") as bar:
         for group in groups:
             lacking = [key for key in group if _row(known, key) is None]
+            if lacking:
+                say(f"row {len(rows) + 1} of {total}: {_said(lacking[0])}")
+                bar.set_postfix_str(_said(lacking[0]))
             for key, rest in zip(lacking, make(lacking) if lacking else (), strict=True):
                 known.append({**key, **rest, "settings": stamp})
                 append_json(out / "rows.jsonl", known[-1])
@@ -50,6 +57,15 @@ def finished_groups(
             for _ in group:
                 bar.update()
     return rows
+
+
+def _said(key: Key) -> str:
+    """A row's key in a few words: its names and numbers."""
+    return ", ".join(
+        f"{value:g}" if isinstance(value, float) else str(value)
+        for value in key.values()
+        if isinstance(value, str | int | float)
+    )
 
 
 def _row(known: Sequence[dict[str, Any]], key: Key) -> Any:

@@ -18,7 +18,7 @@ from sciode.solvers import sample_seeds
 from sciode.timeseries.controls import ControlGrid
 from sciode.timeseries.estimator import Estimator, SeriesLike, as_series
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
-from sciode.timeseries.models import MODELS, make
+from sciode.timeseries.models import kind_of, make
 from sciode.training import (
     FitOptions,
     History,
@@ -135,8 +135,7 @@ class SequenceEstimator(Estimator):
             raise ValueError("horizon must be > 0; steps and n_samples >= 1")
         if self.n_models < 1 or not (self.penalty >= 0 and self.kl_weight >= 0):
             raise ValueError("n_models must be >= 1; penalty and kl_weight >= 0")
-        if self.model not in MODELS:
-            raise ValueError(f"no model is called {self.model!r}; there are {', '.join(MODELS)}")
+        kind_of(self.model)
         names = ("epochs", "batch_size", "lr", "weight_decay", "schedule", "patience")
         return FitOptions(**{name: getattr(self, name) for name in names}, seed=self.random_state)
 

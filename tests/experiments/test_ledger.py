@@ -33,3 +33,13 @@ def test_other_settings_make_other_rows(tmp_path: Path) -> None:
     for steps in (1, 2, 1):
         rows = finished_rows(tmp_path, KEYS, {"steps": steps}, lambda recipe, steps=steps: {"value": steps})
         assert {row["value"] for row in rows} == {steps}
+
+
+def test_nobody_waits_without_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal no bar is drawn: a line says which row is made, and how many were there already."""
+    finished_rows(tmp_path, KEYS[:2], {"steps": 1}, lambda recipe: {"value": 1})
+    assert capsys.readouterr().err.splitlines() == ["row 1 of 2: a", "row 2 of 2: b"]
+    finished_rows(tmp_path, KEYS, {"steps": 1}, lambda recipe: {"value": 1})
+    assert capsys.readouterr().err.splitlines() == [
+        f"2 of 3 rows are finished already: {tmp_path / 'rows.jsonl'}", "row 3 of 3: c",
+    ]  # fmt: skip
