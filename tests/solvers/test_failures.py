@@ -249,3 +249,19 @@ def test_a_table_that_all_samples_share_is_not_taken_for_arguments_of_each() -> 
     assert found.status.tolist() == [0, 3, 0]
     for i in WELL:
         torch.testing.assert_close(found.ys[-1, i], torch.matrix_exp(own[i] * table) @ y0[i], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+def test_a_kept_dense_output_is_nan_in_the_step_that_cannot_be_interpolated_and_its_gradient_is_not(
+    adjoint: str,
+) -> None:
+    def between(chosen: list[int]) -> tuple[Tensor, Tensor]:
+        w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+        options: dict[str, Any] = {"dt": 0.1, "method": "midpoint", "batch_dims": 1, "throw": False, "engine": "eager"}
+        found = solve(term(options, w, 0.48), Y0[chosen], [0.0, 1.0], save="dense", adjoint=adjoint, **options)
+        states = found.interpolate(torch.tensor([0.05, 0.45, 0.77]))
+        return states.detach(), torch.autograd.grad(states[:, [i != 1 for i in chosen]].square().sum(), w)[0]
+
+    (states, shared), (_, expected) = between([0, 1, 2]), between(WELL)
+    assert bool(torch.isfinite(states[0, 1]).all()) and bool(torch.isnan(states[1:, 1]).all())
+    torch.testing.assert_close(shared, expected, rtol=1e-9, atol=0)
