@@ -95,11 +95,13 @@ expected_future, draws = forecaster.predict(given, future), forecaster.sample(gi
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), sharey=True)
 for k, ax in enumerate(axes):
     plots.series(ax, test.times[k], test.values[k], unit="time")
+    ax.lines[-1].set_label("readings")
     ax.axvline(given.times[k][-1], color="0.5", linewidth=1)
     ax.fill_between(future[k], lower[k, :, 0], upper[k, :, 0], color="C1", alpha=0.25, label="90 % band")
     ax.plot(future[k], expected_future[k, :, 0], color="C1", label="expected")
-    ax.plot(future[k], draws[:, k, :, 0].T, color="C2", linewidth=0.5, alpha=0.6)
-_ = axes[0].legend(loc="upper right")
+    for j, draw in enumerate(draws[:, k, :, 0]):
+        ax.plot(future[k], draw, color="C2", linewidth=0.5, alpha=0.6, label="paths" if j == 0 else None)
+_ = axes[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 # %% [markdown]
 # Do the bands hold what they say? On 100 series that no training has seen we count, for every coverage that could be
@@ -123,7 +125,7 @@ _ = ax.set(xlabel="coverage asked for", ylabel="share of readings inside")
 # every series forwards and backwards, and learns by hiding readings and telling them. A hundred stays are for the test.
 
 # %%
-SIGNS = {"heart rate": 14, "respiration": 27, "temperature": 30}
+SIGNS = {"heart rate, 1/min": 14, "respiration, 1/min": 27, "temperature, °C": 30}
 
 
 def vitals(count: int) -> tuple[IrregularSeries, str]:
@@ -167,7 +169,8 @@ for k, (ax, name) in enumerate(zip(axes, SIGNS, strict=True)):
     ax.fill_between(fine, lower[0, :, k], upper[0, :, k], color="C1", alpha=0.25)
     ax.plot(fine, expected[0, :, k], color="C1")
     plots.series(ax, one.times[0], one.values[0][:, k], unit="time (h)")
-    ax.set(title=f"{name}, {source}", ylabel="")
+    ax.set(title=source, ylabel=name)
+figure.tight_layout()
 
 # %% [markdown]
 # Bands are narrow next to readings and wide in gaps. `impute` puts the expected value where a reading is missing and

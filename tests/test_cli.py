@@ -6,11 +6,13 @@ import importlib
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from sciode import cli, data
+from sciode.bench import BENCHMARKS
 from sciode.experiments import EXPERIMENTS
 
 COMMANDS = ([], ["demo"], ["train"], ["bench"], ["data"], ["data", "list"], ["data", "get"], ["lab"])
@@ -145,6 +147,64 @@ def test_train_takes_any_setting_of_the_table(
     for wrong in ("bach=64", "batch", "device=cpu"):
         assert _main("train", "cnf", "--set", wrong) == cli.MISUSE
         assert f"--set {wrong}: give NAME=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["data", "lst"], "did you mean 'list'?"),
+        (["train", "cnf", "--set", "batch"], "e.g. batch=512"),
+        (["train", "cnf", "--set", "batch=many"], "batch=512 is the default"),
+        (["train", "cnf", "--set", "batch=1.5"], "batch=512 is the default"),
+        (["train", "cnf", "--set", "densities=moons"], 'densities=["pinwheel","checkerboard","moons"] is the default'),
+        (["train", "cnf", "--set", "help"], "tolerance=1e-05, strengths=[], engine=auto"),
+        (["train", "cnf", "--set", "device=cpu"], "--device"),
+        (["bench", "solvers", "--profile"], "bench engines"),
+    ],
+    ids=" ".join,
+)
+def test_misuse_names_the_mend(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(*words) == cli.MISUSE
+    shown = capsys.readouterr()
+    assert shown.out == "" and said in shown.err and len(shown.err.splitlines()) == 1
+
+
+def test_version_says_which() -> None:
+    assert _run("--version").stdout.startswith("sciode ")
+
+
+def test_every_command_is_known_to_the_check_of_words() -> None:
+    shown = _run("--help").stdout
+    assert "{" + ",".join(cli.COMMANDS) + "}" in shown
+    assert "{" + ",".join(cli.COMMANDS["data"]) + "}" in _run("data", "--help").stdout
+
+
+@pytest.mark.parametrize("command", ["train", "bench"])
+def test_help_names_every_table_and_benchmark(command: str) -> None:
+    shown = "".join(_run(command, "--help").stdout.replace("│", " ").split())
+    assert ",".join(EXPERIMENTS if command == "train" else BENCHMARKS) in shown
+
+
+def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def warn(self: cli.Demo) -> int:
+        warnings.simplefilter("always")
+        warnings.warn("this solve is compiled now", UserWarning, stacklevel=1)
+        return 0
+
+    before = warnings.showwarning
+    monkeypatch.setattr(cli.Demo, "run", warn)
+    assert _main("demo") == 0
+    assert capsys.readouterr().err == "note: this solve is compiled now\n"
+    assert warnings.showwarning is before
+
+
+def test_lab_hands_jupyter_its_own_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    app = pytest.importorskip("jupyterlab.labapp")
+    seen: list[list[str]] = []
+    monkeypatch.setattr(app, "main", lambda words: seen.append(words))
+    assert _main("lab", str(tmp_path), "--jupyter=--no-browser --allow-root") == 0
+    assert seen == [[str(tmp_path), "--no-browser", "--allow-root"]]
 
 
 def test_a_table_that_counts_epochs_takes_no_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,11 +138,24 @@ def _from_any_source(file: File, wanted: Manifest, scratch: Path, progress: bool
         except ValueError as error:
             false.append(f"{source}: {error}")
         except OSError as error:
-            silent.append(f"{source}: {error}")
+            silent.append(f"{source}: {_reason(error)}")
     problems = "\n  ".join(false + silent)
     if false:
         raise ValueError(f"{wanted.name}: no source gave the file {file.path} that the manifest pins:\n  {problems}")
-    raise ConnectionError(f"{wanted.name}: no source of {file.path} answered:\n  {problems}")
+    raise ConnectionError(
+        f"{wanted.name}: no source of {file.path} answered:\n  {problems}\n"
+        f"try again where the network reaches one of them, or put the file by hand where it is looked for: at "
+        f"{file.path} below a folder that SCIODE_DATA names, or below {cache_folder()}"
+    )
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong, without the layers of the HTTP library around it."""
+    text = str(error)
+    for name, words in {"NameResolutionError": "no such host (no network?)", "ConnectTimeout": "no answer"}.items():
+        if name in text:
+            return words
+    return text
 
 
 def _from_source(file: File, source: str, scratch: Path, progress: bool) -> Path:

@@ -340,16 +340,19 @@ def _cell(values: Sequence[float], measure: Measure) -> str | None:
 def figure(contest: Contest, found: Sequence[Standing], file: Path) -> None:
     """Draw the test figure, one panel an anchor, with the rivals in all but "none"; see `_panel`."""
     anchors = list(dict.fromkeys(s.anchor for s in found if s.model not in contest.rivals))
+    # A model keeps its colour from panel to panel.
+    colours = {model: f"C{number}" for number, model in enumerate(dict.fromkeys(s.model for s in found))}
     with picture(file, (8.5, 4.6 * max(len(anchors), 1))) as drawing:
         panels = drawing.subplots(max(len(anchors), 1), squeeze=False)[:, 0]
         for axes, anchor in zip(panels, anchors or [None], strict=True):
             rivals = [s for s in found if s.model in contest.rivals and anchor != "none"]
-            _panel(contest, [*rivals, *(s for s in found if s.anchor == anchor and s not in rivals)], axes)
+            own = [*rivals, *(s for s in found if s.anchor == anchor and s not in rivals)]
+            _panel(contest, own, colours, axes)
             if anchor is not None:
                 axes.set_title(f"anchor {anchor}", fontsize="medium")
 
 
-def _panel(contest: Contest, found: Sequence[Standing], axes: Any) -> None:
+def _panel(contest: Contest, found: Sequence[Standing], colours: Mapping[str, str], axes: Any) -> None:
     """Draw one line a model over the rates, bands of one sd over the seeds; one rate: points."""
     measure, rates = contest.measures[0], contest.settings.rates
     finished = [s for s in found if any(s.figures)]
@@ -361,7 +364,7 @@ def _panel(contest: Contest, found: Sequence[Standing], axes: Any) -> None:
         points = [
             (100 * rate, fmean(v), stdev(v) if len(v) > 1 else 0.0) for rate, v in zip(rates, scaled, strict=True) if v
         ]
-        look: dict[str, Any] = {"color": f"C{number % 10}", "lw": 1.6 if s.model in SDES else 1.0}
+        look: dict[str, Any] = {"color": colours[s.model], "lw": 1.6 if s.model in SDES else 1.0}
         look["linestyle"] = "-" if s.model in SDES else ("--" if s.model in MODELS else ":")
         if len(rates) == 1:
             axes.errorbar([number], [points[0][1]], [points[0][2]], marker="o", capsize=3, **look)
@@ -372,7 +375,7 @@ def _panel(contest: Contest, found: Sequence[Standing], axes: Any) -> None:
         axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
     for s in finished:
         if s not in shown:
-            axes.plot([], [], color="none", label=f"{s.model}: {typical[s.label]:.3g}, beyond")
+            axes.plot([], [], color="none", label=f"{s.model}: {typical[s.label]:.3g}, off the scale")
     axes.set(ylabel=f"test {measure.label}")
     if len(rates) == 1:
         axes.set_xticks(range(len(shown)), [s.model for s in shown], rotation=30, ha="right")

@@ -20,7 +20,7 @@ import torch
 
 from sciode.data import IrregularSeries, Split, drop, load, manifest, official, stratified
 from sciode.lab.figures import picture
-from sciode.lab.progress import progress
+from sciode.lab.progress import progress, say
 from sciode.lab.tables import mean_sd, show, table
 from sciode.timeseries import IrregularClassifier
 from sciode.training import append_json, choose_device, read_json_lines
@@ -86,6 +86,7 @@ def run_demo(seed: int = 0, device: str = "auto", out: Path = Path("sciode-demo"
     jobs: list[Job] = [
         (*key, place, out / "model.safetensors" if key == (*PICTURED, seed) else None) for key in missing_keys
     ]
+    say(f"{len(jobs)} of {len(wanted)} training runs to go, some seconds each")
     with progress(total=len(wanted), description="training runs", unit="run") as bar:
         bar.update(len(wanted) - len(jobs))
         for row in _results(jobs, place):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from sciode.lab.progress import progress
+from sciode.lab.progress import progress, say
 from sciode.training import append_json, read_json_lines
 
 __all__ = ["Built", "finished_groups", "finished_rows"]
@@ -71,14 +72,25 @@ def finished_groups(
     known = [row for row in read_json_lines(out / "rows.jsonl") if row.get("settings") == stamp]
     lacking = [[key for key in group if _row(known, key) is None] for group in groups]
     wanted = [keys for keys in lacking if keys]
-    beside = {"workers": workers} if workers > 1 else {}
-    with progress(total=sum(len(group) for group in groups), description="rows", unit="row") as bar:
-        bar.update(bar.total - sum(len(keys) for keys in wanted))
-        for keys, made in _one_by_one(wanted, make) if workers == 1 else _side_by_side(wanted, make, workers):
+    total, beside = sum(len(group) for group in groups), {"workers": workers} if workers > 1 else {}
+    done = total - sum(len(keys) for keys in wanted)
+    if done:
+        print(f"{done} of {total} rows are finished already: {out / 'rows.jsonl'}", file=sys.stderr)
+    with progress(total=total, description="rows", unit="row") as bar:
+        bar.update(done)
+
+        def begin(keys: list[Key]) -> None:
+            say(f"row {done + 1} of {total}: {_said(keys[0])}")
+            bar.set_postfix_str(_said(keys[0]))
+
+        for keys, made in _one_by_one(wanted, make, begin) if workers == 1 else _side_by_side(wanted, make, workers):
             for key, rest in zip(keys, made, strict=True):
                 known.append({**key, **rest, **beside, "settings": stamp})
                 append_json(out / "rows.jsonl", known[-1])
+            done += len(keys)
             bar.update(len(keys))
+            if workers > 1:
+                say(f"{done} of {total} rows are finished: {_said(keys[0])}")
     return [_row(known, key) for group in groups for key in group]
 
 
@@ -90,8 +102,11 @@ class _Single:
         return [self.make(**key) for key in keys]
 
 
-def _one_by_one(wanted: Sequence[list[Key]], make: Callable[[list[Key]], Made]) -> Iterator[tuple[list[Key], Made]]:
+def _one_by_one(
+    wanted: Sequence[list[Key]], make: Callable[[list[Key]], Made], begin: Callable[[list[Key]], None]
+) -> Iterator[tuple[list[Key], Made]]:
     for keys in wanted:
+        begin(keys)
         yield keys, make(keys)
 
 
@@ -126,6 +141,15 @@ def _begin(make: Callable[[list[Key]], Made], threads: int) -> None:
 
 def _make(keys: list[Key]) -> Made:
     return _maker(keys)
+
+
+def _said(key: Key) -> str:
+    """A row's key in a few words: its names and numbers."""
+    return ", ".join(
+        f"{value:g}" if isinstance(value, float) else str(value)
+        for value in key.values()
+        if isinstance(value, str | int | float)
+    )
 
 
 def _row(known: Sequence[dict[str, Any]], key: Key) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from rich.table import Table
@@ -123,7 +123,10 @@ def result_table(title: str, rows: Sequence[dict[str, Any]], score: Score) -> Ta
 
 
 def pareto(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Score, file: Path) -> None:
-    """Test score over evaluations, all strengths of all recipes; losses orders of magnitude apart by logarithms."""
+    """Test score over evaluations, all strengths of all recipes, mean and one sd over the seeds.
+
+    Losses orders of magnitude apart are drawn by logarithms.
+    """
     with picture(file, (8.5, 4.6)) as figure:
         axes = figure.subplots()
         scores = []
@@ -131,11 +134,15 @@ def pareto(rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], score: Sco
             tried = [row["test"] for row in rows if row["recipe"] == recipe.name and "note" not in row]
             if not tried:
                 continue
-            points = sorted((fmean(test["nfe"]), score.scale * fmean(test[score.name])) for test in tried)
+            seeds = [(test["nfe"], [score.scale * value for value in test[score.name]]) for test in tried]
+            points = sorted(tuple((fmean(v), stdev(v) if len(v) > 1 else 0.0) for v in pair) for pair in seeds)
+            (x, across), (y, along) = (zip(*column, strict=True) for column in zip(*points, strict=True))
             marker = {"vanilla": "*", "global": "o", "local": "^", "baseline": "s"}[recipe.kind]
             size = 13 if recipe.kind == "vanilla" else 6
-            axes.plot(*zip(*points, strict=True), marker=marker, markersize=size, lw=1, label=recipe.name)
-            scores += [value for _, value in points]
+            (line,) = axes.plot(x, y, marker=marker, markersize=size, lw=1, label=recipe.name)
+            # One sd over the seeds: without it, an axis that shows noise alone looks like a result.
+            axes.errorbar(x, y, along, across, fmt="none", ecolor=line.get_color(), elinewidth=0.8, alpha=0.4)
+            scores += y
         if score.better == "lower" and min(scores) > 0 and max(scores) > _MAGNITUDES * min(scores):
             axes.set_yscale("log")
         axes.set(xlabel="evaluations of the field a sample (test)", ylabel=f"test {score.label}")

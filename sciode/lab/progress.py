@@ -32,6 +32,12 @@ def progress(
     return tqdm(iterable, desc=description, total=total, unit=unit, leave=leave, disable=fast() or not watched)
 
 
+def say(text: str) -> None:
+    """Print one line to standard error where no bar is drawn (a log, a pipe): nobody should wait without a word."""
+    if not (fast() or sys.stderr.isatty() or _in_notebook()):
+        print(text, file=sys.stderr, flush=True)
+
+
 def _in_notebook() -> bool:
     # Only a running kernel has imported IPython and made a shell; asking must not import it.
     ipython = sys.modules.get("IPython")

@@ -37,7 +37,7 @@ from .steppers import SDEStepper, Stepper
 from .terms import ODETerm, SDETerm
 from .trajectory import Start
 from .transforms import transforming
-from .trees import Layout
+from .trees import Layout, filler_of, leaves_of
 
 __all__ = ["Begun", "Laid", "Wish", "begin", "begin_again", "lay_out", "seeds_of"]
 
@@ -190,6 +190,8 @@ def begin(laid: Laid) -> Begun:
     channels = first[-1].shape[-1] if field.stochastic else 0
     problem, seed = _with_draws(laid, channels)
     problem, carry, fresh = _start(problem, y, first)
+    if problem.field is not field:
+        field, first = problem.field, problem.field.first(t0, y)
     known = (*first, *check_prior(field, t0, y))
     return Begun(problem, Start(y, carry, fresh), y, laid.ts, seed, laid.evaluations, known, since, residuals)
 
@@ -297,18 +299,47 @@ def _output(times: Times, save: Save, lanes: int) -> Output:
 def _start(problem: Problem, y: Tensor, first: tuple[Tensor, ...]) -> tuple[Problem, Carry, bool]:
     """The first carry, and whether it is simply that of y and `first`.
 
-    A sample whose field is not finite at the start fails at once, with a healthy stand-in state.
+    A sample whose field is not finite at the start fails at once, with a healthy stand-in state, and stand-in arguments
+    where its own are to blame.
     """
     bad = None if transforming() else any_bad(first)
     if bad is None or not bool(bad.any()):
         return problem, start_carry(problem, y, first), True
     if not problem.coupled and not bool(bad.all()):
-        y = torch.where(bad.unsqueeze(-1), y[int((~bad).nonzero()[0])], y)
-        first = problem.field.first(problem.forward(problem.s0), y)
+        t0, well = problem.forward(problem.s0), int((~bad).nonzero()[0])
+        y = torch.where(bad.unsqueeze(-1), y[well], y)
+        first = problem.field.first(t0, y)
+        if bool(any_bad(first).any()):
+            problem = replace(problem, field=_with_stand_ins(problem.field, t0, y, first, well))
+            first = problem.field.first(t0, y)
     problem, carry = split_clock(problem, start_carry(problem, y, first))
     failed = bad.any().reshape(1) if problem.coupled else bad
     status = torch.where(failed & (carry.status == RUNNING), int(Status.NONFINITE), carry.status).to(torch.int8)
     return problem, carry._replace(status=status), False
+
+
+def _with_stand_ins(field: Field, t0: Tensor, y: Tensor, first: tuple[Tensor, ...], well: int) -> Field:
+    """The field with the arguments of sample `well` for samples that are bad (`first`) in whatever state.
+
+    Else their NaN would reach shared parameters as 0 * NaN in every step that the others take. A tensor whose first
+    axes are the batch's is taken for one row a sample if other rows for the bad ones change nothing for the rest.
+    """
+    batch = field.layout.batch
+    leaves = leaves_of(field.args)
+    for i, leaf in enumerate(leaves):
+        bad = any_bad(first)
+        if not bool(bad.any()):
+            break
+        if not isinstance(leaf, Tensor) or not batch or tuple(leaf.shape[: len(batch)]) != batch:
+            continue
+        flat = leaf.reshape(len(bad), *leaf.shape[len(batch) :])
+        moved = torch.where(bad.reshape(-1, *(1,) * (flat.ndim - 1)), flat[well].detach(), flat).reshape(leaf.shape)
+        tried = replace(field, args=filler_of(field.args)(iter([*leaves[:i], moved, *leaves[i + 1 :]])))
+        with torch.no_grad():
+            again = tried.first(t0, y)
+        if all(torch.equal(a[~bad], b[~bad]) for a, b in zip(again, first, strict=True)):
+            field, leaves, first = tried, [*leaves[:i], moved, *leaves[i + 1 :]], again
+    return field
 
 
 def _with_draws(laid: Laid, channels: int) -> tuple[Problem, Any]:

@@ -46,7 +46,8 @@ class Record(NamedTuple):
     """An accepted step: where it started, and all that is needed to take it again.
 
     s, dt [L] (dt signed, 0 for samples that did not accept); y [B, D]; essential, the stepper's memory that cannot be
-    recomputed; accept [L], or None if every sample accepted; reached [L], the time at its end; n, which noise it used.
+    recomputed; accept [L], or None if every sample accepted; reached [L], the time at its end; n, which noise it used;
+    lost [L], who cannot interpolate it, because the field is not finite where it ends, or None if everybody can.
     """
 
     s: Tensor
@@ -57,6 +58,7 @@ class Record(NamedTuple):
     reached: Tensor
     crossing: Crossing | None
     n: int | Tensor
+    lost: Tensor | None = None
 
 
 class Emission(NamedTuple):
@@ -187,7 +189,7 @@ def emit(problem: Problem, record: Record, step: Step) -> Emission:
     basis = None
     if problem.output.needs_basis(record.crossing):
         spanning = problem.stepper.basis(problem.field, t, _within(problem, record), record.y, step)
-        basis = torch.stack((*spanning, *columns(problem, step)))
+        basis = torch.stack((*_known(problem, record, spanning), *columns(problem, step)))
     rows = problem.output.rows(problem, record, step, basis)
     dense = (record.y, basis) if problem.output.dense else ()
     penalties = measured(problem, t, record.dt, record.y, step)
@@ -196,11 +198,24 @@ def emit(problem: Problem, record: Record, step: Step) -> Emission:
 
 def _within(problem: Problem, record: Record) -> Tensor:
     """The step [L], of no length where no output lies in it: stages beyond its own look at its end."""
+    dt = record.dt if record.lost is None else torch.where(record.lost, 0.0, record.dt)
     crossing = record.crossing
     if problem.output.dense or crossing is None or crossing.lane is None or not problem.stepper.basis_nfe:
-        return record.dt
-    inside = torch.zeros_like(record.dt).index_add(0, crossing.lane, (crossing.theta < 1).to(record.dt.dtype))
-    return torch.where(inside > 0, record.dt, 0.0)
+        return dt
+    inside = torch.zeros_like(dt).index_add(0, crossing.lane, (crossing.theta < 1).to(dt.dtype))
+    return torch.where(inside > 0, dt, 0.0)
+
+
+def _known(problem: Problem, record: Record, spanning: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The vectors of the dense output; stages beyond the step's own are NaN, a constant, where they are not finite.
+
+    A NaN that the field has made would reach shared parameters as 0 * NaN.
+    """
+    if record.lost is None:
+        return spanning
+    own = len(spanning) - problem.stepper.basis_nfe
+    lost = record.lost.unsqueeze(-1)
+    return (*spanning[:own], *(torch.where(lost, torch.nan, k) for k in spanning[own:]))
 
 
 def measured(problem: Problem, t: Tensor, dt: Tensor, y: Tensor, step: Step) -> tuple[Tensor, ...]:

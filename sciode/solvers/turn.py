@@ -148,6 +148,8 @@ def take(problem: Problem, plan: Plan, times: Tensor, limits: Limits, loop: Loop
     tried, waits = _wait(problem, plan, limits, carry, attempt(problem, place, noise))
     due = _due(times, plan.width, loop.count, tried)
     values, penalties = _results(problem, place.t, tried.dt, place.y, tried.step, due.theta)
+    if plan.kept and problem.stepper.basis_nfe:
+        tried, waits, due = _pass_over(problem, carry, tried, waits, due, values)
     held = _hold(carry, tried, due.more)
     written = torch.where(tried.accept.any(), 1, 0)
     at = torch.where(written > 0, loop.row, limits.rows)
@@ -295,14 +297,39 @@ def _wait(problem: Problem, plan: Plan, limits: Limits, carry: Carry, tried: Att
         waits = waits | (running & tried.finite & spoilt.any())
     if not (problem.counted or plan.kept):
         return tried, waits
-    tried = tried._replace(
+    return _waiting(carry, tried, waits), waits
+
+
+def _waiting(carry: Carry, tried: Attempt, waits: Tensor) -> Attempt:
+    """The attempt, as if those that wait [L] had not made it."""
+    return tried._replace(
         accept=tried.accept & ~waits,
         final=tried.final & ~waits,
         h=torch.where(waits, carry.h, tried.h),
         status=torch.where(waits, carry.status, tried.status),
         ahead=tuple(torch.where(waits, old, new) for old, new in zip(carry.ahead, tried.ahead, strict=True)),
     )
-    return tried, waits
+
+
+def _pass_over(
+    problem: Problem, carry: Carry, tried: Attempt, waits: Tensor, due: Due, values: Tensor
+) -> tuple[Attempt, Tensor, Due]:
+    """A turn that is itself differentiated, where an output within a step cannot be interpolated.
+
+    The step leads to where the field is not finite, and dense output may ask for the slope there. All wait, and what is
+    written are those outputs alone, NaN; the turn leaves no row, and the next one finds them behind it.
+    """
+    finite = torch.isfinite(values).all(-1)
+    if problem.coupled:
+        finite = finite.all(-1, keepdim=True)
+    bad = ~finite & (due.theta < 1) & (due.k < problem.output.times.shape[1]) & tried.accept
+    # The first ones: an output behind one that is well is not passed over.
+    lost = bad.to(torch.int64).cumprod(0)
+    some = lost.any()
+    waits = waits | (some & (carry.status == RUNNING))
+    k = torch.where(some & (lost == 0), problem.output.times.shape[1], due.k)
+    due = due._replace(k=k, fresh=torch.where(some, lost.sum(0), due.fresh), more=due.more & ~some)
+    return _waiting(carry, tried, waits), waits, due
 
 
 def _hold(carry: Carry, tried: Attempt, more: Tensor) -> Attempt:

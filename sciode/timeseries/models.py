@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -86,11 +87,18 @@ def build(
         return make(name, channels, hidden, layers, static, form)
 
 
+def kind_of(name: str) -> ModelKind:
+    """The entry of `MODELS`. Raises ValueError for an unknown name, with the one that was meant."""
+    if name not in MODELS:
+        close = get_close_matches(name, MODELS, n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"no model is called {name!r}; {meant}there are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
 def make(
     name: str, channels: int, hidden: int = 32, layers: int = 2, static: int = 0, form: Form = "clipped"
 ) -> SequenceModel:
     """As `build`, but the weights are drawn from torch's own generator: for networks that go on drawing from it."""
-    if name not in MODELS:
-        raise ValueError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    kind = MODELS[name]
+    kind = kind_of(name)
     return kind.make(channels, hidden, layers, static=static, **({"form": form} if kind.formed else {}))

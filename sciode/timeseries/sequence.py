@@ -19,7 +19,7 @@ from sciode.solvers import sample_seeds
 from sciode.timeseries.controls import ControlGrid
 from sciode.timeseries.estimator import Estimator, SeriesLike, as_series, plain, whole
 from sciode.timeseries.model import Batch, Form, Paths, SequenceModel
-from sciode.timeseries.models import MODELS, make
+from sciode.timeseries.models import kind_of, make
 from sciode.training import (
     FitOptions,
     History,
@@ -144,8 +144,7 @@ class SequenceEstimator(Estimator):
             raise ValueError("jitter must be >= 0 and validation_fraction in (0, 1)")
         if not (0 < self.horizon < math.inf and 0 <= self.penalty < math.inf and 0 <= self.kl_weight < math.inf):
             raise ValueError("horizon must be > 0; penalty and kl_weight >= 0; all of them finite")
-        if self.model not in MODELS:
-            raise ValueError(f"no model is called {self.model!r}; there are {', '.join(MODELS)}")
+        kind_of(self.model)
         names = ("epochs", "batch_size", "lr", "weight_decay", "schedule", "patience")
         return FitOptions(**{name: getattr(self, name) for name in names}, seed=self.random_state)
 

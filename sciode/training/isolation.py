@@ -18,7 +18,8 @@ def isolated_rng(seed: int, *path: int) -> Iterator[None]:
 
     Parameters
     ----------
-    seed, path: integers >= 0.
+    seed, path: integers >= 0. Zeros at the end of a tuple do not count (`derive_seed`): isolated_rng(5) draws what
+        isolated_rng(5, 0, 0) draws. Keep uses of one seed apart by a first entry >= 1, or by paths of one length.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):

@@ -212,6 +212,14 @@ def test_no_answer_is_a_connection_error_that_names_the_sources(tmp_path: Path, 
         fetch(toy(toy_file(f"{address}/absent.ts")), tmp_path / "root")
 
 
+def test_without_a_network_the_error_is_short_and_says_where_the_file_may_be_put(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError) as caught:
+        fetch(toy(toy_file("http://nowhere.invalid/absent.ts")), tmp_path / "root")
+    said = str(caught.value)
+    assert "absent.ts: no such host (no network?)" in said and "HTTPConnectionPool" not in said
+    assert "uea/Toy/Toy_TRAIN.ts below a folder that SCIODE_DATA names" in said
+
+
 def test_a_malicious_archive_from_a_source_writes_nothing(tmp_path: Path, website) -> None:
     folder, address = website
     with zipfile.ZipFile(folder / "Toy.zip", "w") as archive:

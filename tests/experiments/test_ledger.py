@@ -60,3 +60,13 @@ def test_a_row_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
             [(row["recipe"], row.get("validation", {}).get("nfe"), row.get("test", {}).get("fit")) for row in rows]
         )
     assert found[0] == found[1] and any(row[2] for row in found[0])
+
+
+def test_nobody_waits_without_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal no bar is drawn: a line says which row is made, and how many were there already."""
+    finished_rows(tmp_path, KEYS[:2], {"steps": 1}, lambda recipe: {"value": 1})
+    assert capsys.readouterr().err.splitlines() == ["row 1 of 2: a", "row 2 of 2: b"]
+    finished_rows(tmp_path, KEYS, {"steps": 1}, lambda recipe: {"value": 1})
+    assert capsys.readouterr().err.splitlines() == [
+        f"2 of 3 rows are finished already: {tmp_path / 'rows.jsonl'}", "row 3 of 3: c",
+    ]  # fmt: skip

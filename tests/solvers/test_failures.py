@@ -39,7 +39,7 @@ def term(how: dict[str, Any], w: Tensor, since: float) -> Any:
     def noise(t: Tensor, y: Tensor) -> Tensor:
         return 0.3 * w * torch.cos(y)
 
-    if how["method"] in ("midpoint", "bosh3", "tsit5"):
+    if how["method"] in ("midpoint", "heun3", "bosh3", "tsit5"):
         return sick
     return SDETerm(sick, noise, calculus="stratonovich" if how["method"] == "reversibleheun" else "ito")
 
@@ -167,3 +167,101 @@ def test_an_output_that_cannot_be_interpolated_is_none(how: dict[str, Any], chos
     right = ((found.ys[:, i] - exact).abs() < 0.01 * exact).all(-1)
     assert torch.equal(found.valid[:, i], found.valid[:, i] & right)
     assert 0.3 < float(times[found.valid[:, i]].max()) < 0.6
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+@pytest.mark.parametrize(
+    ("how", "inside"),
+    [(HOWS[0], (0.42, 0.45, 0.5)), (HOWS[1], (0.3, 0.45)), ({"method": "heun3", "dt": 0.1}, (0.45,))],
+    ids=str,
+)
+def test_an_output_that_cannot_be_interpolated_has_no_gradient_either(
+    how: dict[str, Any], inside: tuple[float, ...], adjoint: str, engine: str
+) -> None:
+    """The slope that its dense output asks for is NaN: it must not reach what all samples share as 0 * NaN."""
+
+    def solution(chosen: list[int], engine: str, adjoint: str) -> tuple[Any, list[Tensor]]:
+        w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+        y0 = Y0[chosen].requires_grad_()
+        options: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2, "batch_dims": 1, "throw": False, **how}
+        times = [0.0, *inside, 1.0]
+        found = solve(term(options, w, 0.48), y0, times, adjoint=adjoint, engine=engine, **options)
+        assert found.stats.engine == engine
+        gradients = torch.autograd.grad(found.ys.square().sum((0, 2))[[i != 1 for i in chosen]].sum(), (w, y0))
+        return found, list(gradients)
+
+    found, (shared, own) = solution([0, 1, 2], engine, adjoint)
+    _, (expected, kept) = solution(WELL, "eager", "direct")
+    assert found.status.tolist() == [0, 3, 0] and not bool(found.valid[:, 1].all())
+    torch.testing.assert_close(shared, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(own, torch.stack([kept[0], torch.zeros(2, dtype=DOUBLE), kept[1]]), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("how", [HOWS[0], HOWS[3], HOWS[4], HOWS[5]], ids=str)
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+def test_a_sample_whose_arguments_are_to_blame_fails_alone(how: dict[str, Any], adjoint: str, engine: str) -> None:
+    """No state heals its field: one argument is NaN, of another the square root is; the third belongs to all."""
+    scale = torch.tensor([[1.0], [torch.nan], [2.0]], dtype=DOUBLE)
+    power = torch.tensor([0.5, -1.0, 0.3], dtype=DOUBLE)
+
+    def outcome(chosen: list[int], engine: str, adjoint: str) -> tuple[Any, tuple[Tensor, ...]]:
+        w = torch.tensor([0.7, 0.4, 0.2], dtype=DOUBLE, requires_grad=True)
+        args = {"scale": scale[chosen].requires_grad_(), "w": w, "power": power[chosen].requires_grad_()}
+        y0 = Y0[chosen].requires_grad_()
+
+        def drift(t: Tensor, y: Tensor, args: dict[str, Tensor]) -> Tensor:
+            return -args["w"].sum() * args["scale"] * args["power"].sqrt().unsqueeze(-1) * y
+
+        def noise(t: Tensor, y: Tensor, args: dict[str, Tensor]) -> Tensor:
+            return 0.1 * args["w"][0] * args["scale"] * torch.cos(y)
+
+        field = drift if how["method"] in ("midpoint", "tsit5") else SDETerm(drift, noise)
+        options: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2, "batch_dims": 1, "throw": False, **how}
+        seeds = sample_seeds(1, 3)[chosen]
+        found = solve(field, y0, [0.0, 0.3, 1.0], args=args, seed=seeds, adjoint=adjoint, engine=engine, **options)
+        assert found.stats.engine == engine
+        loss = found.ys.square().sum((0, 2))[[i != 1 for i in chosen]].sum()
+        return found, torch.autograd.grad(loss, (w, y0, args["scale"], args["power"]))
+
+    found, (shared, *own) = outcome([0, 1, 2], engine, adjoint)
+    alone, (expected, *kept) = outcome(WELL, "eager", "direct")
+    assert found.status.tolist() == [0, 3, 0]
+    torch.testing.assert_close(found.ys[:, WELL], alone.ys, rtol=1e-9, atol=0)
+    assert torch.equal(found.ys[:, 1], Y0[1].expand(3, 2))
+    torch.testing.assert_close(shared, expected, rtol=1e-9, atol=0)
+    for gradient, of_others in zip(own, kept, strict=True):
+        torch.testing.assert_close(gradient[WELL], of_others, rtol=1e-9, atol=0)
+        assert torch.equal(gradient[1], torch.zeros_like(gradient[1]))
+
+
+def test_a_table_that_all_samples_share_is_not_taken_for_arguments_of_each() -> None:
+    """Three samples of three components: a matrix has the batch's first axis, too, and other rows change the rest."""
+    table = torch.tensor([[-1.0, 0.5, 0.0], [0.0, -1.0, 0.3], [0.2, 0.0, -1.0]], dtype=DOUBLE)
+    own = torch.tensor([[1.0], [torch.nan], [2.0]], dtype=DOUBLE)
+    y0 = torch.eye(3, dtype=DOUBLE) + 1
+
+    def field(t: Tensor, y: Tensor, args: tuple[Tensor, Tensor]) -> Tensor:
+        return args[1] * (y @ args[0].T)
+
+    found = solve(field, y0, [0.0, 1.0], args=(table, own), batch_dims=1, throw=False, engine="eager", rtol=1e-9)
+    assert found.status.tolist() == [0, 3, 0]
+    for i in WELL:
+        torch.testing.assert_close(found.ys[-1, i], torch.matrix_exp(own[i] * table) @ y0[i], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "recompute"])
+def test_a_kept_dense_output_is_nan_in_the_step_that_cannot_be_interpolated_and_its_gradient_is_not(
+    adjoint: str,
+) -> None:
+    def between(chosen: list[int]) -> tuple[Tensor, Tensor]:
+        w = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
+        options: dict[str, Any] = {"dt": 0.1, "method": "midpoint", "batch_dims": 1, "throw": False, "engine": "eager"}
+        found = solve(term(options, w, 0.48), Y0[chosen], [0.0, 1.0], save="dense", adjoint=adjoint, **options)
+        states = found.interpolate(torch.tensor([0.05, 0.45, 0.77]))
+        return states.detach(), torch.autograd.grad(states[:, [i != 1 for i in chosen]].square().sum(), w)[0]
+
+    (states, shared), (_, expected) = between([0, 1, 2]), between(WELL)
+    assert bool(torch.isfinite(states[0, 1]).all()) and bool(torch.isnan(states[1:, 1]).all())
+    torch.testing.assert_close(shared, expected, rtol=1e-9, atol=0)

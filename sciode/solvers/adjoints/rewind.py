@@ -34,6 +34,7 @@ from ..engines import (
     wiring_of,
 )
 from ..problem import Problem
+from ..status import Status
 from ..trajectory import Block, Row, Run, Tape, begun_at
 from ..trees import leaves_of
 from ..turn import outputs_at, places_of, retake
@@ -70,13 +71,13 @@ def rewind(pulled: Rewound, seeds: Seeds) -> Walk | None:
     for block, penalties in zip(reversed(tape.blocks), reversed(seeds.penalties), strict=True):
         if block.count:
             problem = _fed(pulled.problem, block)
-            block = block if begun is None else block._replace(rows=_without_failures(block.rows, begun))
+            block = block if begun is None else block._replace(rows=_without_failures(pulled.run, block.rows, begun))
             walk = _walk_back(pulled._replace(problem=problem), block, seeds.out, penalties, walk)
     return walk
 
 
-def _without_failures(lines: Row, begun: Any) -> Row:
-    """Rows of the tape [...], with samples that did not accept back where they began.
+def _without_failures(run: Run, lines: Row, begun: Any) -> Row:
+    """Rows of the tape [...], with samples that did not accept back where they began, and without lost outputs.
 
     Where they are the field may not be finite; what they do there is nobody's, but a NaN reaches shared parameters as
     0 * NaN.
@@ -86,7 +87,26 @@ def _without_failures(lines: Row, begun: Any) -> Row:
         torch.where(took.reshape(*took.shape, *(1,) * (now.ndim - took.ndim)), now, first)
         for now, first in zip((lines.s, lines.y, *lines.essential), (begun.s, begun.y, *begun.essential), strict=True)
     )
-    return lines._replace(s=s, y=y, essential=tuple(essential))
+    theta, k = _without_lost(run, lines)
+    return lines._replace(s=s, y=y, essential=tuple(essential), theta=theta, k=k)
+
+
+def _without_lost(run: Run, lines: Row) -> tuple[Tensor, Tensor]:
+    """theta, k [..., m, L] of rows, without outputs that a failed sample's last step has where it cannot give them.
+
+    It led to where the field is not finite, and dense output may ask for the slope there.
+    """
+    tape = run.tape
+    assert tape is not None
+    none, lanes = tape.ys.shape[0], lines.k.shape[-1]
+    if not run.problem.stepper.basis_nfe:
+        return lines.theta, lines.k
+    failed = run.carry.status == int(Status.NONFINITE)
+    lost = ~torch.isfinite(tape.ys.detach()).reshape(none, lanes, -1).all(-1) & failed
+    lost = torch.cat((lost, torch.zeros_like(lost[:1])))
+    # Rows that were not written hold anything.
+    here = lost[lines.k.clamp(0, none), torch.arange(lanes, device=lost.device)] & (lines.theta < 1)
+    return torch.where(here, 1.0, lines.theta), torch.where(here, none, lines.k)
 
 
 def _fed(problem: Problem, block: Block) -> Problem:
@@ -287,7 +307,7 @@ def taken_again(problem: Problem, y: Tensor, essential: tuple[Tensor, ...], run:
     for block in tape.blocks:
         fed, penalties = feed(problem, block.first), []
         for i in range(block.count):
-            line = _without_failures(pytree.tree_map(lambda c, i=i: c[i], block.rows), begun)
+            line = _without_failures(run, pytree.tree_map(lambda c, i=i: c[i], block.rows), begun)
             took = line.dt != 0
             at, *kept = (rows(took, a, b) for a, b in zip((y, *essential), (line.y, *line.essential), strict=True))
             end, after, values, measured = retake(fed, line._replace(y=at, essential=tuple(kept)))

@@ -13,7 +13,7 @@ from ..books import Book, namespace, on_host, on_tensor, rows
 from ..controllers import Fixed
 from ..problem import Carry, Problem
 from ..status import RUNNING, Status
-from ..trajectory import Origin, Record, Run, emit
+from ..trajectory import Emission, Origin, Record, Run, emit, replay
 from ..transforms import transforming
 from .clocks import HostClock, LaneClock, Seen
 
@@ -129,6 +129,7 @@ def _march(problem: Problem, carry: Carry, max_steps: int, watch: Watch | None) 
     carry = _tensors(carry)
     late = torch.full_like(carry.status, int(Status.MAX_STEPS))
     carry = carry._replace(status=torch.where(carry.status == RUNNING, late, carry.status))
+    _part_with_lost(problem, carry, records, emissions)
     return Run(problem, carry, cuts.origin(carry), records, emissions, iterations, look.interpolated, nfe)
 
 
@@ -193,6 +194,42 @@ def _retaken(problem: Problem, place: Carry, tried: Attempt, noise: Tensor | Non
         return tried
     dt = namespace(tried.dt).where(tried.accept, tried.dt, 0.0)
     return tried._replace(dt=dt, step=step_of(problem, place, dt, noise))
+
+
+def _part_with_lost(problem: Problem, carry: Carry, records: list[Record], emissions: list[Emission]) -> None:
+    """Take the last step of samples that failed again, where it cannot be interpolated, and say so in its record.
+
+    It led to where the field is not finite, and dense output may ask for the slope there.
+    """
+    waiting = (carry.status == int(Status.NONFINITE)) & (carry.accepted > 0)
+    if not problem.stepper.basis_nfe or not bool(waiting.any()):
+        return
+    for i in reversed(range(len(records))):
+        record = records[i]
+        last = waiting if record.accept is None else waiting & record.accept
+        if not bool(last.any()):
+            continue
+        waiting = waiting & ~last
+        if problem.output.needs_basis(record.crossing):
+            lost = last & _uninterpolable(problem, record)
+            if bool(lost.any()):
+                records[i] = record._replace(lost=lost)
+                _, emissions[i] = replay(problem, records[i], record.y, _memory(problem, record))
+        if not bool(waiting.any()):
+            return
+
+
+def _uninterpolable(problem: Problem, record: Record) -> Tensor:
+    """Whose dense output of a recorded step is not finite [L]."""
+    with torch.no_grad():
+        step, _ = replay(problem, record._replace(crossing=None), record.y, _memory(problem, record))
+        basis = problem.stepper.basis(problem.field, problem.forward(record.s), record.dt, record.y, step)
+    bad = ~torch.isfinite(torch.stack(basis)).all(-1).all(0)
+    return bad.any().reshape(1) if problem.coupled else bad
+
+
+def _memory(problem: Problem, record: Record) -> tuple[Tensor, ...]:
+    return problem.stepper.restore(problem.field, problem.forward(record.s), record.y, record.essential)
 
 
 class _Cuts:
