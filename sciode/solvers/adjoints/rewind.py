@@ -242,8 +242,12 @@ def pullback(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphM
                 "the field uses a tensor that requires grad and that it did not use at the first time, so "
                 'adjoint="recompute" cannot give its gradient; pass the tensor through args='
             )
-        found = dict(zip(places, pulled, strict=False))
-        return [torch.zeros_like(x) if found.get(i) is None else found[i] for i, x in enumerate(like)]
+        found: dict[int, Tensor] = {}
+        for place, g in zip(places, pulled, strict=False):
+            # A tensor may be several inputs of a graph that was traced when they were several tensors.
+            if g is not None:
+                found[place] = found[place] + g if place in found else g
+        return [found[i] if i in found else torch.zeros_like(x) for i, x in enumerate(like)]
 
     with torch.no_grad():
         outputs = graph(*lifted.inputs)
