@@ -357,6 +357,51 @@ def test_weights_that_become_one_tensor_get_the_gradients_of_both(engine: Any) -
         torch.testing.assert_close(ours, exact, rtol=1e-9, atol=1e-11)
 
 
+def test_whole_numbers_wrap_around_where_their_dtype_does() -> None:
+    def field(t: Tensor, y: Tensor, args: Any) -> Tensor:
+        small, half = args
+        # A sum is an int64 in torch, a product is not.
+        return y + small.sum(-1, keepdim=True) / 1e9 + small.long() * 1e-9 + (small * small) / 1e9 + half.float()
+
+    half = torch.tensor([0.3, 1.7], dtype=torch.bfloat16)
+    for small in (torch.full((3, 2), 2**31 - 9, dtype=torch.int32), torch.full((3, 2), 101, dtype=torch.uint8)):
+        assert_same(*both(field, uniform(3, 2), TS[:3], args=(small, half), method="rk4", dt=0.2))
+
+
+def test_remainders_have_the_sign_of_the_divisor_and_stay_below_it() -> None:
+    def field(t: Tensor, y: Tensor, period: Tensor) -> Tensor:
+        inside = torch.log(period - torch.remainder(0.3 * torch.floor(10 * y), period))
+        return inside + torch.remainder(y, -0.7) + torch.fmod(y, 0.4) + torch.remainder(y, torch.inf).clamp(max=2)
+
+    # Multiples of 0.3 are, but for rounding, those of 0.1: a quotient that rounds up would leave less than nothing.
+    period = torch.tensor(0.1, dtype=torch.float64)
+    assert_same(*both(field, uniform(4, 3, low=-2, high=2), TS[:3], args=period, method="euler", dt=0.2))
+
+
+def test_powers_of_negative_numbers_and_of_zero_are_those_of_torch() -> None:
+    def field(t: Tensor, y: Tensor, args: Tensor) -> Tensor:
+        return 0.1 * (torch.cos(y**9) + torch.sin(y**10) + torch.sin(y**args) + (0 * y) ** (args - 2))
+
+    exponents = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
+    assert_same(*both(field, uniform(4, 3, low=-1), TS[:3], args=exponents, method="rk4", dt=0.2))
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("engine", ["kernel", "compiled"])
+def test_a_negative_number_may_be_the_base_of_a_power(engine: Any) -> None:
+    def field(t: Tensor, y: Tensor, args: Tensor) -> Tensor:
+        return (-2.0) ** args - y
+
+    exponents = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    with torch.no_grad():
+        ours, eager = (
+            solve(field, uniform(3, 2), TS[:2], args=exponents, method="midpoint", dt=0.2, engine=e)
+            for e in (engine, "eager")
+        )
+    assert ours.stats.engine == engine
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-12, atol=1e-13)
+
+
 REFUSED: dict[str, tuple[Any, Any, str]] = {
     "an operation": (lambda t, y: torch.special.bessel_j0(y), {}, "special_bessel_j0"),
     "coupling": (lambda t, y: y - y.mean(0), {"batch_dims": 1}, "by itself"),
