@@ -117,7 +117,8 @@ class Begun(NamedTuple):
     def captured(self) -> list[Tensor]:
         """Every leaf that requires grad and that the field reaches by itself (module, closure, global)."""
         if self.reached is not None:
-            leaves = [x for x in self.reached if x.requires_grad]
+            # A graph of two tensors serves where one is both of them: a leaf counts once.
+            leaves = list({id(x): x for x in self.reached if x.requires_grad}.values())
             older = any(not x.is_leaf for x in leaves)
         else:
             leaves, older = leaves_behind(self.first, self.since, [self.y0, *self.problem.field.arguments])

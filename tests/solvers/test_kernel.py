@@ -291,6 +291,117 @@ def test_gradients_of_sde_paths_are_those_of_the_tape(method: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.usefixtures("traced_only")
+def test_gradients_of_a_longer_path_are_not_those_of_a_shorter_one_solved_before() -> None:
+    weight = uniform(2, low=0.2).requires_grad_()
+    term = SDETerm(lambda t, y: torch.tanh(weight * y), lambda t, y: 0.3 * torch.cos(y), calculus="stratonovich")
+    y0 = uniform(3, 2, low=-1).requires_grad_()
+
+    def gradient(end: float, **options: Any) -> tuple[Tensor, ...]:
+        ts = torch.tensor([0.0, end / 2, end], dtype=torch.float64)
+        solution = solve(term, y0, ts, method="heun", dt=0.125, seed=1, **options)
+        assert solution.stats.engine == options["engine"]
+        return torch.autograd.grad(solution.ys.square().mean(), (y0, weight))
+
+    # One kernel serves them all; how many increments are drawn for the way back differs.
+    for end in (0.25, 2.0, 0.5):
+        ours, exact = gradient(end, engine="kernel"), gradient(end, engine="eager", adjoint="direct")
+        torch.testing.assert_close(ours, exact, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("engine", ["kernel", "compiled"])
+def test_arguments_keep_their_place_among_others_that_the_field_does_not_read(engine: Any) -> None:
+    def field(t: Tensor, y: Tensor, args: Any) -> Tensor:
+        return torch.tanh(args["gain"] * y) - args["decay"] * y
+
+    read = {"gain": uniform(2, seed=1), "decay": uniform(2, seed=2)}
+    unread: Any = {"more": uniform(2, low=5, high=9, seed=3)}
+    y0 = uniform(3, 2, low=-1, seed=4)
+
+    def solved(args: Any, engine: Any) -> tuple[Tensor, ...]:
+        leaves = {name: x.clone().requires_grad_() for name, x in args.items()}
+        solution = solve(field, y0, TS[:2], args=leaves, method="midpoint", dt=0.1, engine=engine)
+        assert solution.stats.engine == engine
+        wanted = [leaves["gain"], leaves["decay"]]
+        return solution.ys.detach(), *torch.autograd.grad(solution.ys.square().mean(), wanted)
+
+    for args in (read | unread, unread | read):
+        torch.testing.assert_close(solved(args, engine), solved(args, "eager"), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("engine", ["kernel", "compiled"])
+def test_weights_that_become_one_tensor_get_the_gradients_of_both(engine: Any) -> None:
+    one, other = (nn.Parameter(uniform(2, 2, low=-1, seed=seed)) for seed in (5, 6))
+
+    class Twice(nn.Module):
+        """A layer after another."""
+
+        def __init__(self, first: nn.Parameter, second: nn.Parameter) -> None:
+            super().__init__()
+            self.first, self.second = first, second
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            """Two layers."""
+            return torch.tanh(y @ self.first) @ self.second
+
+    def gradient(net: nn.Module, engine: Any, adjoint: Any) -> tuple[Tensor, ...]:
+        how: Any = {"method": "midpoint", "dt": 0.1, "engine": engine, "adjoint": adjoint}
+        solution = solve(net, uniform(3, 2, low=-1), TS[:2], batch_dims=1, **how)
+        assert solution.stats.engine == engine
+        return torch.autograd.grad(solution.ys.square().mean(), list(net.parameters()))
+
+    for net in (Twice(one, other), Twice(one, one)):
+        ours, exact = gradient(net, engine, "recompute"), gradient(net, "eager", "direct")
+        torch.testing.assert_close(ours, exact, rtol=1e-9, atol=1e-11)
+
+
+def test_whole_numbers_wrap_around_where_their_dtype_does() -> None:
+    def field(t: Tensor, y: Tensor, args: Any) -> Tensor:
+        small, half = args
+        # A sum is an int64 in torch, a product is not.
+        return y + small.sum(-1, keepdim=True) / 1e9 + small.long() * 1e-9 + (small * small) / 1e9 + half.float()
+
+    half = torch.tensor([0.3, 1.7], dtype=torch.bfloat16)
+    for small in (torch.full((3, 2), 2**31 - 9, dtype=torch.int32), torch.full((3, 2), 101, dtype=torch.uint8)):
+        assert_same(*both(field, uniform(3, 2), TS[:3], args=(small, half), method="rk4", dt=0.2))
+
+
+def test_remainders_have_the_sign_of_the_divisor_and_stay_below_it() -> None:
+    def field(t: Tensor, y: Tensor, period: Tensor) -> Tensor:
+        inside = torch.log(period - torch.remainder(0.3 * torch.floor(10 * y), period))
+        return inside + torch.remainder(y, -0.7) + torch.fmod(y, 0.4) + torch.remainder(y, torch.inf).clamp(max=2)
+
+    # Multiples of 0.3 are, but for rounding, those of 0.1: a quotient that rounds up would leave less than nothing.
+    period = torch.tensor(0.1, dtype=torch.float64)
+    assert_same(*both(field, uniform(4, 3, low=-2, high=2), TS[:3], args=period, method="euler", dt=0.2))
+
+
+def test_powers_of_negative_numbers_and_of_zero_are_those_of_torch() -> None:
+    def field(t: Tensor, y: Tensor, args: Tensor) -> Tensor:
+        return 0.1 * (torch.cos(y**9) + torch.sin(y**10) + torch.sin(y**args) + (0 * y) ** (args - 2))
+
+    exponents = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
+    assert_same(*both(field, uniform(4, 3, low=-1), TS[:3], args=exponents, method="rk4", dt=0.2))
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("engine", ["kernel", "compiled"])
+def test_a_negative_number_may_be_the_base_of_a_power(engine: Any) -> None:
+    def field(t: Tensor, y: Tensor, args: Tensor) -> Tensor:
+        return (-2.0) ** args - y
+
+    exponents = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    with torch.no_grad():
+        ours, eager = (
+            solve(field, uniform(3, 2), TS[:2], args=exponents, method="midpoint", dt=0.2, engine=e)
+            for e in (engine, "eager")
+        )
+    assert ours.stats.engine == engine
+    torch.testing.assert_close(ours.ys, eager.ys, rtol=1e-12, atol=1e-13)
+
+
 REFUSED: dict[str, tuple[Any, Any, str]] = {
     "an operation": (lambda t, y: torch.special.bessel_j0(y), {}, "special_bessel_j0"),
     "coupling": (lambda t, y: y - y.mean(0), {"batch_dims": 1}, "by itself"),

@@ -122,7 +122,9 @@ def _walk_back(part: Rewound, block: Block, out: Tensor, penalties: tuple[Tensor
     others = [*tensors_of(part.problem), *part.run.reads]
     places = {id(x): i for i, x in enumerate(others)}
     asked = tuple(places.get(id(x), -1) for x in part.sources)
-    key = (block.rows.s.shape[0], tuple(a.requires_grad for a in others), asked)
+    # How many increments were drawn is a number in the graph, and one kernel serves solves of few and of many steps.
+    drawn = part.problem.noise.increments.shape[0] if isinstance(part.problem.noise, BlockNoise) else 0
+    key = (block.rows.s.shape[0], drawn, tuple(a.requires_grad for a in others), asked)
     backs = part.run.machine.backs
     if key not in backs:
         lifted = _stride if block.strides else _lifted
@@ -260,8 +262,12 @@ def pullback(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphM
                 "the field uses a tensor that requires grad and that it did not use at the first time, so "
                 'adjoint="recompute" cannot give its gradient; pass the tensor through args='
             )
-        found = dict(zip(places, pulled, strict=False))
-        return [torch.zeros_like(x) if found.get(i) is None else found[i] for i, x in enumerate(like)]
+        found: dict[int, Tensor] = {}
+        for place, g in zip(places, pulled, strict=False):
+            # A tensor may be several inputs of a graph that was traced when they were several tensors.
+            if g is not None:
+                found[place] = found[place] + g if place in found else g
+        return [found[i] if i in found else torch.zeros_like(x) for i, x in enumerate(like)]
 
     with torch.no_grad():
         outputs = graph(*lifted.inputs)

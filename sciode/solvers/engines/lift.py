@@ -7,6 +7,7 @@ and the tensors of this call, and repeats the graph as it likes.
 
 from __future__ import annotations
 
+import operator
 import threading
 import types
 import warnings
@@ -92,6 +93,7 @@ class Lift:
 
     def _receive(self, graph: fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
         self.traces += 1
+        _spell_powers(graph)
         # A copy whose code exists from the start: Dynamo cannot look into a lazily compiled one.
         graph = fx.GraphModule(graph, graph.graph)
         getattr(graph, "real_recompile", graph.recompile)()
@@ -109,6 +111,13 @@ class Lift:
 
 
 _NOTHING = torch.empty(0)
+
+
+def _spell_powers(graph: fx.GraphModule) -> None:
+    """Write (-2) ** x as a function of both: torch 2.13 prints it without its brackets, and reads -(2 ** x)."""
+    for node in graph.graph.nodes:
+        if node.target is operator.pow and not isinstance(node.args[0], fx.Node):
+            node.target = torch.pow
 
 
 @contextmanager

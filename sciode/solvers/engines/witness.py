@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.utils import _pytree as pytree
 
 from ..brownian import BlockNoise
 from ..fields import Field
 from ..problem import Problem
 from ..terms import ODETerm, SDETerm
+from ..trees import leaves_of
 from .lift import Lift, Lifted, check_repeatable
 
 __all__ = ["Known", "key_of", "known_of", "lift_of", "witness"]
@@ -96,14 +98,27 @@ def lift_of(key: Hashable, function: Callable[..., Any]) -> Lift:
 
 
 def key_of(what: str, problem: Problem, y: Tensor, *more: Hashable) -> Hashable:
-    """What solves have in common that one graph can serve: the field's code, the method, the shapes."""
+    """What solves have in common that one graph can serve: the field's code, the method, the shapes, what `args` is."""
     term = problem.field.term
     fields = (term.field,) if isinstance(term, ODETerm) else (term.drift, term.diffusion, term.prior_drift)
     kind = (term.noise, term.calculus) if isinstance(term, SDETerm) else ()
     drawn = problem.noise.increments.shape[0] if isinstance(problem.noise, BlockNoise) else 0
     shapes = (tuple(y.shape), problem.s0.shape[0], tuple(problem.output.times.shape), drawn, y.dtype, y.device)
     stepper = problem.stepper if type(problem.stepper).__hash__ is not None else type(problem.stepper)
-    return (what, *map(_code, fields), type(term), kind, stepper, shapes, problem.coupled, *more)
+    arranged = _arranged(problem.field.args)
+    return (what, *map(_code, fields), type(term), kind, stepper, shapes, arranged, problem.coupled, *more)
+
+
+def _arranged(args: Any) -> Hashable:
+    """Which places in `args` hold a tensor, and which of them one that can carry a gradient.
+
+    Loops know arguments by their number, and Dynamo does not look at what a field does not read: another order of a
+    dict's entries, or one that is not read, would hand a graph the wrong ones.
+    """
+    if args is None:
+        return None
+    kinds = tuple(x.is_floating_point() or x.is_complex() if isinstance(x, Tensor) else None for x in leaves_of(args))
+    return pytree.tree_structure(args), kinds
 
 
 def _code(function: Any) -> Hashable:

@@ -13,7 +13,18 @@ import torch
 from ..lift import CannotCompile
 from .frame import padded
 
-__all__ = ["DIALECTS", "Algebra", "Expr", "Operation", "Written", "literal", "names_of", "write", "write_values"]
+__all__ = [
+    "DIALECTS",
+    "NARROW",
+    "Algebra",
+    "Expr",
+    "Operation",
+    "Written",
+    "literal",
+    "names_of",
+    "write",
+    "write_values",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +66,8 @@ def _nan_aware(sign: str) -> str:
     return f"tl.where(({{0}} {sign} {{1}}) | ({{0}} != {{0}}), {{0}}, {{1}})"
 
 
+NARROW = {torch.int32: "int32", torch.int16: "int16", torch.int8: "int8", torch.uint8: "uint8"}
+"""Integers that wrap around earlier than those in which all are computed."""
 _SHARED: dict[str, Operation] = {
     "add": Operation("({0} + {1})", torch.add),
     "sub": Operation("({0} - {1})", torch.sub),
@@ -78,6 +91,10 @@ _SHARED: dict[str, Operation] = {
     "not": Operation("({0} == 0)", torch.logical_not),
     "where": Operation("tl.where({0}, {1}, {2})", torch.where),
     "cast": Operation("{0}.to({real})", lambda x: x),
+    **{
+        f"as_{name}": Operation(f"{{0}}.to(tl.{name}).to(tl.int64)", lambda x, kind=kind: x.to(kind).to(torch.int64))
+        for kind, name in NARROW.items()
+    },
 }
 
 # Of tiles, and never of constants.
@@ -102,6 +119,7 @@ _NATIVE: dict[str, Operation] = {
     "log1p": Operation("libdevice.log1p({0})", torch.log1p),
     "expm1": Operation("libdevice.expm1({0})", torch.expm1),
     "pow": Operation("libdevice.pow({0}, {1})", torch.pow),
+    "fmod": Operation("libdevice.fmod({0}, {1})", torch.fmod),
 }
 
 # What Triton's interpreter, which has no libdevice, understands.
@@ -118,7 +136,12 @@ _PORTABLE: dict[str, Operation] = {
     "erf": Operation("tl.erf({0})", torch.erf),
     "log1p": Operation("tl.log(1.0 + {0})", torch.log1p),
     "expm1": Operation("(tl.exp({0}) - 1.0)", torch.expm1),
-    "pow": Operation("tl.exp2({1} * tl.log2({0}))", torch.pow),
+    "pow": Operation(
+        "tl.where({1} == 0, 1.0, tl.exp2({1} * tl.log2(tl.abs({0}))) * tl.where({0} < 0, "
+        "tl.where(tl.floor({1}) == {1}, 1.0 - 4.0 * ({1} * 0.5 - tl.floor({1} * 0.5)), float('nan')), 1.0))",
+        torch.pow,
+    ),
+    "fmod": Operation("({0} % {1})", torch.fmod),
 }
 
 DIALECTS = {"native": {**_SHARED, **_NATIVE, **_TILED}, "interpreted": {**_SHARED, **_PORTABLE, **_TILED}}
@@ -154,6 +177,10 @@ class Algebra:
         """A number known now."""
         value = torch.tensor(value, dtype=dtype).item()
         return self._keep(("const", repr(value), dtype), lambda: Expr("const", (value,), dtype, False, False))
+
+    def wrapped(self, x: Expr, dtype: torch.dtype) -> Expr:
+        """An integer as one of this dtype keeps it."""
+        return self(f"as_{NARROW[dtype]}", (x,), torch.int64) if dtype in NARROW else x
 
     def leaf(self, name: str, dtype: torch.dtype, varies: bool, lanes: bool, width: int = 1) -> Expr:
         """A number known when the kernel runs."""
@@ -242,7 +269,7 @@ def _text_of(node: Expr, known: dict[int, str], dialect: str) -> str:
         words = [
             f"tl.full((), {w}, {names_of(a.dtype)})" if a.constant else w for a, w in zip(node.args, words, strict=True)
         ]
-    if node.op == "pow":
+    if node.op in ("pow", "fmod"):
         words = [
             f"tl.full((), {w}, {names_of(a.dtype)})" if a.constant else w for a, w in zip(node.args, words, strict=True)
         ]

@@ -18,6 +18,7 @@ from ...trajectory import Row, Start
 from .build import Launcher
 from .carry import WORD
 from .design import Design
+from .operations import input_kind
 from .source import Kernel
 from .tape import blank_rows
 
@@ -161,8 +162,7 @@ def _carried(carry: Carry | None, samples: int) -> list[Tensor]:
 
 def _inputs(made: Made, reads: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """What the field reads, of that which the kernel needs."""
-    inputs = [reads[i] for i in made.kernel.inputs]
-    return [x if x.device == device and x.is_contiguous() else x.to(device).contiguous() for x in inputs]
+    return [reads[i].to(device, input_kind(reads[i].dtype)).contiguous() for i in made.kernel.inputs]
 
 
 def _noise(problem: Problem, grid: list[Tensor]) -> list[Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor, fx
 
 from ..lift import CannotCompile
 from . import symbolic as sym
-from .expressions import Algebra, Expr
+from .expressions import NARROW, Algebra, Expr
 from .symbolic import Symbolic
 
-__all__ = ["POINTWISE", "Interpreter", "kind_of"]
+__all__ = ["POINTWISE", "Interpreter", "input_kind", "kind_of"]
 
 aten = torch.ops.aten
 
@@ -82,7 +82,10 @@ class Interpreter:
         if handler is None:
             raise CannotCompile(f"the kernel engine cannot trace {node.target}")
         try:
-            return handler(self, name, value, args, kwargs)
+            found = handler(self, name, value, args, kwargs)
+            if isinstance(found, Symbolic) and isinstance(value, Tensor) and value.dtype in NARROW:
+                return sym.elementwise(lambda e: self.algebra.wrapped(e, value.dtype), [found])
+            return found
         except (IndexError, TypeError, ValueError, KeyError, NotImplementedError) as error:
             raise CannotCompile(f"the kernel engine cannot trace {node.target} as it is used here: {error}") from error
 
@@ -102,9 +105,14 @@ def kind_of(dtype: torch.dtype) -> torch.dtype:
     """The dtype expressions have for tensors of this one."""
     if dtype in (torch.float32, torch.float64, torch.bool):
         return dtype
-    if dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+    if dtype == torch.int64 or dtype in NARROW:
         return torch.int64
     raise CannotCompile(f"the kernel engine does not compute in {dtype}")
+
+
+def input_kind(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a kernel reads an input of this one."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else kind_of(dtype)
 
 
 def _dtype_of(args: Sequence[Any]) -> torch.dtype:
@@ -119,7 +127,7 @@ def _dtype_of(args: Sequence[Any]) -> torch.dtype:
 
 POINTWISE = frozenset((
     *_UNARY, *_BINARY, *_COMPARE, *_LOGIC, *_SAME, "rsub", "logical_not", "bitwise_not", "relu", "reciprocal", "clamp",
-    "clamp_min", "clamp_max", "where", "remainder", "pow", "convert_element_type", "full_like", "zeros_like",
+    "clamp_min", "clamp_max", "where", "remainder", "fmod", "pow", "convert_element_type", "full_like", "zeros_like",
     "ones_like", "empty_like",
 ))  # fmt: skip
 """Operations that work entry by entry."""
@@ -202,13 +210,19 @@ def _where(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict
     return sym.elementwise(lambda *e: it.algebra("where", e, dtype), three)
 
 
-@_on("remainder")
+@_on("remainder", "fmod")
 def _remainder(it: Interpreter, name: str, value: Any, args: list[Any], kwargs: dict[str, Any]) -> Symbolic:
     dtype = kind_of(value.dtype)
     if not dtype.is_floating_point:
-        raise CannotCompile("the kernel engine cannot trace aten.remainder of integers")
-    whole = it.pointwise("floor", [it.pointwise("div", args, dtype)], dtype)
-    return it.pointwise("sub", [args[0], it.pointwise("mul", [whole, args[1]], dtype)], dtype)
+        raise CannotCompile(f"the kernel engine cannot trace aten.{name} of integers")
+    rest = it.pointwise("fmod", args, dtype)
+    if name == "fmod":
+        return rest
+    # With the sign of the divisor.
+    below = [it.pointwise("lt", [x, 0.0], dtype, torch.bool) for x in (rest, args[1])]
+    other = it.pointwise("ne", below, torch.bool)
+    moved = it.pointwise("and", [it.pointwise("ne", [rest, 0.0], dtype, torch.bool), other], torch.bool)
+    return _where(it, "where", value, [moved, it.pointwise("add", [rest, args[1]], dtype), rest], {})
 
 
 @_on("pow")

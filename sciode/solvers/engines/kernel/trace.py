@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..lift import CannotCompile, Lifted
 from .expressions import Algebra, Expr
-from .operations import Interpreter
+from .operations import Interpreter, input_kind
 from .symbolic import Symbolic
 
 __all__ = ["Formula", "Graph", "Piece", "Reader", "formula_of", "graph_of"]
@@ -210,7 +210,7 @@ class Reader:
         count = int(np.prod(stored))
         if count > _MOST_SHARED:
             raise CannotCompile(f"the kernel engine keeps weights on chip; a tensor of shape {[*x.shape]} is too large")
-        kind = x.dtype if x.dtype in (torch.float32, torch.float64, torch.bool) else torch.int64
+        kind = input_kind(x.dtype)
         leaves = []
         for j in range(count):
             name = f"p{i}_{j}"
