@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .advance import select
 from .begin import Begun, Term, Wish
-from .brownian import BrownianTree, CounterNoise
+from .brownian import BrownianTree, CounterNoise, GridNoise
 from .checks import check_first, check_times
 from .controllers import Fixed
 from .outputs import Output
@@ -58,6 +58,11 @@ def proceed(term: Term, y0: Any, ts: Any, args: Any, wish: Wish, earlier: Soluti
     span = (s1 - old.s0).cpu().numpy()
     steps = fixed_steps(span, old.controller.dt) if isinstance(old.controller, Fixed) else None
     noise = old.noise
+    if isinstance(noise, GridNoise) and steps is not None and int(steps.cells.max()) > noise.steps:
+        raise ValueError(
+            f"resume: the earlier solution was given increments of {noise.steps} steps, and there are none for those "
+            "that follow; solve the whole interval at once, or pass seed= instead of noise="
+        )
     if isinstance(noise, CounterNoise) and steps is not None:
         if ((steps.cells == noise.ending.cells) & (noise.ending.cut < noise.dt)).any():
             # Both ends would be bridged from the same draw, as if the path had not been seen in between.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciode import PID, Save, solve
+from sciode import PID, Save, SDETerm, solve
 from sciode.solvers.proceed import onward
 
 Y0 = torch.tensor([[1.0, -0.5], [0.8, 1.4], [-1.1, 0.6], [0.3, 0.9], [2.0, -1.0], [1.5, 0.2]], dtype=torch.float64)
@@ -109,3 +109,14 @@ def test_a_gradient_that_a_resumed_solve_would_lose_is_refused(passed: bool) -> 
         assert bool(torch.isfinite(solve(field, None, [1.0, 2.0], resume=first, **how).ys).all())
     with pytest.raises(ValueError, match=r"resume: no gradient flows back.*no_grad"):
         solve(field, None, [1.0, 2.0], resume=first, **how)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one clock", "own times"])
+def test_given_increments_end_where_they_end(own: bool) -> None:
+    term = SDETerm(lambda t, y: -y, lambda t, y: torch.ones_like(y))
+    ts = torch.tensor([0.0, 0.2, 0.5], dtype=torch.float64)
+    ts = torch.stack((ts, ts), 1) if own else ts
+    y0, given = torch.zeros(2, 1, dtype=torch.float64), torch.ones(2, 2, 1, dtype=torch.float64)
+    first = solve(term, y0, ts[:2], dt=0.1, noise=given, batch_dims=1)
+    with pytest.raises(ValueError, match="increments of 2 steps"):
+        solve(term, None, ts[1:], resume=first)
