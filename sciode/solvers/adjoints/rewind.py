@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from ..books import rows
-from ..brownian import BlockNoise
+from ..brownian import BlockNoise, block_size
 from ..engines import (
     Lifted,
     Postponed,
@@ -122,9 +122,8 @@ def _walk_back(part: Rewound, block: Block, out: Tensor, penalties: tuple[Tensor
     others = [*tensors_of(part.problem), *part.run.reads]
     places = {id(x): i for i, x in enumerate(others)}
     asked = tuple(places.get(id(x), -1) for x in part.sources)
-    # How many increments were drawn is a number in the graph, and one kernel serves solves of few and of many steps.
-    drawn = part.problem.noise.increments.shape[0] if isinstance(part.problem.noise, BlockNoise) else 0
-    key = (block.rows.s.shape[0], drawn, tuple(a.requires_grad for a in others), asked)
+    # The size of the noise's block: one kernel serves solves of few and of many steps.
+    key = (block.rows.s.shape[0], block_size(part.problem.noise), tuple(a.requires_grad for a in others), asked)
     backs = part.run.machine.backs
     if key not in backs:
         lifted = _stride if block.strides else _lifted

@@ -1,6 +1,6 @@
 """Brownian paths as pure functions of a seed."""
 
-from .block import BlockNoise
+from .block import BlockNoise, block_size
 from .counter import CounterNoise, Ending, unit_normals
 from .grid import GridNoise
 from .seeds import sample_seeds
@@ -12,6 +12,7 @@ __all__ = [
     "CounterNoise",
     "Ending",
     "GridNoise",
+    "block_size",
     "levels_for",
     "sample_seeds",
     "unit_normals",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["BlockNoise"]
+__all__ = ["BlockNoise", "block_size"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,3 +35,8 @@ class BlockNoise:
         if row.shape[0] == 1:
             return self.increments.index_select(0, row).squeeze(0)
         return self.increments[row, torch.arange(self.increments.shape[1], device=row.device)]
+
+
+def block_size(noise: Any) -> int:
+    """How many increments a noise holds as a block, 0 if it is none: a number in every graph that takes from it."""
+    return noise.increments.shape[0] if isinstance(noise, BlockNoise) else 0

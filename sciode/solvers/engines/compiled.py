@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..brownian import BlockNoise
+from ..brownian import BlockNoise, block_size
 from ..controllers import Fixed
 from ..ignition import origin_of, own
 from ..problem import PLACE, Carry, Problem
@@ -173,7 +173,7 @@ def _feed(problem: Problem, loop: Loop | None, limits: Limits) -> tuple[Problem,
         running = loop.carry.status == RUNNING
         first = int(torch.where(running, loop.carry.n, _FAR).min())
     fed = feed(problem, first)
-    last = first + fed.noise.increments.shape[0]
+    last = first + block_size(fed.noise)
     return fed, limits._replace(noise=number("noise", last, limits.noise.device)), first
 
 

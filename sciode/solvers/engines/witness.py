@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from ..brownian import BlockNoise
+from ..brownian import block_size
 from ..fields import Field
 from ..problem import Problem
 from ..terms import ODETerm, SDETerm
@@ -102,7 +102,7 @@ def key_of(what: str, problem: Problem, y: Tensor, *more: Hashable) -> Hashable:
     term = problem.field.term
     fields = (term.field,) if isinstance(term, ODETerm) else (term.drift, term.diffusion, term.prior_drift)
     kind = (term.noise, term.calculus) if isinstance(term, SDETerm) else ()
-    drawn = problem.noise.increments.shape[0] if isinstance(problem.noise, BlockNoise) else 0
+    drawn = block_size(problem.noise)
     shapes = (tuple(y.shape), problem.s0.shape[0], tuple(problem.output.times.shape), drawn, y.dtype, y.device)
     stepper = problem.stepper if type(problem.stepper).__hash__ is not None else type(problem.stepper)
     arranged = _arranged(problem.field.args)
