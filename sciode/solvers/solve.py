@@ -114,7 +114,8 @@ def _solved(begun: Begun, how: How, laid: Laid | None = None) -> tuple[Solution,
     adjoint, local = how.adjoint, () if laid is None else laid.local
     looked_at = any(x.looks_back for x in local)
     with watcher(how.progress, begun.problem) as watch:
-        chosen = engine_for(how.engine, begun.problem, begun.y0, adjoint, begun.requires_grad)
+        lifted = begun.start.witness
+        chosen = engine_for(how.engine, begun.problem, begun.y0, adjoint, begun.requires_grad, lifted)
 
         def run(start: Start, request: Request) -> Run:
             request = request._replace(taped=request.taped or looked_at)

@@ -101,6 +101,7 @@ def test_auto_takes_the_kernel_for_small_networks_with_steps_of_their_own(
 ) -> None:
     monkeypatch.setenv("SCIODE_COMPILE", "1")
     monkeypatch.setattr(choice, "_SECONDS", 0.0)
+    monkeypatch.setattr(choice, "_past", {})
     problem = neural_ode(batch=100, hidden=width).to("cuda")
     how: dict[str, Any] = {"method": "dopri5", "coupled": coupled}
     with torch.no_grad():
@@ -108,6 +109,21 @@ def test_auto_takes_the_kernel_for_small_networks_with_steps_of_their_own(
         eager = solve(problem.field, problem.y0, problem.ts.tolist(), engine="eager", **how)
     assert first[0].stats.engine == "eager" and last.stats.engine == engine
     torch.testing.assert_close(last.ys, eager.ys, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::sciode.solvers.engines.CompileNotice")
+def test_a_wide_network_does_not_inherit_what_suits_a_narrow_one_of_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCIODE_COMPILE", "1")
+    monkeypatch.setattr(choice, "_SECONDS", 0.0)
+    monkeypatch.setattr(choice, "_past", {})
+    found = []
+    for width in (64, 512, 64):
+        problem = neural_ode(batch=100, hidden=width).to("cuda")
+        with torch.no_grad():
+            found += [
+                solve(problem.field, problem.y0, problem.ts.tolist(), method="dopri5").stats.engine for _ in "12345"
+            ]
+    assert found[:3] == ["eager"] * 3 and found[3:] == ["kernel"] * 2 + ["graph"] * 5 + ["kernel"] * 5
 
 
 def test_a_solve_that_repeats_gives_the_same_numbers() -> None:

@@ -20,7 +20,7 @@ from ..transforms import forward_mode, transforming
 from . import compiled, eager, kernel, march
 from .lift import CannotCompile, Lifted
 from .turnstile import alone
-from .witness import Known, key_of, witness
+from .witness import Known, key_of, known_of, witness
 
 __all__ = ["ENGINES", "CompileNotice", "Engine", "engine_for", "readied"]
 
@@ -39,12 +39,11 @@ class CompileNotice(UserWarning):
 class _Past:
     """What is known of the solves of one kind.
 
-    best: what `auto` compiles; refused: engines that cannot run its field; keeps: whether a tape keeps what derivatives
-    need where nobody has said; told: what was said.
+    refused: engines that cannot run its field; keeps: whether a tape keeps what derivatives need where nobody has said;
+    told: what was said.
     """
 
     solves: int = 0
-    best: str | None = None
     seconds: float = 0.0
     refused: set[str] = field(default_factory=set)
     announced: bool = False
@@ -141,8 +140,10 @@ class Engine:
         return compiled.run(problem, start, max_steps, watch, request, name)
 
 
-def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool) -> Engine:
-    """The engine for a problem; adjoint and gradient: what will be asked of its result."""
+def engine_for(
+    asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: bool, lifted: Lifted | None = None
+) -> Engine:
+    """The engine for a problem; adjoint and gradient: what will be asked of its result; lifted: its field's graph."""
     past = _past_of(problem, y)
     reason = _obstacle(asked, problem, y, adjoint, gradient)
     instead = "eager"
@@ -163,19 +164,28 @@ def engine_for(asked: str, problem: Problem, y: Tensor, adjoint: Any, gradient: 
             _say(
                 "engine: this solve repeats, so it is compiled now, once, for some seconds; SCIODE_COMPILE=0 forbids it"
             )
-        if past.best is None:
-            with alone(y.device):
-                past.best = _best(problem, y, gradient)
-        name = "graph" if past.best in past.refused else past.best
+        best = _best(problem, y, gradient, lifted)
+        name = "graph" if best in past.refused else best
         return Engine(name, past, "graph" if y.is_cuda else "eager", march.marches(problem, y))
     return Engine("eager", past)
 
 
-def _best(problem: Problem, y: Tensor, gradient: bool) -> str:
-    """What to compile: a kernel for a field that is small and a compiler soon done with, else the loop."""
+def _best(problem: Problem, y: Tensor, gradient: bool, lifted: Lifted | None) -> str:
+    """What to compile: a kernel for a field that is small and a compiler soon done with, else the loop.
+
+    Known of a graph, not of a kind of solve: two networks of one class may differ in width.
+    """
     if not y.is_cuda:
         return "compiled"
-    return "kernel" if kernel.suits(problem, y, gradient) else "graph"
+    with alone(y.device):
+        try:
+            known = known_of(lifted or witness(compiled.prepared(problem, y), y.detach()), problem)
+        except Exception:
+            # Whatever it is: the loop meets it again, and says what it was.
+            return "graph"
+        if gradient not in known.best:
+            known.best[gradient] = "kernel" if kernel.suits(problem, y, gradient) else "graph"
+        return known.best[gradient]
 
 
 def readied(problem: Problem, y: Tensor, asked: str) -> tuple[Lifted, Known] | None:

@@ -34,12 +34,14 @@ _lifts: OrderedDict[Hashable, Lift] = OrderedDict()
 class Known:
     """What was learned of a traced field, and what engines made for it.
 
-    channels: of its noise, 0 for an ODE; reached: which of the tensors it reads a gradient of its value would reach.
+    channels: of its noise, 0 for an ODE; reached: which of the tensors it reads a gradient of its value would reach;
+    best: which engine suits it, without and with a gradient.
     """
 
     def __init__(self, channels: int, reached: tuple[int, ...]) -> None:
         self.channels, self.reached = channels, reached
         self.machines: dict[Hashable, Any] = {}
+        self.best: dict[bool, str] = {}
 
 
 def witness(problem: Problem, y: Tensor) -> Lifted:
