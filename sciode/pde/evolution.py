@@ -23,7 +23,7 @@ WALLS = ("periodic", "zero", "slip")
 
 @dataclass(frozen=True, eq=False)
 class Evolution:
-    """u_t = diffusion Lap u + rate(u, grad u) on a box: an initial-value problem, and its exact solution if there is one.
+    """u_t = diffusion Lap u + rate(u, grad u) on a box, with initial values, and the exact solution if there is one.
 
     - `name`; `lower`, `upper` [d]: the box. `channels`: c, the number of components of u.
     - `walls`: "periodic", "zero" (u = 0 on the boundary) or "slip" (the velocity's normal component is 0 there).
@@ -36,8 +36,8 @@ class Evolution:
     - `exact(x [d], t) -> u [c]`, or None. `end`: a horizon at which methods are usually compared.
     - `parameters`: the numbers that the functions above were made of, by name. `reference`: where it is from.
 
-    The functions are called once, at the centre of the box in float64, when the problem is made: ValueError where shapes
-    don't fit; an error of theirs comes as it is.
+    The functions are called once, at the centre of the box in float64, when the problem is made: ValueError where
+    shapes don't fit; an error of theirs comes as it is.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Evolution:
         return self.walls == "periodic"
 
     def equation(self, u: FieldFunction) -> FieldFunction:
-        """F(u) = diffusion Lap u + rate(u, grad u), from field function to field function; `incompressible`: before P."""
+        """F(u) = diffusion Lap u + rate(u, grad u), from field function to field function; without the projection P."""
 
         def slope(x: Tensor) -> Tensor:
             value = u(x)

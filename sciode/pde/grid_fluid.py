@@ -15,7 +15,7 @@ from sciode.pde.evolution import Evolution
 from sciode.pde.lagrange import DEGREES, interpolate
 from sciode.solvers.suggest import choose
 
-__all__ = ["GridFluid", "Velocity", "divergence_of", "kinetic_energy", "project", "simulate"]
+__all__ = ["GridFluid", "Velocity", "advect", "divergence_of", "kinetic_energy", "project", "simulate"]
 
 Array = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class GridFluid:
     interpolation: str
 
     def at(self, points: Array, step: int = -1) -> Array:
-        """The velocity at points [N, 2] after a step, [N, 2], by the interpolation of the run ("maccormack": linear)."""
+        """The velocity at points [N, 2] after a step, [N, 2], by the run's interpolation ("maccormack": linear)."""
         x, y = ((np.asarray(points, dtype=float) - self.lower) / self.spacing).T
         velocity = Velocity(self.us[step], self.vs[step])
         return np.stack(_sampled(velocity, x, y, DEGREES.get(self.interpolation, 1)), axis=-1)
@@ -71,10 +71,14 @@ def simulate(
     - `problem`: `taylor_green()`, `two_scale()`, or another of a velocity between slip walls on a square.
     - `n`: cells an axis. 57 has 6,612 numbers, the size of the network of the paper (6,627 with its pressure).
     - `interpolation`: "linear" (of second order), "cubic" (of fourth, 4 x 4 points), or "maccormack": linear there and
-      back, and half of what that changed added, kept between the values around the place. Beyond the walls the normal
-      component is continued as an odd function, the other one as an even one.
+      back, half of what that changed taken off, kept between the values around the place (of third order where dt falls
+      with the spacing). Beyond the walls the normal component is continued as an odd function, the other as an even
+      one. The projection is of second order in the spacing.
     - `trace`: "euler" looks back along the velocity at the place, as the splitting above does; "midpoint" along the one
       half a step back, of second order in dt.
+
+    The splitting is of first order in dt, and dissipates: on Taylor-Green it costs 11 % of the energy until t = 5 at
+    dt = 0.05 however fine the grid is, and half that at half the step.
 
     Divergences after the first step are of rounding. Raises ValueError for other problems, and sizes out of range.
     Source: Stam (1999), Stable Fluids (SIGGRAPH); Selle, Fedkiw, Kim, Liu & Rossignac (2008), J. Sci. Comput. 35
@@ -86,7 +90,7 @@ def simulate(
     velocity = _initial(problem, n)
     run = [velocity]
     for _ in range(steps):
-        velocity = project(_advect(velocity, dt / spacing, interpolation, trace))
+        velocity = project(advect(velocity, dt / spacing, interpolation, trace))
         run.append(velocity)
     return GridFluid(
         ts=np.arange(steps + 1) * dt,
@@ -113,8 +117,15 @@ def kinetic_energy(velocity: Velocity, spacing: float) -> float:
     return float(0.5 * spacing**2 * (u.sum() + v.sum()))
 
 
+def advect(velocity: Velocity, courant: float, interpolation: str = "cubic", trace: str = "euler") -> Velocity:
+    """u(x - dt u(x)) on the faces, before any projection; `courant`: dt over the spacing. Choices as in `simulate`."""
+    moved = _maccormack if interpolation == "maccormack" else _carried
+    degree = DEGREES.get(interpolation, 1)
+    return Velocity(*(moved(velocity, axis, courant, degree, trace) for axis in (0, 1)))
+
+
 def project(velocity: Velocity) -> Velocity:
-    """The nearest velocity without divergence and without flow through walls, by cosine transforms: exact to rounding."""
+    """The nearest velocity without divergence or flow through walls, by cosine transforms: exact to rounding."""
     u, v = velocity.u.copy(), velocity.v.copy()
     u[[0, -1]], v[:, [0, -1]] = 0.0, 0.0
     n = len(v)
@@ -160,7 +171,7 @@ def _initial(problem: Evolution, n: int) -> Velocity:
 
 
 def _mirrored(values: Array, axis: int) -> Array:
-    """A component continued beyond the walls: odd across those that it is normal to (`axis`), even across the others."""
+    """A component continued beyond the walls: odd across those it is normal to (`axis`), even across the others."""
     for at in (0, 1):
         ends = [(_BEYOND, _BEYOND) if k == at else (0, 0) for k in (0, 1)]
         normal = at == axis
@@ -193,12 +204,6 @@ def _origins(velocity: Velocity, place: tuple[Array, Array], courant: float, deg
     if trace == "midpoint":
         here = _sampled(velocity, *back(here, 0.5), degree)
     return back(here, 1.0)
-
-
-def _advect(velocity: Velocity, courant: float, interpolation: str, trace: str) -> Velocity:
-    moved = _maccormack if interpolation == "maccormack" else _carried
-    degree = DEGREES.get(interpolation, 1)
-    return Velocity(*(moved(velocity, axis, courant, degree, trace) for axis in (0, 1)))
 
 
 def _carried(velocity: Velocity, axis: int, courant: float, degree: int, trace: str) -> Array:

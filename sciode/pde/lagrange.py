@@ -27,8 +27,8 @@ def interpolate(values: Array, places: tuple[Array, ...], degree: int) -> Array:
     """Values of a grid function between its nodes.
 
     values [n_1, ..., n_d], node i at coordinates i; places: d arrays of one shape, the coordinates in units of the
-    spacing. Each axis has the degree + 1 nodes nearest to the place, those at the edge where it is near the edge; beyond
-    it, the polynomial there goes on. degree: 1 or 3. Error: of order degree + 1 in the spacing.
+    spacing. Each axis has the degree + 1 nodes around the place, or those at the edge where that is near; beyond it,
+    the polynomial there goes on. degree: 1 or 3. Error: of order degree + 1 in the spacing.
     """
     bases, weights = [], []
     for place, count in zip(places, values.shape, strict=True):

@@ -101,7 +101,7 @@ def burgers(diffusion: float = 0.1, seed: int = 0, highest: int = 2) -> Evolutio
 
 
 def taylor_green() -> Evolution:
-    """Incompressible Euler on [-1, 1]^2 with free slip: four vortices, u = (sin X cos Y, -cos X sin Y)/pi, X = (x+1) pi.
+    """Incompressible Euler on [-1, 1]^2, free slip: four vortices, u = (sin X cos Y, -cos X sin Y)/pi, X = (x+1) pi.
 
     A steady exact solution (its pressure balances): whatever a solver changes is its error, and whatever kinetic
     energy it loses from 1/pi^2 is numerical dissipation.
@@ -116,8 +116,8 @@ def taylor_green() -> Evolution:
 def two_scale(ratio: float = 0.25) -> Evolution:
     """Incompressible Euler on [-1, 1]^2 with free slip: one vortex on [-1, 0]^2, one of `ratio` its size in (1, 1).
 
-    The small one fills [1 - ratio, 1]^2 at the same speed. Outside its square each fades to 0 linearly, along both axes,
-    over 0.05 of the square's side. There the divergence is not 0 at the start: the first projection removes it.
+    The small one fills [1 - ratio, 1]^2 at the same speed. Outside its square each fades to 0 linearly, along both
+    axes, over 0.05 of the square's side. There the divergence is not 0 at the start: the first projection removes it.
 
     ratio: from 0 to 1, both excluded; 1/4 is the paper's.
     """
@@ -171,7 +171,7 @@ class Modes(NamedTuple):
 
 
 def low_modes(seed: int, highest: int, channels: int, size: float = 1.0) -> Modes:
-    """All waves in 2-D with components up to `highest`, normal coefficients times 1/(1 + |k|^2), root mean square `size`.
+    """All waves in 2-D with components up to `highest`, coefficients N(0, 1)/(1 + |k|^2), root mean square `size`.
 
     The draw is a function of the seed alone; each component of the field has the size.
     """

@@ -22,7 +22,7 @@ _CONTOUR = 32
 
 @dataclass(frozen=True, eq=False)
 class PeriodicSolution:
-    """A reference solution: `values` [T, n, n, c] in float64 at `ts` [T], on the n x n grid lower + (upper - lower) j/n.
+    """A reference solution: `values` [T, n, n, c] in float64 at `ts` [T], on the grid lower + (upper - lower) j/n.
 
     The values are those of a trigonometric polynomial, so that `at` is exact for it between the points too.
     """
@@ -59,12 +59,12 @@ class PeriodicSolution:
 def solve_periodic(
     problem: Evolution, n: int, ts: Tensor | Sequence[float], *, dt: float | None = None, rtol: float = 1e-10
 ) -> PeriodicSolution:
-    """Solve a periodic problem on an n x n grid by the pseudo-spectral method: derivatives of modes, products of values.
+    """Solve a periodic problem on n x n points, pseudo-spectrally: derivatives of modes, products of values.
 
     Modes with a wave number of n/3 or more are dropped ("2/3 rule"): quadratic terms then alias into none that is kept;
     others, as the u^3 of Allen-Cahn, alias by as much as `PeriodicSolution.tail` leaves there.
 
-    - `n`: even, 8 or more. `ts` [T]: increasing, from the initial time on.
+    - `n`: even, 8 or more. `ts` [T]: two or more, increasing, from the initial time on.
     - `dt=None`: dopri8 of `sciode.solve` at relative and absolute tolerance `rtol`; its steps are limited by
       diffusion (wave number)^2 dt of about 4, fine for the problems of `sciode.pde.problems`.
     - `dt`: exponential time differencing of order 4 at steps of dt or a little less, diffusion solved exactly: for what
@@ -105,8 +105,8 @@ def _check(problem: Evolution, n: int, times: Tensor, dt: float | None) -> None:
         raise ValueError(f"{problem.name!r} is not a periodic problem in 2-D without pressure: modes do not apply")
     if n < 8 or n % 2:
         raise ValueError(f"n is {n}; it must be even, and 8 at least")
-    if times.ndim != 1 or len(times) < 1 or not bool((times.diff() > 0.0).all()):
-        raise ValueError("ts must be [T] and increasing, the initial time first")
+    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0.0).all()):
+        raise ValueError("ts must be two times or more, increasing, the initial time first")
     if dt is not None and not 0.0 < dt < math.inf:
         raise ValueError(f"dt is {dt}; it must be positive, or None for steps under error control")
 
