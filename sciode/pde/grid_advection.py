@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from sciode.pde.lagrange import degree_of, interpolate
 
 __all__ = ["GridAdvection", "advect"]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 # Nodes beyond the walls, where u = 0 too: as many as a cubic at the wall looks at.
 _BEYOND = 2
@@ -60,6 +61,7 @@ def advect(problem: Evolution, n: int, dt: float, steps: int, *, interpolation: 
     places = np.arange(n) - problem.parameters["speed"] * dt / (x[1] - x[0])
     values = np.empty((steps + 1, n))
     values[0] = vmap(problem.initial)(torch.from_numpy(x)[:, None])[:, 0].numpy()
+    values[0, [0, -1]] = 0.0
     for step in range(steps):
         values[step + 1] = _between(values[step], places, degree)
         values[step + 1, [0, -1]] = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -17,10 +17,11 @@ from sciode.solvers.suggest import choose
 
 __all__ = ["GridFluid", "Velocity", "advect", "divergence_of", "kinetic_energy", "project", "simulate"]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 INTERPOLATIONS = (*DEGREES, "maccormack")
 TRACES = ("euler", "midpoint")
+SPLITTINGS = ("chorin", "reflect")
 # Nodes beyond each wall, as many as a cubic at the wall looks at.
 _BEYOND = 2
 
@@ -64,7 +65,14 @@ class GridFluid:
 
 
 def simulate(
-    problem: Evolution, n: int, dt: float, steps: int, *, interpolation: str = "cubic", trace: str = "euler"
+    problem: Evolution,
+    n: int,
+    dt: float,
+    steps: int,
+    *,
+    interpolation: str = "cubic",
+    trace: str = "euler",
+    splitting: str = "chorin",
 ) -> GridFluid:
     """Advect and project: u* = u(x - dt u(x)), then u = u* - grad p with Lap p = div u* and dp/dn = 0 on the walls.
 
@@ -76,21 +84,25 @@ def simulate(
       one. The projection is of second order in the spacing.
     - `trace`: "euler" looks back along the velocity at the place, as the splitting above does; "midpoint" along the one
       half a step back, of second order in dt.
-
-    The splitting is of first order in dt, and dissipates: on Taylor-Green it costs 11 % of the energy until t = 5 at
-    dt = 0.05 however fine the grid is, and half that at half the step.
+    - `splitting`: "chorin" is the two lines above, of first order in dt, and dissipates: on Taylor-Green it costs 11 %
+      of the energy until t = 5 at dt = 0.05 however fine the grid is, half that at half the step. "reflect" advects for
+      dt/2, goes through the projection to the other side of it (twice the projected velocity minus the advected one),
+      advects that for dt/2 along the projected velocity, and projects: two projections a step, 0.1 % lost on 57 x 57.
 
     Divergences after the first step are of rounding. Raises ValueError for other problems, and sizes out of range.
     Source: Stam (1999), Stable Fluids (SIGGRAPH); Selle, Fedkiw, Kim, Liu & Rossignac (2008), J. Sci. Comput. 35
-    (MacCormack); Harlow & Welch (1965), Phys. Fluids 8 (the grid).
+    (MacCormack); Zehnder, Narain & Thomaszewski (2018), ACM Trans. Graph. 37 (reflection); Harlow & Welch (1965), Phys.
+    Fluids 8 (the grid).
     """
     choose("interpolation", interpolation, INTERPOLATIONS)
     choose("trace", trace, TRACES)
+    choose("splitting", splitting, SPLITTINGS)
     spacing = _spacing(problem, n, dt, steps)
     velocity = _initial(problem, n)
+    advance = _reflect if splitting == "reflect" else _chorin
     run = [velocity]
     for _ in range(steps):
-        velocity = project(advect(velocity, dt / spacing, interpolation, trace))
+        velocity = advance(velocity, dt / spacing, interpolation, trace)
         run.append(velocity)
     return GridFluid(
         ts=np.arange(steps + 1) * dt,
@@ -117,11 +129,16 @@ def kinetic_energy(velocity: Velocity, spacing: float) -> float:
     return float(0.5 * spacing**2 * (u.sum() + v.sum()))
 
 
-def advect(velocity: Velocity, courant: float, interpolation: str = "cubic", trace: str = "euler") -> Velocity:
-    """u(x - dt u(x)) on the faces, before any projection; `courant`: dt over the spacing. Choices as in `simulate`."""
+def advect(
+    velocity: Velocity, courant: float, interpolation: str = "cubic", trace: str = "euler", by: Velocity | None = None
+) -> Velocity:
+    """velocity(x - dt by(x)) on the faces, before any projection; `by`: what carries it, None for itself.
+
+    `courant`: dt over the spacing. `interpolation` and `trace` as in `simulate`.
+    """
     moved = _maccormack if interpolation == "maccormack" else _carried
-    degree = DEGREES.get(interpolation, 1)
-    return Velocity(*(moved(velocity, axis, courant, degree, trace) for axis in (0, 1)))
+    degree, by = DEGREES.get(interpolation, 1), velocity if by is None else by
+    return Velocity(*(moved(part, axis, by, courant, degree, trace) for axis, part in enumerate(velocity)))
 
 
 def project(velocity: Velocity) -> Velocity:
@@ -134,12 +151,23 @@ def project(velocity: Velocity) -> Velocity:
     factors = factors[:, None] + factors[None, :]
     # The mean of a pressure is free.
     factors[0, 0] = 1.0
-    modes = scipy.fft.dctn(divergence_of(Velocity(u, v)), type=2, norm="ortho") / factors
+    modes = np.asarray(scipy.fft.dctn(divergence_of(Velocity(u, v)), type=2, norm="ortho")) / factors
     modes[0, 0] = 0.0
-    pressure = scipy.fft.idctn(modes, type=2, norm="ortho")
+    pressure = np.asarray(scipy.fft.idctn(modes, type=2, norm="ortho"))
     u[1:-1] -= np.diff(pressure, axis=0)
     v[:, 1:-1] -= np.diff(pressure, axis=1)
     return Velocity(u, v)
+
+
+def _chorin(velocity: Velocity, courant: float, interpolation: str, trace: str) -> Velocity:
+    return project(advect(velocity, courant, interpolation, trace))
+
+
+def _reflect(velocity: Velocity, courant: float, interpolation: str, trace: str) -> Velocity:
+    advected = advect(velocity, courant / 2.0, interpolation, trace)
+    middle = project(advected)
+    other_side = Velocity(2.0 * middle.u - advected.u, 2.0 * middle.v - advected.v)
+    return project(advect(other_side, courant / 2.0, interpolation, trace, by=middle))
 
 
 def _spacing(problem: Evolution, n: int, dt: float, steps: int) -> float:
@@ -183,43 +211,44 @@ def _mirrored(values: Array, axis: int) -> Array:
     return values
 
 
+def _shifted(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
+    """Places in cells from the lower corner as coordinates in what `_mirrored` returns."""
+    return (x + _BEYOND, y - 0.5 + _BEYOND) if axis == 0 else (x - 0.5 + _BEYOND, y + _BEYOND)
+
+
 def _component(values: Array, axis: int, x: Array, y: Array, degree: int) -> Array:
     """u (axis 0) or v (axis 1) at places in cells from the lower corner."""
-    shift = (0.0, 0.5) if axis == 0 else (0.5, 0.0)
-    return interpolate(_mirrored(values, axis), (x - shift[0] + _BEYOND, y - shift[1] + _BEYOND), degree)
+    return interpolate(_mirrored(values, axis), _shifted(axis, x, y), degree)
 
 
 def _sampled(velocity: Velocity, x: Array, y: Array, degree: int) -> tuple[Array, Array]:
     return _component(velocity.u, 0, x, y, degree), _component(velocity.v, 1, x, y, degree)
 
 
-def _origins(velocity: Velocity, place: tuple[Array, Array], courant: float, degree: int, trace: str) -> list[Array]:
+def _origins(by: Velocity, x: Array, y: Array, courant: float, degree: int, trace: str) -> tuple[Array, Array]:
     """Where what is at the places was a step ago, kept inside the walls; `courant`: dt over the spacing."""
-    n = len(velocity.v)
 
-    def back(along: tuple[Array, Array], share: float) -> list[Array]:
-        return [np.clip(at - share * courant * w, 0.0, n) for at, w in zip(place, along, strict=True)]
+    def back(u: Array, v: Array, share: float) -> tuple[Array, Array]:
+        n = len(by.v)
+        return np.clip(x - share * courant * u, 0.0, n), np.clip(y - share * courant * v, 0.0, n)
 
-    here = _sampled(velocity, *place, degree)
+    u, v = _sampled(by, x, y, degree)
     if trace == "midpoint":
-        here = _sampled(velocity, *back(here, 0.5), degree)
-    return back(here, 1.0)
+        u, v = _sampled(by, *back(u, v, 0.5), degree=degree)
+    return back(u, v, 1.0)
 
 
-def _carried(velocity: Velocity, axis: int, courant: float, degree: int, trace: str) -> Array:
-    place = _places(len(velocity.v))[axis]
-    return _component(velocity[axis], axis, *_origins(velocity, place, courant, degree, trace), degree)
+def _carried(values: Array, axis: int, by: Velocity, courant: float, degree: int, trace: str) -> Array:
+    x, y = _origins(by, *_places(len(by.v))[axis], courant=courant, degree=degree, trace=trace)
+    return _component(values, axis, x, y, degree)
 
 
-def _maccormack(velocity: Velocity, axis: int, courant: float, degree: int, trace: str) -> Array:
-    place = _places(len(velocity.v))[axis]
-    x, y = _origins(velocity, place, courant, degree, trace)
-    forth = _component(velocity[axis], axis, x, y, degree)
-    ahead = _origins(velocity, place, -courant, degree, trace)
-    back = _component(forth, axis, *ahead, degree)
+def _maccormack(values: Array, axis: int, by: Velocity, courant: float, degree: int, trace: str) -> Array:
+    x, y = _origins(by, *_places(len(by.v))[axis], courant=courant, degree=degree, trace=trace)
+    forth = _component(values, axis, x, y, degree)
+    back = _carried(forth, axis, by, -courant, degree, trace)
     # Bounded by the four values that the linear interpolation used, so that the correction makes no new extremes.
-    shift = (0.0, 0.5) if axis == 0 else (0.5, 0.0)
-    padded = _mirrored(velocity[axis], axis)
-    i, j = (np.floor(at - offset).astype(np.int64) + _BEYOND for at, offset in zip((x, y), shift, strict=True))
+    padded = _mirrored(values, axis)
+    i, j = (np.floor(at).astype(np.int64) for at in _shifted(axis, x, y))
     around = [padded[i + k, j + m] for k in (0, 1) for m in (0, 1)]
-    return np.clip(forth + 0.5 * (velocity[axis] - back), np.min(around, axis=0), np.max(around, axis=0))
+    return np.clip(forth + 0.5 * (values - back), np.min(around, axis=0), np.max(around, axis=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from sciode.solvers.suggest import choose
 
 __all__ = ["DEGREES", "degree_of", "interpolate"]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 DEGREES = {"linear": 1, "cubic": 3}
 """Names of interpolations: bilinear in 2-D, of second order; and bicubic on 4 points an axis, of fourth."""

@@ -23,7 +23,8 @@ _OWN = "initial data of sciode's own: a seeded sum of low modes"
 def advection(speed: float = 0.25, start: float = -1.5, width: float = 0.1) -> Evolution:
     """u_t = -speed u_x on [-2, 2], u = 0 at both walls, from a Gaussian exp(-(x - start)^2 / (2 width^2)).
 
-    Exact: the Gaussian moved by speed t, as long as it is away from the walls (by 6 widths: to 1.5e-8).
+    Exact: the Gaussian moved by speed t, while it is away from the walls. At the start it is 5 widths away, so u there
+    is exp(-12.5) = 3.7e-6 and not 0: no solution that keeps to the walls is nearer to it than that.
     """
     _positive(width=width)
 

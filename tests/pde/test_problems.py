@@ -61,7 +61,7 @@ def test_advection_starts_as_a_gaussian_and_moves_at_its_speed() -> None:
     close(vmap(problem.initial)(x), torch.exp(-((x + 1.5) ** 2) / 0.02))
     exact: Any = problem.exact
     assert float(exact(torch.tensor([-1.5 + 0.25 * 12.0], dtype=F64), 12.0)) == 1.0
-    # At the walls it is 0 to 1.5e-8 from the start, and 5 of its widths before the end.
+    # Five of its widths from a wall, at the start and at the end: exp(-12.5).
     for t in (0.0, 12.0):
         assert max(float(exact(torch.tensor([wall], dtype=F64), t)) for wall in (-2.0, 2.0)) < 1e-5
 
