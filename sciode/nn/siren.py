@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = ["HardBoundary", "PeriodicEmbedding", "Siren"]
 
@@ -113,8 +114,15 @@ class Siren(nn.Module):
         _check_inputs(x, self.inputs)
         state = x if self.embedding is None else self.embedding(x)
         for layer in self.sines:
-            state = torch.sin(self.omega * layer(state))
+            state = torch.sin(self._turned(layer, state))
         return self.last(state)
+
+    def _turned(self, layer: nn.Module, state: Tensor) -> Tensor:
+        """omega (W h + b). A weight is scaled once; points, and every tangent of theirs, would be N times."""
+        if not isinstance(layer, nn.Linear):
+            # Members stacked by `sciode.nn.stack`.
+            return self.omega * layer(state)
+        return F.linear(state, self.omega * layer.weight, self.omega * layer.bias)
 
 
 @final
