@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -101,13 +102,12 @@ class Siren(nn.Module):
         self.inputs, self.outputs, self.omega = inputs, outputs, float(omega)
         self.embedding = embedding
         first = inputs if embedding is None else embedding.width
-        self.sines = nn.ModuleList(nn.Linear(width if k else first, width) for k in range(hidden + 1))
-        self.last = nn.Linear(width, outputs)
-        with torch.no_grad():
-            for k, layer in enumerate((*self.sines, self.last)):
-                size = layer.weight.shape[1]
-                bound = math.sqrt(6 / size) / self.omega if k else 1 / size
-                layer.weight.uniform_(-bound, bound)
+        sizes = [first, *[width] * (hidden + 1), outputs]
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        for k, (layer, size) in enumerate(zip(layers, sizes, strict=False)):
+            bound = math.sqrt(6 / size) / self.omega if k else 1 / size
+            nn.init.uniform_(layer.weight, -bound, bound)
+        self.sines, self.last = nn.ModuleList(layers[:-1]), layers[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return u(x)."""

@@ -1,8 +1,8 @@
 """Where an equation holds: intervals, boxes, balls, and whatever a function is negative on.
 
-A domain is the image of the unit cube under a map that keeps volumes in proportion (`from_unit`), or the part of such an
-image on which a function is negative. So every way of filling the unit cube (`sciode.pde.sampling`) fills every domain.
-Points are [N, d]. Seeds are integers >= 0, and what is drawn is a function of them alone.
+A domain is the image of the unit cube under a map that keeps volumes in proportion (`from_unit`), or the part of such
+an image on which a function is negative. So every way of filling the unit cube (`sciode.pde.sampling`) fills every
+domain. Points are [N, d]. Seeds are integers >= 0, and what is drawn is a function of them alone.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Domain(ABC):
         cube(m) -> [m, d]: m points of the unit cube, or a few more. choose(m) -> int64 [n]: which n of m points to keep
         where there are more; None keeps the first.
 
-        Raises RuntimeError where the domain seems to be empty.
+        Raises ValueError where the domain seems to be empty.
         """
         wanted = n
         for _ in range(_ROUNDS):
@@ -117,7 +117,7 @@ class Domain(ABC):
             if len(inside) > n:
                 return inside[:n] if choose is None else inside[choose(len(inside))]
             wanted = math.ceil(1.3 * wanted) + 8
-        raise RuntimeError(f"found fewer than {n} points of {self}: is it empty, or thin within its bounds?")
+        raise ValueError(f"found fewer than {n} points of {self}: is it empty? Give bounds close around it")
 
 
 @final
@@ -178,7 +178,10 @@ class Box(Domain):
         return self.signed_distance(x)
 
     def signed_distance(self, x: Tensor) -> Tensor:
-        """Return the distance to the boundary, negative inside, [..., d] -> [..., 1]; its slope jumps at edges' bisectors."""
+        """Return the distance to the boundary, negative inside, [..., d] -> [..., 1].
+
+        Its slope jumps inside, where two faces are equally near; `vanishing` is smooth.
+        """
         past = self._past(x)
         squared = past.clamp(min=0).square().sum(-1, keepdim=True)
         # The root's infinite slope at zero is kept away from gradients.
@@ -205,7 +208,7 @@ class Box(Domain):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Boundary:
-        """Return n independent points, uniform on the face x_axis = low (side = -1) or high (side = 1), and its normals.
+        """Return n independent points, uniform on the face x_axis = low (side -1) or high (side 1), and its normals.
 
         Raises ValueError for an axis that the box has not, or another side.
         """
@@ -284,14 +287,13 @@ class Ball(Domain):
 
     def from_unit(self, unit: Tensor) -> Tensor:
         """Map the unit cube, [N, d] -> [N, d]: its first axis becomes the radius, the others the direction."""
+        centre = unit.new_tensor(self.centre)
         if self.dimension == 1:
-            scaled = 2 * unit - 1
-        else:
-            scaled = unit[:, :1] ** (1 / self.dimension) * _direction(unit[:, 1:])
-        return unit.new_tensor(self.centre) + self.radius * scaled
+            return centre + self.radius * (2 * unit - 1)
+        return centre + self.radius * unit[:, :1] ** (1 / self.dimension) * _direction(unit[:, 1:])
 
     def contains(self, x: Tensor) -> Tensor:
-        """Return which points are inside or on the boundary, [..., d] -> bool [...]."""
+        """Return which points are inside or, to rounding, on the boundary, [..., d] -> bool [...]."""
         return self._off(x).square().sum(-1) <= self.radius**2 * (1 + 8 * torch.finfo(x.dtype).eps)
 
     def level(self, x: Tensor) -> Tensor:
@@ -299,7 +301,7 @@ class Ball(Domain):
         return self.signed_distance(x)
 
     def signed_distance(self, x: Tensor) -> Tensor:
-        """Return |x - centre| - radius, [..., d] -> [..., 1]; its slope jumps at the centre, where it is taken as zero."""
+        """Return |x - centre| - radius, [..., d] -> [..., 1]; at the centre, its kink, the slope is taken as zero."""
         squared = self._off(x).square().sum(-1, keepdim=True)
         away = torch.where(squared > 0, squared, 1.0).sqrt()
         return torch.where(squared > 0, away, 0.0) - self.radius
@@ -334,8 +336,9 @@ class Implicit(Domain):
     function: a scalar field function, x [d] -> [1], differentiable near its zeros (almost everywhere will do).
     bounds: a box that contains the whole set; a part beyond it is cut off, and has no boundary at the cut.
 
-    `volume` is an ESTIMATE, from 65,536 independent points of the bounds and a fixed seed, hence the same at every call;
-    `estimate_volume` takes others and says its standard error. Points are drawn by rejection. The boundary is found:
+    `volume` is an ESTIMATE from 65,536 independent points of the bounds, drawn with the fixed seed 0, hence the same at
+    every call; `estimate_volume` takes others and says its standard error. Points are drawn by rejection. The boundary
+    is found:
     points in a shell of half thickness e = 2 % of the bounds' diagonal are led onto it by Newton's steps along the
     gradient; where f is a distance they are uniform up to a relative (e/R)^2 for radii of curvature R, and for other
     smooth f nearly so; features thinner than e, sharp edges included, are less well served. Inside the domain of `f`
@@ -400,8 +403,8 @@ class Implicit(Domain):
             if count >= n:
                 return Boundary(*(torch.cat(part)[:n] for part in zip(*parts, strict=True)))
             tried = min(2 * tried, 10**6)
-        raise RuntimeError(
-            f"found {count} of {n} points on the boundary of {self}: is f zero within the bounds, and smooth?"
+        raise ValueError(
+            f"found {count} of {n} points on the boundary of {self}: f must be smooth, with zeros in the bounds"
         )
 
     def _onto(self, start: Tensor, shell: float, near: float) -> Boundary:
@@ -418,7 +421,10 @@ class Implicit(Domain):
             # A first look that spares the rest the work; generous, since f need not be a distance.
             points = origin = start[move.norm(dim=-1) < 2 * shell]
             for _ in range(_NEWTON):
-                points = points - step(points)[1]
+                move = step(points)[1]
+                points = points - move
+                if bool((move.norm(dim=-1) <= near).all()):
+                    break
             slope, move = step(points)
             there = (move.norm(dim=-1) <= near) & (slope.norm(dim=-1) > 0) & ((points - origin).norm(dim=-1) <= shell)
             return Boundary(points[there], torch.nn.functional.normalize(slope[there], dim=-1))

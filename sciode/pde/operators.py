@@ -92,9 +92,9 @@ def laplacian(u: FieldFunction, *, taylor: bool = False) -> FieldFunction:
     """Return sum_j d2u_i/dx_j2 of each component, [c]: the second derivative along each axis, nothing mixed.
 
     taylor: carry (u, u', u''/2) through u once an axis (`sciode.solvers.jets.Jet`) where two nested passes carry u'
-    twice. The same number to rounding at twice the speed (sine network of 4 x 32, 4,096 points, one CPU core: 2.3 to 2.6
-    times, 1.7 to 1.9 with the gradient of the parameters). For u written with operations that have a rule for jets, which
-    networks are; not for a u that is itself made by an operator. ValueError, when called, names what has no rule.
+    twice. The same number to rounding at twice the speed (sine network of 4 x 32, 4,096 points, one CPU core: 2.3 to
+    2.6 times, 1.7 to 1.9 with the gradient of the parameters). For u written with operations that have a rule for jets,
+    as networks are; not for a u that is itself made by an operator. ValueError, when called, names what has no rule.
     """
 
     def bend(x: Tensor, direction: Tensor) -> Tensor:
@@ -139,5 +139,7 @@ def _values(slopes: Tensor) -> list[int]:
 
 
 def _check_point(x: Tensor) -> None:
+    if isinstance(x, Jet):
+        raise ValueError("taylor=True does not pass through the operator that u is made by: use taylor=False")
     if x.ndim != 1:
         raise ValueError(f"an operator's field takes one point [d], got {tuple(x.shape)}: take over(u, points)")

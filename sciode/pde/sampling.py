@@ -27,7 +27,7 @@ _CHOICE, _SELECTION = 1, 2
 
 @dataclass(frozen=True)
 class Way:
-    """A way of drawing: fill(n, d, seed) -> at least n points of the unit cube [m, d], float64, uniform each by itself.
+    """A way of drawing: fill(n, d, seed) -> at least n points of the unit cube [m, d], float64, of uniform density.
 
     sequence: whether the first n of more points are as good as any n (else n of them are drawn without replacement).
     error: how the error of a mean over n points falls for a smooth function of d variables. source: where it is from.
@@ -90,7 +90,7 @@ def draw(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return n points of a domain, [n, d], each uniform in it, drawn in one of the `WAYS`.
+    """Return n points of a domain, [n, d], drawn with uniform density in one of the `WAYS`.
 
     Parameters
     ----------
