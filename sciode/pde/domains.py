@@ -294,7 +294,8 @@ class Ball(Domain):
 
     def contains(self, x: Tensor) -> Tensor:
         """Return which points are inside or, to rounding, on the boundary, [..., d] -> bool [...]."""
-        return self._off(x).square().sum(-1) <= self.radius**2 * (1 + 8 * torch.finfo(x.dtype).eps)
+        slack = 4 * torch.finfo(x.dtype).eps * (self.radius + max(map(abs, self.centre)))
+        return self._off(x).square().sum(-1) <= (self.radius + slack) ** 2
 
     def level(self, x: Tensor) -> Tensor:
         """Return the signed distance."""
@@ -333,16 +334,15 @@ class Implicit(Domain):
 
     Parameters
     ----------
-    function: a scalar field function, x [d] -> [1], differentiable near its zeros (almost everywhere will do).
+    function: a scalar field function, x [d] -> [1], differentiable near its zeros (almost everywhere will do). Points
+        are drawn in float64 on the host, so it is called on such.
     bounds: a box that contains the whole set; a part beyond it is cut off, and has no boundary at the cut.
 
     `volume` is an ESTIMATE from 65,536 independent points of the bounds, drawn with the fixed seed 0, hence the same at
     every call; `estimate_volume` takes others and says its standard error. Points are drawn by rejection. The boundary
-    is found:
-    points in a shell of half thickness e = 2 % of the bounds' diagonal are led onto it by Newton's steps along the
-    gradient; where f is a distance they are uniform up to a relative (e/R)^2 for radii of curvature R, and for other
-    smooth f nearly so; features thinner than e, sharp edges included, are less well served. Inside the domain of `f`
-    there has to be a gradient that points outwards at the boundary.
+    is found: points in a shell of half thickness e = 2 % of the bounds' diagonal are led onto it by Newton's steps along
+    the gradient; where f is a distance they are uniform up to a relative (e/R)^2 for radii of curvature R, and for other
+    smooth f nearly so; sharp edges, which draw points from around them, and features thinner than e are served less well.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -469,7 +469,7 @@ def _independent(dimension: int, seed: int, n: int) -> Tensor:
 
 
 def _numbers(given: float | Sequence[float]) -> tuple[float, ...]:
-    return (float(given),) if isinstance(given, int | float) else tuple(map(float, given))
+    return tuple(map(float, np.atleast_1d(given).tolist()))
 
 
 def _check_count(n: int, seed: int) -> None:
