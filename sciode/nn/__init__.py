@@ -10,6 +10,7 @@ from sciode.nn.mechanistic import Mechanistic
 from sciode.nn.mlp import mlp
 from sciode.nn.ode_rnn import Encoded, OdeRnn, SolveGaps, StepGaps
 from sciode.nn.second_order import SecondOrder
+from sciode.nn.siren import HardBoundary, PeriodicEmbedding, Siren
 from sciode.nn.stacked import members_of, rowwise, stack, unstack
 
 __all__ = [
@@ -18,12 +19,15 @@ __all__ = [
     "Autonomous",
     "Encoded",
     "Hamiltonian",
+    "HardBoundary",
     "Hybrid",
     "Joined",
     "Lagrangian",
     "Mechanistic",
     "OdeRnn",
+    "PeriodicEmbedding",
     "SecondOrder",
+    "Siren",
     "SolveGaps",
     "StepGaps",
     "augment",
