@@ -16,7 +16,7 @@ from sciode.pde.operators import (
     over,
     partial,
 )
-from sciode.pde.problems import PROBLEMS, evolution
+from sciode.pde.problems import PROBLEMS
 from sciode.pde.sampling import WAYS, Way, Weighted, draw, weighted
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "difference",
     "divergence",
     "draw",
-    "evolution",
     "gradient",
     "hessian",
     "intersection",

@@ -1,9 +1,11 @@
 """The visible training loop, and what makes it safe: isolated randomness, atomic checkpoints, a log a line an epoch."""
 
 from sciode.training.checkpoint import load_checkpoint, save_checkpoint
+from sciode.training.descent import INSR, Descent, descend
 from sciode.training.device import choose_device
 from sciode.training.fit import Loss, evaluate, fit
 from sciode.training.isolation import derive_seed, isolated_rng, threads
+from sciode.training.least_squares import Block, LevenbergMarquardt, Minimum, minimise
 from sciode.training.lockstep import Losses, epochs_shown, fit_lockstep
 from sciode.training.log import append_json, read_json_lines
 from sciode.training.options import FitOptions, learning_rate
@@ -11,16 +13,22 @@ from sciode.training.run import Batch, Epoch, History
 from sciode.training.weights import decaying, growing
 
 __all__ = [
+    "INSR",
     "Batch",
+    "Block",
+    "Descent",
     "Epoch",
     "FitOptions",
     "History",
+    "LevenbergMarquardt",
     "Loss",
     "Losses",
+    "Minimum",
     "append_json",
     "choose_device",
     "decaying",
     "derive_seed",
+    "descend",
     "epochs_shown",
     "evaluate",
     "fit",
@@ -29,6 +37,7 @@ __all__ = [
     "isolated_rng",
     "learning_rate",
     "load_checkpoint",
+    "minimise",
     "read_json_lines",
     "save_checkpoint",
     "threads",

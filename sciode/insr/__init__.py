@@ -1,0 +1,10 @@
+"""Implicit neural spatial representations: time-dependent PDEs solved by a network of space, moved through time."""
+
+from sciode.insr.evolve import evolve
+from sciode.insr.galerkin import Galerkin
+from sciode.insr.optimise import Fit
+from sciode.insr.points import Points
+from sciode.insr.schemes import Scheme, scheme_of
+from sciode.insr.trajectory import Step, Trajectory
+
+__all__ = ["Fit", "Galerkin", "Points", "Scheme", "Step", "Trajectory", "evolve", "scheme_of"]

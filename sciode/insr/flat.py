@@ -1,0 +1,47 @@
+"""A network's weights as one vector, and the field that a vector makes of the network."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sciode.pde import FieldFunction
+
+__all__ = ["Flat"]
+
+
+@final
+class Flat:
+    """The weights of a network as theta [P], and theta as a field function x [d] -> u(x) [c].
+
+    Raises ValueError for a network without weights, or whose weights differ in dtype or device.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        weights = dict(network.named_parameters())
+        if len({(x.dtype, x.device) for x in weights.values()}) != 1:
+            raise ValueError("field: give a network that has weights, all of one dtype and on one device")
+        self.network = network
+        self.shapes = {name: x.shape for name, x in weights.items()}
+        self.theta = torch.cat([x.detach().reshape(-1) for x in weights.values()])
+
+    @property
+    def size(self) -> int:
+        """P, the number of weights."""
+        return len(self.theta)
+
+    def field(self, theta: Tensor) -> FieldFunction:
+        """The field function of theta [P]."""
+        named, place = {}, 0
+        for name, shape in self.shapes.items():
+            named[name] = theta[place : place + shape.numel()].view(shape)
+            place += shape.numel()
+        return lambda x: functional_call(self.network, named, (x,))
+
+    def load(self, theta: Tensor) -> nn.Module:
+        """Put theta into the network, and return it."""
+        nn.utils.vector_to_parameters(theta, self.network.parameters())
+        return self.network

@@ -1,0 +1,91 @@
+"""The evolution of the weights themselves: the Galerkin projection of F(u) onto what the network can follow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+
+from sciode.insr.optimise import Work
+from sciode.solvers import solve
+
+__all__ = ["Galerkin", "Moved", "moved"]
+
+
+@dataclass(frozen=True)
+class Galerkin:
+    """How theta' is found and integrated: theta' = argmin mean |J theta' - F(u)|^2 + damping |theta'|^2.
+
+    method, rtol, atol, regularize: as for `sciode.solve`; fixed: whether each step is one step of the method, else the
+    method chooses its own steps within it. damping: of weights that the points do not see; too little makes theta'
+    stiff, too much bends the path of u away from F(u). stiff: of walls, which pull u back to what they ask for at this
+    rate (per unit of time), and are weighed like so many points of the inside.
+
+    Raises ValueError for numbers that make no sense.
+    Source: Du & Zaki, Phys. Rev. E 104 (2021); Bruna, Peherstorfer & Vanden-Eijnden, J. Comput. Phys. 496 (2024).
+    """
+
+    method: str = "rk4"
+    fixed: bool = True
+    rtol: float = 1e-6
+    atol: float = 1e-6
+    damping: float = 1e-10
+    stiff: float = 10.0
+    regularize: Any = ()
+    max_steps: int = 1000
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.damping < math.inf and 0 <= self.stiff < math.inf):
+            raise ValueError(f"damping must be positive and stiff at least 0, got {self.damping} and {self.stiff}")
+
+
+class Moved(NamedTuple):
+    """theta at the end of a step, the largest share of F(u) that was not followed, evaluations, and the status."""
+
+    theta: Tensor
+    loss: float
+    evaluations: int
+    status: str
+    penalties: dict[str, float]
+
+
+def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: int) -> Moved:
+    """Move theta from t to t + dt. Points are drawn once a step: within it, theta' is one function of theta."""
+    problem, flat = work.problem, work.flat
+    seed = (work.seed, step, 0, 0)
+    x = work.points.inside(problem, flat.size, flat.theta, *seed)
+    walls = work.points.walled(problem, 1, flat.field, flat.size, flat.theta, *seed)
+    shares: list[float] = []
+
+    def rows(residual: Any, theta: Tensor, points: Any) -> Tensor:
+        return vmap(jacrev(residual), (None, 0), chunk_size=how.chunk)(theta, points).reshape(-1, flat.size)
+
+    def slope(_: Tensor, theta: Tensor) -> Tensor:
+        jacobian = rows(lambda at, point: flat.field(at)(point), theta, x)
+        wanted = vmap(problem.equation(flat.field(theta)))(x).reshape(-1)
+        gram, right = jacobian.T @ jacobian / len(x), jacobian.T @ wanted / len(x)
+        for wall in walls:
+            its = rows(wall.residual, theta, wall.points) * wall.scale
+            values = vmap(wall.residual, (None, 0))(theta, wall.points).reshape(-1) * wall.scale
+            gram, right = gram + its.T @ its, right - how.stiff * its.T @ values
+        gram.diagonal().add_(how.damping)
+        factor, info = torch.linalg.cholesky_ex(gram)
+        found = torch.cholesky_solve(right.unsqueeze(1), factor)[:, 0]
+        size = wanted.norm()
+        shares.append(float((jacobian @ found - wanted).norm() / size) if size > 0 else 0.0)
+        return torch.where(info == 0, found, torch.nan)
+
+    steps: dict[str, Any] = {"dt": dt} if how.fixed else {"rtol": how.rtol, "atol": how.atol}
+    with torch.no_grad():
+        solution = solve(
+            slope, theta, [t, t + dt], method=how.method, batch_dims=0, engine="eager", throw=False,
+            max_steps=how.max_steps, regularize=how.regularize, **steps,
+        )  # fmt: skip
+    status = "converged" if int(solution.status) == 0 else str(solution.message)
+    penalties = {name: float(value) for name, value in solution.penalties.items()}
+    return Moved(solution.ys[-1], max(shares, default=math.nan), len(shares), status, penalties)

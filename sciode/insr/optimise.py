@@ -1,0 +1,87 @@
+"""Fits and steps by optimisation: the weights at which a time scheme's residual, or an initial value's, is least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from sciode.insr.flat import Flat
+from sciode.insr.points import Points
+from sciode.insr.schemes import Scheme, last
+from sciode.pde import Evolution
+from sciode.training import Block, Descent, LevenbergMarquardt, Minimum, descend, minimise
+
+__all__ = ["Fit", "Work", "fitted", "stepped"]
+
+Optimiser = LevenbergMarquardt | Descent
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a network of random weights is brought to the initial values: gradient descent, then least squares.
+
+    None leaves a stage out. Good values: the defaults; least squares from random weights fail.
+    """
+
+    descent: Descent | None = field(default_factory=Descent)
+    refine: LevenbergMarquardt | None = field(
+        default_factory=lambda: LevenbergMarquardt(iterations=60, tolerance=1e-14, damping=1e-4)
+    )
+
+
+class Work(NamedTuple):
+    """What all fits and steps of one evolution share. told: how many fields of c channels the network tells."""
+
+    problem: Evolution
+    flat: Flat
+    told: int
+    points: Points
+    seed: int
+
+
+def fitted(work: Work, how: Fit) -> Minimum:
+    """Fit the initial values, in all fields that the network tells."""
+    problem, flat = work.problem, work.flat
+    start = torch.vmap(problem.initial)
+
+    def draw(k: int, stage: int) -> Sequence[Block]:
+        at = (work.seed, 0, k, stage)
+        x = work.points.inside(problem, flat.size, flat.theta, *at)
+        return [Block(lambda theta, p: flat.field(theta)(p[0]) - p[1], (x, start(x).repeat(1, work.told)))]
+
+    found = Minimum(flat.theta, float("inf"), [], "budget")
+    for stage, one in enumerate((how.descent, how.refine)):
+        if one is not None and found.status != "non-finite":
+            found = _minimised(partial(draw, stage=stage), found.theta, one)
+    return found
+
+
+def stepped(
+    work: Work, scheme: Scheme, thetas: Sequence[Tensor], dt: float, how: Optimiser, step: int, attempt: int
+) -> Minimum:
+    """Take the step of a scheme from the weights `thetas`, the newest first, starting from these."""
+    problem, flat = work.problem, work.flat
+    past = [last(flat.field(theta), problem.channels) for theta in thetas[: scheme.past]]
+    known = vmap(scheme.known(past, problem.equation, dt))
+
+    def residual(theta: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
+        return scheme.residual(flat.field(theta), at[1], past, problem.equation, dt)(at[0])
+
+    def draw(k: int) -> Sequence[Block]:
+        seed = (work.seed, step, k, attempt)
+        x = work.points.inside(problem, flat.size, flat.theta, *seed)
+        with torch.no_grad():
+            block = Block(residual, (x, known(x)))
+        return [block, *work.points.walled(problem, work.told, flat.field, flat.size, flat.theta, *seed)]
+
+    return _minimised(draw, thetas[0], how)
+
+
+def _minimised(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Optimiser) -> Minimum:
+    return descend(draw, theta, how) if isinstance(how, Descent) else minimise(draw, theta, how)

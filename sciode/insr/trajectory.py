@@ -1,0 +1,85 @@
+"""What an evolution leaves: the network's weights at the end of every step, and how each step went."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from sciode.insr.flat import Flat
+from sciode.insr.schemes import last
+from sciode.pde import Evolution, FieldFunction
+
+__all__ = ["Step", "Trajectory"]
+
+
+class Step(NamedTuple):
+    """How the step that ends at time t went.
+
+    loss: the mean square of its residual, on points that it was not trained on; of a Galerkin step, the largest share
+    of the slope that the network could not follow. iterations: of the optimiser in all attempts, or evaluations of the
+    slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts; else why not.
+    """
+
+    t: float
+    loss: float
+    iterations: int
+    attempts: int
+    status: str
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """u(x, t) as a network whose weights are known at the times `times` [n + 1]; between them, cubic in t.
+
+    thetas: [n + 1, P]. steps: the fit of the initial values, then one a step. complete: whether the last time asked for
+    was reached; if not, the last step says why, and what came before it is here. seconds: of each step.
+    """
+
+    problem: Evolution
+    network: nn.Module
+    told: int
+    times: tuple[float, ...]
+    thetas: Tensor
+    steps: tuple[Step, ...]
+    seconds: tuple[float, ...]
+    complete: bool
+
+    def field(self, index: int) -> FieldFunction:
+        """The field function u(., times[index])."""
+        return last(Flat(self.network).field(self.thetas[index]), self.problem.channels)
+
+    def __call__(self, x: Tensor, t: float | Sequence[float] | Tensor) -> Tensor:
+        """Return u at points x [N, d]: [N, c] at one time, [T, N, c] at several.
+
+        Between two stored times u is the cubic that has their values and their slopes F(u); an incompressible flow's
+        slopes hold a pressure that is not kept, and u is linear between. ValueError for a time that was not reached.
+        """
+        at = torch.as_tensor(t, dtype=torch.float64)
+        values = [self._at(x, time) for time in at.reshape(-1).tolist()]
+        return values[0] if at.ndim == 0 else torch.stack(values)
+
+    def _at(self, x: Tensor, t: float) -> Tensor:
+        end = self.times[-1]
+        if not self.times[0] <= t <= end + 1e-12 * max(1.0, abs(end)):
+            raise ValueError(f"t is {t:g}; the trajectory reaches from {self.times[0]:g} to {end:g}")
+        with torch.no_grad():
+            left = max(min(bisect_right(self.times, t) - 1, len(self.times) - 2), 0)
+            near = [k for k in (left, left + 1) if k < len(self.times) and abs(self.times[k] - t) < 1e-12]
+            if near:
+                return vmap(self.field(near[0]))(x)
+            dt = self.times[left + 1] - self.times[left]
+            share, fields = (t - self.times[left]) / dt, [self.field(k) for k in (left, left + 1)]
+            low, high = (vmap(field)(x) for field in fields)
+            if self.problem.incompressible:
+                return low + share * (high - low)
+            slopes = [dt * vmap(self.problem.equation(field))(x) for field in fields]
+            rest = 1.0 - share
+            straight = rest * low + share * high
+            bent = (1.0 - 2.0 * share) * (high - low) + (share - 1.0) * slopes[0] + share * slopes[1]
+            return straight + share * (share - 1.0) * bent
