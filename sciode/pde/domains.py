@@ -340,9 +340,10 @@ class Implicit(Domain):
 
     `volume` is an ESTIMATE from 65,536 independent points of the bounds, drawn with the fixed seed 0, hence the same at
     every call; `estimate_volume` takes others and says its standard error. Points are drawn by rejection. The boundary
-    is found: points in a shell of half thickness e = 2 % of the bounds' diagonal are led onto it by Newton's steps along
-    the gradient; where f is a distance they are uniform up to a relative (e/R)^2 for radii of curvature R, and for other
-    smooth f nearly so; sharp edges, which draw points from around them, and features thinner than e are served less well.
+    is found: points in a shell of half thickness e = 2 % of the bounds' diagonal are led onto it by Newton's steps
+    along f's gradient. Where f is a distance they are uniform up to a relative (e/R)^2 for radii of curvature R, and
+    nearly so for other smooth f. Sharp edges, onto which points around them fall, and features thinner than e fare
+    worse.
     """
 
     function: Callable[[Tensor], Tensor]

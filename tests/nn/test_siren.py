@@ -17,10 +17,10 @@ from sciode.nn import HardBoundary, PeriodicEmbedding, Siren, members_of, stack
 from sciode.solvers.jets import Jet
 
 
-def made(seeded, *sizes: int, dtype: torch.dtype = torch.float64, seed: int = 0, **options) -> Siren:
-    """A network with fixed weights."""
+def made(seeded, inputs: int, outputs: int, width: int, hidden: int, seed: int = 0, **options) -> Siren:
+    """A network with fixed weights, drawn in float32."""
     with seeded(seed):
-        return Siren(*sizes, **options).to(dtype)
+        return Siren(inputs, outputs, width, hidden, **options).double()
 
 
 def layers(net: Siren) -> list[nn.Linear]:
@@ -43,7 +43,7 @@ def points(*shape: int, seed: int = 1) -> Tensor:
         ((3, 3, 128, 3), 50435),
     ],
 )
-def test_the_sizes_of_the_papers_cases(seeded, sizes: tuple[int, ...], count: int) -> None:
+def test_the_sizes_of_the_papers_cases(seeded, sizes: tuple[int, int, int, int], count: int) -> None:
     assert sum(p.numel() for p in made(seeded, *sizes).parameters()) == count
 
 

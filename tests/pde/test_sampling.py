@@ -138,6 +138,13 @@ def test_weights_keep_means_unbiased() -> None:
         assert float(torch.stack([weights.mean() for _, weights in drawn]).mean()) == pytest.approx(1, abs=0.01)
 
 
+def test_candidates_and_the_choice_among_them_do_not_share_random_numbers() -> None:
+    """One of two points, without preference: were it chosen by the number that placed the first, the mean were 3/8."""
+    line = Box(0, 1)
+    taken = torch.cat([weighted(line, torch.ones_like, 1, "random", 2, s, dtype=DOUBLE).points for s in range(1000)])
+    assert stats.kstest(taken.flatten().numpy(), stats.uniform.cdf).pvalue > 1e-3
+
+
 @pytest.mark.parametrize(("power", "floor"), [(1.0, 1.0), (2.0, 0.5), (0.5, 0.0)])
 def test_weights_are_the_inverse_of_the_density(power: float, floor: float) -> None:
     many, candidates = weighted(SQUARE, bump, 5000, "jittered", 400, 0, power=power, floor=floor, dtype=DOUBLE), 400
