@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, jvp, linearize, vjp, vmap
+from torch.func import jacrev, jvp, vjp, vmap
 
 from sciode.solvers.suggest import choose
 
@@ -276,7 +276,6 @@ class _Free(_System):
     def __init__(self, blocks: Sequence[Block], theta: Tensor, rows: Tensor, how: LevenbergMarquardt) -> None:
         super().__init__(blocks, theta, rows, how.accelerate)
         self.sweeps = how.sweeps
-        _, self._push = linearize(lambda at: _rows(blocks, at), theta)
         self._back: Callable[[Tensor], tuple[Tensor]] = vjp(lambda at: _rows(blocks, at), theta)[1]
 
     def pull(self, rows: Tensor, damping: float) -> Tensor | None:
@@ -297,7 +296,7 @@ class _Free(_System):
 
     def push(self, step: Tensor) -> Tensor:
         """See `_System.push`."""
-        return self._push(step)
+        return jvp(lambda at: _rows(self.blocks, at), (self.theta,), (step,))[1]
 
 
 def _cholesky(gram: Tensor, damping: float) -> Tensor | None:

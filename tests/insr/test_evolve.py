@@ -1,0 +1,218 @@
+"""Evolutions against exact solutions: orders in time, both modes, faults, what is kept and what is resumed."""
+
+from __future__ import annotations
+
+import math
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sciode.insr import Fit, Galerkin, Points, Trajectory, evolve
+from sciode.insr.flat import Flat
+from sciode.insr.optimise import Work, fitted
+from sciode.nn import HardBoundary, PeriodicEmbedding, Siren
+from sciode.pde import PROBLEMS, Evolution
+from sciode.training import Descent, LevenbergMarquardt, isolated_rng
+
+SPEED, DIFFUSION = 0.5, 0.05
+
+
+def turning(walls: Any = "periodic") -> Evolution:
+    """A sine that runs round a ring and fades: u = exp(-D pi^2 t) sin(pi (x - SPEED t))."""
+
+    def exact(x: Tensor, t: Tensor | float) -> Tensor:
+        return math.exp(-DIFFUSION * math.pi**2 * float(t)) * torch.sin(math.pi * (x - SPEED * t))
+
+    return Evolution(
+        name="turning", lower=(-1.0,), upper=(1.0,), channels=1, walls=walls, initial=lambda x: exact(x, 0.0),
+        rate=lambda u, slopes: -SPEED * slopes[..., 0], diffusion=DIFFUSION, exact=exact,
+    )  # fmt: skip
+
+
+def network(told: int = 1, seed: int = 0) -> nn.Module:
+    with isolated_rng(seed):
+        return Siren(1, told, 8, 1, omega=4.0, embedding=PeriodicEmbedding([2.0])).double()
+
+
+@cache
+def near(told: int) -> nn.Module:
+    """A network that knows the initial values already: fitting them is most of what a short evolution costs."""
+    field = network(told)
+    fit = Fit(Descent(iterations=300), LevenbergMarquardt(iterations=40, tolerance=1e-15, damping=1e-4))
+    work = Work(turning(), Flat(field), told, Points(count=300), 0)
+    return work.flat.load(fitted(work, fit).theta)
+
+
+class Sine(nn.Module):
+    """u = a sin(pi x) + b cos(pi x): what `turning` does, it does exactly, and its weights obey a linear ODE."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor([1.0, 0.0], dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weights[:1] * torch.sin(math.pi * x) + self.weights[1:] * torch.cos(math.pi * x)
+
+
+FIT = Fit(None, LevenbergMarquardt(iterations=1, tolerance=1e-15))
+FEW = Points(count=150)
+X = torch.linspace(-1.0, 1.0, 101, dtype=torch.float64).unsqueeze(1)
+
+
+def run(dt: float, **how: Any) -> Trajectory:
+    field = how.pop("field", None) or near(how.pop("told", 1))
+    return evolve(turning(), field, [0.0, 0.8], dt=dt, fit=FIT, points=FEW, **how)
+
+
+def error(found: Trajectory, t: float) -> float:
+    exact = torch.vmap(lambda x: turning().exact(x, t))(X)  # type: ignore[misc]
+    return float((found(X, t) - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "order", "told", "steps"),
+    [
+        ("impliciteuler", 1, 1, (0.1, 0.05)),
+        ("implicitmidpoint", 2, 1, (0.2, 0.1)),
+        ("cranknicolson", 2, 1, (0.2, 0.1)),
+        ("bdf2", 2, 1, (0.1, 0.05)),
+        ("radauiia3", 3, 2, (0.4, 0.2)),
+        ("gausslegendre4", 4, 3, (0.8, 0.4)),
+    ],
+)
+def test_a_scheme_keeps_the_order_of_its_table(scheme: str, order: int, told: int, steps: tuple[float, float]) -> None:
+    errors = [error(run(dt, scheme=scheme, told=told), 0.8) for dt in steps]
+    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.25, errors
+
+
+def test_galerkin_has_the_order_of_its_method() -> None:
+    errors = [error(run(dt, mode="galerkin", field=Sine()), 0.8) for dt in (0.4, 0.2)]
+    assert abs(np.log2(errors[0] / errors[1]) - 4.0) < 0.25, errors
+
+
+def test_galerkin_follows_a_network_and_may_choose_its_own_steps() -> None:
+    fixed = run(0.05, mode="galerkin", galerkin=Galerkin(damping=1e-8))
+    adaptive = run(0.4, mode="galerkin",
+                   galerkin=Galerkin(method="dopri5", fixed=False, damping=1e-8, regularize="error"))  # fmt: skip
+    assert error(fixed, 0.8) < 1e-4 and error(adaptive, 0.8) < 1e-4
+    assert all(step.status == "converged" for step in (*fixed.steps[1:], *adaptive.steps[1:]))
+
+
+def test_between_stored_times_u_is_of_fourth_order() -> None:
+    errors = []
+    for dt in (0.8, 0.4):
+        found = run(
+            dt, mode="galerkin", field=Sine(), galerkin=Galerkin(fixed=False, method="dopri8", rtol=1e-12, atol=1e-12)
+        )
+        errors.append(error(found, dt / 2))
+    assert 3.75 < np.log2(errors[0] / errors[1]) < 4.25, errors
+
+
+def test_walls_are_kept_by_a_weight_or_by_construction() -> None:
+    def exact(x: Tensor, t: Tensor | float) -> Tensor:
+        return math.exp(-DIFFUSION * math.pi**2 * float(t)) * torch.sin(math.pi * (x + 1.0) / 1.0)
+
+    problem = Evolution(name="fading", lower=(-1.0,), upper=(1.0,), channels=1, walls="zero",
+                        initial=lambda x: exact(x, 0.0), diffusion=DIFFUSION, exact=exact)  # fmt: skip
+    with isolated_rng(0):
+        soft = Siren(1, 1, 8, 1, omega=4.0).double()
+    fit = Fit(Descent(iterations=300), LevenbergMarquardt(iterations=20, damping=1e-4))
+    with isolated_rng(0):
+        hard = HardBoundary(Siren(1, 1, 8, 1, omega=4.0), torch.zeros_like, lambda x: 1.0 - x**2).double()
+    for field, points in ((soft, FEW), (hard, Points(count=200, weight=0.0))):
+        found = evolve(problem, field, [0.0, 0.4], dt=0.1, fit=fit, points=points)
+        values = found(torch.tensor([[-1.0], [1.0], [-0.5]], dtype=torch.float64), 0.4)
+        assert float(values[:2].abs().max()) < (1e-12 if field is hard else 1e-5)
+        assert float(values[2]) == pytest.approx(float(exact(torch.tensor([-0.5]), 0.4)), rel=1e-3)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_the_callers_network_stays() -> None:
+    field = near(1)
+    before = [p.clone() for p in field.parameters()]
+    first, again = (evolve(turning(), field, [0.0, 0.2], dt=0.1, fit=FIT, points=FEW, seed=3) for _ in range(2))
+    assert torch.equal(first.thetas, again.thetas)
+    assert all(torch.equal(a, b) for a, b in zip(before, field.parameters(), strict=True))
+    other = evolve(turning(), field, [0.0, 0.2], dt=0.1, fit=FIT, points=FEW, seed=4)
+    assert not torch.equal(first.thetas, other.thetas)
+
+
+def test_an_interrupted_evolution_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[evolve.__module__]
+    how: dict[str, Any] = {"dt": 0.1, "scheme": "bdf2", "fit": FIT, "points": FEW}
+    whole = evolve(turning(), near(1), [0.0, 0.4], **how)
+    stepped = module.stepped
+
+    def dies(work: Any, scheme: Any, thetas: Any, dt: float, optimiser: Any, step: int, attempt: int) -> Any:
+        if step == 3:
+            raise KeyboardInterrupt
+        return stepped(work, scheme, thetas, dt, optimiser, step, attempt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "stepped", dies)
+        with pytest.raises(KeyboardInterrupt):
+            evolve(turning(), near(1), [0.0, 0.4], folder=tmp_path, **how)
+    resumed = evolve(turning(), near(1), [0.0, 0.4], folder=tmp_path, **how)
+    assert torch.equal(resumed.thetas, whole.thetas) and len(resumed.steps) == 5
+    with pytest.raises(ValueError, match="another folder"):
+        evolve(turning(), near(1), [0.0, 0.4], folder=tmp_path, **how | {"seed": 1})
+
+
+def test_a_step_that_does_not_converge_is_tried_again_then_stops_or_goes_on() -> None:
+    weak = LevenbergMarquardt(iterations=1, tolerance=0.0)
+    how: dict[str, Any] = {"optimiser": weak, "accept": 1e-30, "attempts": 2}
+    stopped = run(0.2, **how)
+    assert not stopped.complete and len(stopped.times) == 1
+    assert stopped.steps[-1].attempts == 2 and stopped.steps[-1].status == "budget" and stopped.steps[-1].loss > 1e-30
+    gone_on = run(0.2, failing="go on", **how)
+    assert gone_on.complete and {step.status for step in gone_on.steps[1:]} == {"budget"}
+
+
+def test_what_is_not_finite_stops_with_the_last_good_weights() -> None:
+    empty = Evolution(name="no slope", lower=(-1.0,), upper=(1.0,), channels=1, walls="periodic",
+                      initial=lambda x: torch.sin(math.pi * x), rate=lambda u, slopes: u * torch.nan)  # fmt: skip
+    for mode in ("optimise", "galerkin"):
+        found = evolve(empty, near(1), [0.0, 1.0], dt=0.5, mode=mode, fit=FIT, points=FEW, failing="go on", attempts=1)  # type: ignore[arg-type]
+        assert not found.complete and len(found.times) == 1 and found.steps[-1].status != "converged"
+        assert bool(torch.isfinite(found.thetas).all()) and bool(torch.isfinite(found(X, 0.0)).all())
+
+
+def test_a_galerkin_step_that_cannot_follow_says_so() -> None:
+    with isolated_rng(0):
+        tiny = Siren(1, 1, 2, 0, omega=1.0, embedding=PeriodicEmbedding([2.0])).double()
+    found = evolve(turning(), tiny, [0.0, 0.2], dt=0.1, mode="galerkin", fit=FIT, points=FEW, accept=1e-12)
+    assert not found.complete and found.steps[-1].status == "not followed" and found.steps[-1].loss > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"scheme": "gausslegendre4"}, "make its outputs 3"),
+        ({"scheme": "gauss"}, "gausslegendre4"),
+        ({"mode": "galerkins"}, "galerkin"),
+        ({"dt": 0.0}, "dt must be positive"),
+        ({"ts": [0.0]}, "two times"),
+        ({"ts": [0.0, 0.2, 0.1]}, "increasing"),
+        ({"accept": 0.0}, "accept"),
+        ({"problem": PROBLEMS["taylorgreen"]()}, "incompressible"),
+        ({"field": nn.Linear(2, 1)}, "point"),
+        ({"field": nn.Linear(1, 1).double()}, "PeriodicEmbedding"),
+        ({"field": nn.Tanh()}, "weights"),
+    ],
+)
+def test_misuse_is_refused_before_the_work_starts(how: dict[str, Any], says: str) -> None:
+    problem, field = how.pop("problem", turning()), how.pop("field", None) or near(1)
+    with pytest.raises(ValueError, match=says):
+        evolve(problem, field, how.pop("ts", [0.0, 0.2]), **{"dt": 0.1, "fit": FIT, "points": FEW, **how})
+
+
+def test_a_time_that_was_not_reached_is_refused() -> None:
+    found = evolve(turning(), near(1), [0.0, 0.1], dt=0.1, fit=FIT, points=FEW)
+    with pytest.raises(ValueError, match=r"reaches from 0 to 0\.1"):
+        found(X, 0.2)
+    assert found(X, [0.0, 0.05, 0.1]).shape == (3, 101, 1)

@@ -1,0 +1,185 @@
+"""Levenberg-Marquardt: where theory says what a step is, what is judged by which points, and how it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sciode.training import Block, Descent, LevenbergMarquardt, descend, minimise
+from sciode.training.least_squares import loss_of
+
+FORMS = ("normal", "woodbury", "free")
+
+
+def line(theta: Tensor, x: Tensor) -> Tensor:
+    """A linear residual in five weights."""
+    powers = torch.stack([(x[0] / 1.5 - 1.0) ** k for k in range(5)])
+    return (theta @ powers - torch.sin(3 * x[0])).reshape(1)
+
+
+def curve(theta: Tensor, x: Tensor) -> Tensor:
+    """A residual with a known root: a exp(-b x) sin(c x) at (a, b, c) = (1, 0.5, 2)."""
+    told = theta[0] * torch.exp(-theta[1] * x[0]) * torch.sin(theta[2] * x[0])
+    return (told - torch.exp(-0.5 * x[0]) * torch.sin(2.0 * x[0])).reshape(1)
+
+
+def points(n: int = 40, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random((n, 1))) * 3.0
+
+
+def same(residual: Any, x: Tensor) -> Any:
+    return lambda k: [Block(residual, x)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_linear_problem_is_solved_by_its_first_step(form: Any) -> None:
+    x = points()
+    how = LevenbergMarquardt(iterations=1, damping=1e-10, tolerance=0.0, form=form, accelerate=False)
+    found = minimise(same(line, x), torch.zeros(5, dtype=torch.float64), how)
+    design = np.vander(x[:, 0].numpy() / 1.5 - 1.0, 5, increasing=True)
+    expected = np.linalg.lstsq(design, np.sin(3 * x[:, 0].numpy()), rcond=None)[0]
+    np.testing.assert_allclose(found.theta.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_all_forms_of_the_linear_system_take_the_same_step() -> None:
+    start = torch.tensor([0.7, 0.2, 1.7], dtype=torch.float64)
+    how = {form: LevenbergMarquardt(iterations=1, damping=1e-3, form=form) for form in FORMS}  # type: ignore[arg-type]
+    found = [minimise(same(curve, points()), start, how[form]).theta for form in FORMS]
+    assert not torch.equal(found[0], start)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_curve_is_found_to_rounding() -> None:
+    start = torch.tensor([0.7, 0.2, 1.7], dtype=torch.float64)
+    found = minimise(lambda k: [Block(curve, points(seed=k))], start, LevenbergMarquardt(tolerance=1e-24))
+    assert found.status == "converged" and found.iterations <= 12
+    torch.testing.assert_close(found.theta, torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+def test_the_correction_for_curvature_is_that_of_the_geodesic() -> None:
+    # theta -> theta^2 has one weight: r = t^2 - 4, J = 2 t, and r'' along a step s is 2 s^2.
+    def square(theta: Tensor, x: Tensor) -> Tensor:
+        return theta**2 - 4.0 * x
+
+    t, damping = 3.0, 1e-3
+    start, x = torch.tensor([t], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    step = -2 * t * (t**2 - 4) / (4 * t**2 + damping)
+    bend = -2 * t * (2 * step**2) / (4 * t**2 + damping)
+    for accelerate, expected in ((False, t + step), (True, t + step + bend / 2)):
+        how = LevenbergMarquardt(iterations=1, damping=damping, tolerance=0.0, accelerate=accelerate)
+        assert float(minimise(same(square, x), start, how).theta) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_gain_of_a_step_says_how_much_damping_the_next_one_needs() -> None:
+    """On a linear problem a step does all that was predicted: the damping falls tenfold each time."""
+    seen: list[float] = []
+
+    class Watched(LevenbergMarquardt):
+        pass
+
+    x, theta = points(), torch.zeros(5, dtype=torch.float64)
+    for n in (1, 2, 3):
+        found = minimise(same(line, x), theta, Watched(iterations=n, damping=1.0, tolerance=0.0, accelerate=False))
+        seen.append(found.loss)
+    # With damping d the excess over the best loss shrinks per eigenvalue by d/(s + d): it must fall ever faster.
+    best = minimise(same(line, x), theta, LevenbergMarquardt(iterations=30, damping=1e-12)).loss
+    shares = [(b - best) / (a - best) for a, b in pairwise(seen)]
+    assert shares[1] < shares[0] < 1.0
+
+
+def test_a_loss_is_that_of_points_that_theta_was_not_moved_by() -> None:
+    """Five weights through five noisy points fit these exactly; the loss reported must not be that of these points."""
+    rng = np.random.default_rng(0)
+
+    def draw(k: int) -> list[Block]:
+        x = torch.from_numpy(rng.random((5, 1)))
+        noise = torch.from_numpy(rng.normal(size=(5, 1)))
+
+        def residual(theta: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
+            return (theta @ torch.stack([at[0][0] ** j for j in range(5)]) - at[1][0]).reshape(1)
+
+        return [Block(residual, (x, noise))]
+
+    found = minimise(draw, torch.zeros(5, dtype=torch.float64), LevenbergMarquardt(iterations=4, damping=1e-12))
+    assert found.status != "converged" and min(found.losses) > 1e-3 and found.loss == min(found.losses)
+
+
+def test_the_best_weights_come_back_even_where_later_points_mislead() -> None:
+    def draw(k: int) -> list[Block]:
+        target = {2: 100.0, 3: -100.0}.get(k, 1.0)
+
+        def residual(theta: Tensor, x: Tensor) -> Tensor:
+            return theta - target + 0 * x
+
+        return [Block(residual, torch.zeros(3, 1, dtype=torch.float64))]
+
+    found = minimise(draw, torch.zeros(1, dtype=torch.float64), LevenbergMarquardt(iterations=3, tolerance=0.0))
+    assert float(found.theta) == pytest.approx(1.0, abs=1e-4) and found.loss < 1e-8
+
+
+def test_blocks_add_up_with_their_weights() -> None:
+    x = points(7)
+    blocks = [Block(line, x, 2.0), Block(curve, x[:3], 0.5)]
+    theta = torch.tensor([0.3, 0.1, 0.2, -0.1, 0.4], dtype=torch.float64)
+    means = [sum(float(f(theta, p)[0] ** 2) for p in at) / len(at) for f, at in ((line, x), (curve, x[:3]))]
+    assert float(loss_of(blocks, theta)) == pytest.approx(2.0 * means[0] + 0.5 * means[1], rel=1e-12)
+
+
+def test_what_is_not_finite_leaves_the_weights_alone() -> None:
+    start = torch.tensor([1.0], dtype=torch.float64)
+    found = minimise(same(lambda theta, x: theta * x / 0.0, points()), start)
+    assert found.status == "non-finite" and torch.equal(found.theta, start)
+
+
+def test_steps_that_never_help_are_reported() -> None:
+    """|theta| has no derivative that vanishes: from 0, its subgradient leads nowhere down."""
+
+    def kink(theta: Tensor, x: Tensor) -> Tensor:
+        return 1.0 + theta.abs() + 0 * x
+
+    found = minimise(same(kink, points()), torch.full((1,), 1e-300, dtype=torch.float64))
+    assert found.status in ("stuck", "budget") and found.loss == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_descent_finds_what_least_squares_find(schedule: str) -> None:
+    start = torch.tensor([0.9, 0.4, 1.9], dtype=torch.float64)
+    how = Descent(iterations=1500, lr=2e-2, schedule=schedule, patience=30)
+    found = descend(lambda k: [Block(curve, points(seed=k))], start, how)
+    torch.testing.assert_close(found.theta, torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64), rtol=0, atol=1e-2)
+    assert found.loss < 1e-5 and not found.theta.requires_grad
+
+
+def test_descent_stops_at_its_tolerance_and_before_what_is_not_finite() -> None:
+    start = torch.tensor([0.9, 0.4, 1.9], dtype=torch.float64)
+    assert descend(same(curve, points()), start, Descent(tolerance=1.0)).iterations == 0
+
+    def breaks(k: int) -> Sequence[Block]:
+        return [Block((lambda t, x: curve(t, x) / (0.0 if k == 3 else 1.0)), points())]
+
+    found = descend(breaks, start, Descent(iterations=9))
+    assert found.status == "non-finite" and bool(torch.isfinite(found.theta).all()) and math.isfinite(found.loss)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: LevenbergMarquardt(iterations=0),
+        lambda: LevenbergMarquardt(damping=0.0),
+        lambda: LevenbergMarquardt(form="dense"),  # type: ignore[arg-type]
+        lambda: LevenbergMarquardt(chunk=0),
+        lambda: Descent(lr=-1.0),
+        lambda: Descent(schedule="steps"),
+    ],
+)
+def test_misuse_says_what_is_wrong(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"must be|at least|unknown|there is no|form|schedule"):
+        wrong()
