@@ -10,7 +10,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from sciode.pde.strain import arap, rotation
+from sciode.pde.strain import arap, determinant, rotation
 
 __all__ = [
     "PRESETS",
@@ -80,7 +80,7 @@ Solid = Material | NeoHookean
 
 def potential(gradient: Tensor, material: Solid) -> Tensor:
     """Return the stored energy W(F) per unit of reference volume, [..., d, d] -> [...]; 0 with no stress at F = 1."""
-    change = torch.linalg.det(gradient) - 1
+    change = determinant(gradient) - 1
     if isinstance(material, Material):
         return material.arap * arap(gradient) + material.volume * change**2
     if isinstance(material, NeoHookean):
@@ -96,7 +96,7 @@ def misfits(gradient: Tensor, material: Material) -> Tensor:
     R is the nearest rotation; away from its kinks (see `stretch_sum`) r is smooth.
     """
     shape = (gradient - rotation(gradient)).flatten(-2)
-    change = torch.linalg.det(gradient).unsqueeze(-1) - 1
+    change = determinant(gradient).unsqueeze(-1) - 1
     return torch.cat((material.arap**0.5 * shape, material.volume**0.5 * change), -1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["arap", "rotation", "stretch_sum"]
+__all__ = ["arap", "determinant", "rotation", "stretch_sum"]
 
 LAGUERRE = 8
 """Steps that bring the largest root of the quartic to rounding; from above they cannot miss it."""
@@ -40,7 +40,16 @@ def rotation(gradient: Tensor) -> Tensor:
         return _safe_ratio(gradient + _cofactor(gradient), s)
     a = gradient.square().sum((-2, -1), keepdim=True)
     upper = (s**2 + a) * gradient + 2 * s * _cofactor(gradient) - 2 * gradient @ gradient.mT @ gradient
-    return _safe_ratio(upper, s * (s**2 - a) - 2 * torch.linalg.det(gradient)[..., None, None])
+    return _safe_ratio(upper, s * (s**2 - a) - 2 * determinant(gradient)[..., None, None])
+
+
+def determinant(gradient: Tensor) -> Tensor:
+    """Return det F, [..., d, d] -> [...], as the polynomial that it is.
+
+    torch.linalg.det divides by pivots on the way back: its second derivatives at F = 1 are NaN (torch 2.13).
+    """
+    _dimension(gradient)
+    return (gradient[..., 0, :] * _cofactor(gradient)[..., 0, :]).sum(-1)
 
 
 def arap(gradient: Tensor) -> Tensor:
@@ -81,19 +90,17 @@ def _cofactor(gradient: Tensor) -> Tensor:
 
 def _invariants(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(|F|^2, |cof F|^2, det F)."""
-    cofactor = _cofactor(gradient)
-    determinant = (gradient[..., 0, :] * cofactor[..., 0, :]).sum(-1)
-    return gradient.square().sum((-2, -1)), cofactor.square().sum((-2, -1)), determinant
+    return gradient.square().sum((-2, -1)), _cofactor(gradient).square().sum((-2, -1)), determinant(gradient)
 
 
-def _largest_root(a: Tensor, b: Tensor, determinant: Tensor) -> Tensor:
+def _largest_root(a: Tensor, b: Tensor, det: Tensor) -> Tensor:
     """The largest root s of p(s) = (s^2 - a)^2 - 8 det s - 4 b.
 
     Laguerre's steps for the value, apart from the graph: for a polynomial with real roots alone they go down to the
     largest from the bound sqrt(3 a) and converge cubically. Then two of Newton's steps inside the graph: each doubles
     the number of right derivatives plus one, so that three are exact.
     """
-    fixed_a, fixed_b, fixed_det = a.detach(), b.detach(), determinant.detach()
+    fixed_a, fixed_b, fixed_det = a.detach(), b.detach(), det.detach()
     s = (3 * fixed_a).sqrt()
     for _ in range(LAGUERRE):
         value, slope = _quartic(s, fixed_a, fixed_b, fixed_det)
@@ -102,15 +109,15 @@ def _largest_root(a: Tensor, b: Tensor, determinant: Tensor) -> Tensor:
         below = slope + (9 * slope**2 - 12 * value * curvature).clamp(min=0).sqrt()
         s = s - 4 * _safe_ratio(value.clamp(min=0), below)
     for _ in range(2):
-        value, slope = _quartic(s, a, b, determinant)
+        value, slope = _quartic(s, a, b, det)
         s = s - _safe_ratio(value, slope)
     return s
 
 
-def _quartic(s: Tensor, a: Tensor, b: Tensor, determinant: Tensor) -> tuple[Tensor, Tensor]:
+def _quartic(s: Tensor, a: Tensor, b: Tensor, det: Tensor) -> tuple[Tensor, Tensor]:
     """p and dp/ds = 8 (sigma_1 + sigma_2) (sigma_2 + sigma_3) (sigma_3 + sigma_1) at the root."""
     excess = s**2 - a
-    return excess**2 - 8 * determinant * s - 4 * b, 4 * s * excess - 8 * determinant
+    return excess**2 - 8 * det * s - 4 * b, 4 * s * excess - 8 * det
 
 
 def _safe_ratio(above: Tensor, below: Tensor) -> Tensor:
