@@ -134,11 +134,12 @@ def lattice_mesh(
     # Cells away from the region play no part; those with all points on the surface are judged at the end.
     at_cells = values[cells]
     cells = cells[(at_cells < 0).any(-1) | (at_cells == 0).all(-1)]
-    if not bool((at_cells < 0).any()):
+    if not len(cells):
         raise ValueError("no point of the lattice lies in the region: raise resolution, or turn the sign of level")
     points, values = _snap(level, points, values, cells)
     points, cells, values = _cut(level, points, values, cells)
     flat = (values[cells] == 0).all(-1)
+    # All points on the surface: inside if the middle is.
     kept = (values[cells] <= 0).all(-1) & (~flat | (_levels(level, points[cells].mean(1)) < 0))
     return _compact(points, cells[kept])
 
