@@ -86,7 +86,7 @@ def elements(mesh: Mesh, degree: int = 1) -> Elements:
 
 def _jet(field: Any, shape: torch.Size) -> Tensor:
     """The value and the gradient of one basis function of every cell, [M, Q, 1 + d]."""
-    value = np.broadcast_to(field.value, tuple(shape))
+    value = np.broadcast_to(np.asarray(field), tuple(shape))
     slope = np.broadcast_to(field.grad, (field.grad.shape[0], *shape))
     return torch.from_numpy(np.stack([value, *slope], -1))
 
@@ -125,7 +125,7 @@ def equilibrium(
     start: [N, d]; held: bool [N] or [N, d], what stays as it is in `start`. Each step solves with the exact Hessian
     where it is positive definite (its sparse factors tell), and else with the positive part of the density's Hessian
     at each quadrature point, then halves the step until the energy falls (Armijo). The search ends when the promised
-    fall is below `tolerance` of the integral of |density|. What is free to move rigidly (no held node, no inertia)
+    fall is below `tolerance` of the integral of |density| (1e-14 is as low as rounding lets it be). What is free to move rigidly (no held node, no inertia)
     has no single minimum: hold something.
     Raises ValueError for shapes that do not fit or an infinite energy at the start.
     Sources: Nocedal, Wright: Numerical optimization (2006); Teran, Sifakis, Irving, Fedkiw: Robust quasistatic finite
@@ -140,6 +140,10 @@ def equilibrium(
     for iteration in range(max_iterations):
         step, decrement, scale = _newton_step(space, density, positions, free)
         if decrement <= tolerance * scale:
+            # The step is known, and squares what error is left.
+            reached = float(space.integral(density(*space.at_points(positions + step))))
+            if reached <= energy + tolerance * scale:
+                positions, energy = positions + step, reached
             return Equilibrium(positions, energy, "converged", iteration, decrement, len(free))
         for halving in range(HALVINGS):
             trial = positions + 0.5**halving * step
@@ -163,9 +167,7 @@ def _free(space: Elements, start: Tensor, held: Tensor | None) -> np.ndarray:
     return np.flatnonzero(~mask.reshape(-1).numpy())
 
 
-def _newton_step(
-    space: Elements, density: Density, positions: Tensor, free: np.ndarray
-) -> tuple[Tensor, float, float]:
+def _newton_step(space: Elements, density: Density, positions: Tensor, free: np.ndarray) -> tuple[Tensor, float, float]:
     """(step [N, d], half the promised fall g . step, the integral of |density|)."""
     jets = space._jets(positions).requires_grad_(True)
     values = density(jets[..., 0], jets[..., 1:])

@@ -153,15 +153,17 @@ def _levels(level: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
 
 
 def _kuhn_lattice(lower: tuple[float, ...], upper: tuple[float, ...], resolution: int) -> tuple[Tensor, Tensor]:
-    if len(lower) not in (2, 3) or len(lower) != len(upper) or not all(a < b for a, b in zip(lower, upper, strict=True)):
+    if (
+        len(lower) not in (2, 3)
+        or len(lower) != len(upper)
+        or not all(a < b for a, b in zip(lower, upper, strict=True))
+    ):
         raise ValueError(f"a box in 2 or 3 dimensions has lower < upper, got {lower} and {upper}")
     if resolution < 1:
         raise ValueError(f"resolution must be at least 1, got {resolution}")
     width = (upper[0] - lower[0]) / resolution
     counts = [max(1, round((b - a) / width)) for a, b in zip(lower, upper, strict=True)]
-    axes = [
-        torch.linspace(a, b, n + 1, dtype=torch.float64) for a, b, n in zip(lower, upper, counts, strict=True)
-    ]
+    axes = [torch.linspace(a, b, n + 1, dtype=torch.float64) for a, b, n in zip(lower, upper, counts, strict=True)]
     points = torch.cartesian_prod(*axes)
     strides = [1]
     for n in reversed(counts[1:]):
@@ -197,9 +199,7 @@ def _roots(level: Callable[[Tensor], Tensor], inner: Tensor, outer: Tensor) -> T
     return (low + high) / 2
 
 
-def _snap(
-    level: Callable[[Tensor], Tensor], points: Tensor, values: Tensor, cells: Tensor
-) -> tuple[Tensor, Tensor]:
+def _snap(level: Callable[[Tensor], Tensor], points: Tensor, values: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
     """Move each point whose nearest crossing is within SNAP of an edge onto it."""
     edges = _crossing(_edges(cells), values)
     start, end = points[edges[:, 0]], points[edges[:, 1]]

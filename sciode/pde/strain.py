@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["arap", "determinant", "rotation", "stretch_sum"]
 
 LAGUERRE = 12
-"""Steps from above to the largest root of the quartic: cubic to a simple root, by 0.27 each to a double one (a kink)."""
+"""Steps from above to the largest root of the quartic: cubic to a simple one, by 0.27 each to a double one (a kink)."""
 
 
 def stretch_sum(gradient: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def stretch_sum(gradient: Tensor) -> Tensor:
     So s = max over rotations R of tr(R^T F), the quantity that a polar decomposition needs, and its gradient is that
     rotation. It is smooth wherever the two smallest singular values (signed) do not add up to 0: at F = 1 and wherever
     singular values coincide too, which derivatives of a singular value decomposition are not. Where they add up to
-    0 (F = 0, of rank 1 in space, or a scaled reflection) s has a kink; there its slope is finite, and no more than that.
+    0 (F = 0, of rank 1 in space, or a scaled reflection) s has a kink, where its slope is finite and no more.
     Raises ValueError unless d is 2 or 3. Three derivatives are exact.
     """
     if _dimension(gradient) == 2:

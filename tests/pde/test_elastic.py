@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -100,7 +102,9 @@ def test_a_sphere_pushes_by_the_depth_and_a_plane_too() -> None:
     torch.testing.assert_close(out[0], torch.tensor([0.0, 1.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("obstacle", [Sphere((0.1, 0.0, -0.2), 1.0), Plane((1.0, 2.0, -1.0), 0.3)], ids=["ball", "plane"])
+@pytest.mark.parametrize(
+    "obstacle", [Sphere((0.1, 0.0, -0.2), 1.0), Plane((1.0, 2.0, -1.0), 0.3)], ids=["ball", "plane"]
+)
 def test_contact_acts_on_what_is_inside_alone_and_straight_outwards(obstacle: Sphere | Plane) -> None:
     points = _draw((200, 3), 9)
     depth, out = elastic.penetration(points, obstacle)
@@ -115,12 +119,20 @@ def test_contact_acts_on_what_is_inside_alone_and_straight_outwards(obstacle: Sp
 def test_a_free_point_moves_as_implicit_euler_says() -> None:
     """At F = 1 the minimum of the textbook form is phi = 2 phi_n - phi_(n-1) + dt^2 f / rho."""
     before, earlier, force = _draw((3,), 1), _draw((3,), 2), _draw((3,), 3)
-    dt, rest = 0.1, torch.eye(3, dtype=torch.float64)
-    for form in ("textbook", "official"):
+    dt, rest, solid = 0.1, torch.eye(3, dtype=torch.float64), Material(1.0, 1.0, density=4.0)
+    forms: tuple[Literal["textbook", "official"], ...] = ("textbook", "official")
+    for form in forms:
 
         def energy(place: Tensor, form=form) -> Tensor:
             return elastic.incremental_potential(
-                place, rest, Material(1.0, 1.0, density=4.0), dt=dt, before=before, earlier=earlier, force=force, form=form
+                place,
+                rest,
+                Material(1.0, 1.0, density=4.0),
+                dt=dt,
+                before=before,
+                earlier=earlier,
+                force=force,
+                form=form,
             )
 
         expected = 2 * before - earlier + dt**2 * force / 4.0
