@@ -31,13 +31,14 @@ class Elements:
 
     nodes: [N, d], where the unknowns live; cells: [M, K] node numbers of each cell; basis: [M, Q, K, 1 + d], the value
     and the gradient of each basis function of a cell at its quadrature points; weights: [M, Q], which add up to the
-    volume. All float64.
+    volume. All float64. boundary: bool [N], the nodes on the boundary.
     """
 
     nodes: Tensor
     cells: Tensor
     basis: Tensor
     weights: Tensor
+    boundary: Tensor
 
     def at_points(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return phi [M, Q, d] and F = d phi/dx [M, Q, d, d] at the quadrature points, for phi [N, d] at the nodes."""
@@ -75,12 +76,15 @@ def elements(mesh: Mesh, degree: int = 1) -> Elements:
     made = grid(np.ascontiguousarray(mesh.points.numpy().T), np.ascontiguousarray(mesh.cells.numpy().T))
     space = skfem.CellBasis(made, element(), intorder=2 * degree)
     weights = torch.from_numpy(np.array(space.dx))
+    boundary = torch.zeros(space.N, dtype=torch.bool)
+    boundary[torch.from_numpy(np.asarray(space.get_dofs().flatten(), dtype=np.int64))] = True
     jets = [_jet(field[0], weights.shape) for field in space.basis]
     return Elements(
         nodes=torch.from_numpy(np.array(space.doflocs.T)),
         cells=torch.from_numpy(np.array(space.element_dofs.T, dtype=np.int64)),
         basis=torch.stack(jets, 2).contiguous(),
         weights=weights,
+        boundary=boundary,
     )
 
 
@@ -125,8 +129,9 @@ def equilibrium(
     start: [N, d]; held: bool [N] or [N, d], what stays as it is in `start`. Each step solves with the exact Hessian
     where it is positive definite (its sparse factors tell), and else with the positive part of the density's Hessian
     at each quadrature point, then halves the step until the energy falls (Armijo). The search ends when the promised
-    fall is below `tolerance` of the integral of |density| (1e-14 is as low as rounding lets it be). What is free to move rigidly (no held node, no inertia)
-    has no single minimum: hold something.
+    fall is below `tolerance` of the integral of |density|; 1e-14 is as low as rounding lets it be. What is free to
+    move rigidly (no held node, no inertia) has no single minimum: hold something. From a rough start it may end in
+    another, entangled minimum: nearly incompressible solids have many.
     Raises ValueError for shapes that do not fit or an infinite energy at the start.
     Sources: Nocedal, Wright: Numerical optimization (2006); Teran, Sifakis, Irving, Fedkiw: Robust quasistatic finite
     elements (2005) for the positive part.

@@ -127,7 +127,7 @@ def test_a_free_point_moves_as_implicit_euler_says() -> None:
             return elastic.incremental_potential(
                 place,
                 rest,
-                Material(1.0, 1.0, density=4.0),
+                solid,
                 dt=dt,
                 before=before,
                 earlier=earlier,

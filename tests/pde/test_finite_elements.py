@@ -48,6 +48,12 @@ def test_polynomials_of_the_degree_are_met_exactly(name: str, degree: int) -> No
     torch.testing.assert_close(space.integral(torch.ones_like(points[..., 0])), volume)
 
 
+@pytest.mark.parametrize("name, degree", [("square", 1), ("square", 2), ("cube", 1), ("cube", 2)])
+def test_nodes_on_the_boundary_are_known(name: str, degree: int) -> None:
+    space = elements(SHAPES[name].mesh(3), degree)
+    assert torch.equal(space.boundary, (space.nodes.abs() > 1 - 1e-12).any(-1))
+
+
 @pytest.mark.parametrize("material", SOLIDS, ids=["arap", "neo-hookean"])
 @pytest.mark.parametrize("name, degree", [("disc", 1), ("disc", 2), ("ball", 1)])
 def test_the_patch_test_is_passed(name: str, degree: int, material: Solid) -> None:
@@ -55,10 +61,8 @@ def test_the_patch_test_is_passed(name: str, degree: int, material: Solid) -> No
     mesh = SHAPES[name].mesh(6 if name == "disc" else 4)
     space = elements(mesh, degree)
     d = mesh.dimension
-    # In a circle's chords the middles of boundary edges are held as well.
-    held = torch.zeros(len(space.nodes), dtype=torch.bool)
-    held[_on_boundary(space)] = True
-    assert bool(held.any()) and not bool(held.all())
+    held = space.boundary
+    assert 0 < int(held.sum()) < len(held)
     turn = torch.eye(d, dtype=torch.float64) + 0.1 * _draw(torch.Size((d, d)), 1)
     affine = space.nodes @ turn.T + 0.3
     start = torch.where(held.unsqueeze(-1), affine, affine + 0.02 * _draw(affine.shape, 2))
@@ -68,20 +72,6 @@ def test_the_patch_test_is_passed(name: str, degree: int, material: Solid) -> No
     expected = float(potential(turn, material)) * mesh.volume()
     assert found.energy == pytest.approx(expected, rel=1e-12)
     assert stored_energy(space, found.positions, material) == pytest.approx(expected, rel=1e-12)
-
-
-def _on_boundary(space: Elements) -> Tensor:
-    """Nodes of the outer faces: those within a face's plane of a cell that has no neighbour there."""
-    d = space.nodes.shape[1]
-    corners = space.cells[:, : d + 1]
-    parts = torch.stack([corners[:, [j for j in range(d + 1) if j != i]] for i in range(d + 1)], 1).flatten(0, 1)
-    _, which, counts = torch.unique(parts.sort(-1).values, dim=0, return_inverse=True, return_counts=True)
-    outer = parts[counts[which] == 1]
-    if space.cells.shape[1] == d + 1:
-        return outer.unique()
-    middles = space.nodes[outer].mean(1)
-    gaps = torch.cdist(space.nodes, middles).min(-1).values
-    return torch.cat((outer.unique(), torch.nonzero(gaps < 1e-12).flatten()))
 
 
 @pytest.mark.parametrize("degree", [1, 2])
@@ -104,12 +94,11 @@ def test_the_energy_of_a_smooth_solution_converges_at_twice_the_degree(degree: i
         space = elements(SHAPES["square"].mesh(resolution), degree)
         points = space.at_points(space.nodes)[0]
         force = torch.func.vmap(load)(points.flatten(0, 1)).view_as(points)
-        held = (space.nodes.abs() > 1 - 1e-9).any(-1)
 
         def density(place: Tensor, gradient: Tensor, force=force) -> Tensor:
             return incremental_potential(place, gradient, material, force=force)
 
-        energies.append(equilibrium(space, density, space.nodes, held).energy)
+        energies.append(equilibrium(space, density, space.nodes, space.boundary).energy)
     steps = [first - second for first, second in pairwise(energies)]
     orders = [log2(first / second) for first, second in pairwise(steps)]
     assert orders[-1] == pytest.approx(2 * degree, abs=0.25), (energies, orders)
