@@ -14,6 +14,7 @@ from sciode.pde.strain import arap, determinant, rotation
 
 __all__ = [
     "PRESETS",
+    "Form",
     "Load",
     "Material",
     "NeoHookean",
@@ -76,6 +77,7 @@ class NeoHookean:
 
 
 Solid = Material | NeoHookean
+Form = Literal["textbook", "official"]
 
 
 def potential(gradient: Tensor, material: Solid) -> Tensor:
@@ -192,7 +194,7 @@ def incremental_potential(
     force: Tensor | None = None,
     obstacles: Sequence[Plane | Sphere] = (),
     stiffness: float = 0.0,
-    form: Literal["textbook", "official"] = "textbook",
+    form: Form = "textbook",
 ) -> Tensor:
     """Return the density, per unit of reference volume, whose integral one step of implicit Euler minimises.
 

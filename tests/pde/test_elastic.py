@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sciode.pde import elastic
-from sciode.pde.elastic import PRESETS, Load, Material, NeoHookean, Plane, Solid, Sphere
+from sciode.pde.elastic import PRESETS, Form, Load, Material, NeoHookean, Plane, Solid, Sphere
 
 SOLIDS: list[Solid] = [Material(2.0, 3.0), NeoHookean(2.0, 3.0)]
 
@@ -120,10 +118,10 @@ def test_a_free_point_moves_as_implicit_euler_says() -> None:
     """At F = 1 the minimum of the textbook form is phi = 2 phi_n - phi_(n-1) + dt^2 f / rho."""
     before, earlier, force = _draw((3,), 1), _draw((3,), 2), _draw((3,), 3)
     dt, rest, solid = 0.1, torch.eye(3, dtype=torch.float64), Material(1.0, 1.0, density=4.0)
-    forms: tuple[Literal["textbook", "official"], ...] = ("textbook", "official")
+    forms: tuple[Form, ...] = ("textbook", "official")
     for form in forms:
 
-        def energy(place: Tensor, form=form) -> Tensor:
+        def energy(place: Tensor, form: Form = form) -> Tensor:
             return elastic.incremental_potential(
                 place,
                 rest,
