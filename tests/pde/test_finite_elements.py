@@ -120,6 +120,18 @@ def test_a_stretched_square_loses_energy_with_refinement_and_both_degrees_agree_
     assert limits[0] == pytest.approx(limits[1], rel=5e-3)
 
 
+def test_a_nearly_incompressible_square_is_reached_from_a_softer_one_too() -> None:
+    """Two roads to one minimum: straight, and by volume weights that grow tenfold each."""
+    space = elements(SHAPES["square"].mesh(8), 2)
+    straight = stretched(space, Material(1.0, 1e3))
+    start = None
+    for volume in (10.0, 100.0, 1e3):
+        found = stretched(space, Material(1.0, volume), start=start)
+        start = found.positions
+    assert found.status == straight.status == "converged"
+    assert found.energy == pytest.approx(straight.energy, rel=1e-9)
+
+
 def test_two_degrees_of_the_same_mesh_are_nested() -> None:
     mesh, material = SHAPES["square"].mesh(6), Material(1.0, 100.0)
     linear, quadratic = (stretched(elements(mesh, degree), material) for degree in (1, 2))
