@@ -133,7 +133,7 @@ class _Plan:
             "parameters": {name: float(value) for name, value in work.problem.parameters.items()},
             "weights": {name: list(shape) for name, shape in work.flat.shapes.items()},
             "start": float(work.flat.theta.double().square().sum()),
-            "how": [repr(x) for x in (self.optimiser, self.galerkin, fit, work.points, self.mode, vars(self.scheme))],
+            "how": [repr(x) for x in (self.optimiser, self.galerkin, fit, work.points, self.mode, self.scheme)],
             "limits": [self.accept, self.attempts, self.failing, work.seed],
             "times": list(times),
         }

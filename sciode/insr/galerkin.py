@@ -44,6 +44,10 @@ class Galerkin:
             raise ValueError(f"damping must be positive and stiff at least 0, got {self.damping} and {self.stiff}")
 
 
+_TINY = 1e-300
+"""A slope of this size is none."""
+
+
 class Moved(NamedTuple):
     """theta at the end of a step, the largest share of F(u) that was not followed, evaluations, and the status."""
 
@@ -76,8 +80,7 @@ def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: i
         gram.diagonal().add_(how.damping)
         factor, info = torch.linalg.cholesky_ex(gram)
         found = torch.cholesky_solve(right.unsqueeze(1), factor)[:, 0]
-        size = wanted.norm()
-        shares.append(float((jacobian @ found - wanted).norm() / size) if size > 0 else 0.0)
+        shares.append(float((jacobian @ found - wanted).norm() / wanted.norm().clamp_min(_TINY)))
         return torch.where(info == 0, found, torch.nan)
 
     steps: dict[str, Any] = {"dt": dt} if how.fixed else {"rtol": how.rtol, "atol": how.atol}
@@ -88,4 +91,4 @@ def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: i
         )  # fmt: skip
     status = "converged" if int(solution.status) == 0 else str(solution.message)
     penalties = {name: float(value) for name, value in solution.penalties.items()}
-    return Moved(solution.ys[-1], max(shares, default=math.nan), len(shares), status, penalties)
+    return Moved(solution.ys[-1], float(torch.tensor(shares).amax()), len(shares), status, penalties)

@@ -33,6 +33,12 @@ class Scheme(ABC):
     past: int = 1
     start: Scheme | None = None
 
+    def __init__(self, table: ImplicitTableau | MultistepTableau) -> None:
+        self.table = table
+
+    def __repr__(self) -> str:
+        return f"<Scheme {self.table.name}>"
+
     def known(self, past: Sequence[FieldFunction], rate: Rate, dt: float) -> FieldFunction:
         """What is known of the step at a point beforehand: worked out once, then given to `residual`. Here u^n."""
         return past[0]
@@ -57,6 +63,7 @@ class OneStage(Scheme):
     """
 
     def __init__(self, table: ImplicitTableau) -> None:
+        super().__init__(table)
         (sought,), known = _stages(table)
         self.a, self.b = table.a[sought][sought], table.b[sought]
         self.a0, self.b0 = sum(table.a[sought][j] for j in known), sum(table.b[j] for j in known)
@@ -94,6 +101,7 @@ class Stages(Scheme):
     """
 
     def __init__(self, table: ImplicitTableau) -> None:
+        super().__init__(table)
         sought, known = _stages(table)
         rows = [table.a[i] for i in sought]
         if not table.stiffly_accurate:
@@ -133,6 +141,7 @@ class Multistep(Scheme):
     """A multistep table: sum_j alpha_j u^{n+1-j} = dt beta F(u^{n+1}); its first steps are trapezoidal ones."""
 
     def __init__(self, table: MultistepTableau) -> None:
+        super().__init__(table)
         self.alpha, self.beta, self.past = table.alpha, table.beta, table.steps
         self.start = scheme_of("cranknicolson") if table.steps > 1 else None
 

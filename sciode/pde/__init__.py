@@ -1,10 +1,23 @@
-"""Partial differential equations: problems as data, operators, domains and points in them, solvers on grids.
+"""Partial differential equations: problems as data, operators, domains and points in them, solvers.
 
 A field function maps one point x [d] to values [c]; batches are made by `torch.func.vmap` (`over`).
 """
 
 from sciode.pde.domains import Ball, Boundary, Box, Domain, Implicit, difference, intersection, union
+from sciode.pde.elastic import (
+    PRESETS,
+    Load,
+    Material,
+    NeoHookean,
+    Plane,
+    Setup,
+    Sphere,
+    incremental_potential,
+    potential,
+)
 from sciode.pde.evolution import Evolution
+from sciode.pde.finite_elements import elements, equilibrium, simulate, stored_energy, stretched
+from sciode.pde.meshes import Mesh, Shape, lattice_mesh
 from sciode.pde.operators import (
     FieldFunction,
     curl,
@@ -16,11 +29,15 @@ from sciode.pde.operators import (
     over,
     partial,
 )
-from sciode.pde.problems import PROBLEMS
+from sciode.pde.problems import PROBLEMS, problem_of
 from sciode.pde.sampling import WAYS, Way, Weighted, draw, weighted
+from sciode.pde.shapes import SHAPES
+from sciode.pde.strain import arap, rotation
 
 __all__ = [
+    "PRESETS",
     "PROBLEMS",
+    "SHAPES",
     "WAYS",
     "Ball",
     "Boundary",
@@ -29,19 +46,38 @@ __all__ = [
     "Evolution",
     "FieldFunction",
     "Implicit",
+    "Load",
+    "Material",
+    "Mesh",
+    "NeoHookean",
+    "Plane",
+    "Setup",
+    "Shape",
+    "Sphere",
     "Way",
     "Weighted",
+    "arap",
     "curl",
     "difference",
     "divergence",
     "draw",
+    "elements",
+    "equilibrium",
     "gradient",
     "hessian",
+    "incremental_potential",
     "intersection",
     "jacobian",
     "laplacian",
+    "lattice_mesh",
     "over",
     "partial",
+    "potential",
+    "problem_of",
+    "rotation",
+    "simulate",
+    "stored_energy",
+    "stretched",
     "union",
     "weighted",
 ]

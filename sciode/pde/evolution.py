@@ -9,14 +9,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.func import jacfwd
 
+from sciode.pde.operators import FieldFunction, jacobian, laplacian
 from sciode.solvers.suggest import choose
 
-__all__ = ["Evolution", "FieldFunction"]
-
-FieldFunction = Callable[[Tensor], Tensor]
-"""x [d] -> u(x) [c], at one point; a scalar field has c = 1."""
+__all__ = ["Evolution"]
 
 WALLS = ("periodic", "zero", "slip")
 
@@ -86,8 +83,8 @@ class Evolution:
 
         def slope(x: Tensor) -> Tensor:
             value = u(x)
-            total = torch.zeros_like(value) if self.rate is None else self.rate(value, _jacobian(u)(x))
-            return total + self.diffusion * _laplacian(u)(x) if self.diffusion else total
+            total = torch.zeros_like(value) if self.rate is None else self.rate(value, jacobian(u)(x))
+            return total + self.diffusion * laplacian(u)(x) if self.diffusion else total
 
         return slope
 
@@ -99,14 +96,3 @@ class Evolution:
         for what, value in tried.items():
             if value.shape != (self.channels,):
                 raise ValueError(f"{what} gives {tuple(value.shape)} at a point, expected ({self.channels},)")
-
-
-# As `jacobian` and `laplacian` of the operators on field functions.
-def _jacobian(u: FieldFunction) -> FieldFunction:
-    """du_i/dx_j, [c, d]."""
-    return jacfwd(u)
-
-
-def _laplacian(u: FieldFunction) -> FieldFunction:
-    """sum_j d2u_i/dx_j2, [c]."""
-    return lambda x: jacfwd(jacfwd(u))(x).diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciode.pde.evolution import Evolution, FieldFunction
+from sciode.pde.evolution import Evolution
+from sciode.pde.operators import FieldFunction
 from sciode.solvers.suggest import choose
 
-__all__ = ["PROBLEMS", "advection", "allen_cahn", "burgers", "evolution", "heat", "taylor_green", "two_scale"]
+__all__ = ["PROBLEMS", "advection", "allen_cahn", "burgers", "heat", "problem_of", "taylor_green", "two_scale"]
 
 _INSR = "Chen, Wu, Grinspun, Zheng & Chen: Implicit Neural Spatial Representations for Time-dependent PDEs (ICML 2023)"
 _OWN = "initial data of sciode's own: a seeded sum of low modes"
@@ -141,8 +142,8 @@ PROBLEMS: dict[str, Callable[..., Evolution]] = {
 }
 
 
-def evolution(name: str, **parameters: float) -> Evolution:
-    """The problem of this name with its parameters, as in `evolution("heat", diffusion=0.2)`.
+def problem_of(name: str, **parameters: float) -> Evolution:
+    """The problem of this name with its parameters, as in `problem_of("heat", diffusion=0.2)`.
 
     Raises ValueError for a name or a parameter that does not exist, with a suggestion.
     """

@@ -37,7 +37,7 @@ def turning(walls: Any = "periodic") -> Evolution:
 
 def network(told: int = 1, seed: int = 0) -> nn.Module:
     with isolated_rng(seed):
-        return Siren(1, told, 8, 1, omega=4.0, embedding=PeriodicEmbedding([2.0])).double()
+        return Siren(1, told, 6, 1, omega=4.0, embedding=PeriodicEmbedding([2.0])).double()
 
 
 @cache
@@ -121,12 +121,12 @@ def test_walls_are_kept_by_a_weight_or_by_construction() -> None:
     problem = Evolution(name="fading", lower=(-1.0,), upper=(1.0,), channels=1, walls="zero",
                         initial=lambda x: exact(x, 0.0), diffusion=DIFFUSION, exact=exact)  # fmt: skip
     with isolated_rng(0):
-        soft = Siren(1, 1, 8, 1, omega=4.0).double()
+        soft = Siren(1, 1, 6, 1, omega=4.0).double()
     fit = Fit(Descent(iterations=300), LevenbergMarquardt(iterations=20, damping=1e-4))
     with isolated_rng(0):
-        hard = HardBoundary(Siren(1, 1, 8, 1, omega=4.0), torch.zeros_like, lambda x: 1.0 - x**2).double()
-    for field, points in ((soft, FEW), (hard, Points(count=200, weight=0.0))):
-        found = evolve(problem, field, [0.0, 0.4], dt=0.1, fit=fit, points=points)
+        hard = HardBoundary(Siren(1, 1, 6, 1, omega=4.0), torch.zeros_like, lambda x: 1.0 - x**2).double()
+    for field, points in ((soft, FEW), (hard, Points(count=150, weight=0.0))):
+        found = evolve(problem, field, [0.0, 0.4], dt=0.2, fit=fit, points=points)
         values = found(torch.tensor([[-1.0], [1.0], [-0.5]], dtype=torch.float64), 0.4)
         assert float(values[:2].abs().max()) < (1e-12 if field is hard else 1e-5)
         assert float(values[2]) == pytest.approx(float(exact(torch.tensor([-0.5]), 0.4)), rel=1e-3)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import jacfwd, jvp, vmap
 
 from sciode.pde.evolution import Evolution
-from sciode.pde.problems import PROBLEMS, advection, allen_cahn, burgers, evolution, heat, taylor_green, two_scale
+from sciode.pde.problems import PROBLEMS, advection, allen_cahn, burgers, heat, problem_of, taylor_green, two_scale
 
 every_problem = pytest.mark.parametrize("problem", [make() for make in PROBLEMS.values()], ids=PROBLEMS.keys())
 F64 = torch.float64
@@ -46,7 +46,7 @@ def test_a_problem_has_its_name_its_source_and_a_field_at_single_points_in_any_d
 @pytest.mark.parametrize("name", ["advection", "heat"])
 @pytest.mark.parametrize("t", [0.0, 0.7, 3.0])
 def test_exact_solutions_solve_the_equation(name: str, t: float) -> None:
-    problem = evolution(name)
+    problem = problem_of(name)
     exact: Any = problem.exact
     time = torch.tensor(t, dtype=F64)
     x = points(problem, 256)
@@ -83,7 +83,7 @@ def test_the_right_hand_sides_are_those_of_the_names() -> None:
 
 @pytest.mark.parametrize("name", ["heat", "allencahn", "burgers"])
 def test_initial_data_are_periodic_of_the_stated_size_and_drawn_by_the_seed_alone(name: str) -> None:
-    problem = evolution(name)
+    problem = problem_of(name)
     x = points(problem)
     here = vmap(problem.initial)(x)
     for shift in ((2.0 * math.pi, 0.0), (0.0, -2.0 * math.pi)):
@@ -94,8 +94,8 @@ def test_initial_data_are_periodic_of_the_stated_size_and_drawn_by_the_seed_alon
     sizes = (values**2).mean((0, 1)).sqrt()
     close(sizes, torch.full_like(sizes, 1.0 if name == "heat" else 0.5))
     close(values.mean((0, 1)), torch.zeros_like(sizes))
-    close(vmap(evolution(name, seed=0).initial)(x), here, atol=0.0)
-    assert float((vmap(evolution(name, seed=1).initial)(x) - here).abs().max()) > 0.1
+    close(vmap(problem_of(name, seed=0).initial)(x), here, atol=0.0)
+    assert float((vmap(problem_of(name, seed=1).initial)(x) - here).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize("problem", [taylor_green(), two_scale(), two_scale(0.5)], ids=["taylorgreen", "1/4", "1/2"])
@@ -160,12 +160,12 @@ def test_the_two_vortices_have_energies_as_the_squares_of_their_sides() -> None:
 
 
 def test_names_and_parameters_are_found_or_suggested() -> None:
-    assert evolution("heat", diffusion=0.25).diffusion == 0.25
-    assert evolution("advection", speed=1.0).parameters["speed"] == 1.0
+    assert problem_of("heat", diffusion=0.25).diffusion == 0.25
+    assert problem_of("advection", speed=1.0).parameters["speed"] == 1.0
     with pytest.raises(ValueError, match=r"problem: unknown 'burger'. Did you mean 'burgers'"):
-        evolution("burger")
+        problem_of("burger")
     with pytest.raises(ValueError, match=r"heat's parameter: unknown 'difusion'. Did you mean 'diffusion'"):
-        evolution("heat", difusion=0.25)
+        problem_of("heat", difusion=0.25)
 
 
 @pytest.mark.parametrize(
