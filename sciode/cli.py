@@ -65,16 +65,17 @@ class Train:
     """Other settings of the table, values as JSON, e.g. --set batch=64 strengths=[1,10]; --set help lists them."""
 
     def run(self) -> int:
-        if self.name not in EXPERIMENTS:
-            raise ValueError(f"no experiment is called {self.name!r}; {_nearest(self.name, EXPERIMENTS)}")
-        module = importlib.import_module(f"sciode.experiments.{self.name}")
+        name = self.name.replace("-", "_")
+        if name not in EXPERIMENTS:
+            raise ValueError(f"no experiment is called {self.name!r}; {_nearest(name, EXPERIMENTS)}")
+        module = importlib.import_module(f"sciode.experiments.{name}")
         defaults = {name: value for name, value in vars(module.Settings()).items() if name != "device"}
         changes = _settings(self.set, defaults)
         if self.steps is not None:
             if "steps" not in defaults:
-                raise ValueError(f"{self.name} counts epochs, not steps: --set epochs=N")
+                raise ValueError(f"{name} has no steps to set; --set help lists its settings, such as epochs")
             changes["steps"] = self.steps
-        return module.main(out=self.out or Path(f"sciode-{self.name}"), device=self.device, **changes)
+        return module.main(out=self.out or Path(f"sciode-{name}"), device=self.device, **changes)
 
 
 @dataclass(frozen=True)
