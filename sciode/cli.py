@@ -73,7 +73,8 @@ class Train:
         changes = _settings(self.set, defaults)
         if self.steps is not None:
             if "steps" not in defaults:
-                raise ValueError(f"{name} has no steps to set; --set help lists its settings, such as epochs")
+                mend = "counts epochs, not steps: --set epochs=N" if "epochs" in defaults else "has none: --set help"
+                raise ValueError(f"{name} {mend}")
             changes["steps"] = self.steps
         return module.main(out=self.out or Path(f"sciode-{name}"), device=self.device, **changes)
 

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from sciode.insr.flat import Flat
-from sciode.insr.galerkin import Galerkin, moved
+from sciode.insr.galerkin import Galerkin
 from sciode.insr.kept import Kept
-from sciode.insr.optimise import Fit, Optimiser, Work, fitted, stepped
+from sciode.insr.optimise import Fit, Optimiser, Work
+from sciode.insr.plan import Plan, Policy, walk
 from sciode.insr.points import Points, check_periodic
-from sciode.insr.schemes import Scheme, last, scheme_of
-from sciode.insr.trajectory import Step, Trajectory
+from sciode.insr.schemes import last, scheme_of
+from sciode.insr.trajectory import Trajectory
 from sciode.pde import Evolution
 from sciode.solvers.suggest import choose
 from sciode.solvers.tableaux import ImplicitTableau, MultistepTableau
 from sciode.training import LevenbergMarquardt
 
 __all__ = ["evolve"]
-
-Policy = Literal["stop", "go on"]
 
 
 def evolve(
@@ -67,109 +63,24 @@ def evolve(
     optimiser: `LevenbergMarquardt` (default: 20 iterations, tolerance 1e-12), or `Descent`; `sciode.training.INSR` is
         the paper's recipe.
     accept: the loss below which a step is taken; one above it is tried again, with other points, `attempts` times in
-        all. In Galerkin mode a loss is the share of F(u) that was not followed, and accept is compared with its square.
-    failing: "stop" ends the trajectory before such a step, "go on" takes the best attempt. A loss that is not finite
-        always stops.
+        all. In Galerkin mode it is compared with the square of the share of F(u) that was not followed.
+    failing: "stop" ends the trajectory before such a step, "go on" takes the best attempt; NaN always stops.
     folder: where every step is kept; the same call goes on from there, to the same numbers.
 
-    Returns a `Trajectory`: u at any (x, t), the steps' losses and statuses. Good values: Siren with omega = 10, a
-    `PeriodicEmbedding` where the problem is periodic, float64, one thread for small networks.
-
-    Raises ValueError for a field that does not fit the problem or the scheme, or numbers that make no sense;
-    FloatingPointError if the initial values cannot be fitted at all.
+    Good values: Siren with omega = 10, a `PeriodicEmbedding` where that is true, float64, one thread. Raises ValueError
+    for a field that does not fit, or numbers that make no sense; FloatingPointError if the fit's loss is not finite.
     """
     choose("mode", mode, ("optimise", "galerkin"))
     choose("failing", failing, ("stop", "go on"))
     table = scheme_of(scheme)
     told = table.told if mode == "optimise" else 1
-    flat = Flat(copy.deepcopy(field))
-    times = _times(ts, dt)
+    flat, times = Flat(copy.deepcopy(field)), _times(ts, dt)
     _check(problem, flat, told, accept, attempts)
     work = Work(problem, flat, told, points or Points(), seed)
-    plan = _Plan(
-        work, table, mode, optimiser or LevenbergMarquardt(), galerkin or Galerkin(), accept, attempts, failing
-    )
+    plan = Plan(work, table, mode, optimiser or LevenbergMarquardt(), galerkin or Galerkin(), accept, attempts, failing)
     kept = Kept.opened(folder, plan.identity(times, fit or Fit()), flat.theta)
-    with tqdm(total=len(times), desc=problem.name, unit="step", leave=False, disable=not progress) as bar:
-        if not kept.steps:
-            began = time.perf_counter()
-            first = fitted(work, fit or Fit())
-            if first.status == "non-finite":
-                raise FloatingPointError("fit: the loss of the initial values is not finite: lower the descent's lr")
-            step = Step(times[0], first.loss, first.iterations, 1, first.status)
-            kept.add(first.theta, step, time.perf_counter() - began)
-        bar.update(len(kept.steps))
-        while len(kept.steps) < len(times) and kept.going:
-            began = time.perf_counter()
-            theta, step = plan.step(kept, times)
-            kept.add(theta, step, time.perf_counter() - began)
-            bar.set_postfix_str(f"t = {step.t:.4g}, loss {step.loss:.1e}")
-            bar.update()
-    done = len(kept.thetas)
-    return Trajectory(
-        problem, flat.network, told, tuple(times[:done]), torch.stack(kept.thetas), tuple(kept.steps),
-        tuple(kept.seconds), done == len(times),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How one evolution steps."""
-
-    work: Work
-    scheme: Scheme
-    mode: str
-    optimiser: Optimiser
-    galerkin: Galerkin
-    accept: float
-    attempts: int
-    failing: Policy
-
-    def identity(self, times: Sequence[float], fit: Fit) -> dict[str, Any]:
-        """What a folder's steps hang on."""
-        work = self.work
-        return {
-            "problem": work.problem.name,
-            "parameters": {name: float(value) for name, value in work.problem.parameters.items()},
-            "weights": {name: list(shape) for name, shape in work.flat.shapes.items()},
-            "start": float(work.flat.theta.double().square().sum()),
-            "how": [repr(x) for x in (self.optimiser, self.galerkin, fit, work.points, self.mode, self.scheme)],
-            "limits": [self.accept, self.attempts, self.failing, work.seed],
-            "times": list(times),
-        }
-
-    def step(self, kept: Kept, times: Sequence[float]) -> tuple[Tensor | None, Step]:
-        """The weights after the next step, None if it failed, and how it went."""
-        number = len(kept.steps)
-        begin, end = times[number - 1], times[number]
-        if self.mode == "galerkin":
-            return self._moved(kept.thetas[-1], begin, end, number)
-        thetas = kept.thetas[::-1]
-        table = self.scheme
-        if len(thetas) < table.past or not _even(times[number - table.past : number + 1]):
-            if table.start is None and len(thetas) < table.past:
-                raise ValueError("scheme: it reads earlier fields that are not there, and has no scheme to start with")
-            table = table.start or table
-        best, spent = None, 0
-        for attempt in range(self.attempts):
-            found = stepped(self.work, table, thetas, end - begin, self.optimiser, number, attempt)
-            spent += found.iterations
-            if best is None or found.loss < best.loss:
-                best = found
-            if best.loss <= self.accept:
-                break
-        assert best is not None
-        taken = best.loss <= self.accept or (self.failing == "go on" and math.isfinite(best.loss))
-        status = best.status if best.status == "converged" else "accepted" if best.loss <= self.accept else best.status
-        return best.theta if taken else None, Step(end, best.loss, spent, attempt + 1, status)
-
-    def _moved(self, theta: Tensor, begin: float, end: float, number: int) -> tuple[Tensor | None, Step]:
-        found = moved(self.work, theta, begin, end - begin, self.galerkin, number)
-        finite = bool(torch.isfinite(found.theta).all()) and math.isfinite(found.loss)
-        followed = found.loss**2 <= self.accept
-        status = found.status if found.status != "converged" or followed else "not followed"
-        taken = finite and (status == "converged" or self.failing == "go on")
-        return found.theta if taken else None, Step(end, found.loss, found.evaluations, 1, status)
+    walk(plan, kept, times, fit or Fit(), progress)
+    return kept.trajectory(problem, flat.network, told, times)
 
 
 def _times(ts: Sequence[float] | Tensor, dt: float) -> list[float]:
@@ -184,12 +95,6 @@ def _times(ts: Sequence[float] | Tensor, dt: float) -> list[float]:
         count = max(math.ceil((end - begin) / dt - 1e-9), 1)
         times += [begin + (end - begin) * k / count for k in range(1, count)] + [end]
     return times
-
-
-def _even(times: Sequence[float]) -> bool:
-    """Whether steps are of one length, as a multistep table asks."""
-    lengths = [b - a for a, b in pairwise(times)]
-    return max(lengths) - min(lengths) <= 1e-9 * max(lengths)
 
 
 def _check(problem: Evolution, flat: Flat, told: int, accept: float, attempts: int) -> None:

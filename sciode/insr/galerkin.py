@@ -25,15 +25,18 @@ class Galerkin:
     stiff, too much bends the path of u away from F(u). stiff: of walls, which pull u back to what they ask for at this
     rate (per unit of time), and are weighed like so many points of the inside.
 
+    Good values: the defaults. Fixed steps are cheaper where they are stable, as where a profile is only moved
+    (`Galerkin("rk4", fixed=True, damping=1e-10)`); with phases that part, they lost three digits at equal damping.
+
     Raises ValueError for numbers that make no sense.
     Source: Du & Zaki, Phys. Rev. E 104 (2021); Bruna, Peherstorfer & Vanden-Eijnden, J. Comput. Phys. 496 (2024).
     """
 
-    method: str = "rk4"
-    fixed: bool = True
-    rtol: float = 1e-6
-    atol: float = 1e-6
-    damping: float = 1e-10
+    method: str = "dopri5"
+    fixed: bool = False
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    damping: float = 1e-8
     stiff: float = 10.0
     regularize: Any = ()
     max_steps: int = 1000

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sciode.insr.trajectory import Step
+from sciode.insr.trajectory import Step, Trajectory
+from sciode.pde import Evolution
 from sciode.training import load_checkpoint, save_checkpoint
 
 __all__ = ["Kept"]
@@ -62,8 +63,18 @@ class Kept:
         self.seconds.append(seconds)
         if self.folder is not None:
             tensors = {"thetas": torch.stack(self.thetas)} if self.thetas else {}
-            record = {"identity": dict(self.identity), "steps": self.steps, "seconds": self.seconds}
+            record = {
+                "identity": dict(self.identity),
+                "steps": [[*step[:-1], dict(step.penalties)] for step in self.steps],
+                "seconds": self.seconds,
+            }
             save_checkpoint(self.folder / _FILE, tensors, record)
+
+    def trajectory(self, problem: Evolution, network: nn.Module, told: int, times: Sequence[float]) -> Trajectory:
+        """What there is, as a trajectory over the times it reached."""
+        done = len(self.thetas)
+        reached, steps, seconds = tuple(times[:done]), tuple(self.steps), tuple(self.seconds)
+        return Trajectory(problem, network, told, reached, torch.stack(self.thetas), steps, seconds, done == len(times))
 
     def _drop_failed(self) -> None:
         """A step that failed is tried again."""

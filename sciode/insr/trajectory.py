@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ class Step(NamedTuple):
     loss: the mean square of its residual, on points that it was not trained on; of a Galerkin step, the largest share
     of the slope that the network could not follow. iterations: of the optimiser in all attempts, or evaluations of the
     slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts; else why not.
+    penalties: of a Galerkin step, what `regularize` measured along it, by name.
     """
 
     t: float
@@ -31,6 +33,7 @@ class Step(NamedTuple):
     iterations: int
     attempts: int
     status: str
+    penalties: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

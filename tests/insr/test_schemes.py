@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def wave(*sizes: complex) -> Callable[[Tensor], Tensor]:
     return lambda x: real * torch.cos(WAVE * x) - turned * torch.sin(WAVE * x)
 
 
-def step(name: str) -> tuple[list[complex], list[complex]]:
+def step(name: str) -> tuple[list[Any], list[Any]]:
     """(what the network tells at the end of the step, earlier states newest first), by linear theory."""
     table = implicit_method(name)
     if isinstance(table, ImplicitTableau):
