@@ -270,7 +270,7 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     )
     columns = ["line", "weights", *(f"T = {t:g}" for t in times), "floor", "fit s", "s a step", "reached"]
     caption = (
-        f"relative L2 error, mean (least to largest) over {len(settings.seeds)} seeds; dt {settings.dt:g}, one thread, "
+        f"relative L2 error, mean ± sd over {len(settings.seeds)} seeds; dt {settings.dt:g}, one thread, "
         f"{settings.device}; floor: the same scheme, exact in space, at T = {times[-1]:g}"
     )
     show(table("Advection by a neural field", columns, _lines(settings, rows, times), caption))
