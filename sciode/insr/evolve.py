@@ -65,7 +65,7 @@ def evolve(
     accept: the loss below which a step is taken; one above it is tried again, with other points, `attempts` times in
         all. In Galerkin mode it is compared with the square of the share of F(u) that was not followed.
     failing: "stop" ends the trajectory before such a step, "go on" takes the best attempt; NaN always stops.
-    folder: where every step is kept; the same call goes on from there, to the same numbers.
+    folder: where every step is kept; the same call, or one with further ts, goes on from there to the same numbers.
 
     Good values: Siren with omega = 10, a `PeriodicEmbedding` where that is true, float64, one thread. Raises ValueError
     for a field that does not fit, or numbers that make no sense; FloatingPointError if the fit's loss is not finite.
@@ -78,7 +78,7 @@ def evolve(
     _check(problem, flat, told, accept, attempts)
     work = Work(problem, flat, told, points or Points(), seed)
     plan = Plan(work, table, mode, optimiser or LevenbergMarquardt(), galerkin or Galerkin(), accept, attempts, failing)
-    kept = Kept.opened(folder, plan.identity(times, fit or Fit()), flat.theta)
+    kept = Kept.opened(folder, plan.identity(fit or Fit()), times, flat.theta)
     walk(plan, kept, times, fit or Fit(), progress)
     return kept.trajectory(problem, flat.network, told, times)
 

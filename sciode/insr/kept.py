@@ -31,8 +31,10 @@ class Kept:
     seconds: list[float] = field(default_factory=list)
 
     @classmethod
-    def opened(cls, folder: str | Path | None, identity: Mapping[str, Any], like: Tensor) -> Kept:
-        """What the folder holds. ValueError if that is another evolution's."""
+    def opened(
+        cls, folder: str | Path | None, identity: Mapping[str, Any], times: Sequence[float], like: Tensor
+    ) -> Kept:
+        """What the folder holds. ValueError if that is another evolution's, or one over other times."""
         if folder is None:
             return cls(identity)
         path = Path(folder) / _FILE
@@ -40,6 +42,9 @@ class Kept:
             return cls(identity, Path(folder))
         tensors, record = load_checkpoint(path)
         differs = [name for name, value in identity.items() if record["identity"].get(name) != value]
+        reached = [step[0] for step in record["steps"]][: len(times)]
+        if not all(abs(a - b) <= 1e-12 * max(1.0, abs(b)) for a, b in zip(reached, times, strict=False)):
+            differs.append("times")
         if differs:
             raise ValueError(
                 f"folder: {path} holds an evolution that differs in {', '.join(differs)}: give another folder"

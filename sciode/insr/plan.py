@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 from tqdm.auto import tqdm
 
 from sciode.insr.galerkin import Galerkin, moved
@@ -18,6 +19,7 @@ from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work, fitted, stepped
 from sciode.insr.schemes import Scheme
 from sciode.insr.trajectory import Step
+from sciode.pde import Evolution
 
 __all__ = ["Plan", "Policy", "walk"]
 
@@ -37,17 +39,15 @@ class Plan:
     attempts: int
     failing: Policy
 
-    def identity(self, times: Sequence[float], fit: Fit) -> dict[str, Any]:
-        """What a folder's steps hang on."""
-        work = self.work
+    def identity(self, fit: Fit) -> dict[str, Any]:
+        """What a folder's steps hang on, but for the times."""
+        work, table = self.work, vars(self.scheme.table)
         return {
-            "problem": work.problem.name,
-            "parameters": {name: float(value) for name, value in work.problem.parameters.items()},
+            "problem": [work.problem.name, *_told(work.problem)],
             "weights": {name: list(shape) for name, shape in work.flat.shapes.items()},
             "start": float(work.flat.theta.double().square().sum()),
-            "how": [repr(x) for x in (self.optimiser, self.galerkin, fit, work.points, self.mode, self.scheme)],
+            "how": [repr(x) for x in (self.optimiser, self.galerkin, fit, work.points, self.mode, table)],
             "limits": [self.accept, self.attempts, self.failing, work.seed],
-            "times": list(times),
         }
 
     def step(self, kept: Kept, times: Sequence[float]) -> tuple[Tensor | None, Step]:
@@ -102,6 +102,15 @@ def walk(plan: Plan, kept: Kept, times: Sequence[float], fit: Fit, progress: boo
             kept.add(theta, step, time.perf_counter() - began)
             bar.set_postfix_str(f"t = {step.t:.4g}, loss {step.loss:.1e}")
             bar.update()
+
+
+def _told(problem: Evolution) -> list[Any]:
+    """What a problem's functions say at a few places: two that say the same there are taken for one problem."""
+    low, high = (torch.tensor(x, dtype=torch.float64) for x in (problem.lower, problem.upper))
+    places = low + (high - low) * torch.tensor([[0.13], [0.5], [0.81]], dtype=torch.float64)
+    values = [vmap(field)(places) for field in (problem.initial, problem.equation(problem.initial))]
+    # To ten digits: another machine may round otherwise.
+    return [*problem.lower, *problem.upper, *(f"{x:.9e}" for x in torch.cat(values).reshape(-1).tolist())]
 
 
 def _even(times: Sequence[float]) -> bool:

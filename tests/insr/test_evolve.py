@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,28 @@ def test_an_interrupted_evolution_goes_on_to_the_same_numbers(tmp_path: Path, mo
             evolve(turning(), near(1), [0.0, 0.4], folder=tmp_path, **how)
     resumed = evolve(turning(), near(1), [0.0, 0.4], folder=tmp_path, **how)
     assert torch.equal(resumed.thetas, whole.thetas) and len(resumed.steps) == 5
-    how["seed"] = 1
-    with pytest.raises(ValueError, match="another folder"):
-        evolve(turning(), near(1), [0.0, 0.4], folder=tmp_path, **how)
+    longer = evolve(turning(), near(1), [0.0, 0.4, 0.5], folder=tmp_path, **how)
+    assert torch.equal(longer.thetas[:5], whole.thetas) and longer.times[-1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"seed": 1}, "limits"),
+        ({"scheme": "cranknicolson"}, "how"),
+        ({"dt": 0.05}, "times"),
+        ({"problem": replace(turning(), diffusion=0.06)}, "problem"),
+        ({"field": network(seed=1)}, "start"),
+    ],
+)
+def test_another_evolutions_folder_is_refused(change: dict[str, Any], differs: str, tmp_path: Path) -> None:
+    def begun(problem: Any = None, field: Any = None, dt: float = 0.1, **how: Any) -> None:
+        options: dict[str, Any] = {"fit": FIT, "points": FEW, "scheme": "impliciteuler", "folder": tmp_path, **how}
+        evolve(problem or turning(), field or near(1), [0.0, 0.2], dt=dt, **options)
+
+    begun()
+    with pytest.raises(ValueError, match=rf"differs in {differs}: give another folder"):
+        begun(**change)
 
 
 def test_a_step_that_does_not_converge_is_tried_again_then_stops_or_goes_on() -> None:
