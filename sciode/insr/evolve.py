@@ -16,9 +16,9 @@ from sciode.insr.flat import Flat
 from sciode.insr.galerkin import Galerkin
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work
-from sciode.insr.plan import Plan, Policy, walk
+from sciode.insr.plan import Plan, Policy, even, walk
 from sciode.insr.points import Points, check_periodic
-from sciode.insr.schemes import last, scheme_of
+from sciode.insr.schemes import Scheme, last, scheme_of
 from sciode.insr.trajectory import Trajectory
 from sciode.pde import Evolution
 from sciode.solvers.suggest import choose
@@ -62,8 +62,8 @@ def evolve(
     scheme: a name in `sciode.solvers.tableaux.implicit_methods()`, or a table.
     optimiser: `LevenbergMarquardt` (default: 20 iterations, tolerance 1e-12), or `Descent`; `sciode.training.INSR` is
         the paper's recipe.
-    accept: the loss below which a step is taken; one above it is tried again, with other points, `attempts` times in
-        all. In Galerkin mode it is compared with the square of the share of F(u) that was not followed.
+    accept: the loss below which the fit or a step is taken; a step above it is tried again, on other points,
+        `attempts` times in all. In Galerkin mode a step's is the square of the share of F(u) that was not followed.
     failing: "stop" ends the trajectory before such a step, "go on" takes the best attempt; NaN always stops.
     folder: where every step is kept; the same call, or one with further ts, goes on from there to the same numbers.
 
@@ -75,9 +75,12 @@ def evolve(
     table = scheme_of(scheme)
     told = table.told if mode == "optimise" else 1
     flat, times = Flat(copy.deepcopy(field)), _times(ts, dt)
-    _check(problem, flat, told, accept, attempts)
+    how = optimiser or LevenbergMarquardt(tolerance=min(1e-12, accept)), galerkin or Galerkin()
+    _check(problem, flat, told)
+    _check_mode(mode, table, times, optimiser, galerkin)
+    _check_limits(accept, attempts, how[0])
     work = Work(problem, flat, told, points or Points(), seed)
-    plan = Plan(work, table, mode, optimiser or LevenbergMarquardt(), galerkin or Galerkin(), accept, attempts, failing)
+    plan = Plan(work, table, mode, *how, accept, attempts, failing)
     kept = Kept.opened(folder, plan.identity(fit or Fit()), times, flat.theta)
     walk(plan, kept, times, fit or Fit(), progress)
     return kept.trajectory(problem, flat.network, told, times)
@@ -88,21 +91,41 @@ def _times(ts: Sequence[float] | Tensor, dt: float) -> list[float]:
     asked = torch.as_tensor(ts, dtype=torch.float64).tolist()
     if not isinstance(asked, list) or len(asked) < 2 or not all(a < b for a, b in pairwise(asked)):
         raise ValueError("ts: give two times at least, increasing")
+    if not all(map(math.isfinite, asked)):
+        raise ValueError(f"ts must be finite, got {asked[0]} to {asked[-1]}")
     if not 0 < dt < math.inf:
         raise ValueError(f"dt must be positive, got {dt}")
     times = [asked[0]]
     for begin, end in pairwise(asked):
-        count = max(math.ceil((end - begin) / dt - 1e-9), 1)
+        # Times may come in float32, and three of its steps of 0.1 are not four.
+        count = max(math.ceil((end - begin) / dt * (1.0 - 1e-5)), 1)
         times += [begin + (end - begin) * k / count for k in range(1, count)] + [end]
     return times
 
 
-def _check(problem: Evolution, flat: Flat, told: int, accept: float, attempts: int) -> None:
+def _check_limits(accept: float, attempts: int, optimiser: Optimiser) -> None:
+    """Raise ValueError for limits that contradict one another."""
+    if not accept > 0 or attempts < 1:
+        raise ValueError(f"accept must be positive and attempts at least 1, got {accept} and {attempts}")
+    if optimiser.tolerance > accept:
+        raise ValueError(f"accept is {accept:g}, below the optimiser's tolerance {optimiser.tolerance:g}: lower that")
+
+
+def _check_mode(
+    mode: str, table: Scheme, times: Sequence[float], optimiser: Optimiser | None, galerkin: Galerkin | None
+) -> None:
+    """Raise ValueError for what belongs to the other mode, or steps that a multistep table cannot take."""
+    if (optimiser if mode == "galerkin" else galerkin) is not None:
+        other = "optimiser: it belongs to mode='optimise'" if mode == "galerkin" else "galerkin: give mode='galerkin'"
+        raise ValueError(f"{other}; this is mode={mode!r}")
+    if mode == "optimise" and table.past > 1 and not even(times):
+        raise ValueError(f"scheme: {table.table.name} takes steps of one length: give ts that dt divides")
+
+
+def _check(problem: Evolution, flat: Flat, told: int) -> None:
     """Raise ValueError unless the field tells what is asked of it."""
     if problem.incompressible:
         raise ValueError(f"problem: {problem.name} is incompressible, which takes a splitting, not one residual")
-    if not accept > 0 or attempts < 1:
-        raise ValueError(f"accept must be positive and attempts at least 1, got {accept} and {attempts}")
     low, high = flat.theta.new_tensor(problem.lower), flat.theta.new_tensor(problem.upper)
     try:
         shape = tuple(flat.field(flat.theta)((low + high) / 2).shape)

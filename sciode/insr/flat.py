@@ -17,11 +17,12 @@ __all__ = ["Flat"]
 class Flat:
     """The weights of a network as theta [P], and theta as a field function x [d] -> u(x) [c].
 
-    Raises ValueError for a network without weights, or whose weights differ in dtype or device.
+    Weights that ask for no gradient stay what they are, outside theta.
+    Raises ValueError for a network without weights to move, or whose weights differ in dtype or device.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        weights = dict(network.named_parameters())
+        weights = {name: x for name, x in network.named_parameters() if x.requires_grad}
         if len({(x.dtype, x.device) for x in weights.values()}) != 1:
             raise ValueError("field: give a network that has weights, all of one dtype and on one device")
         self.network = network
@@ -43,5 +44,5 @@ class Flat:
 
     def load(self, theta: Tensor) -> nn.Module:
         """Put theta into the network, and return it."""
-        nn.utils.vector_to_parameters(theta, self.network.parameters())
+        nn.utils.vector_to_parameters(theta, (x for x in self.network.parameters() if x.requires_grad))
         return self.network

@@ -12,6 +12,7 @@ from torch.func import jacrev, vmap
 
 from sciode.insr.optimise import Work
 from sciode.solvers import solve
+from sciode.solvers.methods import stepper_of
 
 __all__ = ["Galerkin", "Moved", "moved"]
 
@@ -22,8 +23,8 @@ class Galerkin:
 
     method, rtol, atol, regularize: as for `sciode.solve`; fixed: whether each step is one step of the method, else the
     method chooses its own steps within it. damping: of weights that the points do not see; too little makes theta'
-    stiff, too much bends the path of u away from F(u). stiff: of walls, which pull u back to what they ask for at this
-    rate (per unit of time), and are weighed like so many points of the inside.
+    stiff, too much bends the path of u away from F(u), and less than the rounding of J^T J is raised to that. stiff:
+    of walls, which pull u back to what they ask for at this rate (per unit of time), by the weight of `Points`.
 
     Good values: the defaults. Fixed steps are cheaper where they are stable, as where a profile is only moved
     (`Galerkin("rk4", fixed=True, damping=1e-10)`); with phases that part, they lost three digits at equal damping.
@@ -45,14 +46,19 @@ class Galerkin:
     def __post_init__(self) -> None:
         if not (0 < self.damping < math.inf and 0 <= self.stiff < math.inf):
             raise ValueError(f"damping must be positive and stiff at least 0, got {self.damping} and {self.stiff}")
+        if not (self.rtol > 0 and self.atol > 0) or self.max_steps < 1 or (self.chunk is not None and self.chunk < 1):
+            raise ValueError("rtol and atol must be positive, max_steps and chunk at least 1")
+        if not self.fixed and not stepper_of(self.method, "ode", "dopri5").adaptive:
+            raise ValueError(f"method: {self.method!r} has no error estimate: take fixed=True, or another")
+        stepper_of(self.method, "ode", "dopri5")
 
 
-_TINY = 1e-300
-"""A slope of this size is none."""
+_QUIET = 1e-3
+"""A slope that would change u by less than this share in a step counts as one that does."""
 
 
 class Moved(NamedTuple):
-    """theta at the end of a step, the largest share of F(u) that was not followed, evaluations, and the status."""
+    """theta at the end of a step, the larger share of F(u) that was not followed there or at its start; evaluations."""
 
     theta: Tensor
     loss: float
@@ -67,12 +73,14 @@ def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: i
     seed = (work.seed, step, 0, 0)
     x = work.points.inside(problem, flat.size, flat.theta, *seed)
     walls = work.points.walled(problem, 1, flat.field, flat.size, flat.theta, *seed)
-    shares: list[float] = []
+    evaluations = 0
 
     def rows(residual: Any, theta: Tensor, points: Any) -> Tensor:
         return vmap(jacrev(residual), (None, 0), chunk_size=how.chunk)(theta, points).reshape(-1, flat.size)
 
-    def slope(_: Tensor, theta: Tensor) -> Tensor:
+    def projected(theta: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal evaluations
+        evaluations += 1
         jacobian = rows(lambda at, point: flat.field(at)(point), theta, x)
         wanted = vmap(problem.equation(flat.field(theta)))(x).reshape(-1)
         gram, right = jacobian.T @ jacobian / len(x), jacobian.T @ wanted / len(x)
@@ -80,18 +88,21 @@ def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: i
             its = rows(wall.residual, theta, wall.points) * wall.scale
             values = vmap(wall.residual, (None, 0))(theta, wall.points).reshape(-1) * wall.scale
             gram, right = gram + its.T @ its, right - how.stiff * its.T @ values
-        gram.diagonal().add_(how.damping)
+        least = torch.finfo(gram.dtype).eps * gram.diagonal().sum()
+        gram.diagonal().add_(least.clamp_min(how.damping))
         factor, info = torch.linalg.cholesky_ex(gram)
         found = torch.cholesky_solve(right.unsqueeze(1), factor)[:, 0]
-        shares.append(float((jacobian @ found - wanted).norm() / wanted.norm().clamp_min(_TINY)))
-        return torch.where(info == 0, found, torch.nan)
+        moving = wanted.norm().clamp_min(_QUIET / dt * vmap(flat.field(theta))(x).norm())
+        share = (jacobian @ found - wanted).norm() / moving
+        return torch.where(info == 0, found, torch.nan), share
 
     steps: dict[str, Any] = {"dt": dt} if how.fixed else {"rtol": how.rtol, "atol": how.atol}
     with torch.no_grad():
         solution = solve(
-            slope, theta, [t, t + dt], method=how.method, batch_dims=0, engine="eager", throw=False,
-            max_steps=how.max_steps, regularize=how.regularize, **steps,
+            lambda _, at: projected(at)[0], theta, [t, t + dt], method=how.method, batch_dims=0, engine="eager",
+            throw=False, max_steps=how.max_steps, regularize=how.regularize, **steps,
         )  # fmt: skip
+        ends = torch.stack([projected(at)[1] for at in (theta, solution.ys[-1])])
     status = "converged" if int(solution.status) == 0 else str(solution.message)
     penalties = {name: float(value) for name, value in solution.penalties.items()}
-    return Moved(solution.ys[-1], float(torch.tensor(shares).amax()), len(shares), status, penalties)
+    return Moved(solution.ys[-1], float(ends.amax()), evaluations, status, penalties)

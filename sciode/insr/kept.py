@@ -77,9 +77,11 @@ class Kept:
 
     def trajectory(self, problem: Evolution, network: nn.Module, told: int, times: Sequence[float]) -> Trajectory:
         """What there is, as a trajectory over the times it reached."""
-        done = len(self.thetas)
-        reached, steps, seconds = tuple(times[:done]), tuple(self.steps), tuple(self.seconds)
-        return Trajectory(problem, network, told, reached, torch.stack(self.thetas), steps, seconds, done == len(times))
+        # A folder may hold an evolution that went further.
+        thetas, steps = self.thetas[: len(times)], tuple(self.steps[: len(times)])
+        done, seconds = len(thetas), tuple(self.seconds[: len(times)])
+        whole = done == len(times)
+        return Trajectory(problem, network, told, tuple(times[:done]), torch.stack(thetas), steps, seconds, whole)
 
     def _drop_failed(self) -> None:
         """A step that failed is tried again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from sciode.insr.points import Points
 from sciode.insr.schemes import Scheme, last
 from sciode.pde import Evolution
 from sciode.training import Block, Descent, LevenbergMarquardt, Minimum, descend, minimise
+from sciode.training.least_squares import loss_of
 
 __all__ = ["Fit", "Work", "fitted", "stepped"]
 
@@ -55,9 +57,9 @@ def fitted(work: Work, how: Fit) -> Minimum:
         x = work.points.inside(problem, flat.size, flat.theta, *at)
         return [Block(lambda theta, p: flat.field(theta)(p[0]) - p[1], (x, start(x).repeat(1, work.told)))]
 
-    found = Minimum(flat.theta, float("inf"), [], "budget")
+    found = Minimum(flat.theta, float(loss_of(draw(0, 0), flat.theta)), [], "budget")
     for stage, one in enumerate((how.descent, how.refine)):
-        if one is not None and found.status != "non-finite":
+        if one is not None and math.isfinite(found.loss):
             found = _minimised(partial(draw, stage=stage), found.theta, one)
     return found
 

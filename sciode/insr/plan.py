@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -9,21 +10,24 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
 from tqdm.auto import tqdm
 
+from sciode.insr.flat import Flat
 from sciode.insr.galerkin import Galerkin, moved
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work, fitted, stepped
 from sciode.insr.schemes import Scheme
 from sciode.insr.trajectory import Step
-from sciode.pde import Evolution
+from sciode.pde import Box, Evolution, draw
 
-__all__ = ["Plan", "Policy", "walk"]
+__all__ = ["Plan", "Policy", "even", "walk"]
 
 Policy = Literal["stop", "go on"]
+_UNFIT = "not fitted"
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class Plan:
         """What a folder's steps hang on, but for the times."""
         work, table = self.work, vars(self.scheme.table)
         return {
-            "problem": [work.problem.name, *_told(work.problem)],
+            "problem": _told(work.problem),
             "weights": {name: list(shape) for name, shape in work.flat.shapes.items()},
-            "start": float(work.flat.theta.double().square().sum()),
+            "start": _written(work.flat, work.problem),
             "how": [repr(x) for x in (self.optimiser, self.galerkin, fit, work.points, self.mode, table)],
             "limits": [self.accept, self.attempts, self.failing, work.seed],
         }
@@ -58,10 +62,8 @@ class Plan:
             return self._moved(kept.thetas[-1], begin, end, number)
         thetas = kept.thetas[::-1]
         table = self.scheme
-        if len(thetas) < table.past or not _even(times[number - table.past : number + 1]):
-            if table.start is None and len(thetas) < table.past:
-                raise ValueError("scheme: it reads earlier fields that are not there, and has no scheme to start with")
-            table = table.start or table
+        if table.start is not None and len(thetas) < table.past:
+            table = table.start
         best, spent = None, 0
         for attempt in range(self.attempts):
             found = stepped(self.work, table, thetas, end - begin, self.optimiser, number, attempt)
@@ -71,8 +73,9 @@ class Plan:
             if best.loss <= self.accept:
                 break
         assert best is not None
-        taken = best.loss <= self.accept or (self.failing == "go on" and math.isfinite(best.loss))
-        status = best.status if best.status == "converged" else "accepted" if best.loss <= self.accept else best.status
+        well = best.loss <= self.accept
+        taken = well or (self.failing == "go on" and math.isfinite(best.loss))
+        status = "accepted" if well and best.status != "converged" else best.status
         return best.theta if taken else None, Step(end, best.loss, spent, attempt + 1, status)
 
     def _moved(self, theta: Tensor, begin: float, end: float, number: int) -> tuple[Tensor | None, Step]:
@@ -91,12 +94,14 @@ def walk(plan: Plan, kept: Kept, times: Sequence[float], fit: Fit, progress: boo
         if not kept.steps:
             began = time.perf_counter()
             first = fitted(plan.work, fit)
-            if first.status == "non-finite":
-                raise FloatingPointError("fit: the loss of the initial values is not finite: lower the descent's lr")
-            step = Step(times[0], first.loss, first.iterations, 1, first.status)
+            if not math.isfinite(first.loss):
+                raise FloatingPointError("fit: the loss of the initial values is not finite")
+            status = first.status if first.loss <= plan.accept else _UNFIT
+            step = Step(times[0], first.loss, first.iterations, 1, status)
             kept.add(first.theta, step, time.perf_counter() - began)
         bar.update(len(kept.steps))
-        while len(kept.steps) < len(times) and kept.going:
+        fit_holds = kept.steps[0].status != _UNFIT or plan.failing == "go on"
+        while fit_holds and len(kept.steps) < len(times) and kept.going:
             began = time.perf_counter()
             theta, step = plan.step(kept, times)
             kept.add(theta, step, time.perf_counter() - began)
@@ -104,16 +109,34 @@ def walk(plan: Plan, kept: Kept, times: Sequence[float], fit: Fit, progress: boo
             bar.update()
 
 
-def _told(problem: Evolution) -> list[Any]:
-    """What a problem's functions say at a few places: two that say the same there are taken for one problem."""
-    low, high = (torch.tensor(x, dtype=torch.float64) for x in (problem.lower, problem.upper))
-    places = low + (high - low) * torch.tensor([[0.13], [0.5], [0.81]], dtype=torch.float64)
-    values = [vmap(field)(places) for field in (problem.initial, problem.equation(problem.initial))]
-    # To ten digits: another machine may round otherwise.
-    return [*problem.lower, *problem.upper, *(f"{x:.9e}" for x in torch.cat(values).reshape(-1).tolist())]
+def _told(problem: Evolution) -> dict[str, Any]:
+    """What a problem is: its numbers, and what its functions say at a few places."""
+    x = draw(Box(problem.lower, problem.upper), 16, "sobol", 1, dtype=torch.float64)
+    rng = np.random.default_rng(1)
+    u, slopes = (
+        torch.from_numpy(rng.normal(size=(16, problem.channels, *more))) for more in ((), (problem.dimension,))
+    )
+    values = {"initial": vmap(problem.initial)(x)}
+    if problem.rate is not None:
+        values["rate"] = vmap(problem.rate)(u, slopes)
+    numbers = {name: getattr(problem, name) for name in ("name", "walls", "channels", "diffusion", "incompressible")}
+    box = {"lower": list(problem.lower), "upper": list(problem.upper), "parameters": dict(problem.parameters)}
+    return {**numbers, **box, **{name: _digits(value) for name, value in values.items()}}
 
 
-def _even(times: Sequence[float]) -> bool:
+def _written(flat: Flat, problem: Evolution) -> dict[str, Any]:
+    """What a field is at the start: its weights, and what the network makes of them at a few places."""
+    x = draw(Box(problem.lower, problem.upper), 16, "sobol", 1, flat.theta.device, flat.theta.dtype)
+    weights = hashlib.sha256(flat.theta.double().cpu().numpy().tobytes()).hexdigest()
+    return {"dtype": str(flat.theta.dtype), "weights": weights, "values": _digits(vmap(flat.field(flat.theta))(x), 4)}
+
+
+def _digits(values: Tensor, digits: int = 9) -> list[str]:
+    """As text of so many digits: another machine may round otherwise."""
+    return [f"{x:.{digits}e}" for x in values.double().reshape(-1).tolist()]
+
+
+def even(times: Sequence[float]) -> bool:
     """Whether steps are of one length, as a multistep table asks."""
     lengths = [b - a for a, b in pairwise(times)]
-    return max(lengths) - min(lengths) <= 1e-9 * max(lengths)
+    return max(lengths) - min(lengths) <= 1e-5 * max(lengths)

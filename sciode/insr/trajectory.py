@@ -19,13 +19,17 @@ from sciode.pde import Evolution, FieldFunction
 __all__ = ["Step", "Trajectory"]
 
 
+_SLACK = 1e-7
+"""Times may come in float32: one so near to a stored one is that one."""
+
+
 class Step(NamedTuple):
     """How the step that ends at time t went.
 
-    loss: the mean square of its residual, on points that it was not trained on; of a Galerkin step, the largest share
-    of the slope that the network could not follow. iterations: of the optimiser in all attempts, or evaluations of the
-    slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts; else why not.
-    penalties: of a Galerkin step, what `regularize` measured along it, by name.
+    loss: the least mean square of its residual, walls included, on points drawn anew; of a Galerkin step, the share of
+    the slope that the network could not follow, at its start or its end. iterations: of the optimiser in all attempts,
+    or evaluations of the slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts;
+    else why not. penalties: of a Galerkin step, what `regularize` measured along it, by name.
     """
 
     t: float
@@ -68,12 +72,13 @@ class Trajectory:
         return values[0] if at.ndim == 0 else torch.stack(values)
 
     def _at(self, x: Tensor, t: float) -> Tensor:
-        end = self.times[-1]
-        if not self.times[0] <= t <= end + 1e-12 * max(1.0, abs(end)):
-            raise ValueError(f"t is {t:g}; the trajectory reaches from {self.times[0]:g} to {end:g}")
+        begin, end = self.times[0], self.times[-1]
+        slack = _SLACK * max(1.0, abs(begin), abs(end))
+        if not begin - slack <= t <= end + slack:
+            raise ValueError(f"t is {t:g}; the trajectory reaches from {begin:g} to {end:g}")
         with torch.no_grad():
             left = max(min(bisect_right(self.times, t) - 1, len(self.times) - 2), 0)
-            near = [k for k in (left, left + 1) if k < len(self.times) and abs(self.times[k] - t) < 1e-12]
+            near = [k for k in (left, left + 1) if k < len(self.times) and abs(self.times[k] - t) <= slack]
             if near:
                 return vmap(self.field(near[0]))(x)
             dt = self.times[left + 1] - self.times[left]

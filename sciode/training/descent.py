@@ -22,8 +22,8 @@ class Descent:
     """How to descend: Adam at a rate lr that falls as a cosine, or tenfold on a plateau.
 
     iterations: at most. tolerance: a loss on fresh points that is good enough. schedule: "cosine" falls to 0 over the
-    iterations; "plateau" multiplies lr by `factor` when the loss has not fallen for `patience` iterations, and stops
-    below `least` (torch's ReduceLROnPlateau).
+    iterations; "plateau" multiplies lr by `factor` when the loss has not fallen for `patience` iterations (torch's
+    ReduceLROnPlateau), and stops at `least` or below.
 
     Good values: `Descent()` as a warm-up for `LevenbergMarquardt`. `INSR` is the recipe of Chen et al. (ICML 2023).
     Raises ValueError for numbers that make no sense.
@@ -41,6 +41,8 @@ class Descent:
         choose("schedule", self.schedule, SCHEDULES)
         if self.iterations < 1 or self.patience < 1 or not (0 < self.lr < math.inf and 0 < self.factor < 1):
             raise ValueError("iterations and patience must be at least 1, lr positive and factor in (0, 1)")
+        if not 0 <= self.tolerance < math.inf:
+            raise ValueError(f"tolerance must be at least 0, got {self.tolerance}")
 
 
 INSR = Descent(iterations=20_000, lr=1e-4, schedule="plateau")
@@ -56,8 +58,9 @@ def descend(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Descent 
     weights = theta.detach().clone().requires_grad_()
     adam = torch.optim.Adam([weights], how.lr)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, how.iterations)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=how.factor, patience=how.patience, min_lr=1e-8)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=how.factor, patience=how.patience)
     losses: list[float] = []
+    falls = how.schedule == "plateau"
     before, status = weights.detach().clone(), "budget"
     for k in range(how.iterations + 1):
         with torch.enable_grad():
@@ -67,15 +70,15 @@ def descend(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Descent 
             return Minimum(before, losses[-2] if k else math.inf, losses, "non-finite")
         if losses[-1] <= how.tolerance:
             status = "converged"
-        if status == "converged" or k == how.iterations or adam.param_groups[0]["lr"] <= how.least:
+        if status == "converged" or k == how.iterations or (falls and adam.param_groups[0]["lr"] <= how.least):
             break
         before = weights.detach().clone()
         adam.zero_grad()
         loss.backward()
         adam.step()
-        if how.schedule == "cosine":
-            cosine.step()
-        else:
+        if falls:
             plateau.step(losses[-1])
+        else:
+            cosine.step()
     ended: Status = "converged" if status == "converged" else "budget"
     return Minimum(weights.detach(), losses[-1], losses, ended)

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, final
 import torch
 from torch import Tensor
 from torch.func import jacrev, jvp, vjp, vmap
+from torch.utils import _pytree as pytree
 
 from sciode.solvers.suggest import choose
 
@@ -49,15 +50,15 @@ class Block(NamedTuple):
     @property
     def scale(self) -> float:
         """What makes of a residual its part of a vector whose squares sum to the loss."""
-        first = self.points if isinstance(self.points, Tensor) else self.points[0]
-        return math.sqrt(self.weight / len(first))
+        return math.sqrt(self.weight / len(pytree.tree_leaves(self.points)[0]))
 
 
 class Minimum(NamedTuple):
     """theta [P], its loss on points that it was not moved by, the losses before each iteration, and how it ended.
 
     status: "converged", the loss on fresh points is at most the tolerance; "budget", the iterations are used up;
-    "stuck", no step helped; "non-finite", the loss was not finite at the start, and theta is what it was.
+    "stuck", no step helped twice in a row; "non-finite", a loss was not finite: theta is the best before that, and what
+    it was at the start, with an infinite loss, if there was none.
     """
 
     theta: Tensor
@@ -73,7 +74,10 @@ class Minimum(NamedTuple):
 
 @dataclass(frozen=True)
 class LevenbergMarquardt:
-    """How to minimise: theta <- theta - (J^T J + damping I)^-1 J^T r, the damping following Nielsen's rule.
+    """How to minimise: theta <- theta - (J^T J + damping I)^-1 J^T r, the damping following the gain of each step.
+
+    A step that brought the share g of what the linear model promised multiplies the damping by max(0.1, 1 - (2g - 1)^3)
+    (Nielsen's rule, with 0.1 in the place of 1/3); one that leads up is tried again at 2, 8, 64, ... times the damping.
 
     iterations: at most. tolerance: the loss on fresh points that is good enough. damping: the first of every call; one
     carried over from a call before misleads. tries: steps tried an iteration, each with more damping. form: of the
@@ -135,8 +139,7 @@ def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -
         assert system is not None
         moved = None
         for _ in range(how.tries):
-            step = system.step(damping)
-            tried = None if step is None else system.tried(step)
+            tried = system.tried(damping)
             if tried is not None:
                 moved, damping, growth = tried.theta, max(damping * tried.ease, _LEAST), _UP
                 break
@@ -179,28 +182,24 @@ class _System(ABC):
     def push(self, step: Tensor) -> Tensor:
         """Return J step."""
 
-    def step(self, damping: float) -> Tensor | None:
-        """The step of a damping, corrected for the curvature along it where the correction is small beside it."""
+    def tried(self, damping: float) -> _Tried | None:
+        """Where the step of a damping leads, if that is down; corrected for the curvature along it, if slight."""
         step = self.pull(self.rows, damping)
-        if step is None or not self.accelerate:
-            return step
-
-        # By differences, as the authors do it: derivatives nested twice more cost several times a whole step.
-        ahead = _rows(self.blocks, self.theta + _AHEAD * step)
-        bend = (ahead - self.rows - _AHEAD * self.push(step)) * (2.0 / _AHEAD**2)
-        correction = self.pull(bend, damping)
-        if correction is None or not float(correction.norm()) < _BEND * float(step.norm()):
-            return step
-        return step + correction / 2
-
-    def tried(self, step: Tensor) -> _Tried | None:
-        """Where the step leads, if that is down."""
+        if step is None:
+            return None
+        straight = self.push(step)
         theta = self.theta + step
+        if self.accelerate:
+            # By differences, as the authors do it: derivatives nested twice more cost several times a whole step.
+            ahead = _rows(self.blocks, self.theta + _AHEAD * step)
+            correction = self.pull((ahead - self.rows - _AHEAD * straight) * (2.0 / _AHEAD**2), damping)
+            if correction is not None and float(correction.norm()) < _BEND * float(step.norm()):
+                theta = theta + correction / 2
         loss = float(loss_of(self.blocks, theta))
         if not loss < self.loss:
             return None
-        predicted = self.loss - float((self.rows + self.push(step)).square().sum())
-        gain = (self.loss - loss) / predicted if predicted > 0 else 1.0
+        promised = self.loss - float((self.rows + straight).square().sum())
+        gain = (self.loss - loss) / promised if promised > 0 else 0.5
         return _Tried(theta, max(_DOWN, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from functools import cache
@@ -171,6 +172,8 @@ def test_an_interrupted_evolution_goes_on_to_the_same_numbers(tmp_path: Path, mo
         ({"scheme": "cranknicolson"}, "how"),
         ({"dt": 0.05}, "times"),
         ({"problem": replace(turning(), diffusion=0.06)}, "problem"),
+        ({"problem": replace(turning(), walls="zero")}, "problem"),
+        ({"problem": replace(turning(), rate=lambda u, slopes: -SPEED * slopes[..., 0] * u)}, "problem"),
         ({"field": network(seed=1)}, "start"),
     ],
 )
@@ -184,12 +187,68 @@ def test_another_evolutions_folder_is_refused(change: dict[str, Any], differs: s
         begun(**change)
 
 
+def test_a_folder_that_went_further_serves_a_shorter_run(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"dt": 0.1, "fit": FIT, "points": FEW, "folder": tmp_path, "scheme": "impliciteuler"}
+    whole = evolve(turning(), near(1), [0.0, 0.3], **how)
+    part = evolve(turning(), near(1), [0.0, 0.1], **how)
+    assert part.complete and part.times == (0.0, 0.1) and torch.equal(part.thetas, whole.thetas[:2])
+
+
+def test_walls_hold_the_weights_of_a_galerkin_step() -> None:
+    def exact(x: Tensor, t: Tensor | float) -> Tensor:
+        return math.exp(-DIFFUSION * math.pi**2 / 4 * float(t)) * torch.cos(math.pi / 2 * x)
+
+    problem = Evolution(name="cooling", lower=(-1.0,), upper=(1.0,), channels=1, walls="zero",
+                        initial=lambda x: exact(x, 0.0), diffusion=DIFFUSION, exact=exact)  # fmt: skip
+    with isolated_rng(0):
+        field = Siren(1, 1, 6, 1, omega=4.0).double()
+    fit = Fit(Descent(iterations=300), LevenbergMarquardt(iterations=20, damping=1e-4))
+    errors = []
+    for weight in (1.0, 0.0):
+        found = evolve(problem, field, [0.0, 2.0], dt=0.5, mode="galerkin", fit=fit, failing="go on",
+                       points=Points(150, weight=weight))  # fmt: skip
+        errors.append(float((found(X, 2.0) - torch.vmap(lambda x: exact(x, 2.0))(X)).abs().max()))
+    assert errors[0] < 1e-3 and errors[0] < 0.3 * errors[1], errors
+
+
+def test_times_in_float32_are_the_steps_that_were_meant() -> None:
+    found = evolve(turning(), near(1), torch.linspace(0, 0.4, 5), dt=0.1, scheme="bdf2", fit=FIT, points=FEW)
+    assert len(found.times) == 5 and found(X, torch.linspace(0, 0.4, 3)).shape == (3, 101, 1)
+
+
+def test_a_bad_fit_is_no_start(tmp_path: Path) -> None:
+    bad = Fit(Descent(iterations=1), None)
+    how: dict[str, Any] = {"dt": 0.1, "fit": bad, "points": FEW}
+    for _ in range(2):
+        found = evolve(turning(), network(), [0.0, 0.1], folder=tmp_path, **how)
+        assert not found.complete and found.steps[-1].status == "not fitted" and found.steps[-1].loss > 1e-3
+    assert evolve(turning(), network(), [0.0, 0.1], failing="go on", **how).complete
+
+
+def test_a_steady_state_is_followed_in_either_precision() -> None:
+    still = Evolution(name="still", lower=(-1.0,), upper=(1.0,), channels=1, walls="periodic",
+                      initial=lambda x: torch.sin(math.pi * x))  # fmt: skip
+    for dtype in (torch.float64, torch.float32):
+        field = copy.deepcopy(near(1)).to(dtype)
+        found = evolve(still, field, [0.0, 0.2], dt=0.1, mode="galerkin", fit=FIT, points=FEW)
+        assert found.complete and found.thetas.dtype == dtype
+        torch.testing.assert_close(found.thetas[-1], found.thetas[0], rtol=0, atol=1e-5)
+
+
+def test_weights_that_ask_for_no_gradient_stay() -> None:
+    field = copy.deepcopy(near(1))
+    frozen = next(iter(field.parameters())).requires_grad_(False)
+    found = evolve(turning(), field, [0.0, 0.1], dt=0.1, fit=FIT, points=FEW, failing="go on")
+    assert found.thetas.shape[1] == sum(p.numel() for p in field.parameters()) - frozen.numel()
+    assert torch.equal(next(iter(found.network.parameters())), frozen)
+
+
 def test_a_step_that_does_not_converge_is_tried_again_then_stops_or_goes_on() -> None:
     weak = LevenbergMarquardt(iterations=1, tolerance=0.0)
-    how: dict[str, Any] = {"optimiser": weak, "accept": 1e-30, "attempts": 2}
+    how: dict[str, Any] = {"optimiser": weak, "accept": 1e-11, "attempts": 2}
     stopped = run(0.2, **how)
     assert not stopped.complete and len(stopped.times) == 1
-    assert stopped.steps[-1].attempts == 2 and stopped.steps[-1].status == "budget" and stopped.steps[-1].loss > 1e-30
+    assert stopped.steps[-1].attempts == 2 and stopped.steps[-1].status == "budget" and stopped.steps[-1].loss > 1e-11
     gone_on = run(0.2, failing="go on", **how)
     assert gone_on.complete and {step.status for step in gone_on.steps[1:]} == {"budget"}
 
@@ -204,10 +263,21 @@ def test_what_is_not_finite_stops_with_the_last_good_weights() -> None:
 
 
 def test_a_galerkin_step_that_cannot_follow_says_so() -> None:
-    with isolated_rng(0):
-        tiny = Siren(1, 1, 2, 0, omega=1.0, embedding=PeriodicEmbedding([2.0])).double()
-    found = evolve(turning(), tiny, [0.0, 0.2], dt=0.1, mode="galerkin", fit=FIT, points=FEW, accept=1e-12)
-    assert not found.complete and found.steps[-1].status == "not followed" and found.steps[-1].loss > 1e-6
+    class Standing(nn.Module):
+        """a sin(pi x): it may fade and cannot turn."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.size = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.size * torch.sin(math.pi * x)
+
+    found = evolve(turning(), Standing(), [0.0, 0.2], dt=0.1, mode="galerkin", fit=FIT, points=FEW)
+    assert not found.complete and found.steps[-1].status == "not followed"
+    # Of -SPEED pi cos and -DIFFUSION pi^2 sin it follows the second.
+    lost, kept = SPEED * math.pi, DIFFUSION * math.pi**2
+    assert found.steps[-1].loss == pytest.approx(lost / math.hypot(lost, kept), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +289,12 @@ def test_a_galerkin_step_that_cannot_follow_says_so() -> None:
         ({"dt": 0.0}, "dt must be positive"),
         ({"ts": [0.0]}, "two times"),
         ({"ts": [0.0, 0.2, 0.1]}, "increasing"),
+        ({"ts": [0.0, math.inf]}, "finite"),
         ({"accept": 0.0}, "accept"),
+        ({"accept": 1e-9, "optimiser": LevenbergMarquardt(tolerance=0.5)}, "tolerance"),
+        ({"galerkin": Galerkin()}, "mode='galerkin'"),
+        ({"mode": "galerkin", "optimiser": LevenbergMarquardt()}, "mode='optimise'"),
+        ({"scheme": "bdf2", "ts": [0.0, 0.1, 0.25]}, "one length"),
         ({"problem": PROBLEMS["taylorgreen"]()}, "incompressible"),
         ({"field": nn.Linear(2, 1)}, "point"),
         ({"field": nn.Linear(1, 1).double()}, "PeriodicEmbedding"),
@@ -232,6 +307,14 @@ def test_misuse_is_refused_before_the_work_starts(how: dict[str, Any], says: str
     ts = options.pop("ts", [0.0, 0.2])
     with pytest.raises(ValueError, match=says):
         evolve(problem, field, ts, **options)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rtol": -1.0}, {"max_steps": 0}, {"method": "rk5"}, {"method": "rk4"}, {"damping": 0.0}]
+)
+def test_a_galerkin_step_that_cannot_be_is_refused_when_it_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"positive|at least|rk"):
+        Galerkin(**wrong)
 
 
 def test_a_time_that_was_not_reached_is_refused() -> None:

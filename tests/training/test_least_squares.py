@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,21 +77,25 @@ def test_the_correction_for_curvature_is_that_of_the_geodesic() -> None:
         assert float(minimise(same(square, x), start, how).theta) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_gain_of_a_step_says_how_much_damping_the_next_one_needs() -> None:
-    """On a linear problem a step does all that was predicted: the damping falls tenfold each time."""
-    seen: list[float] = []
+def test_a_step_that_keeps_its_promise_lowers_the_damping_tenfold() -> None:
+    """On a linear problem each eigenvalue s shrinks what is left by d/(s + d), with d = 1, 0.1, 0.01, ..."""
 
-    class Watched(LevenbergMarquardt):
-        pass
+    def scaled(theta: Tensor, x: Tensor) -> Tensor:
+        return 2.0 * theta - 6.0 + 0.0 * x
 
-    x, theta = points(), torch.zeros(5, dtype=torch.float64)
-    for n in (1, 2, 3):
-        found = minimise(same(line, x), theta, Watched(iterations=n, damping=1.0, tolerance=0.0, accelerate=False))
-        seen.append(found.loss)
-    # With damping d the excess over the best loss shrinks per eigenvalue by d/(s + d): it must fall ever faster.
-    best = minimise(same(line, x), theta, LevenbergMarquardt(iterations=30, damping=1e-12)).loss
-    shares = [(b - best) / (a - best) for a, b in pairwise(seen)]
-    assert shares[1] < shares[0] < 1.0
+    start, x = torch.zeros(1, dtype=torch.float64), torch.zeros(4, 1, dtype=torch.float64)
+    left = 3.0
+    for n, damping in enumerate((1.0, 0.1, 0.01), start=1):
+        left *= damping / (4.0 + damping)
+        how = LevenbergMarquardt(iterations=n, damping=1.0, tolerance=0.0, accelerate=False)
+        assert 3.0 - float(minimise(same(scaled, x), start, how).theta) == pytest.approx(left, rel=1e-6)
+
+
+def test_points_may_be_a_tree_and_count_once() -> None:
+    x = points(9)
+    nested = Block(lambda theta, at: theta * at[0]["x"] + at[1], ({"x": x}, x))
+    expected = ((0.5 * x + x) ** 2).mean()
+    assert float(loss_of([nested], torch.tensor([0.5], dtype=torch.float64))) == pytest.approx(float(expected))
 
 
 def test_a_loss_is_that_of_points_that_theta_was_not_moved_by() -> None:
@@ -146,7 +149,7 @@ def test_steps_that_never_help_are_reported() -> None:
         return 1.0 + theta.abs() + 0 * x
 
     found = minimise(same(kink, points()), torch.full((1,), 1e-300, dtype=torch.float64))
-    assert found.status in ("stuck", "budget") and found.loss == pytest.approx(1.0)
+    assert found.status == "stuck" and found.loss == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
