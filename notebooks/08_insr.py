@@ -82,7 +82,7 @@ plt.show()
 #
 # Each step says how it went. In Galerkin mode `loss` is the share of u_t that the network could not follow: a network
 # says by itself where it is too small, or where steps are too long. By default `sciode.solve` chooses these: what held
-# for a profile that only moves, one rk4 step a step, loses three digits here.
+# for a profile that only moves, one rk4 step a step, loses more than one digit here.
 
 # %%
 phases = problem_of("allencahn")
