@@ -27,7 +27,7 @@ class Galerkin:
     of walls, which pull u back to what they ask for at this rate (per unit of time), by the weight of `Points`.
 
     Good values: the defaults. Fixed steps are cheaper where they are stable, as where a profile is only moved
-    (`Galerkin("rk4", fixed=True, damping=1e-10)`); with phases that part, they lost more than one digit at equal damping.
+    (`Galerkin("rk4", fixed=True, damping=1e-10)`); where phases part, they lost over a digit at equal damping.
 
     Raises ValueError for numbers that make no sense.
     Source: Du & Zaki, Phys. Rev. E 104 (2021); Bruna, Peherstorfer & Vanden-Eijnden, J. Comput. Phys. 496 (2024).
