@@ -64,8 +64,8 @@ class Trajectory:
     def __call__(self, x: Tensor, t: float | Sequence[float] | Tensor) -> Tensor:
         """Return u at points x [N, d]: [N, c] at one time, [T, N, c] at several.
 
-        Between two stored times u is the cubic that has their values and their slopes F(u); an incompressible flow's
-        slopes hold a pressure that is not kept, and u is linear between. ValueError for a time that was not reached.
+        Between two stored times u is the cubic that has their values and their slopes F(u). ValueError for a time that
+        was not reached.
         """
         at = torch.as_tensor(t, dtype=torch.float64)
         values = [self._at(x, time) for time in at.reshape(-1).tolist()]
@@ -84,8 +84,6 @@ class Trajectory:
             dt = self.times[left + 1] - self.times[left]
             share, fields = (t - self.times[left]) / dt, [self.field(k) for k in (left, left + 1)]
             low, high = (vmap(field)(x) for field in fields)
-            if self.problem.incompressible:
-                return low + share * (high - low)
             slopes = [dt * vmap(self.problem.equation(field))(x) for field in fields]
             rest = 1.0 - share
             straight = rest * low + share * high

@@ -211,8 +211,7 @@ def _system(blocks: Sequence[Block], theta: Tensor, how: LevenbergMarquardt) -> 
         form = "free" if small > _DENSE else "normal" if len(rows) >= len(theta) else "woodbury"
     if form == "free":
         return _Free(blocks, theta, rows, how)
-    jacobian = torch.cat([_jacobian(block, theta, how.chunk) for block in blocks])
-    return (_Normal if form == "normal" else _Woodbury)(blocks, theta, rows, how, jacobian)
+    return _Dense(blocks, theta, rows, how, form == "woodbury")
 
 
 def _jacobian(block: Block, theta: Tensor, chunk: int | None) -> Tensor:
@@ -222,40 +221,19 @@ def _jacobian(block: Block, theta: Tensor, chunk: int | None) -> Tensor:
 
 
 @final
-class _Normal(_System):
-    """By Cholesky's factors of J^T J + damping I."""
+class _Dense(_System):
+    """By Cholesky's factors of J^T J + damping I or, where there are fewer rows than weights, of J J^T + damping I.
+
+    (J^T J + d I)^-1 J^T = J^T (J J^T + d I)^-1.
+    """
 
     def __init__(
-        self, blocks: Sequence[Block], theta: Tensor, rows: Tensor, how: LevenbergMarquardt, jacobian: Tensor
+        self, blocks: Sequence[Block], theta: Tensor, rows: Tensor, how: LevenbergMarquardt, by_rows: bool
     ) -> None:
         super().__init__(blocks, theta, rows, how.accelerate)
-        self.jacobian, self.gram = jacobian, jacobian.T @ jacobian
-        self.factored: tuple[float, Tensor | None] = (-1.0, None)
-
-    def pull(self, rows: Tensor, damping: float) -> Tensor | None:
-        """See `_System.pull`."""
-        factor = self._factor(damping)
-        return None if factor is None else -torch.cholesky_solve((self.jacobian.T @ rows).unsqueeze(1), factor)[:, 0]
-
-    def push(self, step: Tensor) -> Tensor:
-        """See `_System.push`."""
-        return self.jacobian @ step
-
-    def _factor(self, damping: float) -> Tensor | None:
-        if self.factored[0] != damping:
-            self.factored = damping, _cholesky(self.gram, damping)
-        return self.factored[1]
-
-
-@final
-class _Woodbury(_System):
-    """By Cholesky's factors of J J^T + damping I: (J^T J + d I)^-1 J^T = J^T (J J^T + d I)^-1."""
-
-    def __init__(
-        self, blocks: Sequence[Block], theta: Tensor, rows: Tensor, how: LevenbergMarquardt, jacobian: Tensor
-    ) -> None:
-        super().__init__(blocks, theta, rows, how.accelerate)
-        self.jacobian, self.gram = jacobian, jacobian @ jacobian.T
+        self.jacobian = torch.cat([_jacobian(block, theta, how.chunk) for block in blocks])
+        self.by_rows = by_rows
+        self.gram = self.jacobian @ self.jacobian.T if by_rows else self.jacobian.T @ self.jacobian
         self.factored: tuple[float, Tensor | None] = (-1.0, None)
 
     def pull(self, rows: Tensor, damping: float) -> Tensor | None:
@@ -263,7 +241,11 @@ class _Woodbury(_System):
         if self.factored[0] != damping:
             self.factored = damping, _cholesky(self.gram, damping)
         factor = self.factored[1]
-        return None if factor is None else -self.jacobian.T @ torch.cholesky_solve(rows.unsqueeze(1), factor)[:, 0]
+        if factor is None:
+            return None
+        if self.by_rows:
+            return -self.jacobian.T @ torch.cholesky_solve(rows.unsqueeze(1), factor)[:, 0]
+        return -torch.cholesky_solve((self.jacobian.T @ rows).unsqueeze(1), factor)[:, 0]
 
     def push(self, step: Tensor) -> Tensor:
         """See `_System.push`."""
