@@ -119,7 +119,7 @@ _ = ax.legend()
 
 # %% [markdown]
 # Validation lags behind at first: the running averages of BatchNorm need some twenty minibatches to settle. That is why
-# no epoch is chosen, and nothing is stopped, before epoch 20.
+# no epoch is chosen, and nothing is stopped, in the first 80 minibatches.
 
 # %% [markdown]
 # ## What it has learnt

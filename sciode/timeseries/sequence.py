@@ -62,7 +62,8 @@ class SequenceEstimator(Estimator):
     steps: control rows (Euler steps) for the longest training series; None = one a median gap between time points.
     horizon: model time of the longest training series. The clipped drift is bounded by 1 a channel and unit of time,
         so this is how far such a state can travel. Good values 1..30.
-    epochs, batch_size, lr, weight_decay, schedule, patience: of `FitOptions`. Nothing is stopped before epoch 20.
+    epochs, batch_size, lr, weight_decay, schedule, patience: of `FitOptions`. The first 80 minibatches,
+        but at most 20 epochs, pass before an epoch is chosen or training is stopped.
     jitter: standard deviation of the noise laid on the standardised readings' path in training, 0 for none.
     n_samples: noise draws at prediction, shared out among the members (at least one each).
     validation_fraction: share of the training data that selects the epoch.

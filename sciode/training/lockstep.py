@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sciode.training.fit import minibatches
 from sciode.training.isolation import derive_seed, threads
-from sciode.training.options import FitOptions, learning_rate
+from sciode.training.options import FitOptions, learning_rate, unjudged
 from sciode.training.run import Batch, Epoch, History, size_of
 
 __all__ = ["Losses", "epochs_shown", "fit_lockstep"]
@@ -22,7 +22,7 @@ Losses = Callable[[nn.Module, Batch, Sequence[int]], Tensor]
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 _PART = 1024  # validation samples of a member that are solved together, as in `evaluate`
-_SHARED = ("epochs", "batch_size", "schedule", "clip", "warmup", "patience", "threads")
+_SHARED = ("epochs", "batch_size", "schedule", "clip", "warmup", "settle", "patience", "threads")
 
 
 @dataclass
@@ -174,7 +174,7 @@ def _members(
         raise ValueError(
             f"members trained in lockstep share {', '.join(_SHARED)}; seed, lr and weight_decay may differ"
         )
-    return [_Member(k, o, min(o.warmup, o.epochs - 1)) for k, o in enumerate(options)]
+    return [_Member(k, o, unjudged(o, size_of(own))) for k, (o, own) in enumerate(zip(options, train, strict=True))]
 
 
 class _Stack:

@@ -19,8 +19,10 @@ class FitOptions:
     batch_size: samples a minibatch; the set is cut into equal parts of at most this size (no tiny last one).
     lr, weight_decay: of AdamW. schedule: "step" halves lr every 10 epochs, "cosine" takes it to 0, "constant".
     clip: largest gradient norm, applied after backward; None = no clipping.
-    warmup: the epochs before which no weights are kept as best and nothing is stopped (at least the last epoch
-        counts). BatchNorm's running averages make validation lag some 20 minibatches behind training at the start.
+    warmup, settle: no weights are kept as best and nothing is stopped in the first epochs: `warmup` of them, or as many
+        as make `settle` minibatches, whichever are fewer (at least the last epoch counts). BatchNorm's running averages
+        make validation lag some 20 minibatches behind training at the start; a large set has fitted too closely long
+        before its epoch 20.
     patience: stop when the validation loss has not improved for more epochs than this.
     seed: of the minibatches, of the noise and of dropout.
     threads: torch threads while fitting; 1 is best for small networks (see `threads`).
@@ -33,6 +35,7 @@ class FitOptions:
     schedule: Schedule = "step"
     clip: float | None = 1.0
     warmup: int = 20
+    settle: int = 80
     patience: int = 10
     seed: int = 0
     threads: int = 1
@@ -40,12 +43,18 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.threads < 1:
             raise ValueError("epochs, batch_size and threads must be >= 1")
-        if not (self.lr > 0 and self.weight_decay >= 0 and self.patience >= 0 and self.warmup >= 0 and self.seed >= 0):
-            raise ValueError("lr must be > 0; weight_decay, warmup, patience and seed >= 0")
+        if not self.lr > 0 or min(self.weight_decay, self.patience, self.warmup, self.settle, self.seed) < 0:
+            raise ValueError("lr must be > 0; weight_decay, warmup, settle, patience and seed >= 0")
         if self.clip is not None and not self.clip > 0:
             raise ValueError("clip must be > 0, or None for no clipping")
         if self.schedule not in ("step", "cosine", "constant"):
             raise ValueError(f'schedule must be "step", "cosine" or "constant", got {self.schedule!r}')
+
+
+def unjudged(options: FitOptions, size: int) -> int:
+    """Return how many epochs over a set of `size` samples pass before validation chooses: see `FitOptions.warmup`."""
+    minibatches = math.ceil(size / options.batch_size)
+    return min(options.warmup, math.ceil(options.settle / minibatches), options.epochs - 1)
 
 
 def learning_rate(options: FitOptions, epoch: int) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sciode.training.checkpoint import flatten, load_checkpoint, save_checkpoint, unflatten
-from sciode.training.options import FitOptions
+from sciode.training.options import FitOptions, unjudged
 
 Batch = Mapping[str, Tensor]
 
@@ -105,7 +105,7 @@ def open_run(
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     path = None if folder is None else Path(folder) / "checkpoint.safetensors"
     identity = "" if path is None else _identity(model, train, validation, options, told)
-    run = Run(model, optimizer, sizes[0], min(options.warmup, options.epochs - 1), identity, path)
+    run = Run(model, optimizer, sizes[0], unjudged(options, sizes[0]), identity, path)
     if path is not None and path.exists():
         run.load()
     return run

@@ -20,7 +20,7 @@ from sciode.training import (
     load_checkpoint,
     read_json_lines,
 )
-from sciode.training.options import Schedule
+from sciode.training.options import Schedule, unjudged
 
 
 class Interrupt(Exception):
@@ -135,6 +135,12 @@ def test_stopping_waits_for_the_warm_up_and_then_for_the_patience() -> None:
     assert history.best_epoch == 6
     assert len(history.epochs) == 6 + 1 + 4
     assert "did not improve" in history.stopped
+
+
+def test_a_large_set_is_judged_after_so_many_minibatches_a_small_one_after_so_many_epochs() -> None:
+    options = FitOptions(epochs=100, batch_size=10)
+    assert [unjudged(options, size) for size in (10, 40, 41, 80, 400, 5000)] == [20, 20, 16, 10, 2, 1]
+    assert unjudged(FitOptions(epochs=5), 10) == 4
 
 
 def test_gradients_are_clipped_after_backward() -> None:
