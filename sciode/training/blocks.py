@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 from torch.utils import _pytree as pytree
 
-__all__ = ["Block", "jacobian_of", "loss_of", "parts_of", "rows_of"]
+__all__ = ["Block", "Draw", "Following", "drawn", "jacobian_of", "loss_of", "parts_of", "rows_of"]
 
 
 class Block(NamedTuple):
@@ -39,6 +39,21 @@ class Block(NamedTuple):
         """A part of the points, of such a weight that the scale stays."""
         points = pytree.tree_map(lambda leaf: leaf[which], self.points)
         return Block(self.residual, points, self.weight * len(pytree.tree_leaves(points)[0]) / self.count)
+
+
+class Following(NamedTuple):
+    """A draw that looks at the weights: blocks(k, theta) of iteration k, which begins at theta."""
+
+    blocks: Callable[[int, Tensor], Sequence[Block]]
+
+
+Draw = Callable[[int], Sequence[Block]] | Following
+"""The blocks of iteration k, with points of its own."""
+
+
+def drawn(draw: Draw, k: int, theta: Tensor) -> Sequence[Block]:
+    """The blocks of an iteration."""
+    return draw.blocks(k, theta) if isinstance(draw, Following) else draw(k)
 
 
 def loss_of(blocks: Sequence[Block], theta: Tensor) -> Tensor:

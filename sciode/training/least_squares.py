@@ -8,14 +8,14 @@ on small networks that reaches losses which gradient descent does not, in hundre
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from sciode.solvers.suggest import choose
-from sciode.training.blocks import Block, loss_of, rows_of
+from sciode.training.blocks import Block, Draw, drawn, loss_of, rows_of
 from sciode.training.gauss_newton import Dense, Free, System
 
 __all__ = ["Block", "LevenbergMarquardt", "Minimum", "Status", "loss_of", "minimise"]
@@ -95,11 +95,10 @@ class LevenbergMarquardt:
             raise ValueError(f"damping must be > 0 and tolerance >= 0, got {self.damping} and {self.tolerance}")
 
 
-Draw = Callable[[int], Sequence[Block]]
-
-
 def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -> Minimum:
     """Move theta [P] down the loss of `draw(k)`, the blocks of iteration k, with points of its own.
+
+    A `Following` draw sees the weights of its iteration besides, and may look for points where they are wrong.
 
     A loss is judged before theta is moved by its points; so `Minimum.loss` and the choice of the best theta are those
     of points that it has not seen. Nothing is drawn here: the same blocks give the same result.
@@ -109,7 +108,7 @@ def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -
     best, least, losses = theta, math.inf, []
     damping, growth, failed = how.damping, _UP, 0
     for k in range(how.iterations + 1):
-        blocks = draw(k)
+        blocks = drawn(draw, k, theta)
         rows = rows_of(blocks, theta, how.chunk)
         loss = float(rows.square().sum())
         losses.append(loss)
