@@ -96,8 +96,8 @@ def test_an_animation_moves_the_line_and_keeps_its_scale(ax: Axes) -> None:
 def test_an_animation_of_a_rectangle_is_written_and_plays(ax: Axes, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     moving = evolutions.animate(ax, slope, [1.0, 2.0, 3.0], *SQUARE, side=9)
-    written = image.open(evolutions.save_animation(moving, tmp_path / "heat.gif", dpi=40))
-    assert written.n_frames == 3
+    with image.open(evolutions.save_animation(moving, tmp_path / "heat.gif", dpi=40)) as written:
+        assert written.n_frames == 3
     moving._draw_frame(2)  # type: ignore[attr-defined]
     assert float(np.asarray(ax.images[0].get_array())[0, 0]) == pytest.approx(3.0 * (1 / 16 + 10.0 * 0.125))
     assert ax.images[0].get_clim()[1] > 3.0 * 20
