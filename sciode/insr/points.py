@@ -34,7 +34,9 @@ class Points:
 
     Good values: 0.5 where a front is narrow and points are few (a front of a hundredth of the ring, 205 weights, 100
     points: the fit's error fell from 3.2e-3 to 6.6e-4, mean of four seeds); 0.8 was worse than 0, and 0 is right where
-    the field is smooth all over: choosing costs a residual at each candidate. Raises ValueError for numbers below one, or a share outside [0, 1).
+    the field is smooth all over: choosing costs a residual at each candidate.
+
+    Raises ValueError for numbers below one, or a share outside [0, 1).
     """
 
     count: int | None = None

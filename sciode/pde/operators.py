@@ -138,8 +138,8 @@ def expansion(u: FieldFunction) -> Callable[[Tensor], tuple[Tensor, Tensor, Tens
             moved: Any = u(cast(Tensor, Jet([x, direction, torch.zeros_like(x)])))
             return moved.coefficients if isinstance(moved, Jet) else (moved, *[torch.zeros_like(moved)] * 2)
 
-        values, slopes, bends = vmap(along, out_dims=(0, -1, 0))(_directions(x))
-        return values[0], slopes, 2 * bends.sum(0)
+        values, slopes, bends = vmap(along)(_directions(x))
+        return values[0], slopes.movedim(0, -1), 2 * bends.sum(0)
 
     def spread(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _check_point(x)
