@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -160,7 +160,7 @@ def _from_modes(
     name: str,
     modes: Modes,
     diffusion: float,
-    parameters: dict[str, float],
+    parameters: Mapping[str, float],
     rate: Callable[[Tensor, Tensor], Tensor] | None = None,
     exact: Callable[[Tensor, Tensor | float], Tensor] | None = None,
     end: float = 4.0,

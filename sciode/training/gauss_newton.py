@@ -85,7 +85,7 @@ class Free(System):
         self.theta, self.sweeps = theta, sweeps
         self.parts = [partial(_part_rows, part) for part in parts_of(blocks, chunk)]
         # Where no chunk was asked for, what the derivatives need is kept: a sweep then costs a third less.
-        self.kept = [vjp(part, theta) for part in self.parts] if chunk is None else None
+        self.kept = [_linear(part, theta) for part in self.parts] if chunk is None else None
         self.near = _Near.of(blocks, theta, chunk, rank) if rank else None
 
     def pull(self, rows: Tensor, damping: float) -> Tensor | None:
@@ -125,10 +125,10 @@ class Free(System):
             total = total + back(jvp(part, (self.theta,), (direction,))[1])[0]
         return total
 
-    def _linear(self) -> Iterator[tuple[Tensor, Callable[[Tensor], tuple[Tensor]]]]:
+    def _linear(self) -> Iterator[_Linear]:
         """The rows of each part, and what multiplies with J^T of it."""
         for k, part in enumerate(self.parts):
-            yield self.kept[k] if self.kept else vjp(part, self.theta)
+            yield self.kept[k] if self.kept else _linear(part, self.theta)
 
 
 @final
@@ -170,6 +170,15 @@ class _Near:
         seen = self.turned.T @ (self.rows @ residual)
         change = (1.0 / (self.values + floor) - 1.0 / floor) * seen
         return residual / floor + self.rows.T @ (self.turned @ change)
+
+
+_Linear = tuple[Tensor, Callable[[Tensor], tuple[Tensor]]]
+"""Rows, and what multiplies with their J^T."""
+
+
+def _linear(rows: Callable[[Tensor], Tensor], theta: Tensor) -> _Linear:
+    values, back = vjp(rows, theta)[:2]
+    return values, back
 
 
 def _part_rows(part: Block, theta: Tensor) -> Tensor:
