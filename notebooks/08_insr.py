@@ -21,9 +21,11 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import HTML
 
 from sciode import lab
 from sciode.insr import Galerkin, Points, evolve
+from sciode.lab import evolutions
 from sciode.nn import PeriodicEmbedding, Siren
 from sciode.pde import problem_of
 from sciode.pde.grid_advection import advect
@@ -53,26 +55,37 @@ print(f"{galerkin.thetas.shape[1]} weights; steps: {galerkin.seconds[-1]:.2f} s 
 # %% [markdown]
 # A trajectory can be asked anywhere, at any time between the first and the last.
 
-# %%
-x = torch.linspace(-2, 2, 801, dtype=torch.float64).unsqueeze(1)
-times = np.linspace(0, end, 41)
-exact = torch.stack([torch.vmap(lambda p, t=t: problem.exact(p, t))(x) for t in times.tolist()])
-grid = advect(problem, galerkin.thetas.shape[1], 0.05, round(end / 0.05), interpolation="cubic")
-steps = [round(t / 0.05) for t in times if abs(t / 0.05 - round(t / 0.05)) < 1e-9]
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-for place in (0, 20, 40):
-    left.plot(x[:, 0], galerkin(x, times[place])[:, 0], label=f"t = {times[place]:.2f}")
-left.set(xlabel="x", ylabel="u")
-left.legend()
-size = exact.flatten(1).norm(dim=1)
-for name, found in (("Galerkin, rk4", galerkin), ("midpoint rule", midpoint)):
-    right.semilogy(times, (found(x, times) - exact).flatten(1).norm(dim=1) / size, label=name)
-at = [np.linalg.norm(grid.at(x[:, 0].numpy(), k) - problem.exact(x, 0.05 * k)[:, 0].numpy()) for k in steps]
-right.semilogy([0.05 * k for k in steps], np.array(at) / float(size[0]), "--", label="cubic grid, as many numbers")
-right.set(xlabel="t", ylabel="relative error")
-right.legend()
+# %%
+def exact(x: torch.Tensor, t: float) -> torch.Tensor:
+    return torch.vmap(lambda point: problem.exact(point, t))(x)
+
+
+def grid(x: torch.Tensor, t: float) -> torch.Tensor:
+    return torch.from_numpy(on_grid.at(x[:, 0].numpy(), round(t / 0.05))).unsqueeze(1)
+
+
+on_grid = advect(problem, galerkin.thetas.shape[1], 0.05, round(end / 0.05), interpolation="cubic")
+x = torch.linspace(-2, 2, 801, dtype=torch.float64).unsqueeze(1)
+fields = {"Galerkin, rk4": galerkin, "midpoint rule": midpoint, "cubic grid, as many numbers": grid}
+
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+evolutions.space_time(left, galerkin, np.linspace(0, end, 41), problem.lower, problem.upper)
+evolutions.error_over_time(middle, fields, exact, x, galerkin.times[1:])
+evolutions.progress_of_steps(right, midpoint.steps)
+right.set_title("midpoint rule, step by step")
 plt.show()
+
+# %% [markdown]
+# The same as a film, the exact solution broad and grey beneath it; `evolutions.save_animation` writes it as a .gif or
+# .mp4.
+
+# %%
+figure, axes = plt.subplots(figsize=(6, 3))
+frames = np.linspace(0, end, lab.scale(full=33, fast=3))
+film = evolutions.animate(axes, galerkin, frames, problem.lower, problem.upper, exact=exact)
+plt.close(figure)
+HTML(film.to_jshtml())
 
 # %% [markdown]
 # The midpoint rule's error is its own: an exact field would have it, too. The Galerkin path has no time scheme of low
@@ -99,34 +112,34 @@ print(f"{found.thetas.shape[1]} weights; fit {found.steps[0].loss:.1e}; not foll
 side = torch.linspace(0, 2 * math.pi, 65, dtype=torch.float64)[:-1]
 points = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
 reference = solve_periodic(phases, 64, ends, dt=0.01)
-figure, axes = plt.subplots(2, len(ends), figsize=(3.2 * len(ends), 6), sharex=True, sharey=True, layout="constrained")
+differences = []
+figure, axes = plt.subplots(2, len(ends), figsize=(3.6 * len(ends), 6), sharex=True, sharey=True, layout="constrained")
 for column, t in enumerate(ends):
-    values = found(points, t).reshape(64, 64)
-    error = values - torch.as_tensor(reference.values[column])[..., 0]
-    top = axes[0, column].imshow(values.T, origin="lower", vmin=-1, vmax=1, cmap="RdBu", extent=(0, 6.28, 0, 6.28))
-    low = axes[1, column].imshow(error.T, origin="lower", cmap="PuOr", extent=(0, 6.28, 0, 6.28))
-    for panel in axes[:, column]:
-        panel.grid(False)
-    axes[0, column].set_title(f"t = {t:g}")
-    figure.colorbar(low, ax=axes[1, column], shrink=0.7)
-figure.colorbar(top, ax=axes[0, :], shrink=0.7, label="u")
-axes[0, 0].set_ylabel("network")
-axes[1, 0].set_ylabel("network - spectral")
+    true = torch.as_tensor(reference.values[column])
+    differences.append(found(points, t).reshape(true.shape) - true)
+    evolutions.field_image(axes[0, column], found, t, phases.lower, phases.upper, limits=(-1.5, 1.5), bar=column == 2)
+    low = axes[1, column].imshow(differences[-1][..., 0].T, origin="lower", cmap="PuOr", extent=(0, 6.28, 0, 6.28))
+    axes[1, column].grid(False)
+    axes[1, column].set_title("network - spectral")
+    figure.colorbar(low, ax=axes[1, column], shrink=0.8)
+    axes[0, column].label_outer()
 plt.show()
 
 # %% [markdown]
 # Where to go on: `sciode train insr_advection` makes the table of schemes, fields and grids; `folder=` keeps every step
 # and lets an interrupted evolution go on; `optimiser=` and `points=` say how a step is optimised and where it is looked
-# at. A problem of your own is one `sciode.pde.Evolution`.
+# at (`Points(aimed=0.5)`: half of the points where the residual is large). A problem of your own is one
+# `sciode.pde.Evolution`.
 
 # %% [markdown]
 # ## What must be true
 
 # %%
 assert galerkin.complete and midpoint.complete and found.complete
-last = (galerkin(x, end) - exact[-1]).norm() / exact[-1].norm()
-assert last < 1e-4 and last < 0.1 * (midpoint(x, end) - exact[-1]).norm() / exact[-1].norm(), float(last)
+size = exact(x, end).norm()
+last, floor = ((u(x, end) - exact(x, end)).norm() / size for u in (galerkin, midpoint))
+assert last < 1e-4 and last < 0.1 * floor, float(last)
 assert max(step.loss for step in found.steps[1:]) < lab.scale(full=0.01, fast=0.2)
 highest = max(1.0, float(torch.vmap(phases.initial)(points).abs().max()))
-assert float(values.abs().max()) < 1.05 * highest, "the equation has a maximum principle"
-assert error.abs().max() < lab.scale(full=0.01, fast=0.5)
+assert float(found(points, ends[-1]).abs().max()) < 1.05 * highest, "the equation has a maximum principle"
+assert differences[-1].abs().max() < lab.scale(full=0.01, fast=0.5)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, vmap
+from torch.func import jacrev, jvp, vmap
 
 from sciode.insr.optimise import Work
 from sciode.solvers import solve
 from sciode.solvers.methods import stepper_of
+from sciode.training import Block
 
 __all__ = ["Galerkin", "Moved", "moved"]
 
@@ -69,40 +71,72 @@ class Moved(NamedTuple):
 
 def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: int) -> Moved:
     """Move theta from t to t + dt. Points are drawn once a step: within it, theta' is one function of theta."""
-    problem, flat = work.problem, work.flat
-    seed = (work.seed, step, 0, 0)
-    x = work.points.inside(problem, flat.size, flat.theta, *seed)
-    walls = work.points.walled(problem, 1, flat.field, flat.size, flat.theta, *seed)
-    evaluations = 0
+    points, seed = work.points, (work.seed, step, 0, 0)
+    steps: dict[str, Any] = {"dt": dt} if how.fixed else {"rtol": how.rtol, "atol": how.atol}
+    with torch.no_grad():
+        walls = points.walled(work.problem, 1, work.flat.field, work.flat.size, theta, *seed)
+        missed = _missed(work, how, dt, walls, theta, step) if points.aimed else work.problem.initial
+        projection = _Projection(
+            work, how, dt, walls, *points.drawn(work.problem, missed, work.flat.size, theta, *seed)
+        )
+        solution = solve(
+            lambda _, at: projection.slope(at)[0], theta, [t, t + dt], method=how.method, batch_dims=0, engine="eager",
+            throw=False, max_steps=how.max_steps, regularize=how.regularize, **steps,
+        )  # fmt: skip
+        ends = torch.stack([projection.slope(at)[1] for at in (theta, solution.ys[-1])])
+    status = "converged" if int(solution.status) == 0 else str(solution.message)
+    penalties = {name: float(value) for name, value in solution.penalties.items()}
+    return Moved(solution.ys[-1], float(ends.amax()), projection.evaluations, status, penalties)
 
-    def rows(residual: Any, theta: Tensor, points: Any) -> Tensor:
-        return vmap(jacrev(residual), (None, 0), chunk_size=how.chunk)(theta, points).reshape(-1, flat.size)
 
-    def projected(theta: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal evaluations
-        evaluations += 1
-        jacobian = rows(lambda at, point: flat.field(at)(point), theta, x)
-        wanted = vmap(problem.equation(flat.field(theta)))(x).reshape(-1)
+@final
+class _Projection:
+    """theta' as a function of theta, by the points x [N, d], each of which counts by the square of its weight."""
+
+    def __init__(
+        self, work: Work, how: Galerkin, dt: float, walls: Sequence[Block], x: Tensor, weights: Tensor | None
+    ) -> None:
+        self.work, self.how, self.dt, self.walls = work, how, dt, walls
+        self.x, self.weights, self.evaluations = x, weights, 0
+
+    def slope(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """theta', and the share of F(u) that it does not follow."""
+        self.evaluations += 1
+        flat, x, how = self.work.flat, self.x, self.how
+        jacobian = self._rows(lambda at, point: flat.field(at)(point), theta, x)
+        wanted = vmap(self.work.problem.equation(flat.field(theta)))(x)
+        if self.weights is not None:
+            jacobian = jacobian * self.weights.expand_as(wanted).reshape(-1, 1)
+            wanted = wanted * self.weights
+        wanted = wanted.reshape(-1)
         gram, right = jacobian.T @ jacobian / len(x), jacobian.T @ wanted / len(x)
-        for wall in walls:
-            its = rows(wall.residual, theta, wall.points) * wall.scale
+        for wall in self.walls:
+            its = self._rows(wall.residual, theta, wall.points) * wall.scale
             values = vmap(wall.residual, (None, 0))(theta, wall.points).reshape(-1) * wall.scale
             gram, right = gram + its.T @ its, right - how.stiff * its.T @ values
         least = torch.finfo(gram.dtype).eps * gram.diagonal().sum()
         gram.diagonal().add_(least.clamp_min(how.damping))
         factor, info = torch.linalg.cholesky_ex(gram)
         found = torch.cholesky_solve(right.unsqueeze(1), factor)[:, 0]
-        moving = wanted.norm().clamp_min(_QUIET / dt * vmap(flat.field(theta))(x).norm())
+        moving = wanted.norm().clamp_min(_QUIET / self.dt * vmap(flat.field(theta))(x).norm())
         share = (jacobian @ found - wanted).norm() / moving
         return torch.where(info == 0, found, torch.nan), share
 
-    steps: dict[str, Any] = {"dt": dt} if how.fixed else {"rtol": how.rtol, "atol": how.atol}
-    with torch.no_grad():
-        solution = solve(
-            lambda _, at: projected(at)[0], theta, [t, t + dt], method=how.method, batch_dims=0, engine="eager",
-            throw=False, max_steps=how.max_steps, regularize=how.regularize, **steps,
-        )  # fmt: skip
-        ends = torch.stack([projected(at)[1] for at in (theta, solution.ys[-1])])
-    status = "converged" if int(solution.status) == 0 else str(solution.message)
-    penalties = {name: float(value) for name, value in solution.penalties.items()}
-    return Moved(solution.ys[-1], float(ends.amax()), evaluations, status, penalties)
+    def _rows(self, residual: Any, theta: Tensor, points: Any) -> Tensor:
+        return vmap(jacrev(residual), (None, 0), chunk_size=self.how.chunk)(theta, points).reshape(-1, len(theta))
+
+
+def _missed(
+    work: Work, how: Galerkin, dt: float, walls: Sequence[Block], theta: Tensor, step: int
+) -> Callable[[Tensor], Tensor]:
+    """What theta' by points drawn evenly leaves of F(u) at a point: J theta' - F(u)."""
+    x = work.points.inside(work.problem, work.flat.size, theta, work.seed, step, 1, 0)
+    slope, _ = _Projection(work, how, dt, walls, x, None).slope(theta)
+    wanted = work.problem.equation(work.flat.field(theta))
+
+    def missed(x: Tensor) -> Tensor:
+        followed = jvp(lambda at: work.flat.field(at)(x), (theta,), (slope,))[1]
+        # Without a slope nothing is followed, and the step will say so.
+        return followed.nan_to_num() - wanted(x)
+
+    return missed

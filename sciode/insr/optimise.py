@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from sciode.insr.flat import Flat
 from sciode.insr.points import Points
 from sciode.insr.schemes import Scheme, last
 from sciode.pde import Evolution
-from sciode.training import Block, Descent, LevenbergMarquardt, Minimum, descend, minimise
-from sciode.training.least_squares import loss_of
+from sciode.training import Block, Descent, Following, LevenbergMarquardt, Minimum, descend, minimise
+from sciode.training.blocks import Draw, loss_of
 
 __all__ = ["Fit", "Work", "fitted", "stepped"]
 
 Optimiser = LevenbergMarquardt | Descent
+Residual = Callable[[Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,18 @@ def fitted(work: Work, how: Fit) -> Minimum:
     problem, flat = work.problem, work.flat
     start = torch.vmap(problem.initial)
 
-    def draw(k: int, stage: int) -> Sequence[Block]:
-        at = (work.seed, 0, k, stage)
-        x = work.points.inside(problem, flat.size, flat.theta, *at)
-        return [Block(lambda theta, p: flat.field(theta)(p[0]) - p[1], (x, start(x).repeat(1, work.told)))]
+    def draw(k: int, at: Tensor, stage: int) -> Sequence[Block]:
+        def missed(x: Tensor) -> Tensor:
+            return flat.field(at)(x) - problem.initial(x).repeat(work.told)
 
-    found = Minimum(flat.theta, float(loss_of(draw(0, 0), flat.theta)), [], "budget")
+        x, weights = work.points.drawn(problem, missed, flat.size, flat.theta, work.seed, 0, k, stage)
+        known = start(x).repeat(1, work.told)
+        return [_block(lambda theta, p: flat.field(theta)(p[0]) - p[1], x, known, weights)]
+
+    found = Minimum(flat.theta, float(loss_of(draw(0, flat.theta, 0), flat.theta)), [], "budget")
     for stage, one in enumerate((how.descent, how.refine)):
         if one is not None and math.isfinite(found.loss):
-            found = _minimised(partial(draw, stage=stage), found.theta, one)
+            found = _minimised(Following(partial(draw, stage=stage)), found.theta, one)
     return found
 
 
@@ -70,20 +74,27 @@ def stepped(
     """Take the step of a scheme from the weights `thetas`, the newest first, starting from these."""
     problem, flat = work.problem, work.flat
     past = [last(flat.field(theta), problem.channels) for theta in thetas[: scheme.past]]
-    known = vmap(scheme.known(past, problem.equation, dt))
+    known = scheme.known(past, problem.equation, dt)
 
     def residual(theta: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
         return scheme.residual(flat.field(theta), at[1], past, problem.equation, dt)(at[0])
 
-    def draw(k: int) -> Sequence[Block]:
+    def draw(k: int, at: Tensor) -> Sequence[Block]:
         seed = (work.seed, step, k, attempt)
-        x = work.points.inside(problem, flat.size, flat.theta, *seed)
         with torch.no_grad():
-            block = Block(residual, (x, known(x)))
+            x, weights = work.points.drawn(problem, lambda x: residual(at, (x, known(x))), flat.size, flat.theta, *seed)
+            block = _block(residual, x, vmap(known)(x), weights)
         return [block, *work.points.walled(problem, work.told, flat.field, flat.size, flat.theta, *seed)]
 
-    return _minimised(draw, thetas[0], how)
+    return _minimised(Following(draw), thetas[0], how)
 
 
-def _minimised(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Optimiser) -> Minimum:
+def _block(residual: Residual, x: Tensor, known: Tensor, weights: Tensor | None) -> Block:
+    """The block of a residual at (x, what is known there), each point's multiplied by its own of `weights` [N, 1]."""
+    if weights is None:
+        return Block(residual, (x, known))
+    return Block(lambda theta, at: at[2] * residual(theta, at[:2]), (x, known, weights))
+
+
+def _minimised(draw: Draw, theta: Tensor, how: Optimiser) -> Minimum:
     return descend(draw, theta, how) if isinstance(how, Descent) else minimise(draw, theta, how)

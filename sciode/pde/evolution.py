@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sciode.pde.operators import FieldFunction, jacobian, laplacian
+from sciode.pde.operators import FieldFunction, expansion, jacobian
 from sciode.solvers.suggest import choose
 
 __all__ = ["Evolution"]
@@ -82,9 +82,12 @@ class Evolution:
         """F(u) = diffusion Lap u + rate(u, grad u), from field function to field function; without the projection P."""
 
         def slope(x: Tensor) -> Tensor:
-            value = u(x)
-            total = torch.zeros_like(value) if self.rate is None else self.rate(value, jacobian(u)(x))
-            return total + self.diffusion * laplacian(u)(x) if self.diffusion else total
+            if not self.diffusion:
+                value = u(x)
+                return torch.zeros_like(value) if self.rate is None else self.rate(value, jacobian(u)(x))
+            value, slopes, bend = expansion(u)(x)
+            spread = self.diffusion * bend
+            return spread if self.rate is None else spread + self.rate(value, slopes)
 
         return slope
 

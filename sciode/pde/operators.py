@@ -17,7 +17,18 @@ from torch.func import jacfwd, jvp, vmap
 
 from sciode.solvers.jets import Jet
 
-__all__ = ["FieldFunction", "curl", "divergence", "gradient", "hessian", "jacobian", "laplacian", "over", "partial"]
+__all__ = [
+    "FieldFunction",
+    "curl",
+    "divergence",
+    "expansion",
+    "gradient",
+    "hessian",
+    "jacobian",
+    "laplacian",
+    "over",
+    "partial",
+]
 
 FieldFunction = Callable[[Tensor], Tensor]
 """x [d] -> u(x) [c]."""
@@ -107,6 +118,36 @@ def laplacian(u: FieldFunction, *, taylor: bool = False) -> FieldFunction:
     def spread(x: Tensor) -> Tensor:
         _check_point(x)
         return vmap(bend, (None, 0))(x, _directions(x)).sum(0)
+
+    return spread
+
+
+def expansion(u: FieldFunction) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Return x -> (u [c], du_i/dx_j [c, d], sum_j d2u_i/dx_j2 [c]): what most equations read of a field, in one pass.
+
+    Where u is written with operations that have a rule for jets, as networks are, (u, u', u''/2) is carried through it
+    once for all axes; else, as for a u that is itself made by an operator, the operators above are called one by one.
+    The same numbers to rounding.
+    """
+
+    def one_by_one(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return u(x), jacobian(u)(x), laplacian(u)(x)
+
+    def at_once(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def along(direction: Tensor) -> tuple[Tensor, ...]:
+            moved: Any = u(cast(Tensor, Jet([x, direction, torch.zeros_like(x)])))
+            return moved.coefficients if isinstance(moved, Jet) else (moved, *[torch.zeros_like(moved)] * 2)
+
+        values, slopes, bends = vmap(along)(_directions(x))
+        return values[0], slopes.movedim(0, -1), 2 * bends.sum(0)
+
+    def spread(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _check_point(x)
+        try:
+            return at_once(x)
+        except (ValueError, TypeError, AttributeError):
+            # An operation without a rule. A mistake of u's own comes again, from u itself.
+            return one_by_one(x)
 
     return spread
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -49,57 +49,25 @@ def advection(speed: float = 0.25, start: float = -1.5, width: float = 0.1) -> E
 
 def heat(diffusion: float = 0.1, seed: int = 0, highest: int = 3) -> Evolution:
     """u_t = diffusion Lap u on [0, 2 pi]^2, periodic, from low modes of root mean square 1; each decays on its own."""
-    _positive(diffusion=diffusion)
     modes = low_modes(seed, highest, channels=1)
-    return Evolution(
-        name="heat",
-        lower=(0.0, 0.0),
-        upper=(2.0 * math.pi, 2.0 * math.pi),
-        channels=1,
-        walls="periodic",
-        initial=modes.field,
-        diffusion=diffusion,
-        exact=lambda x, t: modes.decayed(x, diffusion * t),
-        end=4.0,
-        parameters={"diffusion": diffusion, "seed": seed, "highest": highest},
-        reference=_OWN,
-    )
+    parameters = {"seed": seed, "highest": highest}
+    return _from_modes("heat", modes, diffusion, parameters, exact=lambda x, t: modes.decayed(x, diffusion * t))
 
 
 def allen_cahn(diffusion: float = 0.05, seed: int = 0, highest: int = 3) -> Evolution:
     """u_t = diffusion Lap u + u - u^3 on [0, 2 pi]^2, periodic: phases u = -1 and 1, walls of width sqrt(diffusion)."""
-    _positive(diffusion=diffusion)
-    return Evolution(
-        name="allencahn",
-        lower=(0.0, 0.0),
-        upper=(2.0 * math.pi, 2.0 * math.pi),
-        channels=1,
-        walls="periodic",
-        initial=low_modes(seed, highest, channels=1, size=0.5).field,
-        rate=lambda u, slopes: u - u**3,
-        diffusion=diffusion,
-        end=4.0,
-        parameters={"diffusion": diffusion, "seed": seed, "highest": highest},
-        reference=f"Allen & Cahn (1979), Acta Metallurgica 27; {_OWN}",
-    )
+    modes = low_modes(seed, highest, channels=1, size=0.5)
+    parameters = {"seed": seed, "highest": highest}
+    source = f"Allen & Cahn (1979), Acta Metallurgica 27; {_OWN}"
+    return _from_modes("allencahn", modes, diffusion, parameters, rate=lambda u, slopes: u - u**3, reference=source)
 
 
 def burgers(diffusion: float = 0.1, seed: int = 0, highest: int = 2) -> Evolution:
     """u_t = diffusion Lap u - (u . grad) u for a velocity on [0, 2 pi]^2, periodic, from low modes: fronts form."""
-    _positive(diffusion=diffusion)
-    return Evolution(
-        name="burgers",
-        lower=(0.0, 0.0),
-        upper=(2.0 * math.pi, 2.0 * math.pi),
-        channels=2,
-        walls="periodic",
-        initial=low_modes(seed, highest, channels=2, size=0.5).field,
-        rate=_carried,
-        diffusion=diffusion,
-        end=2.0,
-        parameters={"diffusion": diffusion, "seed": seed, "highest": highest},
-        reference=f"Bateman (1915), Monthly Weather Review 43; {_OWN}",
-    )
+    modes = low_modes(seed, highest, channels=2, size=0.5)
+    parameters = {"seed": seed, "highest": highest}
+    source = f"Bateman (1915), Monthly Weather Review 43; {_OWN}"
+    return _from_modes("burgers", modes, diffusion, parameters, rate=_carried, end=2.0, reference=source)
 
 
 def taylor_green() -> Evolution:
@@ -186,6 +154,34 @@ def low_modes(seed: int, highest: int, channels: int, size: float = 1.0) -> Mode
     drawn /= 1.0 + (waves**2).sum(-1)[:, None]
     drawn *= size / np.sqrt((drawn**2).sum((0, 1)) / 2.0)
     return Modes(*(torch.from_numpy(part) for part in (waves, drawn[0], drawn[1])))
+
+
+def _from_modes(
+    name: str,
+    modes: Modes,
+    diffusion: float,
+    parameters: Mapping[str, float],
+    rate: Callable[[Tensor, Tensor], Tensor] | None = None,
+    exact: Callable[[Tensor, Tensor | float], Tensor] | None = None,
+    end: float = 4.0,
+    reference: str = _OWN,
+) -> Evolution:
+    """A problem on [0, 2 pi]^2, periodic, that starts from low modes and diffuses."""
+    _positive(diffusion=diffusion)
+    return Evolution(
+        name=name,
+        lower=(0.0, 0.0),
+        upper=(2.0 * math.pi, 2.0 * math.pi),
+        channels=modes.cosines.shape[-1],
+        walls="periodic",
+        initial=modes.field,
+        rate=rate,
+        diffusion=diffusion,
+        exact=exact,
+        end=end,
+        parameters={"diffusion": diffusion, **parameters},
+        reference=reference,
+    )
 
 
 def _carried(u: Tensor, slopes: Tensor) -> Tensor:

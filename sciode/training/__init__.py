@@ -1,11 +1,12 @@
 """The visible training loop, and what makes it safe: isolated randomness, atomic checkpoints, a log a line an epoch."""
 
+from sciode.training.blocks import Block, Following
 from sciode.training.checkpoint import load_checkpoint, save_checkpoint
 from sciode.training.descent import INSR, Descent, descend
 from sciode.training.device import choose_device
 from sciode.training.fit import Loss, evaluate, fit
 from sciode.training.isolation import derive_seed, isolated_rng, threads
-from sciode.training.least_squares import Block, LevenbergMarquardt, Minimum, minimise
+from sciode.training.least_squares import LevenbergMarquardt, Minimum, minimise
 from sciode.training.lockstep import Losses, epochs_shown, fit_lockstep
 from sciode.training.log import append_json, read_json_lines
 from sciode.training.options import FitOptions, learning_rate
@@ -19,6 +20,7 @@ __all__ = [
     "Descent",
     "Epoch",
     "FitOptions",
+    "Following",
     "History",
     "LevenbergMarquardt",
     "Loss",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sciode.solvers.suggest import choose
-from sciode.training.least_squares import Block, Minimum, Status, loss_of
+from sciode.training.blocks import Draw, drawn, loss_of
+from sciode.training.least_squares import Minimum, Status
 
 __all__ = ["Descent", "descend"]
 
@@ -48,7 +48,7 @@ class Descent:
 INSR = Descent(iterations=20_000, lr=1e-4, schedule="plateau")
 
 
-def descend(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Descent | None = None) -> Minimum:
+def descend(draw: Draw, theta: Tensor, how: Descent | None = None) -> Minimum:
     """Move theta [P] down the loss of `draw(k)`, the blocks of iteration k, as `sciode.training.minimise` does.
 
     A loss is that of points which theta has not been moved by; the weights returned are the last ones, or the ones
@@ -64,7 +64,7 @@ def descend(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Descent 
     before, status = weights.detach().clone(), "budget"
     for k in range(how.iterations + 1):
         with torch.enable_grad():
-            loss = loss_of(draw(k), weights)
+            loss = loss_of(drawn(draw, k, weights.detach()), weights)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             return Minimum(before, losses[-2] if k else math.inf, losses, "non-finite")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from sciode.nn import HardBoundary, PeriodicEmbedding, Siren, mlp
-from sciode.pde import Box, curl, divergence, gradient, hessian, jacobian, laplacian, over, partial
+from sciode.pde import Box, curl, divergence, expansion, gradient, hessian, jacobian, laplacian, over, partial
 
 
 def points(n: int, d: int, seed: int = 0) -> Tensor:
@@ -151,6 +151,28 @@ def test_taylor_mode_names_what_it_cannot_do(network) -> None:
         laplacian(torch.special.bessel_j0, taylor=True)(points(1, 2)[0])
     with pytest.raises(ValueError, match="taylor=False"):
         laplacian(divergence(network(2, 2)), taylor=True)(points(1, 2)[0])
+
+
+def test_an_expansion_is_value_slopes_and_laplacian(network, seeded) -> None:
+    """Also of fields without a rule for jets, of ones that are made by an operator, and of constants."""
+    with seeded(0):
+        periodic = Siren(2, 2, 12, 1, omega=4.0, embedding=PeriodicEmbedding([2.0, None])).double()
+    at = points(6, 2)
+    fields = (network(2, 3), periodic, plane, torch.ones_like, torch.special.bessel_j0, divergence(network(2, 2)))
+    for u in fields:
+        found = vmap(expansion(u))(at)
+        for one, expected in zip(found, (over(u, at), over(jacobian(u), at), over(laplacian(u), at)), strict=True):
+            torch.testing.assert_close(one, expected)
+    with pytest.raises(ValueError, match="one point"):
+        expansion(plane)(at)
+
+
+def test_a_mistake_inside_a_field_is_told_as_it_is() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise ValueError("no such phase")
+
+    with pytest.raises(ValueError, match="no such phase"):
+        expansion(broken)(points(1, 2)[0])
 
 
 @pytest.mark.parametrize("taylor", [False, True])

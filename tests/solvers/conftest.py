@@ -1,8 +1,9 @@
-"""What tests of several engines share."""
+"""What tests of several engines share, and those of tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -54,3 +55,16 @@ def unspoilt() -> Callable[[nn.Module, Tensor, Tensor], None]:
         assert trained.stats.engine == "compiled"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def changes() -> Callable[[Any, float], Iterator[tuple[str, Any]]]:
+    """(values, change) -> the (nested) tuple with one number changed, once for every number, and where that is."""
+
+    def changed(values: Any, change: float) -> Iterator[tuple[str, Any]]:
+        for i, value in enumerate(values or ()):
+            inner = changed(value, change) if isinstance(value, tuple) else [("", value + change)]
+            for where, one in inner:
+                yield f"[{i}]{where}", (*values[:i], one, *values[i + 1 :])
+
+    return changed

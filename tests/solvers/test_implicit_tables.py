@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
@@ -240,18 +239,10 @@ def arguments(table: ImplicitTableau | MultistepTableau) -> dict[str, Any]:
     return {spec.name: getattr(table, spec.name) for spec in fields(table) if spec.init}
 
 
-def changes(values: Any, change: float) -> Iterator[Any]:
-    """The (nested) tuple with one number changed, once for every number."""
-    for i, value in enumerate(values):
-        inner = changes(value, change) if isinstance(value, tuple) else [value + change]
-        for changed in inner:
-            yield (*values[:i], changed, *values[i + 1 :])
-
-
 @every_runge_kutta
-def test_a_table_with_any_one_coefficient_off_by_a_millionth_is_refused(table: ImplicitTableau) -> None:
+def test_a_table_with_any_one_coefficient_off_by_a_millionth_is_refused(table: ImplicitTableau, changes: Any) -> None:
     for name in ("c", "a", "b"):
-        for changed in changes(getattr(table, name), 1e-6):
+        for _, changed in changes(getattr(table, name), 1e-6):
             with pytest.raises(ValueError, match=f"tableau '{table.name}': "):
                 replace(table, **{name: changed})
 
@@ -270,8 +261,10 @@ def test_a_changed_coefficient_with_the_row_sum_kept_breaks_an_order_condition(n
 
 
 @every_multistep
-def test_a_multistep_table_with_any_one_coefficient_off_by_a_millionth_is_refused(table: MultistepTableau) -> None:
-    for changed in changes(table.alpha, 1e-6):
+def test_a_multistep_table_with_any_one_coefficient_off_by_a_millionth_is_refused(
+    table: MultistepTableau, changes: Any
+) -> None:
+    for _, changed in changes(table.alpha, 1e-6):
         with pytest.raises(ValueError, match=f"tableau '{table.name}': "):
             replace(table, alpha=changed)
     with pytest.raises(ValueError, match="condition of power 1 fails"):

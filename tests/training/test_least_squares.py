@@ -11,8 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciode.training import Block, Descent, LevenbergMarquardt, descend, minimise
-from sciode.training.least_squares import loss_of
+from sciode.insr.flat import Flat
+from sciode.nn import Siren
+from sciode.training import (
+    Block,
+    Descent,
+    Following,
+    LevenbergMarquardt,
+    descend,
+    gauss_newton,
+    isolated_rng,
+    minimise,
+)
+from sciode.training.blocks import loss_of
 
 FORMS = ("normal", "woodbury", "free")
 
@@ -54,6 +65,106 @@ def test_all_forms_of_the_linear_system_take_the_same_step() -> None:
     assert not torch.equal(found[0], start)
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(found[2], found[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+@pytest.mark.parametrize("rank", [0, 20])
+def test_conjugate_gradients_come_to_the_dense_step_with_any_help(chunk: int | None, rank: int) -> None:
+    """Two blocks of different weights, parts of seven points: the step of the dense form."""
+    start, x = torch.tensor([0.7, 0.2, 1.7], dtype=torch.float64), points()
+
+    def draw(k: int) -> list[Block]:
+        return [Block(curve, x, 2.0), Block(lambda theta, at: curve(theta, at) * 0.5, x[:11], 0.3)]
+
+    dense = minimise(draw, start, LevenbergMarquardt(iterations=1, damping=1e-3, form="normal"))
+    free = LevenbergMarquardt(iterations=1, damping=1e-3, form="free", chunk=chunk, rank=rank)
+    torch.testing.assert_close(minimise(draw, start, free).theta, dense.theta, rtol=1e-9, atol=1e-12)
+
+
+def wide() -> tuple[Any, Tensor]:
+    """A field of 22,645 weights, with random ones: its dense J^T J would take four gigabytes."""
+    with isolated_rng(0):
+        flat = Flat(Siren(2, 1, 148, 1, omega=3.0).double())
+    return flat.field, flat.theta
+
+
+def waves(x: Tensor) -> Tensor:
+    return (torch.sin(3.0 * x[0]) * torch.cos(2.0 * x[1])).reshape(1)
+
+
+def test_a_network_of_twenty_thousand_weights_is_fitted_without_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From random weights far below what the field's own size is, in a few steps, on points that it has not seen."""
+    field, theta = wide()
+    monkeypatch.setattr(gauss_newton, "Dense", None)
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", None)
+
+    def draw(k: int) -> list[Block]:
+        x = torch.from_numpy(np.random.default_rng(k).uniform(-1.0, 1.0, (200, 2)))
+        return [Block(lambda theta, at: field(theta)(at) - waves(at), x)]
+
+    how = LevenbergMarquardt(iterations=4, damping=1e-3, form="free", sweeps=12, rank=100, chunk=100, tolerance=0.0)
+    assert len(theta) > 20_000
+    found = minimise(draw, theta, how)
+    assert found.loss < 1e-4 * found.losses[0], found.losses
+
+
+def test_rows_that_precondition_save_sweeps() -> None:
+    """As many sweeps with and without: of what could be taken from the linear problem, less is left with them."""
+    field, theta = wide()
+    x = torch.from_numpy(np.random.default_rng(0).uniform(-1.0, 1.0, (300, 2)))
+    block = Block(lambda theta, at: field(theta)(at) - waves(at), x)
+    rows = gauss_newton.rows_of([block], theta)
+    left = []
+    for sweeps, rank in ((20, 0), (20, 100), (20, 300)):
+        system = gauss_newton.Free([block], theta, None, sweeps, rank)
+        step = system.pull(rows, 1e-6)
+        assert step is not None
+        left.append(float((rows + system.push(step)).square().sum() + 1e-6 * step.square().sum()))
+    # With all rows the preconditioner is the inverse.
+    assert left[1] - left[2] < 0.3 * (left[0] - left[2]), left
+
+
+def test_no_more_points_than_a_chunk_are_differentiated_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    rows_of = gauss_newton.rows_of
+
+    def counted(blocks: Sequence[Block], theta: Tensor) -> Tensor:
+        seen.append(sum(block.count for block in blocks))
+        return rows_of(blocks, theta)
+
+    monkeypatch.setattr(gauss_newton, "rows_of", counted)
+    how = LevenbergMarquardt(iterations=1, damping=1e-3, form="free", chunk=7, rank=5)
+    minimise(same(line, points(40)), torch.zeros(5, dtype=torch.float64), how)
+    assert seen and max(seen) == 7
+
+
+def test_a_derivative_is_formed_only_where_a_step_is_sought(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    formed = gauss_newton.jacobian_of
+
+    def counted(*given: Any) -> Tensor:
+        made.append(1)
+        return formed(*given)
+
+    monkeypatch.setattr(gauss_newton, "jacobian_of", counted)
+    start = torch.tensor([0.7, 0.2, 1.7], dtype=torch.float64)
+    found = minimise(same(curve, points()), start, LevenbergMarquardt(tolerance=1e-20))
+    assert found.status == "converged" and len(made) == found.iterations
+
+
+def test_a_draw_may_follow_the_weights() -> None:
+    """Points are looked for where theta is: each iteration's draw sees the weights that it begins with."""
+    seen: list[float] = []
+
+    def blocks(k: int, theta: Tensor) -> list[Block]:
+        seen.append(float(theta[0]))
+        return [Block(curve, points(seed=k))]
+
+    start = torch.tensor([0.7, 0.2, 1.7], dtype=torch.float64)
+    for run, how in ((minimise, LevenbergMarquardt(iterations=2)), (descend, Descent(iterations=2))):
+        seen.clear()
+        run(Following(blocks), start, how)  # type: ignore[operator]
+        assert len(seen) == 3 and seen[0] == 0.7 and len(set(seen)) == 3
 
 
 def test_a_curve_is_found_to_rounding() -> None:
@@ -179,6 +290,7 @@ def test_descent_stops_at_its_tolerance_and_before_what_is_not_finite() -> None:
         lambda: LevenbergMarquardt(damping=0.0),
         lambda: LevenbergMarquardt(form="dense"),  # type: ignore[arg-type]
         lambda: LevenbergMarquardt(chunk=0),
+        lambda: LevenbergMarquardt(rank=-1),
         lambda: Descent(lr=-1.0),
         lambda: Descent(schedule="steps"),
     ],
