@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, jvp, vjp, vmap
+from torch.func import grad_and_value, jacrev, jvp, vjp, vmap
 from torch.utils import _pytree as pytree
 
 from sciode.solvers.suggest import choose
@@ -37,15 +37,18 @@ Status = Literal["converged", "budget", "stuck", "non-finite"]
 
 
 class Block(NamedTuple):
-    """One term of a loss: weight x the mean over the points of |residual|^2.
+    """One term of a loss: weight x the mean over the points of |residual|^2 + work.
 
     residual: (theta [P], one point) -> [m]. points: a tensor [N, ...], or a tree of tensors that share this first axis:
     what is known at a point beforehand (an earlier field's values, say) travels with it and is not computed again.
+    work: (theta [P], one point) -> [], a term of any sign, as that of a load on an elastic body. A step sees its slope
+    and not its curvature: what is nearly linear in the field is at its place here.
     """
 
     residual: Callable[[Tensor, Any], Tensor]
     points: Any
     weight: float = 1.0
+    work: Callable[[Tensor, Any], Tensor] | None = None
 
     @property
     def scale(self) -> float:
@@ -56,15 +59,18 @@ class Block(NamedTuple):
 class Minimum(NamedTuple):
     """theta [P], its loss on points that it was not moved by, the losses before each iteration, and how it ended.
 
-    status: "converged", the loss on fresh points is at most the tolerance; "budget", the iterations are used up;
-    "stuck", no step helped twice in a row; "non-finite", a loss was not finite: theta is the best before that, and what
-    it was at the start, with an infinite loss, if there was none.
+    status: "converged", the loss on fresh points is at most the tolerance, or what a step promised at most the `fall`
+    asked for; "budget", the iterations are used up; "stuck", no step helped twice in a row; "non-finite", a loss was
+    not finite: theta is the best before that, and what it was at the start, with an infinite loss, if there was none.
+    fall: the share of the loss that the last step promised to take, where that was asked for; of gradient descent, the
+    share that the last tenth of its iterations took.
     """
 
     theta: Tensor
     loss: float
     losses: list[float]
     status: Status
+    fall: float = math.inf
 
     @property
     def iterations(self) -> int:
@@ -79,8 +85,9 @@ class LevenbergMarquardt:
     A step that brought the share g of what the linear model promised multiplies the damping by max(0.1, 1 - (2g - 1)^3)
     (Nielsen's rule, with 0.1 in the place of 1/3); one that leads up is tried again at 2, 8, 64, ... times the damping.
 
-    iterations: at most. tolerance: the loss on fresh points that is good enough. damping: the first of every call; one
-    carried over from a call before misleads. tries: steps tried an iteration, each with more damping. form: of the
+    iterations: at most. tolerance: the loss on fresh points that is good enough (a loss with work in it has no such).
+    fall: where the least loss is not 0, as an energy's, the promised share of it below which to stop: 1e-3 is about
+    what fresh points let one see. damping: the first of every call; one carried over from a call before misleads. tries: steps tried an iteration, each with more damping. form: of the
     linear system: "normal" (P x P), "woodbury" (rows x rows, for fewer rows than weights), "free" (conjugate gradients,
     nothing is formed) or "auto". accelerate: correct each step for the curvature of the residuals along it, for
     one more evaluation of them. sweeps: conjugate gradient steps at most. chunk: points
@@ -102,6 +109,7 @@ class LevenbergMarquardt:
     accelerate: bool = True
     sweeps: int = 200
     chunk: int | None = None
+    fall: float = 0.0
 
     def __post_init__(self) -> None:
         choose("form", self.form, FORMS)
@@ -109,6 +117,8 @@ class LevenbergMarquardt:
             raise ValueError("iterations, tries, sweeps and chunk must be at least 1")
         if not (0 < self.damping < math.inf and 0 <= self.tolerance < math.inf):
             raise ValueError(f"damping must be > 0 and tolerance >= 0, got {self.damping} and {self.tolerance}")
+        if not 0 <= self.fall < 1:
+            raise ValueError(f"fall must be at least 0 and below 1, got {self.fall}")
 
 
 Draw = Callable[[int], Sequence[Block]]
@@ -122,8 +132,8 @@ def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -
     """
     how = how or LevenbergMarquardt()
     theta = theta.detach()
-    best, least, losses = theta, math.inf, []
-    damping, growth, failed = how.damping, _UP, 0
+    best, least, losses, fall = theta, math.inf, [], math.inf
+    damping, growth, failed, settled = how.damping, _UP, 0, False
     for k in range(how.iterations + 1):
         blocks = draw(k)
         last = k == how.iterations
@@ -131,12 +141,18 @@ def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -
         loss = float(loss_of(blocks, theta)) if system is None else system.loss
         losses.append(loss)
         if not math.isfinite(loss):
-            return Minimum(best, least, losses, "non-finite")
+            return Minimum(best, least, losses, "non-finite", fall)
         if loss < least:
             best, least = theta, loss
-        if loss <= how.tolerance or last or failed > 1:
+        if enough(blocks, loss, how.tolerance) or last or failed > 1:
             break
         assert system is not None
+        if how.fall:
+            # By the first damping: a step that is held back promises little anywhere.
+            fall = system.fall(how.damping)
+            settled = fall <= how.fall
+            if settled:
+                break
         moved = None
         for _ in range(how.tries):
             tried = system.tried(damping)
@@ -146,13 +162,26 @@ def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -
             damping, growth = damping * growth, growth * _UP
         failed = failed + 1 if moved is None else 0
         theta = theta if moved is None else moved
-    status: Status = "converged" if least <= how.tolerance else "stuck" if failed > 1 else "budget"
-    return Minimum(best, least, losses, status)
+    if settled:
+        best, least = theta, losses[-1]
+    well = settled or enough(blocks, least, how.tolerance)
+    return Minimum(best, least, losses, "converged" if well else "stuck" if failed > 1 else "budget", fall)
+
+
+def enough(blocks: Sequence[Block], loss: float, tolerance: float) -> bool:
+    """Whether a loss is small; one with work in it may be of any size and sign, and never is."""
+    return loss <= tolerance and all(block.work is None for block in blocks)
 
 
 def loss_of(blocks: Sequence[Block], theta: Tensor) -> Tensor:
-    """Return sum_b weight_b mean_i |residual_b(theta, point_i)|^2."""
-    return _rows(blocks, theta).square().sum()
+    """Return sum_b weight_b mean_i (|residual_b(theta, point_i)|^2 + work_b(theta, point_i))."""
+    return _rows(blocks, theta).square().sum() + _work(blocks, theta)
+
+
+def _work(blocks: Sequence[Block], theta: Tensor) -> Tensor:
+    """The part of the loss that is no square []."""
+    parts = [b.weight * vmap(b.work, (None, 0))(theta, b.points).mean() for b in blocks if b.work is not None]
+    return torch.stack(parts).sum() if parts else theta.new_zeros(())
 
 
 def _rows(blocks: Sequence[Block], theta: Tensor) -> Tensor:
@@ -168,23 +197,38 @@ class _Tried(NamedTuple):
 
 
 class _System(ABC):
-    """The residuals around theta: r(theta + step) = rows + J step + ..."""
+    """The residuals around theta, r(theta + step) = rows + J step + ..., and the slope of half the work [P]."""
 
     def __init__(self, blocks: Sequence[Block], theta: Tensor, rows: Tensor, accelerate: bool) -> None:
         self.blocks, self.theta, self.rows, self.accelerate = blocks, theta, rows, accelerate
-        self.loss = float(rows.square().sum())
+        self.slope: Tensor | None = None
+        self.squares, work = float(rows.square().sum()), 0.0
+        if any(block.work is not None for block in blocks):
+            slope, value = grad_and_value(lambda at: _work(blocks, at))(theta)
+            self.slope, work = slope / 2, float(value)
+        self.loss, self.size = self.squares + work, self.squares + abs(work)
 
     @abstractmethod
-    def pull(self, rows: Tensor, damping: float) -> Tensor | None:
-        """Return -(J^T J + damping I)^-1 J^T rows, None where that cannot be had."""
+    def pull(self, rows: Tensor, damping: float, slope: Tensor | None = None) -> Tensor | None:
+        """Return -(J^T J + damping I)^-1 (J^T rows + slope), None where that cannot be had."""
 
     @abstractmethod
     def push(self, step: Tensor) -> Tensor:
         """Return J step."""
 
+    def promised(self, step: Tensor, straight: Tensor) -> float:
+        """By how much the loss would fall if the rows, J step = `straight` added, and the work were linear."""
+        fall = self.squares - float((self.rows + straight).square().sum())
+        return fall if self.slope is None else fall - 2.0 * float(self.slope @ step)
+
+    def fall(self, damping: float) -> float:
+        """The share of the loss that the step of a damping promises."""
+        step = self.pull(self.rows, damping, self.slope)
+        return math.inf if step is None else self.promised(step, self.push(step)) / max(self.size, 1e-300)
+
     def tried(self, damping: float) -> _Tried | None:
         """Where the step of a damping leads, if that is down; corrected for the curvature along it, if slight."""
-        step = self.pull(self.rows, damping)
+        step = self.pull(self.rows, damping, self.slope)
         if step is None:
             return None
         straight = self.push(step)
@@ -198,7 +242,7 @@ class _System(ABC):
         loss = float(loss_of(self.blocks, theta))
         if not loss < self.loss:
             return None
-        promised = self.loss - float((self.rows + straight).square().sum())
+        promised = self.promised(step, straight)
         gain = (self.loss - loss) / promised if promised > 0 else 0.5
         return _Tried(theta, max(_DOWN, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3))
 
@@ -236,7 +280,7 @@ class _Dense(_System):
         self.gram = self.jacobian @ self.jacobian.T if by_rows else self.jacobian.T @ self.jacobian
         self.factored: tuple[float, Tensor | None] = (-1.0, None)
 
-    def pull(self, rows: Tensor, damping: float) -> Tensor | None:
+    def pull(self, rows: Tensor, damping: float, slope: Tensor | None = None) -> Tensor | None:
         """See `_System.pull`."""
         if self.factored[0] != damping:
             self.factored = damping, _cholesky(self.gram, damping)
@@ -244,8 +288,14 @@ class _Dense(_System):
         if factor is None:
             return None
         if self.by_rows:
-            return -self.jacobian.T @ torch.cholesky_solve(rows.unsqueeze(1), factor)[:, 0]
-        return -torch.cholesky_solve((self.jacobian.T @ rows).unsqueeze(1), factor)[:, 0]
+            found = -self.jacobian.T @ torch.cholesky_solve(rows.unsqueeze(1), factor)[:, 0]
+            if slope is None:
+                return found
+            # (J^T J + d I)^-1 = (I - J^T (J J^T + d I)^-1 J) / d.
+            seen = torch.cholesky_solve((self.jacobian @ slope).unsqueeze(1), factor)[:, 0]
+            return found - (slope - self.jacobian.T @ seen) / damping
+        right = self.jacobian.T @ rows
+        return -torch.cholesky_solve((right if slope is None else right + slope).unsqueeze(1), factor)[:, 0]
 
     def push(self, step: Tensor) -> Tensor:
         """See `_System.push`."""
@@ -261,9 +311,9 @@ class _Free(_System):
         self.sweeps = how.sweeps
         self._back: Callable[[Tensor], tuple[Tensor]] = vjp(lambda at: _rows(blocks, at), theta)[1]
 
-    def pull(self, rows: Tensor, damping: float) -> Tensor | None:
+    def pull(self, rows: Tensor, damping: float, slope: Tensor | None = None) -> Tensor | None:
         """See `_System.pull`; as near as the sweeps come."""
-        residual = -self._back(rows)[0]
+        residual = -self._back(rows)[0] if slope is None else -self._back(rows)[0] - slope
         found, direction = torch.zeros_like(residual), residual
         size = residual @ residual
         enough = 1e-20 * size
