@@ -19,7 +19,7 @@ from sciode.pde import Evolution
 from sciode.training import Block, Descent, LevenbergMarquardt, Minimum, descend, minimise
 from sciode.training.least_squares import loss_of
 
-__all__ = ["Fit", "Work", "fitted", "stepped"]
+__all__ = ["Fit", "Work", "fitted", "minimised", "stepped"]
 
 Optimiser = LevenbergMarquardt | Descent
 
@@ -35,6 +35,15 @@ class Fit:
     refine: LevenbergMarquardt | None = field(
         default_factory=lambda: LevenbergMarquardt(iterations=60, tolerance=1e-14, damping=1e-4)
     )
+
+
+    def found(self, drawn: Callable[[int, int], Sequence[Block]], theta: Tensor) -> Minimum:
+        """The fit by `drawn(iteration, stage)` from theta on."""
+        found = Minimum(theta, float(loss_of(drawn(0, 0), theta)), [], "budget")
+        for stage, one in enumerate((self.descent, self.refine)):
+            if one is not None and math.isfinite(found.loss):
+                found = minimised(partial(drawn, stage=stage), found.theta, one)
+        return found
 
 
 class Work(NamedTuple):
@@ -57,11 +66,7 @@ def fitted(work: Work, how: Fit) -> Minimum:
         x = work.points.inside(problem, flat.size, flat.theta, *at)
         return [Block(lambda theta, p: flat.field(theta)(p[0]) - p[1], (x, start(x).repeat(1, work.told)))]
 
-    found = Minimum(flat.theta, float(loss_of(draw(0, 0), flat.theta)), [], "budget")
-    for stage, one in enumerate((how.descent, how.refine)):
-        if one is not None and math.isfinite(found.loss):
-            found = _minimised(partial(draw, stage=stage), found.theta, one)
-    return found
+    return how.found(draw, flat.theta)
 
 
 def stepped(
@@ -82,8 +87,9 @@ def stepped(
             block = Block(residual, (x, known(x)))
         return [block, *work.points.walled(problem, work.told, flat.field, flat.size, flat.theta, *seed)]
 
-    return _minimised(draw, thetas[0], how)
+    return minimised(draw, thetas[0], how)
 
 
-def _minimised(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Optimiser) -> Minimum:
+def minimised(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Optimiser) -> Minimum:
+    """By whichever optimiser it is."""
     return descend(draw, theta, how) if isinstance(how, Descent) else minimise(draw, theta, how)
