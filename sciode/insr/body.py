@@ -70,7 +70,9 @@ class Body:
         if setup.steps < 1 or (setup.dt is not None and not setup.dt > 0):
             raise ValueError(f"setup: at least one step, of dt > 0 or None, got {setup.steps} of {setup.dt}")
         if bool(self.held) != (setup.boundary > 0):
-            raise ValueError(f"held: {len(self.held)} parts by the weight Setup.boundary = {setup.boundary:g}: give both")
+            raise ValueError(
+                f"held: {len(self.held)} parts by the weight Setup.boundary = {setup.boundary:g}: give both"
+            )
         if setup.obstacles and not setup.stiffness > 0:
             raise ValueError(f"setup: obstacles act by their stiffness, got {setup.stiffness}")
         if self.velocity is not None and setup.dt is None:

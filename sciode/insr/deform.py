@@ -23,7 +23,7 @@ from sciode.insr.potential import Elastic, Instant, blocks, measured, softened
 from sciode.insr.trajectory import Step, Trajectory
 from sciode.pde import FieldFunction, draw
 from sciode.solvers.suggest import choose
-from sciode.training import Block, Descent, LevenbergMarquardt, Minimum
+from sciode.training import Block, LevenbergMarquardt, Minimum
 
 __all__ = ["deform"]
 
@@ -57,7 +57,7 @@ def deform(
     ----------
     body: a `Body`: domain, material, loads, obstacles, steps.
     field: a network x [d] -> u [d], in float64. It is copied, not changed.
-    optimiser: `LevenbergMarquardt` (default: 20 iterations, until a step promises 1e-3 of the loss), or `Descent`.
+    optimiser: `LevenbergMarquardt` (default: 20 iterations, until a step promises 3e-3 of the loss), or `Descent`.
     soften: shares of the volume weight to go through before all of it, in every step: (0.01, 0.1) leads a nearly
         incompressible body (volume / arap = 1000) past entangled minima.
     points: default: twice as many as weights, Sobol points; walls: a tenth of that on each held part or the surface.
@@ -70,14 +70,14 @@ def deform(
     Raises ValueError for a field that does not fit, or numbers that make no sense.
     """
     choose("failing", failing, ("stop", "go on"))
-    how = optimiser or LevenbergMarquardt(damping=1e-4, fall=1e-3, chunk=512)
+    how = optimiser or LevenbergMarquardt(damping=1e-4, fall=3e-3, chunk=512)
     flat, times = Flat(copy.deepcopy(field)), body.times
     _check(body, flat, how, soften, points, Limits(accept, attempts, failing))
     count = 2 ** math.ceil(math.log2(2 * flat.size))
     where = points or Points(count, how="sobol")
     where = replace(where, walls=where.walls or max((where.count or count) // 10, 10), count=where.count or count)
     work = Elastic(body, flat, where, seed)
-    start = fit or Fit(None, LevenbergMarquardt(iterations=60, damping=1e-4, tolerance=1e-14, chunk=512))
+    start = fit or Fit(None, LevenbergMarquardt(iterations=40, damping=1e-6, tolerance=1e-11, chunk=512))
     plan = _Deforming(work, how, tuple(soften), start, Limits(accept, attempts, failing))
     kept = Kept.opened(folder, plan.identity(), times, flat.theta)
     walk(plan, kept, times, progress)
@@ -171,7 +171,7 @@ def _check(
     if not all(0 < share < 1 for share in soften):
         raise ValueError(f"soften: shares between 0 and 1, the softest first, got {tuple(soften)}")
     if isinstance(how, LevenbergMarquardt) and not 0 < how.fall <= limits.accept:
-        raise ValueError(f"optimiser: an energy's minimum is not 0: give a fall in (0, {limits.accept:g}], got {how.fall}")
+        raise ValueError(f"optimiser: no energy falls to 0: give a fall in (0, {limits.accept:g}], got {how.fall}")
     if points is not None and points.weight != 1.0:
         raise ValueError("points: what is held weighs Setup.boundary; leave Points.weight at 1")
     try:

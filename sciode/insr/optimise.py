@@ -36,10 +36,9 @@ class Fit:
         default_factory=lambda: LevenbergMarquardt(iterations=60, tolerance=1e-14, damping=1e-4)
     )
 
-
-    def found(self, drawn: Callable[[int, int], Sequence[Block]], theta: Tensor) -> Minimum:
-        """The fit by `drawn(iteration, stage)` from theta on."""
-        found = Minimum(theta, float(loss_of(drawn(0, 0), theta)), [], "budget")
+    def found(self, drawn: Callable[..., Sequence[Block]], theta: Tensor) -> Minimum:
+        """The fit by `drawn(iteration, stage=0 or 1)` from theta on."""
+        found = Minimum(theta, float(loss_of(drawn(0, stage=0), theta)), [], "budget")
         for stage, one in enumerate((self.descent, self.refine)):
             if one is not None and math.isfinite(found.loss):
                 found = minimised(partial(drawn, stage=stage), found.theta, one)

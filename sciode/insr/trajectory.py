@@ -29,10 +29,10 @@ class Step(NamedTuple):
 
     loss: the least mean square of its residual, walls included, on points drawn anew; of a Galerkin step, the share of
     the slope that the network could not follow, at its start or its end; of an elastic step, what `deform` makes least,
-    per unit of volume and without its constants. iterations: of the optimiser in all attempts,
-    or evaluations of the slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts;
-    else why not. penalties: what was measured of it, by name: of a Galerkin step, what `regularize` adds up along it; of
-    an elastic one, its energies, penetration and inverted share, see `deform`.
+    per unit of volume and without its constants. iterations: of the optimiser in all attempts, or evaluations of the
+    slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts; else why not.
+    penalties: what was measured of it, by name: of a Galerkin step, what `regularize` adds up along it; of an elastic
+    one, its energies, penetration and inverted share, see `deform`.
     """
 
     t: float
@@ -69,8 +69,8 @@ class Trajectory:
     def __call__(self, x: Tensor, t: float | Sequence[float] | Tensor) -> Tensor:
         """Return u at points x [N, d]: [N, c] at one time, [T, N, c] at several.
 
-        Between two stored times u is the cubic that has their values and their slopes F(u), a body's linear. ValueError for a time that
-        was not reached.
+        Between two stored times u is the cubic that has their values and their slopes F(u), a body's linear. ValueError
+        for a time that was not reached.
         """
         at = torch.as_tensor(t, dtype=torch.float64)
         values = [self._at(x, time) for time in at.reshape(-1).tolist()]

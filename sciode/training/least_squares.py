@@ -87,11 +87,11 @@ class LevenbergMarquardt:
 
     iterations: at most. tolerance: the loss on fresh points that is good enough (a loss with work in it has no such).
     fall: where the least loss is not 0, as an energy's, the promised share of it below which to stop: 1e-3 is about
-    what fresh points let one see. damping: the first of every call; one carried over from a call before misleads. tries: steps tried an iteration, each with more damping. form: of the
-    linear system: "normal" (P x P), "woodbury" (rows x rows, for fewer rows than weights), "free" (conjugate gradients,
-    nothing is formed) or "auto". accelerate: correct each step for the curvature of the residuals along it, for
-    one more evaluation of them. sweeps: conjugate gradient steps at most. chunk: points
-    whose rows are formed at a time, None = all.
+    what fresh points let one see. damping: the first of every call; one carried over from a call before misleads.
+    tries: steps tried an iteration, each with more damping. form: of the linear system: "normal" (P x P), "woodbury"
+    (rows x rows, for fewer rows than weights), "free" (conjugate gradients, nothing is formed) or "auto". accelerate:
+    correct each step for the curvature of the residuals along it, for one more evaluation of them. sweeps: conjugate
+    gradient steps at most. chunk: points whose rows are formed at a time, None = all.
 
     Good values: 1e-12 to 1e-14 as tolerance in float64; four times as many points as weights, for with fewer than one
     a weight the network leaves the points and oscillates between them. A network with random weights is first brought
