@@ -19,9 +19,9 @@ from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, minimised
 from sciode.insr.plan import Limits, Policy, Stepping, attempted, digits, network_told, walk
 from sciode.insr.points import Points
-from sciode.insr.potential import Elastic, Instant, blocks, measured, softened
+from sciode.insr.potential import Elastic, Instant, blocks, measured, skin, softened
 from sciode.insr.trajectory import Step, Trajectory
-from sciode.pde import FieldFunction, draw
+from sciode.pde import FieldFunction, Material, draw
 from sciode.solvers.suggest import choose
 from sciode.training import Block, LevenbergMarquardt, Minimum
 
@@ -57,7 +57,8 @@ def deform(
     ----------
     body: a `Body`: domain, material, loads, obstacles, steps.
     field: a network x [d] -> u [d], in float64. It is copied, not changed.
-    optimiser: `LevenbergMarquardt` (default: 20 iterations, until a step promises 3e-3 of the loss), or `Descent`.
+    optimiser: `LevenbergMarquardt` (default: 20 iterations, until a step promises 3e-3 of the loss or strains are 1e-4)
+        or `Descent`.
     soften: shares of the volume weight to go through before all of it, in every step: (0.01, 0.1) leads a nearly
         incompressible body (volume / arap = 1000) past entangled minima.
     points: default: twice as many as weights, Sobol points; walls: a tenth of that on each held part or the surface.
@@ -70,7 +71,7 @@ def deform(
     Raises ValueError for a field that does not fit, or numbers that make no sense.
     """
     choose("failing", failing, ("stop", "go on"))
-    how = optimiser or LevenbergMarquardt(damping=1e-4, fall=3e-3, chunk=512)
+    how = optimiser or _default(body)
     flat, times = Flat(copy.deepcopy(field)), body.times
     _check(body, flat, how, soften, points, Limits(accept, attempts, failing))
     count = 2 ** math.ceil(math.log2(2 * flat.size))
@@ -82,6 +83,13 @@ def deform(
     kept = Kept.opened(folder, plan.identity(), times, flat.theta)
     walk(plan, kept, times, progress)
     return kept.trajectory(body, flat.network, 1, times)
+
+
+def _default(body: Body) -> LevenbergMarquardt:
+    """A body in flight has no energy to take a share of: there, strains of 1e-4 are none."""
+    solid = body.setup.material
+    stiffness = solid.arap if isinstance(solid, Material) else solid.shear
+    return LevenbergMarquardt(damping=1e-4, fall=3e-3, tolerance=1e-8 * stiffness, chunk=512)
 
 
 class _Deforming(Stepping):
@@ -125,6 +133,7 @@ class _Deforming(Stepping):
     def _minimum(self, at: Instant, theta: Tensor, attempt: int) -> Minimum:
         """Through the softer materials to the body's own."""
         spent: list[float] = []
+        at = replace(at, skin=skin(self.work, at.number, attempt))
         for stage, share in enumerate((*self.soften, 1.0)):
             material = softened(self.work.body.setup.material, share)
             found = minimised(

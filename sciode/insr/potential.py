@@ -19,7 +19,7 @@ from sciode.pde.elastic import Solid, contact, force_at, penetration, squares
 from sciode.pde.strain import determinant
 from sciode.training import Block, derive_seed
 
-__all__ = ["Elastic", "Instant", "blocks", "measured", "softened"]
+__all__ = ["Elastic", "Instant", "blocks", "measured", "skin", "softened"]
 
 _BODY, _SURFACE = 4096, 1024
 """Points that energies are measured with, the same at every step."""
@@ -39,12 +39,14 @@ class Elastic(NamedTuple):
 class Instant:
     """What is known when a step begins: displacements at its start and a step before that, and its number, from 1 on.
 
-    earlier: None where the step has no inertia.
+    earlier: None where the step has no inertia. skin: the points of the surface on which contact is looked at, [S, d],
+    the same throughout a step: few of them touch, and others at every iteration would pull it to and fro.
     """
 
     number: int
     before: FieldFunction
     earlier: FieldFunction | None
+    skin: Tensor | None = None
 
 
 def softened(material: Solid, share: float) -> Solid:
@@ -89,8 +91,8 @@ def blocks(work: Elastic, at: Instant, material: Solid, *seed: int) -> list[Bloc
     loaded = not inertia and bool(force.any())
     works = loaded or (meets is not None and meets.works and body.contact == "body")
     found = [Block(residual, (x, aim, before), 1.0, lifting if works else None)]
-    if meets and body.contact == "surface":
-        found.append(_at_surface(work, at, meets, *seed))
+    if meets and at.skin is not None:
+        found.append(_at_surface(flat, at.skin, at, meets))
     return found + _held(work, *seed)
 
 
@@ -132,9 +134,14 @@ class _Contact:
         return total
 
 
-def _at_surface(work: Elastic, at: Instant, meets: _Contact, *seed: int) -> Block:
-    flat = work.flat
-    x, _ = work.points.on_walls(work.body.domain, flat.size, flat.theta, work.seed, *seed)
+def skin(work: Elastic, *seed: int) -> Tensor | None:
+    """Points of the surface, if contact acts there."""
+    if not work.body.setup.obstacles or work.body.contact != "surface":
+        return None
+    return work.points.on_walls(work.body.domain, work.flat.size, work.flat.theta, work.seed, *seed)[0]
+
+
+def _at_surface(flat: Flat, x: Tensor, at: Instant, meets: _Contact) -> Block:
     with torch.no_grad():
         before = x + vmap(at.before)(x)
 
@@ -182,11 +189,11 @@ def measured(work: Elastic, at: Instant, theta: Tensor) -> dict[str, float]:
             speed = (place - x - vmap(at.before)(x)) / setup.dt
             found["kinetic"] = setup.material.density / 2 * speed.square().sum(-1).mean() * domain.volume
         if setup.obstacles:
-            skin = domain.boundary(_SURFACE, _MEASURE, flat.theta.device, flat.theta.dtype).points
-            skin = skin + vmap(flat.field(theta))(skin)
-            touched = place if body.contact == "body" else skin
+            edge = domain.boundary(_SURFACE, _MEASURE, flat.theta.device, flat.theta.dtype).points
+            edge = edge + vmap(flat.field(theta))(edge)
+            touched = place if body.contact == "body" else edge
             found["contact"] = contact(touched, setup.obstacles, setup.stiffness).mean() * domain.volume
-            found["penetration"] = _deepest(skin, setup.obstacles)
+            found["penetration"] = _deepest(edge, setup.obstacles)
     return {name: float(value) for name, value in found.items()}
 
 
