@@ -119,8 +119,8 @@ plt.show()
 # ## A solid that falls: the least of an energy
 #
 # An elastic body is at x + u(x; theta), and each step of implicit Euler is the least of an energy: inertia, strain,
-# load and contact. All of these are squares, so that the same least-squares steps find it. Each step tells its energies, how
-# deep the body has gone into the floor, and what share of it is turned over.
+# load and contact. All of these are squares, so that the same least-squares steps find it. Each step tells its
+# energies, how deep the body has gone into the floor, and what share of it is turned over.
 
 # %%
 setup = Setup(Material(60.0, 100.0), 2, dt=0.05, steps=lab.scale(full=16, fast=8), loads=(Load((0.0, -9.8)),),

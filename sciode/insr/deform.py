@@ -185,7 +185,7 @@ def _check(
         raise ValueError("points: what is held weighs Setup.boundary; leave Points.weight at 1")
     try:
         shape = tuple(flat.field(flat.theta)(flat.theta.new_tensor(body.domain.hull.low)).shape)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"field: it cannot be called with a point [{body.channels}]: {error}") from error
     if shape != (body.channels,):
         raise ValueError(f"field: it gives {list(shape)} at a point; a displacement has {body.channels} components")
