@@ -158,7 +158,7 @@ def _solved(line: Line, settings: Settings, seed: int) -> dict[str, Any]:
     told = [dict(step.penalties) for step in found.steps[1:]]
     shown, _ = _shown(line.case)
     with torch.no_grad():
-        places = [(x + found(x, found.times[k])).tolist() for x in [shown] for k in _marks(len(found.times))]
+        moved = [shown + found(shown, found.times[k]) for k in _marks(len(found.times))]
     return {
         "unknowns": weights,
         "bytes": 8 * weights,
@@ -168,7 +168,7 @@ def _solved(line: Line, settings: Settings, seed: int) -> dict[str, Any]:
         "statuses": [step.status for step in found.steps],
         "iterations": [step.iterations for step in found.steps],
         "promised": [step.loss for step in found.steps],
-        "places": places,
+        "places": [place.round(decimals=4).tolist() for place in moved],
         "complete": found.complete,
     }
 
@@ -289,14 +289,16 @@ def _figure(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     with picture(file, (12.0, 3.0 * len(pictured) + 0.1)) as drawing:
         axes = drawing.subplots(max(len(pictured), 1), 5, squeeze=False)
         for own, row in zip(axes, pictured, strict=False):
-            case, marks = LINES[row["line"]].case, _marks(len(row["ts"]) + 1)
+            line, marks = LINES[row["line"]], _marks(len(row["ts"]) + 1)
+            case = line.case
+            rivals = [name for name, one in LINES.items() if one.times == 10 and one[::3] == line[::3]]
             for panel, k, places in zip(own[:4], marks, row["places"], strict=False):
                 deformed(panel, places, _shown(case)[1], edges=case != "fall")
                 _obstacle(panel, case)
                 panel.set_title(f"{row['line']}\nstep {k}" if k == marks[0] else f"\nstep {k}", fontsize="small")
             for panel in own[len(marks) : 4]:
                 panel.set_axis_off()
-            _energies(own[4], row, [r for r in rows if LINES[r["line"]].case == case and LINES[r["line"]].times == 10])
+            _energies(own[4], row, [other for other in rows if other["line"] in rivals])
 
 
 def _obstacle(panel: Any, case: str) -> None:
@@ -307,6 +309,7 @@ def _obstacle(panel: Any, case: str) -> None:
         panel.set(xlim=(-1.9, 1.9), ylim=(-3.1, 1.1))
     elif case == "fall":
         panel.axhspan(-1.2, -1.0, color="0.85", zorder=0)
+        panel.set(xlim=(-1.1, 1.1), ylim=(-1.2, 1.1))
 
 
 def _energies(panel: Any, row: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> None:
