@@ -66,13 +66,13 @@ def test_a_deformed_body_is_drawn_face_by_face_the_nearest_last(ax: Axes) -> Non
     flat = [[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]
     plots.deformed(ax, flat, [[0, 1, 2, 3]])
     (drawn,) = ax.collections
-    assert drawn.get_paths()[0].vertices[:4].tolist() == flat
+    assert np.asarray(drawn.get_paths()[0].vertices)[:4].tolist() == flat
     assert ax.get_aspect() == 1.0 and ax.get_xlim()[0] <= 0.0 and ax.get_xlim()[1] >= 2.0
     near, far = [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 1.0]], [[-1.0, 5.0, 5.0]] * 3
     other = matplotlib_figure.Figure().subplots()
     plots.deformed(other, [*near, *far], [[0, 1, 2], [3, 4, 5]])
     # Seen from the side: what is left of a place are its second and third coordinates.
-    first, last = (path.vertices[:3].tolist() for path in other.collections[0].get_paths())
+    first, last = (np.asarray(path.vertices)[:3].tolist() for path in other.collections[0].get_paths())
     assert first == [[5.0, 5.0]] * 3 and last == [place[1:] for place in near]
     with pytest.raises(ValueError, match="faces"):
         plots.deformed(ax, [[0.0], [1.0]], [[0, 1]])
