@@ -1,5 +1,7 @@
 """Implicit neural spatial representations: time-dependent PDEs solved by a network of space, moved through time."""
 
+from sciode.insr.body import Body, Held
+from sciode.insr.deform import deform
 from sciode.insr.evolve import evolve
 from sciode.insr.galerkin import Galerkin
 from sciode.insr.optimise import Fit
@@ -7,4 +9,16 @@ from sciode.insr.points import Points
 from sciode.insr.schemes import Scheme, scheme_of
 from sciode.insr.trajectory import Step, Trajectory
 
-__all__ = ["Fit", "Galerkin", "Points", "Scheme", "Step", "Trajectory", "evolve", "scheme_of"]
+__all__ = [
+    "Body",
+    "Fit",
+    "Galerkin",
+    "Held",
+    "Points",
+    "Scheme",
+    "Step",
+    "Trajectory",
+    "deform",
+    "evolve",
+    "scheme_of",
+]

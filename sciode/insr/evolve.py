@@ -16,7 +16,7 @@ from sciode.insr.flat import Flat
 from sciode.insr.galerkin import Galerkin
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work
-from sciode.insr.plan import Plan, Policy, even, walk
+from sciode.insr.plan import Limits, Plan, Policy, even, walk
 from sciode.insr.points import Points, check_periodic
 from sciode.insr.schemes import Scheme, last, scheme_of
 from sciode.insr.trajectory import Trajectory
@@ -80,9 +80,9 @@ def evolve(
     _check_mode(mode, table, times, optimiser, galerkin)
     _check_limits(accept, attempts, how[0])
     work = Work(problem, flat, told, points or Points(), seed)
-    plan = Plan(work, table, mode, *how, accept, attempts, failing)
-    kept = Kept.opened(folder, plan.identity(fit or Fit()), times, flat.theta)
-    walk(plan, kept, times, fit or Fit(), progress)
+    plan = Plan(work, table, mode, *how, fit or Fit(), Limits(accept, attempts, failing))
+    kept = Kept.opened(folder, plan.identity(), times, flat.theta)
+    walk(plan, kept, times, progress)
     return kept.trajectory(problem, flat.network, told, times)
 
 

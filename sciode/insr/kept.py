@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from sciode.insr.body import Body
 from sciode.insr.trajectory import Step, Trajectory
 from sciode.pde import Evolution
 from sciode.training import load_checkpoint, save_checkpoint
@@ -75,7 +76,9 @@ class Kept:
             }
             save_checkpoint(self.folder / _FILE, tensors, record)
 
-    def trajectory(self, problem: Evolution, network: nn.Module, told: int, times: Sequence[float]) -> Trajectory:
+    def trajectory(
+        self, problem: Evolution | Body, network: nn.Module, told: int, times: Sequence[float]
+    ) -> Trajectory:
         """What there is, as a trajectory over the times it reached."""
         # A folder may hold an evolution that went further.
         thetas, steps = self.thetas[: len(times)], tuple(self.steps[: len(times)])

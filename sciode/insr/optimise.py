@@ -19,7 +19,7 @@ from sciode.pde import Evolution
 from sciode.training import Block, Descent, Following, LevenbergMarquardt, Minimum, descend, minimise
 from sciode.training.blocks import Draw, loss_of
 
-__all__ = ["Fit", "Work", "fitted", "stepped"]
+__all__ = ["Fit", "Work", "fitted", "minimised", "stepped"]
 
 Optimiser = LevenbergMarquardt | Descent
 Residual = Callable[[Tensor, Any], Tensor]
@@ -36,6 +36,14 @@ class Fit:
     refine: LevenbergMarquardt | None = field(
         default_factory=lambda: LevenbergMarquardt(iterations=60, tolerance=1e-14, damping=1e-4)
     )
+
+    def found(self, draw: Callable[..., Sequence[Block]], theta: Tensor) -> Minimum:
+        """The fit by `draw(iteration, weights, stage=0 or 1)` from theta on."""
+        found = Minimum(theta, float(loss_of(draw(0, theta, stage=0), theta)), [], "budget")
+        for stage, one in enumerate((self.descent, self.refine)):
+            if one is not None and math.isfinite(found.loss):
+                found = minimised(Following(partial(draw, stage=stage)), found.theta, one)
+        return found
 
 
 class Work(NamedTuple):
@@ -61,11 +69,7 @@ def fitted(work: Work, how: Fit) -> Minimum:
         known = start(x).repeat(1, work.told)
         return [_block(lambda theta, p: flat.field(theta)(p[0]) - p[1], x, known, weights)]
 
-    found = Minimum(flat.theta, float(loss_of(draw(0, flat.theta, 0), flat.theta)), [], "budget")
-    for stage, one in enumerate((how.descent, how.refine)):
-        if one is not None and math.isfinite(found.loss):
-            found = _minimised(Following(partial(draw, stage=stage)), found.theta, one)
-    return found
+    return how.found(draw, flat.theta)
 
 
 def stepped(
@@ -86,7 +90,7 @@ def stepped(
             block = _block(residual, x, vmap(known)(x), weights)
         return [block, *work.points.walled(problem, work.told, flat.field, flat.size, flat.theta, *seed)]
 
-    return _minimised(Following(draw), thetas[0], how)
+    return minimised(Following(draw), thetas[0], how)
 
 
 def _block(residual: Residual, x: Tensor, known: Tensor, weights: Tensor | None) -> Block:
@@ -96,5 +100,6 @@ def _block(residual: Residual, x: Tensor, known: Tensor, weights: Tensor | None)
     return Block(lambda theta, at: at[2] * residual(theta, at[:2]), (x, known, weights))
 
 
-def _minimised(draw: Draw, theta: Tensor, how: Optimiser) -> Minimum:
+def minimised(draw: Draw, theta: Tensor, how: Optimiser) -> Minimum:
+    """By whichever optimiser it is."""
     return descend(draw, theta, how) if isinstance(how, Descent) else minimise(draw, theta, how)

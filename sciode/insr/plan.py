@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,39 +23,84 @@ from sciode.insr.optimise import Fit, Optimiser, Work, fitted, stepped
 from sciode.insr.schemes import Scheme
 from sciode.insr.trajectory import Step
 from sciode.pde import Box, Evolution, draw
+from sciode.training import Minimum
 
-__all__ = ["Plan", "Policy", "even", "walk"]
+__all__ = ["Limits", "Plan", "Policy", "Stepping", "attempted", "digits", "even", "network_told", "walk"]
 
 Policy = Literal["stop", "go on"]
 _UNFIT = "not fitted"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How one evolution steps."""
+class Limits(NamedTuple):
+    """What is taken, how often it is tried, and what happens then; see `evolve`."""
 
-    work: Work
-    scheme: Scheme
-    mode: str
-    optimiser: Optimiser
-    galerkin: Galerkin
     accept: float
     attempts: int
     failing: Policy
 
-    def identity(self, fit: Fit) -> dict[str, Any]:
+
+class Stepping(ABC):
+    """What a walk asks of whatever is moved through time.
+
+    name: of the problem. limits. fits: the loss below which the initial values are met.
+    """
+
+    name: str
+    limits: Limits
+    fits: float
+
+    @abstractmethod
+    def first(self) -> Minimum:
+        """The weights of the initial values."""
+
+    @abstractmethod
+    def step(self, kept: Kept, times: Sequence[float]) -> tuple[Tensor | None, Step]:
+        """The weights after the next step, None if it failed, and how it went."""
+
+
+def attempted(
+    take: Callable[[int], Minimum], well: Callable[[Minimum], bool], limits: Limits, end: float
+) -> tuple[Tensor | None, Step]:
+    """The step that ends at a time by `take(attempt)`, until one goes well; the best, or None, and how it went."""
+    best, spent, attempt = None, 0, 0
+    for attempt in range(limits.attempts):
+        found = take(attempt)
+        spent += found.iterations
+        if best is None or found.loss < best.loss or well(found):
+            best = found
+        if well(best):
+            break
+    assert best is not None
+    taken = well(best) or (limits.failing == "go on" and math.isfinite(best.loss))
+    status = "accepted" if well(best) and best.status != "converged" else best.status
+    return best.theta if taken else None, Step(end, best.loss, spent, attempt + 1, status)
+
+
+class Plan(Stepping):
+    """How one evolution steps."""
+
+    def __init__(
+        self, work: Work, scheme: Scheme, mode: str, optimiser: Optimiser, galerkin: Galerkin, fit: Fit, limits: Limits
+    ) -> None:
+        self.work, self.scheme, self.mode, self.optimiser, self.galerkin = work, scheme, mode, optimiser, galerkin
+        self.fit, self.limits, self.name, self.fits = fit, limits, work.problem.name, limits.accept
+
+    def first(self) -> Minimum:
+        """See `Stepping.first`."""
+        return fitted(self.work, self.fit)
+
+    def identity(self) -> dict[str, Any]:
         """What a folder's steps hang on, but for the times."""
         work, table = self.work, vars(self.scheme.table)
         return {
             "problem": _told(work.problem),
-            "weights": {name: list(shape) for name, shape in work.flat.shapes.items()},
-            "start": _written(work.flat, work.problem),
-            "how": [repr(x) for x in (self.optimiser, self.galerkin, fit, work.points, self.mode, table)],
-            "limits": [self.accept, self.attempts, self.failing, work.seed],
+            **network_told(work.flat, Box(work.problem.lower, work.problem.upper)),
+            "how": [repr(x) for x in (self.optimiser, self.galerkin, self.fit, work.points, self.mode, table)],
+            "limits": [*self.limits, work.seed],
         }
 
     def step(self, kept: Kept, times: Sequence[float]) -> tuple[Tensor | None, Step]:
-        """The weights after the next step, None if it failed, and how it went."""
+        """See `Stepping.step`."""
         number = len(kept.steps)
         begin, end = times[number - 1], times[number]
         if self.mode == "galerkin":
@@ -64,43 +109,35 @@ class Plan:
         table = self.scheme
         if table.start is not None and len(thetas) < table.past:
             table = table.start
-        best, spent = None, 0
-        for attempt in range(self.attempts):
-            found = stepped(self.work, table, thetas, end - begin, self.optimiser, number, attempt)
-            spent += found.iterations
-            if best is None or found.loss < best.loss:
-                best = found
-            if best.loss <= self.accept:
-                break
-        assert best is not None
-        well = best.loss <= self.accept
-        taken = well or (self.failing == "go on" and math.isfinite(best.loss))
-        status = "accepted" if well and best.status != "converged" else best.status
-        return best.theta if taken else None, Step(end, best.loss, spent, attempt + 1, status)
+        return attempted(
+            lambda attempt: stepped(self.work, table, thetas, end - begin, self.optimiser, number, attempt),
+            lambda found: found.loss <= self.limits.accept,
+            self.limits,
+            end,
+        )
 
     def _moved(self, theta: Tensor, begin: float, end: float, number: int) -> tuple[Tensor | None, Step]:
         found = moved(self.work, theta, begin, end - begin, self.galerkin, number)
         finite = bool(torch.isfinite(found.theta).all()) and math.isfinite(found.loss)
-        followed = found.loss**2 <= self.accept
+        followed = found.loss**2 <= self.limits.accept
         status = found.status if found.status != "converged" or followed else "not followed"
-        taken = finite and (status == "converged" or self.failing == "go on")
+        taken = finite and (status == "converged" or self.limits.failing == "go on")
         return found.theta if taken else None, Step(end, found.loss, found.evaluations, 1, status, found.penalties)
 
 
-def walk(plan: Plan, kept: Kept, times: Sequence[float], fit: Fit, progress: bool) -> None:
+def walk(plan: Stepping, kept: Kept, times: Sequence[float], progress: bool) -> None:
     """Fit the initial values and take the steps that are not kept yet, until one is not taken."""
-    problem = plan.work.problem
-    with tqdm(total=len(times), desc=problem.name, unit="step", leave=False, disable=not progress) as bar:
+    with tqdm(total=len(times), desc=plan.name, unit="step", leave=False, disable=not progress) as bar:
         if not kept.steps:
             began = time.perf_counter()
-            first = fitted(plan.work, fit)
+            first = plan.first()
             if not math.isfinite(first.loss):
                 raise FloatingPointError("fit: the loss of the initial values is not finite")
-            status = first.status if first.loss <= plan.accept else _UNFIT
+            status = first.status if first.loss <= plan.fits else _UNFIT
             step = Step(times[0], first.loss, first.iterations, 1, status)
             kept.add(first.theta, step, time.perf_counter() - began)
         bar.update(len(kept.steps))
-        fit_holds = kept.steps[0].status != _UNFIT or plan.failing == "go on"
+        fit_holds = kept.steps[0].status != _UNFIT or plan.limits.failing == "go on"
         while fit_holds and len(kept.steps) < len(times) and kept.going:
             began = time.perf_counter()
             theta, step = plan.step(kept, times)
@@ -121,19 +158,23 @@ def _told(problem: Evolution) -> dict[str, Any]:
         values["rate"] = vmap(problem.rate)(u, slopes)
     numbers = {name: getattr(problem, name) for name in ("name", "walls", "channels", "diffusion", "incompressible")}
     box = {"lower": list(problem.lower), "upper": list(problem.upper), "parameters": dict(problem.parameters)}
-    return {**numbers, **box, **{name: _digits(value) for name, value in values.items()}}
+    return {**numbers, **box, **{name: digits(value) for name, value in values.items()}}
 
 
-def _written(flat: Flat, problem: Evolution) -> dict[str, Any]:
-    """What a field is at the start: its weights, and what the network makes of them at a few places."""
-    x = draw(Box(problem.lower, problem.upper), 16, "sobol", 1, flat.theta.device, flat.theta.dtype)
+def network_told(flat: Flat, box: Box) -> dict[str, Any]:
+    """What a field is at the start: its weights, and what the network makes of them at a few places of a box."""
+    x = draw(box, 16, "sobol", 1, flat.theta.device, flat.theta.dtype)
     weights = hashlib.sha256(flat.theta.double().cpu().numpy().tobytes()).hexdigest()
-    return {"dtype": str(flat.theta.dtype), "weights": weights, "values": _digits(vmap(flat.field(flat.theta))(x), 4)}
+    values = digits(vmap(flat.field(flat.theta))(x), 4)
+    return {
+        "weights": {name: list(shape) for name, shape in flat.shapes.items()},
+        "start": {"dtype": str(flat.theta.dtype), "weights": weights, "values": values},
+    }
 
 
-def _digits(values: Tensor, digits: int = 9) -> list[str]:
+def digits(values: Tensor, count: int = 9) -> list[str]:
     """As text of so many digits: another machine may round otherwise."""
-    return [f"{x:.{digits}e}" for x in values.double().reshape(-1).tolist()]
+    return [f"{x:.{count}e}" for x in values.double().reshape(-1).tolist()]
 
 
 def even(times: Sequence[float]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.func import vmap
 
-from sciode.pde import Box, Evolution, FieldFunction, draw, weighted
+from sciode.pde import Box, Domain, Evolution, FieldFunction, draw, weighted
 from sciode.training import Block, derive_seed
 
 __all__ = ["Points", "check_periodic"]
@@ -55,10 +55,10 @@ class Points:
         if any(n is not None and n < 1 for n in (self.count, self.walls)) or not 0 <= self.weight < math.inf:
             raise ValueError("points: count and walls must be at least 1, weight at least 0 and finite")
 
-    def inside(self, problem: Evolution, weights: int, like: Tensor, *seed: int) -> Tensor:
-        """Points of the box [N, d]."""
+    def inside(self, where: Evolution | Domain, weights: int, like: Tensor, *seed: int) -> Tensor:
+        """Points of the domain [N, d]."""
         own = derive_seed(*seed, _INSIDE)
-        return draw(_box(problem), self.count or 4 * weights, self.how, own, like.device, like.dtype)
+        return draw(_domain(where), self.count or 4 * weights, self.how, own, like.device, like.dtype)
 
     def drawn(
         self, problem: Evolution, residual: FieldFunction, weights: int, like: Tensor, *seed: int
@@ -71,15 +71,15 @@ class Points:
             return self.inside(problem, weights, like, *seed), None
         count = self.count or 4 * weights
         found = weighted(
-            _box(problem), residual, count, self.how, self.candidates * count, derive_seed(*seed, _INSIDE),
+            _domain(problem), residual, count, self.how, self.candidates * count, derive_seed(*seed, _INSIDE),
             floor=(1.0 - self.aimed) / self.aimed, device=like.device, dtype=like.dtype,
         )  # fmt: skip
         return found.points, found.weights.sqrt().unsqueeze(1) if self.unbiased else None
 
-    def on_walls(self, problem: Evolution, weights: int, like: Tensor, *seed: int) -> tuple[Tensor, Tensor]:
+    def on_walls(self, where: Evolution | Domain, weights: int, like: Tensor, *seed: int) -> tuple[Tensor, Tensor]:
         """Points of the walls and their outward normals, [W, d] each."""
         count = self.walls or max((self.count or 4 * weights) // 100, 10)
-        found = _box(problem).boundary(count, derive_seed(*seed, _WALL), like.device, like.dtype)
+        found = _domain(where).boundary(count, derive_seed(*seed, _WALL), like.device, like.dtype)
         return found.points, found.normals
 
     def walled(
@@ -102,8 +102,8 @@ class Points:
         return [Block(forbidden, self.on_walls(problem, weights, like, *seed), self.weight)]
 
 
-def _box(problem: Evolution) -> Box:
-    return Box(problem.lower, problem.upper)
+def _domain(where: Evolution | Domain) -> Domain:
+    return where if isinstance(where, Domain) else Box(where.lower, where.upper)
 
 
 def check_periodic(problem: Evolution, field: FieldFunction, like: Tensor) -> None:
@@ -111,7 +111,7 @@ def check_periodic(problem: Evolution, field: FieldFunction, like: Tensor) -> No
     if not problem.periodic:
         return
     low, high = like.new_tensor(problem.lower), like.new_tensor(problem.upper)
-    inside = draw(_box(problem), 16, "sobol", 0, like.device, like.dtype)
+    inside = draw(_domain(problem), 16, "sobol", 0, like.device, like.dtype)
     values = vmap(field)(inside)
     size = (values - values.mean(0)).abs().max()
     for axis in range(problem.dimension):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from sciode.insr.body import Body
 from sciode.insr.flat import Flat
 from sciode.insr.schemes import last
 from sciode.pde import Evolution, FieldFunction
@@ -27,9 +28,11 @@ class Step(NamedTuple):
     """How the step that ends at time t went.
 
     loss: the least mean square of its residual, walls included, on points drawn anew; of a Galerkin step, the share of
-    the slope that the network could not follow, at its start or its end. iterations: of the optimiser in all attempts,
-    or evaluations of the slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts;
-    else why not. penalties: of a Galerkin step, what `regularize` measured along it, by name.
+    the slope that the network could not follow, at its start or its end; of an elastic step, what `deform` makes least,
+    per unit of volume and without its constants. iterations: of the optimiser in all attempts, or evaluations of the
+    slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts; else why not.
+    penalties: what was measured of it, by name: of a Galerkin step, what `regularize` adds up along it; of an elastic
+    one, its energies, penetration and inverted share, see `deform`.
     """
 
     t: float
@@ -44,11 +47,13 @@ class Step(NamedTuple):
 class Trajectory:
     """u(x, t) as a network whose weights are known at the times `times` [n + 1]; between them, cubic in t.
 
+    Of a `Body` u is the displacement, so that x is now at x + u; between times it is linear, as implicit Euler has it.
+
     thetas: [n + 1, P]. steps: the fit of the initial values, then one a step. complete: whether the last time asked for
     was reached; if not, the last step says why, and what came before it is here. seconds: of each step.
     """
 
-    problem: Evolution
+    problem: Evolution | Body
     network: nn.Module
     told: int
     times: tuple[float, ...]
@@ -64,8 +69,8 @@ class Trajectory:
     def __call__(self, x: Tensor, t: float | Sequence[float] | Tensor) -> Tensor:
         """Return u at points x [N, d]: [N, c] at one time, [T, N, c] at several.
 
-        Between two stored times u is the cubic that has their values and their slopes F(u). ValueError for a time that
-        was not reached.
+        Between two stored times u is the cubic that has their values and their slopes F(u), a body's linear. ValueError
+        for a time that was not reached.
         """
         at = torch.as_tensor(t, dtype=torch.float64)
         values = [self._at(x, time) for time in at.reshape(-1).tolist()]
@@ -84,6 +89,8 @@ class Trajectory:
             dt = self.times[left + 1] - self.times[left]
             share, fields = (t - self.times[left]) / dt, [self.field(k) for k in (left, left + 1)]
             low, high = (vmap(field)(x) for field in fields)
+            if isinstance(self.problem, Body):
+                return torch.lerp(low, high, share)
             slopes = [dt * vmap(self.problem.equation(field))(x) for field in fields]
             rest = 1.0 - share
             straight = rest * low + share * high

@@ -138,6 +138,39 @@ def work_precision(
     return ax
 
 
+def deformed(ax: Axes, places: ArrayLike, faces: ArrayLike, *, color: str = "C0", edges: bool = True) -> Axes:
+    """Draw a deformed body as its faces, those further away first, in one scale on both axes.
+
+    Parameters
+    ----------
+    places: [N, 2], or [N, 3], which are seen from the side (along the first axis) and shaded by their normals.
+    faces: [K, m] numbers of the corners of each face, in order around it. edges: whether their outlines are drawn.
+
+    Raises ValueError for places that are neither in the plane nor in space.
+    """
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgb
+
+    corners = np.asarray(places, dtype=float)[np.asarray(faces)]
+    if corners.ndim != 3 or corners.shape[2] not in (2, 3):
+        raise ValueError(f"places must be [N, 2] or [N, 3] and faces [K, m], got corners {corners.shape}")
+    tone = np.broadcast_to(np.array(to_rgb(color)), (len(corners), 3))
+    if corners.shape[2] == 3:
+        corners = corners[np.argsort(corners[:, :, 0].mean(1))]
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
+        light = np.clip(np.abs(normals @ np.array([0.75, -0.3, 0.6])), 0.0, 1.0)[:, None]
+        tone, corners = 1.0 - (1.0 - tone) * (1.0 - 0.75 * light), corners[:, :, 1:]
+    else:
+        tone = 1.0 - 0.35 * (1.0 - tone)
+    outline = color if edges else tone
+    ax.add_collection(PolyCollection(list(corners), facecolors=tone, edgecolors=outline, linewidths=0.4))
+    ax.autoscale_view()
+    ax.set_aspect("equal")
+    ax.grid(False)
+    return ax
+
+
 def _columns(values: ArrayLike) -> NDArray[Any]:
     array = np.asarray(values)
     return array[:, None] if array.ndim == 1 else array

@@ -28,6 +28,8 @@ __all__ = [
     "misfits",
     "penetration",
     "potential",
+    "squares",
+    "surplus",
 ]
 
 
@@ -100,6 +102,27 @@ def misfits(gradient: Tensor, material: Material) -> Tensor:
     shape = (gradient - rotation(gradient)).flatten(-2)
     change = determinant(gradient).unsqueeze(-1) - 1
     return torch.cat((material.arap**0.5 * shape, material.volume**0.5 * change), -1)
+
+
+def squares(gradient: Tensor, material: Solid) -> Tensor:
+    """Return r with |r|^2 = W(F) + `surplus`, for Gauss-Newton, [..., d d + 1].
+
+    `misfits` of a `Material`. A `NeoHookean` solid's square is completed: with k = (lambda + mu) / 2,
+    W = |sqrt(mu/2) F|^2 + k (det F - 1 - mu / (2 k))^2 - mu d / 2 - mu^2 / (4 k).
+    """
+    if isinstance(material, Material):
+        return misfits(gradient, material)
+    mu, k = material.shear, (material.lame + material.shear) / 2
+    change = determinant(gradient).unsqueeze(-1) - 1 - (mu / (2 * k) if k else 0.0)
+    return torch.cat(((mu / 2) ** 0.5 * gradient.flatten(-2), k**0.5 * change), -1)
+
+
+def surplus(material: Solid, dimension: int) -> float:
+    """Return |r|^2 - W(F) of `squares`, a constant: 0 for a `Material`."""
+    if isinstance(material, Material):
+        return 0.0
+    mu, twice = material.shear, material.lame + material.shear
+    return mu * dimension / 2 + (mu**2 / (2 * twice) if twice else 0.0)
 
 
 @final
@@ -235,7 +258,7 @@ class Setup:
     boundary: weight of |phi(x_b) - target|^2 on held faces; stiffness: the contact's; dt None: one quasi-static step.
     """
 
-    material: Material
+    material: Solid
     dimension: int
     dt: float | None = None
     steps: int = 1

@@ -11,6 +11,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from sciode.pde.domains import Box, Implicit
+
 __all__ = ["Mesh", "Shape", "lattice_mesh"]
 
 SNAP = 0.2
@@ -108,6 +110,10 @@ class Shape:
     def mesh(self, resolution: int) -> Mesh:
         """Return `lattice_mesh` of the region."""
         return lattice_mesh(self.level, self.lower, self.upper, resolution)
+
+    def domain(self) -> Implicit:
+        """Return the region as a domain to draw points of; a `Box` or `Ball` has exact ones of its own."""
+        return Implicit(lambda x: self.level(x.unsqueeze(0)), Box(self.lower, self.upper))
 
 
 def lattice_mesh(

@@ -11,19 +11,22 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 from torch.utils import _pytree as pytree
 
-__all__ = ["Block", "Draw", "Following", "drawn", "jacobian_of", "loss_of", "parts_of", "rows_of"]
+__all__ = ["Block", "Draw", "Following", "drawn", "enough", "jacobian_of", "loss_of", "parts_of", "rows_of", "work_of"]
 
 
 class Block(NamedTuple):
-    """One term of a loss: weight x the mean over the points of |residual|^2.
+    """One term of a loss: weight x the mean over the points of |residual|^2 + work.
 
     residual: (theta [P], one point) -> [m]. points: a tensor [N, ...], or a tree of tensors that share this first axis:
     what is known at a point beforehand (an earlier field's values, say) travels with it and is not computed again.
+    work: (theta [P], one point) -> [], a term of any sign, as that of a load on an elastic body. A step sees its slope
+    and not its curvature: what is nearly linear in the field is at its place here.
     """
 
     residual: Callable[[Tensor, Any], Tensor]
     points: Any
     weight: float = 1.0
+    work: Callable[[Tensor, Any], Tensor] | None = None
 
     @property
     def count(self) -> int:
@@ -38,7 +41,7 @@ class Block(NamedTuple):
     def some(self, which: slice | Tensor) -> Block:
         """A part of the points, of such a weight that the scale stays."""
         points = pytree.tree_map(lambda leaf: leaf[which], self.points)
-        return Block(self.residual, points, self.weight * len(pytree.tree_leaves(points)[0]) / self.count)
+        return self._replace(points=points, weight=self.weight * len(pytree.tree_leaves(points)[0]) / self.count)
 
 
 class Following(NamedTuple):
@@ -57,8 +60,19 @@ def drawn(draw: Draw, k: int, theta: Tensor) -> Sequence[Block]:
 
 
 def loss_of(blocks: Sequence[Block], theta: Tensor) -> Tensor:
-    """Return sum_b weight_b mean_i |residual_b(theta, point_i)|^2."""
-    return rows_of(blocks, theta).square().sum()
+    """Return sum_b weight_b mean_i (|residual_b(theta, point_i)|^2 + work_b(theta, point_i))."""
+    return rows_of(blocks, theta).square().sum() + work_of(blocks, theta)
+
+
+def work_of(blocks: Sequence[Block], theta: Tensor) -> Tensor:
+    """The part of the loss that is no square []."""
+    parts = [b.weight * vmap(b.work, (None, 0))(theta, b.points).mean() for b in blocks if b.work is not None]
+    return torch.stack(parts).sum() if parts else theta.new_zeros(())
+
+
+def enough(blocks: Sequence[Block], loss: float, tolerance: float) -> bool:
+    """Whether a loss is small; one with work in it may be of any size and sign, and never is."""
+    return loss <= tolerance and all(block.work is None for block in blocks)
 
 
 def rows_of(blocks: Sequence[Block], theta: Tensor, chunk: int | None = None) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sciode.solvers.suggest import choose
-from sciode.training.blocks import Draw, drawn, loss_of
+from sciode.training.blocks import Draw, drawn, enough, loss_of
 from sciode.training.least_squares import Minimum, Status
 
 __all__ = ["Descent", "descend"]
@@ -63,12 +64,13 @@ def descend(draw: Draw, theta: Tensor, how: Descent | None = None) -> Minimum:
     falls = how.schedule == "plateau"
     before, status = weights.detach().clone(), "budget"
     for k in range(how.iterations + 1):
+        blocks = drawn(draw, k, weights.detach())
         with torch.enable_grad():
-            loss = loss_of(drawn(draw, k, weights.detach()), weights)
+            loss = loss_of(blocks, weights)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             return Minimum(before, losses[-2] if k else math.inf, losses, "non-finite")
-        if losses[-1] <= how.tolerance:
+        if enough(blocks, losses[-1], how.tolerance):
             status = "converged"
         if status == "converged" or k == how.iterations or (falls and adam.param_groups[0]["lr"] <= how.least):
             break
@@ -81,4 +83,13 @@ def descend(draw: Draw, theta: Tensor, how: Descent | None = None) -> Minimum:
         else:
             cosine.step()
     ended: Status = "converged" if status == "converged" else "budget"
-    return Minimum(weights.detach(), losses[-1], losses, ended)
+    return Minimum(weights.detach(), losses[-1], losses, ended, _fall(losses))
+
+
+def _fall(losses: Sequence[float]) -> float:
+    """The share by which the mean loss of the last tenth is below that of the tenth before; 0 where it is above."""
+    tenth = len(losses) // 10
+    if tenth < 1:
+        return math.inf
+    last, before = (sum(part) / tenth for part in (losses[-tenth:], losses[-2 * tenth : -tenth]))
+    return max(before - last, 0.0) / max(abs(before), 1e-300)

@@ -30,8 +30,8 @@ class System(ABC):
     """The residuals around theta: r(theta + step) = rows + J step + ..."""
 
     @abstractmethod
-    def pull(self, rows: Tensor, damping: float) -> Tensor | None:
-        """Return -(J^T J + damping I)^-1 J^T rows, None where that cannot be had."""
+    def pull(self, rows: Tensor, damping: float, slope: Tensor | None = None) -> Tensor | None:
+        """Return -(J^T J + damping I)^-1 (J^T rows + slope), None where that cannot be had."""
 
     @abstractmethod
     def push(self, step: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Dense(System):
         self.gram = self.jacobian @ self.jacobian.T if by_rows else self.jacobian.T @ self.jacobian
         self.factored: tuple[float, Tensor | None] = (-1.0, None)
 
-    def pull(self, rows: Tensor, damping: float) -> Tensor | None:
+    def pull(self, rows: Tensor, damping: float, slope: Tensor | None = None) -> Tensor | None:
         """See `System.pull`."""
         if self.factored[0] != damping:
             self.factored = damping, _cholesky(self.gram, damping)
@@ -59,8 +59,14 @@ class Dense(System):
         if factor is None:
             return None
         if self.by_rows:
-            return -self.jacobian.T @ torch.cholesky_solve(rows.unsqueeze(1), factor)[:, 0]
-        return -torch.cholesky_solve((self.jacobian.T @ rows).unsqueeze(1), factor)[:, 0]
+            found = -self.jacobian.T @ torch.cholesky_solve(rows.unsqueeze(1), factor)[:, 0]
+            if slope is None:
+                return found
+            # (J^T J + d I)^-1 = (I - J^T (J J^T + d I)^-1 J) / d.
+            seen = torch.cholesky_solve((self.jacobian @ slope).unsqueeze(1), factor)[:, 0]
+            return found - (slope - self.jacobian.T @ seen) / damping
+        right = self.jacobian.T @ rows
+        return -torch.cholesky_solve((right if slope is None else right + slope).unsqueeze(1), factor)[:, 0]
 
     def push(self, step: Tensor) -> Tensor:
         """See `System.push`."""
@@ -88,9 +94,9 @@ class Free(System):
         self.kept = [_linear(part, theta) for part in self.parts] if chunk is None else None
         self.near = _Near.of(blocks, theta, chunk, rank) if rank else None
 
-    def pull(self, rows: Tensor, damping: float) -> Tensor | None:
+    def pull(self, rows: Tensor, damping: float, slope: Tensor | None = None) -> Tensor | None:
         """See `System.pull`; as near as is worth it."""
-        residual = -self._back(rows)
+        residual = -self._back(rows) if slope is None else -self._back(rows) - slope
         found, direction = torch.zeros_like(residual), torch.zeros_like(residual)
         left = [float(rows.square().sum())]
         size = first = torch.ones((), dtype=rows.dtype)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from torch import Tensor
+from torch.func import grad
 
 from sciode.solvers.suggest import choose
-from sciode.training.blocks import Block, Draw, drawn, loss_of, rows_of
+from sciode.training.blocks import Block, Draw, drawn, enough, loss_of, rows_of, work_of
 from sciode.training.gauss_newton import Dense, Free, System
 
 __all__ = ["Block", "LevenbergMarquardt", "Minimum", "Status", "loss_of", "minimise"]
@@ -37,15 +38,18 @@ Status = Literal["converged", "budget", "stuck", "non-finite"]
 class Minimum(NamedTuple):
     """theta [P], its loss on points that it was not moved by, the losses before each iteration, and how it ended.
 
-    status: "converged", the loss on fresh points is at most the tolerance; "budget", the iterations are used up;
-    "stuck", no step helped twice in a row; "non-finite", a loss was not finite: theta is the best before that, and what
-    it was at the start, with an infinite loss, if there was none.
+    status: "converged", the loss on fresh points is at most the tolerance, or what a step promised at most the `fall`
+    asked for; "budget", the iterations are used up; "stuck", no step helped twice in a row; "non-finite", a loss was
+    not finite: theta is the best before that, and what it was at the start, with an infinite loss, if there was none.
+    fall: the share of the loss that the last step promised to take, where that was asked for; of gradient descent, the
+    share that the last tenth of its iterations took.
     """
 
     theta: Tensor
     loss: float
     losses: list[float]
     status: Status
+    fall: float = math.inf
 
     @property
     def iterations(self) -> int:
@@ -60,11 +64,13 @@ class LevenbergMarquardt:
     A step that brought the share g of what the linear model promised multiplies the damping by max(0.1, 1 - (2g - 1)^3)
     (Nielsen's rule, with 0.1 in the place of 1/3); one that leads up is tried again at 2, 8, 64, ... times the damping.
 
-    iterations: at most. tolerance: the loss on fresh points that is good enough. damping: the first of every call; one
-    carried over from a call before misleads. tries: steps tried an iteration, each with more damping. form: of the
-    linear system: "normal" (P x P), "woodbury" (rows x rows, for fewer rows than weights), "free" (conjugate gradients,
-    nothing is formed) or "auto". accelerate: correct each step for the curvature of the residuals along it, for
-    one more evaluation of them. chunk: points whose derivatives are formed at a time, None = all.
+    iterations: at most. tolerance: the loss on fresh points that is good enough (a loss with work in it has no such).
+    fall: where the least loss is not 0, as an energy's, the promised share of it below which to stop: 1e-3 is about
+    what fresh points let one see. damping: the first of every call; one carried over from a call before misleads.
+    tries: steps tried an iteration, each with more damping. form: of the linear system: "normal" (P x P), "woodbury"
+    (rows x rows, for fewer rows than weights), "free" (conjugate gradients, nothing is formed) or "auto". accelerate:
+    correct each step for the curvature of the residuals along it, for one more evaluation of them. chunk: points whose
+    derivatives are formed at a time, None = all.
     sweeps, rank: of "free": conjugate gradient steps at most, and rows of J that precondition them (0: none).
 
     Good values: 1e-12 to 1e-14 as tolerance in float64; four times as many points as weights, for with fewer than one
@@ -84,6 +90,7 @@ class LevenbergMarquardt:
     sweeps: int = 200
     rank: int = 500
     chunk: int | None = None
+    fall: float = 0.0
 
     def __post_init__(self) -> None:
         choose("form", self.form, FORMS)
@@ -93,6 +100,8 @@ class LevenbergMarquardt:
             raise ValueError(f"rank must be at least 0, got {self.rank}")
         if not (0 < self.damping < math.inf and 0 <= self.tolerance < math.inf):
             raise ValueError(f"damping must be > 0 and tolerance >= 0, got {self.damping} and {self.tolerance}")
+        if not 0 <= self.fall < 1:
+            raise ValueError(f"fall must be at least 0 and below 1, got {self.fall}")
 
 
 def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -> Minimum:
@@ -105,22 +114,28 @@ def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -
     """
     how = how or LevenbergMarquardt()
     theta = theta.detach()
-    best, least, losses = theta, math.inf, []
-    damping, growth, failed = how.damping, _UP, 0
+    best, least, losses, fall = theta, math.inf, [], math.inf
+    damping, growth, failed, settled = how.damping, _UP, 0, False
     for k in range(how.iterations + 1):
         blocks = drawn(draw, k, theta)
         rows = rows_of(blocks, theta, how.chunk)
-        loss = float(rows.square().sum())
+        loss = float(rows.square().sum() + work_of(blocks, theta))
         losses.append(loss)
         if not math.isfinite(loss):
-            return Minimum(best, least, losses, "non-finite")
+            return Minimum(best, least, losses, "non-finite", fall)
         if loss < least:
             best, least = theta, loss
-        if loss <= how.tolerance or k == how.iterations or failed > 1:
+        if enough(blocks, loss, how.tolerance) or k == how.iterations or failed > 1:
             break
-        # Their derivative is only formed where it is needed: at the end of an evolution's step it is not.
-        here = _Here(blocks, theta, rows, loss)
+        # Derivatives are only formed where they are needed: at the end of an evolution's step they are not.
+        here = _Here(blocks, theta, rows, loss, _slope(blocks, theta))
         system, moved = _system(here, how), None
+        if how.fall:
+            # By the first damping: a step that is held back promises little anywhere.
+            fall = _fall(system, here, how.damping)
+            settled = fall <= how.fall
+            if settled:
+                break
         for _ in range(how.tries):
             tried = _tried(system, here, damping, how)
             if tried is not None:
@@ -129,17 +144,25 @@ def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -
             damping, growth = damping * growth, growth * _UP
         failed = failed + 1 if moved is None else 0
         theta = theta if moved is None else moved
-    status: Status = "converged" if least <= how.tolerance else "stuck" if failed > 1 else "budget"
-    return Minimum(best, least, losses, status)
+    if settled:
+        best, least = theta, losses[-1]
+    well = settled or enough(blocks, least, how.tolerance)
+    return Minimum(best, least, losses, "converged" if well else "stuck" if failed > 1 else "budget", fall)
 
 
 class _Here(NamedTuple):
-    """Where theta stands: the blocks, theta, its rows and their loss."""
+    """Where theta stands: the blocks, theta, its rows, the loss, and the slope of half the work [P], None without."""
 
     blocks: Sequence[Block]
     theta: Tensor
     rows: Tensor
     loss: float
+    slope: Tensor | None
+
+    def promised(self, step: Tensor, straight: Tensor) -> float:
+        """By how much the loss would fall if the rows, J step = `straight` added, and the work were linear."""
+        fall = float(self.rows.square().sum() - (self.rows + straight).square().sum())
+        return fall if self.slope is None else fall - 2.0 * float(self.slope @ step)
 
 
 class _Tried(NamedTuple):
@@ -151,8 +174,8 @@ class _Tried(NamedTuple):
 
 def _tried(system: System, here: _Here, damping: float, how: LevenbergMarquardt) -> _Tried | None:
     """Where the step of a damping leads, if that is down; corrected for the curvature along it, if slight."""
-    blocks, theta, rows, before = here
-    step = system.pull(rows, damping)
+    blocks, theta, rows, before, slope = here
+    step = system.pull(rows, damping, slope)
     if step is None:
         return None
     straight = system.push(step)
@@ -163,12 +186,27 @@ def _tried(system: System, here: _Here, damping: float, how: LevenbergMarquardt)
         correction = system.pull((ahead - rows - _AHEAD * straight) * (2.0 / _AHEAD**2), damping)
         if correction is not None and float(correction.norm()) < _BEND * float(step.norm()):
             moved = moved + correction / 2
-    loss = float(rows_of(blocks, moved, how.chunk).square().sum())
+    loss = float(rows_of(blocks, moved, how.chunk).square().sum() + work_of(blocks, moved))
     if not loss < before:
         return None
-    promised = before - float((rows + straight).square().sum())
+    promised = here.promised(step, straight)
     gain = (before - loss) / promised if promised > 0 else 0.5
     return _Tried(moved, max(_DOWN, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3))
+
+
+def _slope(blocks: Sequence[Block], theta: Tensor) -> Tensor | None:
+    """Half the slope of the work."""
+    if all(block.work is None for block in blocks):
+        return None
+    return grad(lambda at: work_of(blocks, at))(theta) / 2
+
+
+def _fall(system: System, here: _Here, damping: float) -> float:
+    """The share of the loss that the step of a damping promises."""
+    step = system.pull(here.rows, damping, here.slope)
+    squares = float(here.rows.square().sum())
+    size = squares + abs(here.loss - squares)
+    return math.inf if step is None else here.promised(step, system.push(step)) / max(size, 1e-300)
 
 
 def _system(here: _Here, how: LevenbergMarquardt) -> System:

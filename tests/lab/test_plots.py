@@ -62,6 +62,22 @@ def test_work_and_precision_are_logarithmic(ax: Axes) -> None:
     assert ax.get_legend_handles_labels()[1] == ["heun"]
 
 
+def test_a_deformed_body_is_drawn_face_by_face_the_nearest_last(ax: Axes) -> None:
+    flat = [[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]
+    plots.deformed(ax, flat, [[0, 1, 2, 3]])
+    (drawn,) = ax.collections
+    assert np.asarray(drawn.get_paths()[0].vertices)[:4].tolist() == flat
+    assert ax.get_aspect() == 1.0 and ax.get_xlim()[0] <= 0.0 and ax.get_xlim()[1] >= 2.0
+    near, far = [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 1.0]], [[-1.0, 5.0, 5.0]] * 3
+    other = matplotlib_figure.Figure().subplots()
+    plots.deformed(other, [*near, *far], [[0, 1, 2], [3, 4, 5]])
+    # Seen from the side: what is left of a place are its second and third coordinates.
+    first, last = (np.asarray(path.vertices)[:3].tolist() for path in other.collections[0].get_paths())
+    assert first == [[5.0, 5.0]] * 3 and last == [place[1:] for place in near]
+    with pytest.raises(ValueError, match="faces"):
+        plots.deformed(ax, [[0.0], [1.0]], [[0, 1]])
+
+
 def test_misuse_says_the_mend(ax: Axes) -> None:
     with pytest.raises(ValueError, match="differ in length"):
         plots.series(ax, [0, 1], np.zeros((3, 1)))

@@ -291,6 +291,7 @@ def test_descent_stops_at_its_tolerance_and_before_what_is_not_finite() -> None:
         lambda: LevenbergMarquardt(form="dense"),  # type: ignore[arg-type]
         lambda: LevenbergMarquardt(chunk=0),
         lambda: LevenbergMarquardt(rank=-1),
+        lambda: LevenbergMarquardt(fall=1.0),
         lambda: Descent(lr=-1.0),
         lambda: Descent(schedule="steps"),
     ],
@@ -298,3 +299,45 @@ def test_descent_stops_at_its_tolerance_and_before_what_is_not_finite() -> None:
 def test_misuse_says_what_is_wrong(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"must be|at least|unknown|there is no|form|schedule"):
         wrong()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_work_that_is_linear_is_met_by_the_first_step(form: Any) -> None:
+    """|theta - a|^2 + b . theta is least at a - b / 2, and may be below zero there."""
+    a, b = (torch.from_numpy(np.random.default_rng(k).normal(size=6)) for k in (1, 2))
+    terms = [
+        Block(
+            lambda theta, p: theta - p[0] * a, (torch.ones(1, 1, dtype=a.dtype),), 1.0, lambda theta, p: b @ theta - 99
+        )
+    ]
+    how = LevenbergMarquardt(iterations=2, damping=1e-8, form=form)
+    found = minimise(lambda k: terms, torch.zeros(6, dtype=a.dtype), how)
+    torch.testing.assert_close(found.theta, a - b / 2, rtol=0, atol=1e-6)
+    assert found.loss == pytest.approx(float(-b @ b / 4 + a @ b) - 99) and found.status == "budget"
+
+
+def test_fewer_rows_than_weights_feel_the_same_work() -> None:
+    """Both dense forms of one damped system, where rows see only some directions."""
+    x, b = points(3), torch.linspace(-1, 1, 5, dtype=torch.float64)
+    terms = [Block(line, x, 1.0, lambda theta, p: b @ theta)]
+    found = [
+        minimise(lambda k: terms, torch.zeros(5, dtype=torch.float64),
+                 LevenbergMarquardt(iterations=1, damping=0.1, form=form, accelerate=False)).theta
+        for form in FORMS
+    ]  # fmt: skip
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-8, atol=1e-8)
+
+
+def test_a_minimum_that_is_not_zero_is_known_by_what_a_step_promises() -> None:
+    x = points()
+
+    def off(theta: Tensor, x: Tensor) -> Tensor:
+        return torch.cat([line(theta, x), torch.ones(1, dtype=torch.float64)])
+
+    found = minimise(same(off, x), torch.zeros(5, dtype=torch.float64), LevenbergMarquardt(fall=1e-6))
+    assert found.status == "converged" and found.fall <= 1e-6 and 1.0 < found.loss < 1.02
+    far = LevenbergMarquardt(iterations=1, damping=1.0, fall=1e-6)
+    early = minimise(same(off, x), torch.zeros(5, dtype=torch.float64), far)
+    assert early.status == "budget" and early.fall > 1e-3
+    assert descend(same(off, x), torch.zeros(5, dtype=torch.float64), Descent(100)).fall > 0.0
