@@ -5,6 +5,7 @@ from sciode.insr.galerkin import Galerkin
 from sciode.insr.optimise import Fit
 from sciode.insr.points import Points
 from sciode.insr.schemes import Scheme, scheme_of
+from sciode.insr.splitting import Splitting
 from sciode.insr.trajectory import Step, Trajectory
 
-__all__ = ["Fit", "Galerkin", "Points", "Scheme", "Step", "Trajectory", "evolve", "scheme_of"]
+__all__ = ["Fit", "Galerkin", "Points", "Scheme", "Splitting", "Step", "Trajectory", "evolve", "scheme_of"]

@@ -69,7 +69,7 @@ class Moved(NamedTuple):
 
 def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: int) -> Moved:
     """Move theta from t to t + dt. Points are drawn once a step: within it, theta' is one function of theta."""
-    problem, flat = work.problem, work.flat
+    problem, flat, view = work.problem, work.flat, work.view
     seed = (work.seed, step, 0, 0)
     x = work.points.inside(problem, flat.size, flat.theta, *seed)
     walls = work.points.walled(problem, 1, flat.field, flat.size, flat.theta, *seed)
@@ -81,8 +81,8 @@ def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: i
     def projected(theta: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal evaluations
         evaluations += 1
-        jacobian = rows(lambda at, point: flat.field(at)(point), theta, x)
-        wanted = vmap(problem.equation(flat.field(theta)))(x).reshape(-1)
+        jacobian = rows(lambda at, point: view(flat.field(at))(point), theta, x)
+        wanted = vmap(view(problem.equation(flat.field(theta))))(x).reshape(-1)
         gram, right = jacobian.T @ jacobian / len(x), jacobian.T @ wanted / len(x)
         for wall in walls:
             its = rows(wall.residual, theta, wall.points) * wall.scale
@@ -92,7 +92,7 @@ def moved(work: Work, theta: Tensor, t: float, dt: float, how: Galerkin, step: i
         gram.diagonal().add_(least.clamp_min(how.damping))
         factor, info = torch.linalg.cholesky_ex(gram)
         found = torch.cholesky_solve(right.unsqueeze(1), factor)[:, 0]
-        moving = wanted.norm().clamp_min(_QUIET / dt * vmap(flat.field(theta))(x).norm())
+        moving = wanted.norm().clamp_min(_QUIET / dt * vmap(view(flat.field(theta)))(x).norm())
         share = (jacobian @ found - wanted).norm() / moving
         return torch.where(info == 0, found, torch.nan), share
 

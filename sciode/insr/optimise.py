@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.func import vmap
 
 from sciode.insr.flat import Flat
+from sciode.insr.incompressible import View, as_it_is
 from sciode.insr.points import Points
 from sciode.insr.schemes import Scheme, last
 from sciode.pde import Evolution
 from sciode.training import Block, Descent, LevenbergMarquardt, Minimum, descend, minimise
 from sciode.training.least_squares import loss_of
 
-__all__ = ["Fit", "Work", "fitted", "stepped"]
+__all__ = ["Fit", "Optimiser", "Work", "fitted", "minimised", "stepped"]
 
 Optimiser = LevenbergMarquardt | Descent
 
@@ -38,13 +39,17 @@ class Fit:
 
 
 class Work(NamedTuple):
-    """What all fits and steps of one evolution share. told: how many fields of c channels the network tells."""
+    """What all fits and steps of one evolution share.
+
+    told: how many fields of c channels the network tells. view: what of a residual is looked at: all, or its curl.
+    """
 
     problem: Evolution
     flat: Flat
     told: int
     points: Points
     seed: int
+    view: View = as_it_is
 
 
 def fitted(work: Work, how: Fit) -> Minimum:
@@ -60,7 +65,7 @@ def fitted(work: Work, how: Fit) -> Minimum:
     found = Minimum(flat.theta, float(loss_of(draw(0, 0), flat.theta)), [], "budget")
     for stage, one in enumerate((how.descent, how.refine)):
         if one is not None and math.isfinite(found.loss):
-            found = _minimised(partial(draw, stage=stage), found.theta, one)
+            found = minimised(partial(draw, stage=stage), found.theta, one)
     return found
 
 
@@ -70,10 +75,14 @@ def stepped(
     """Take the step of a scheme from the weights `thetas`, the newest first, starting from these."""
     problem, flat = work.problem, work.flat
     past = [last(flat.field(theta), problem.channels) for theta in thetas[: scheme.past]]
-    known = vmap(scheme.known(past, problem.equation, dt))
+    known = vmap(work.view(scheme.known(past, problem.equation, dt)))
+    nothing = flat.theta.new_zeros(())
 
     def residual(theta: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
-        return scheme.residual(flat.field(theta), at[1], past, problem.equation, dt)(at[0])
+        if work.view is as_it_is:
+            return scheme.residual(flat.field(theta), at[1], past, problem.equation, dt)(at[0])
+        # Views are linear, and what is known enters with a minus.
+        return work.view(scheme.residual(flat.field(theta), nothing, past, problem.equation, dt))(at[0]) - at[1]
 
     def draw(k: int) -> Sequence[Block]:
         seed = (work.seed, step, k, attempt)
@@ -82,8 +91,9 @@ def stepped(
             block = Block(residual, (x, known(x)))
         return [block, *work.points.walled(problem, work.told, flat.field, flat.size, flat.theta, *seed)]
 
-    return _minimised(draw, thetas[0], how)
+    return minimised(draw, thetas[0], how)
 
 
-def _minimised(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Optimiser) -> Minimum:
+def minimised(draw: Callable[[int], Sequence[Block]], theta: Tensor, how: Optimiser) -> Minimum:
+    """Descend, or take least-squares steps, as `how` is one or the other."""
     return descend(draw, theta, how) if isinstance(how, Descent) else minimise(draw, theta, how)

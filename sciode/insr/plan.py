@@ -21,8 +21,10 @@ from sciode.insr.galerkin import Galerkin, moved
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work, fitted, stepped
 from sciode.insr.schemes import Scheme
+from sciode.insr.splitting import Splitting, fitted_velocity, split
 from sciode.insr.trajectory import Step
 from sciode.pde import Box, Evolution, draw
+from sciode.training import Minimum
 
 __all__ = ["Plan", "Policy", "even", "walk"]
 
@@ -35,7 +37,7 @@ class Plan:
     """How one evolution steps."""
 
     work: Work
-    scheme: Scheme
+    scheme: Scheme | Splitting
     mode: str
     optimiser: Optimiser
     galerkin: Galerkin
@@ -45,7 +47,8 @@ class Plan:
 
     def identity(self, fit: Fit) -> dict[str, Any]:
         """What a folder's steps hang on, but for the times."""
-        work, table = self.work, vars(self.scheme.table)
+        work = self.work
+        table = self.scheme if isinstance(self.scheme, Splitting) else vars(self.scheme.table)
         return {
             "problem": _told(work.problem),
             "weights": {name: list(shape) for name, shape in work.flat.shapes.items()},
@@ -61,12 +64,9 @@ class Plan:
         if self.mode == "galerkin":
             return self._moved(kept.thetas[-1], begin, end, number)
         thetas = kept.thetas[::-1]
-        table = self.scheme
-        if table.start is not None and len(thetas) < table.past:
-            table = table.start
         best, spent = None, 0
         for attempt in range(self.attempts):
-            found = stepped(self.work, table, thetas, end - begin, self.optimiser, number, attempt)
+            found = self._tried(thetas, end - begin, number, attempt)
             spent += found.iterations
             if best is None or found.loss < best.loss:
                 best = found
@@ -77,6 +77,14 @@ class Plan:
         taken = well or (self.failing == "go on" and math.isfinite(best.loss))
         status = "accepted" if well and best.status != "converged" else best.status
         return best.theta if taken else None, Step(end, best.loss, spent, attempt + 1, status)
+
+    def _tried(self, thetas: Sequence[Tensor], dt: float, number: int, attempt: int) -> Minimum:
+        table = self.scheme
+        if isinstance(table, Splitting):
+            return split(self.work, table, thetas[0], dt, self.optimiser, number, attempt)
+        if table.start is not None and len(thetas) < table.past:
+            table = table.start
+        return stepped(self.work, table, thetas, dt, self.optimiser, number, attempt)
 
     def _moved(self, theta: Tensor, begin: float, end: float, number: int) -> tuple[Tensor | None, Step]:
         found = moved(self.work, theta, begin, end - begin, self.galerkin, number)
@@ -93,7 +101,8 @@ def walk(plan: Plan, kept: Kept, times: Sequence[float], fit: Fit, progress: boo
     with tqdm(total=len(times), desc=problem.name, unit="step", leave=False, disable=not progress) as bar:
         if not kept.steps:
             began = time.perf_counter()
-            first = fitted(plan.work, fit)
+            fits = fitted_velocity if isinstance(plan.scheme, Splitting) else fitted
+            first = fits(plan.work, fit)
             if not math.isfinite(first.loss):
                 raise FloatingPointError("fit: the loss of the initial values is not finite")
             status = first.status if first.loss <= plan.accept else _UNFIT
