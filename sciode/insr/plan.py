@@ -21,7 +21,7 @@ from sciode.insr.galerkin import Galerkin, moved
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work, fitted, stepped
 from sciode.insr.schemes import Scheme
-from sciode.insr.splitting import Splitting, fitted_velocity, split
+from sciode.insr.splitting import Splitting, fitted_flow, split
 from sciode.insr.trajectory import Step
 from sciode.pde import Box, Evolution, draw
 from sciode.training import Minimum
@@ -56,6 +56,12 @@ class Plan:
             "how": [repr(x) for x in (self.optimiser, self.galerkin, fit, work.points, self.mode, table)],
             "limits": [self.accept, self.attempts, self.failing, work.seed],
         }
+
+    def start(self, fit: Fit, dt: float) -> Minimum:
+        """The weights at the initial time, and how well they were fitted."""
+        if isinstance(self.scheme, Splitting):
+            return fitted_flow(self.work, self.scheme, dt, fit)
+        return fitted(self.work, fit)
 
     def step(self, kept: Kept, times: Sequence[float]) -> tuple[Tensor | None, Step]:
         """The weights after the next step, None if it failed, and how it went."""
@@ -101,8 +107,7 @@ def walk(plan: Plan, kept: Kept, times: Sequence[float], fit: Fit, progress: boo
     with tqdm(total=len(times), desc=problem.name, unit="step", leave=False, disable=not progress) as bar:
         if not kept.steps:
             began = time.perf_counter()
-            fits = fitted_velocity if isinstance(plan.scheme, Splitting) else fitted
-            first = fits(plan.work, fit)
+            first = plan.start(fit, times[1] - times[0])
             if not math.isfinite(first.loss):
                 raise FloatingPointError("fit: the loss of the initial values is not finite")
             status = first.status if first.loss <= plan.accept else _UNFIT

@@ -18,7 +18,7 @@ from sciode.pde import Box, Evolution, FieldFunction, divergence, gradient, lapl
 from sciode.solvers.suggest import choose
 from sciode.training import Block, Minimum, derive_seed
 
-__all__ = ["KINDS", "Splitting", "TRACES", "WithPressure", "check_splitting", "fitted_velocity", "split"]
+__all__ = ["KINDS", "Splitting", "TRACES", "WithPressure", "check_splitting", "fitted_flow", "split"]
 
 TRACES = ("euler", "midpoint")
 
@@ -80,12 +80,20 @@ class WithPressure(nn.Module):
         return torch.cat((self.pressure(x), self.velocity(x)), -1)
 
 
-def fitted_velocity(work: Work, how: Fit) -> Minimum:
-    """Fit the initial velocity; the pressure, which has no initial values, keeps its weights."""
+def fitted_flow(work: Work, how: Splitting, dt: float, fit: Fit) -> Minimum:
+    """Fit the initial velocity, and the pressure of the first step: its network, too, has random weights."""
     network = work.flat.network
     assert isinstance(network, WithPressure)
-    found = fitted(work._replace(flat=Flat(network.velocity)), how)
-    return found._replace(theta=torch.cat((Flat(network.pressure).theta, found.theta)))
+    q, u = Flat(network.pressure), Flat(network.velocity)
+    found = fitted(work._replace(flat=u), fit)
+    if not math.isfinite(found.loss):
+        return found
+    start, pressed = u.field(found.theta), q.theta
+    advected = _traced(start, start, KINDS[how.kind][0].share * dt, how.trace, work.problem)
+    for stage, one in enumerate((fit.descent, fit.refine)):
+        if one is not None:
+            pressed = _Stages(work, q, u, one, (0, stage)).pressed(pressed, advected)
+    return found._replace(theta=torch.cat((pressed, found.theta)))
 
 
 def split(
@@ -157,7 +165,7 @@ class _Stages:
         return Minimum(theta, max(one.loss for one in self.done) if finite else math.inf, [0.0, *losses], failed)
 
     def _minimised(self, theta: Tensor, draw: Callable[..., list[Block]]) -> Tensor:
-        # Points of a fit differ from those of the next one.
+        # Points of one fit differ from those of the next.
         own = derive_seed(self.work.seed, *self.seed, len(self.done))
 
         def blocks(k: int) -> list[Block]:

@@ -21,10 +21,10 @@ class Solenoidal(nn.Module):
     velocity between slip walls, whatever the weights are:
 
         box = Box((-1, -1), (1, 1))
-        psi = HardBoundary(Siren(2, 1, 20, 2, omega=5.0), torch.zeros_like, box.vanishing)
-        field = Solenoidal(HardBoundary(...))       # or Solenoidal(Siren(2, 1, 20, 2, embedding=PeriodicEmbedding(...)))
+        psi = HardBoundary(Siren(2, 1, 20, 2, omega=5.0), lambda x: 0.0 * x[..., :1], box.vanishing)
+        field = Solenoidal(psi)     # on a periodic box psi is Siren(2, 1, 20, 2, embedding=PeriodicEmbedding(periods))
 
-    In space, A normal to the walls does the same.
+    In space, an A that is normal to the walls on them does the same.
 
     Parameters
     ----------
