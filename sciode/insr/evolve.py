@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sciode.insr.flat import Flat
 from sciode.insr.galerkin import Galerkin
-from sciode.insr.incompressible import as_it_is, check_incompressible, vorticities
+from sciode.insr.incompressible import as_it_is, check_incompressible, is_solenoidal, vorticities
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work
 from sciode.insr.plan import Plan, Policy, even, walk
@@ -87,7 +87,8 @@ def evolve(
     _check_limits(accept, attempts, how[0])
     if isinstance(table, Splitting):
         check_splitting(problem, table, flat.theta)
-        flat = Flat(WithPressure(copy.deepcopy(table.pressure), network))
+        solenoidal = is_solenoidal(problem, flat.field(flat.theta), flat.theta)
+        flat = Flat(WithPressure(copy.deepcopy(table.pressure), network, solenoidal))
     elif problem.incompressible:
         check_incompressible(problem, last(flat.field(flat.theta), problem.channels), points or Points(), flat.theta)
     pressure_free = problem.incompressible and not isinstance(table, Splitting)

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from sciode.insr.points import Points
-from sciode.pde import Box, Evolution, FieldFunction, curl, draw, jacobian
+from sciode.pde import Box, Evolution, FieldFunction, draw, jacobian
 
-__all__ = ["View", "as_it_is", "check_incompressible", "vorticities"]
+__all__ = ["View", "as_it_is", "check_incompressible", "is_solenoidal", "vorticities"]
 
 View = Callable[[FieldFunction], FieldFunction]
 """What of a field function is looked at, itself a field function."""
@@ -40,24 +40,32 @@ def vorticities(field: FieldFunction) -> FieldFunction:
     """The curl of each velocity that a field tells, [k d] -> [k] in the plane, [3 k] in space."""
 
     def turned(x: Tensor) -> Tensor:
-        count = field(x).shape[-1] // len(x)
-        return torch.cat([curl(_part(field, k * len(x), len(x)))(x) for k in range(count)])
+        slopes = jacobian(field)(x).unflatten(0, (-1, len(x)))
+        twist = slopes - slopes.mT
+        if len(x) == 2:
+            return twist[:, 1, 0]
+        return torch.stack((twist[:, 2, 1], twist[:, 0, 2], twist[:, 1, 0]), 1).flatten()
 
     return turned
 
 
+def is_solenoidal(problem: Evolution, field: FieldFunction, like: Tensor) -> bool:
+    """Whether a velocity has no divergence, to rounding."""
+    slopes = vmap(jacobian(field))(_places(problem, like))
+    sources = slopes.diagonal(dim1=1, dim2=2).sum(1).abs().max()
+    return float(sources) <= _ROUNDING * float(slopes.abs().max())
+
+
 def check_incompressible(problem: Evolution, field: FieldFunction, points: Points, like: Tensor) -> None:
     """Raise ValueError unless a velocity has no divergence, nor flow through walls that no weight closes."""
-    x = draw(Box(problem.lower, problem.upper), 16, "sobol", 0, like.device, like.dtype)
-    slopes = vmap(jacobian(field))(x)
-    sources = slopes.diagonal(dim1=1, dim2=2).sum(1).abs().max()
-    if float(sources) > _ROUNDING * float(slopes.abs().max()):
+    if not is_solenoidal(problem, field, like):
         raise ValueError(
             f"field: {problem.name} is incompressible and this field has divergence: give sciode.nn.Solenoidal(psi), "
             "or, with mode='optimise', scheme=Splitting(pressure) with a network for the pressure"
         )
     if problem.periodic or points.weight:
         return
+    x = _places(problem, like)
     places, normals = points.on_walls(problem, len(like), like, 0)
     through = (vmap(field)(places) * normals).sum(1).abs().max()
     if float(through) > _ROUNDING * float(vmap(field)(x).abs().max()):
@@ -67,5 +75,6 @@ def check_incompressible(problem: Evolution, field: FieldFunction, points: Point
         )
 
 
-def _part(field: FieldFunction, first: int, count: int) -> FieldFunction:
-    return lambda x: field(x)[..., first : first + count]
+def _places(problem: Evolution, like: Tensor) -> Tensor:
+    return draw(Box(problem.lower, problem.upper), 16, "sobol", 0, like.device, like.dtype)
+

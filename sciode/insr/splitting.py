@@ -46,6 +46,13 @@ class Splitting:
         Lap q = div u*,  dq/dn = u* . n       pressure (times dt), by a network of its own
         u = u* - grad q                       project: the network is fitted to it
 
+    A velocity without divergence by construction (`sciode.nn.Solenoidal`) takes one fit instead of three,
+
+        u + grad q = u*                       u and q at once
+
+    since it is orthogonal to gradients: what u can follow of u* is its projection. The initial values are fitted so
+    too, and may have divergence. It is the way for rough flows: no curl is taken, and nothing of u* is left over.
+
     pressure: a network [..., d] -> [..., 1]. It is copied; its weights stand before the velocity's in a trajectory.
     kind: "chorin", the lines above, of first order in dt; it dissipates: 11 % of Taylor-Green's energy until t = 5 at
     dt = 0.05, however fine space is. "reflect" goes through the first projection to its other side and is of second
@@ -69,11 +76,14 @@ class Splitting:
 
 @final
 class WithPressure(nn.Module):
-    """x -> (q, u): the networks of a splitting as one, so that both are kept at every step."""
+    """x -> (q, u): the networks of a splitting as one, so that both are kept at every step.
 
-    def __init__(self, pressure: nn.Module, velocity: nn.Module) -> None:
+    solenoidal: whether the velocity has no divergence by construction.
+    """
+
+    def __init__(self, pressure: nn.Module, velocity: nn.Module, solenoidal: bool) -> None:
         super().__init__()
-        self.pressure, self.velocity = pressure, velocity
+        self.pressure, self.velocity, self.solenoidal = pressure, velocity, solenoidal
 
     def forward(self, x: Tensor) -> Tensor:
         """Return q and u, one after the other."""
@@ -85,6 +95,8 @@ def fitted_flow(work: Work, how: Splitting, dt: float, fit: Fit) -> Minimum:
     network = work.flat.network
     assert isinstance(network, WithPressure)
     q, u = Flat(network.pressure), Flat(network.velocity)
+    if network.solenoidal:
+        return _decomposed_start(work, q, u, fit)
     found = fitted(work._replace(flat=u), fit)
     if not math.isfinite(found.loss):
         return found
@@ -94,6 +106,17 @@ def fitted_flow(work: Work, how: Splitting, dt: float, fit: Fit) -> Minimum:
         if one is not None:
             pressed = _Stages(work, q, u, one, (0, stage)).pressed(pressed, advected)
     return found._replace(theta=torch.cat((pressed, found.theta)))
+
+
+def _decomposed_start(work: Work, q: Flat, u: Flat, fit: Fit) -> Minimum:
+    """The initial velocity without its divergence: u and q of u + grad q = u(., 0)."""
+    theta, done = work.flat.theta, None
+    for stage, one in enumerate((fit.descent, fit.refine)):
+        if one is not None:
+            stages = _Stages(work, q, u, one, (0, stage))
+            theta = stages.decomposed(theta, work.problem.initial)
+            done = stages.done[-1]
+    return done or Minimum(theta, 0.0, [], "budget")
 
 
 def split(
@@ -109,6 +132,10 @@ def split(
     for part in KINDS[how.kind]:
         carried = _reflected(projected, advected) if part.mirror else projected
         source = _traced(carried, projected, part.share * dt, how.trace, work.problem)
+        if network.solenoidal:
+            q, u = stages.decomposed(torch.cat((q, u)), source).split([stages.q.size, stages.u.size])
+            advected, projected = _plus_slope(stages.u.field(u), stages.q.field(q)), stages.u.field(u)
+            continue
         u = stages.fitted(u, source)
         advected = stages.u.field(u)
         q = stages.pressed(q, advected)
@@ -134,6 +161,24 @@ class _Stages:
             return [inside, *points.walled(problem, 1, flat.field, flat.size, u, *seed)]
 
         return self._minimised(u, draw)
+
+    def decomposed(self, theta: Tensor, wanted: FieldFunction) -> Tensor:
+        """The weights of q and u, from theta on, with u + grad q = wanted."""
+        problem, many, count = self.work.problem, vmap(wanted), self.q.size
+
+        def velocity(theta: Tensor) -> FieldFunction:
+            return self.u.field(theta[count:])
+
+        def equation(theta: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
+            return _plus_slope(velocity(theta), self.q.field(theta[:count]))(at[0]) - at[1]
+
+        def draw(points: Points, *seed: int) -> list[Block]:
+            x = points.inside(problem, len(theta), theta, *seed)
+            return [
+                Block(equation, (x, many(x))), *points.walled(problem, 1, velocity, len(theta), theta, *seed)
+            ]
+
+        return self._minimised(theta, draw)
 
     def pressed(self, q: Tensor, advected: FieldFunction) -> Tensor:
         """The pressure's weights after a velocity was advected, from q on."""
@@ -180,6 +225,11 @@ class _Stages:
 
 def _reflected(projected: FieldFunction, advected: FieldFunction) -> FieldFunction:
     return lambda x: 2.0 * projected(x) - advected(x)
+
+
+def _plus_slope(velocity: FieldFunction, pressure: FieldFunction) -> FieldFunction:
+    slope = gradient(pressure)
+    return lambda x: velocity(x) + slope(x)
 
 
 def _projected(advected: FieldFunction, pressure: FieldFunction) -> FieldFunction:

@@ -8,7 +8,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp
+from torch.func import jvp, vmap
 
 __all__ = ["Solenoidal"]
 
@@ -48,7 +48,9 @@ class Solenoidal(nn.Module):
         dimension = len(self.drift)
         if x.ndim < 1 or x.shape[-1] != dimension:
             raise ValueError(f"x must be [..., {dimension}], as many axes as drift has, got {tuple(x.shape)}")
-        slopes = torch.stack([self._slope(x, axis) for axis in range(dimension)], -1)
+        # One pass of a network for all axes: derivatives of derivatives repeat it several times as it is.
+        along = torch.eye(dimension, dtype=x.dtype, device=x.device)
+        slopes = vmap(lambda axis: jvp(self.potential, (x,), (axis.expand_as(x),))[1], out_dims=-1)(along)
         components = 1 if dimension == 2 else 3
         if slopes.shape[-2] % components:
             raise ValueError(f"potential gives {slopes.shape[-2]} values: in space it has three components")
@@ -61,9 +63,3 @@ class Solenoidal(nn.Module):
         # Number by number: no tensor is made on a device, so that a CUDA graph can hold this.
         parts = [velocity[..., axis] + mean for axis, mean in enumerate(self.drift)]
         return torch.stack(parts, -1).flatten(-2)
-
-    def _slope(self, x: Tensor, axis: int) -> Tensor:
-        """The derivative along an axis, of every point of a batch in one forward pass."""
-        along = torch.zeros_like(x)
-        along[..., axis] = 1.0
-        return jvp(self.potential, (x,), (along,))[1]
