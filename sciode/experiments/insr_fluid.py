@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -81,13 +81,13 @@ def network(problem: Evolution, kind: str, size: Size, seed: int, outputs: int =
     return field.double().to(size.device)
 
 
-def probes(problem: Evolution, device: str = "cpu") -> Tensor:
+def probes(problem: Evolution) -> Tensor:
     """The points on which flows are compared, [N, 2]."""
     axes = [
         low + (high - low) * (torch.arange(_SIDE, dtype=torch.float64) + 0.5) / _SIDE
         for low, high in zip(problem.lower, problem.upper, strict=True)
     ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2).to(device)
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
 
 
 def energy(velocities: Array) -> Array:
@@ -95,15 +95,17 @@ def energy(velocities: Array) -> Array:
     return 0.5 * (velocities**2).sum(-1).mean(-1)
 
 
-def flow(problem: Evolution, line: Line, size: Size, seed: int, end: float, n: int) -> dict[str, Any]:
-    """Run a line from 0 to `end`. n: cells an axis of a grid, steps of which are as many as fit.
+def flow(
+    problem: Evolution, line: Line, size: Size, seed: int, end: float, n: int, places: Sequence[Tensor]
+) -> dict[str, Any]:
+    """Run a line from 0 to `end`. n: cells an axis of a grid. places: points [N, 2], several times.
 
-    Keys: ts, velocities [T, N, 2] at the probes (an array: take it out), divergence (rms at the last time), weights,
-    bytes (float32), fit_loss, fit_seconds, step_seconds, loss (the largest of a step), reached, status.
+    Keys: ts, velocities (arrays [T, N, 2], one of each of the places: take them out), divergence (rms at the last
+    time), weights, bytes (float32), fit_loss, fit_seconds, step_seconds, loss (the largest of a step), reached, status.
     """
     steps = max(round(end / line.dt), 1)
     if line.field == "grid":
-        return _gridded(problem, line, steps, n)
+        return _gridded(problem, line, steps, n, places)
     how: dict[str, Any] = {
         "fit": Fit(Descent(1000), LevenbergMarquardt(size.fit, tolerance=1e-11, damping=1e-4)),
         "points": Points(size.points, weight=0.0 if line.field == "stream" else 1.0),
@@ -118,14 +120,14 @@ def flow(problem: Evolution, line: Line, size: Size, seed: int, end: float, n: i
     last = line.dt * min(line.steps or steps, steps)
     with threads(1):
         found = evolve(problem, field, [0.0, last], dt=line.dt, seed=seed, failing="go on", attempts=1, **how)
-    return _measured(found, problem, size)
+    return _measured(found, [x.to(size.device) for x in places])
 
 
-def _measured(found: Trajectory, problem: Evolution, size: Size) -> dict[str, Any]:
-    x = probes(problem, size.device)
+def _measured(found: Trajectory, places: Sequence[Tensor]) -> dict[str, Any]:
+    fields = [found.field(k) for k in range(len(found.times))]
     with torch.no_grad():
-        sources = vmap(divergence(found.field(-1)))(x)
-        velocities = np.stack([vmap(found.field(k))(x).cpu().numpy() for k in range(len(found.times))])
+        sources = vmap(divergence(fields[-1]))(places[0])
+        velocities = [np.stack([vmap(field)(x).cpu().numpy() for field in fields]) for x in places]
     return {
         "ts": list(found.times),
         "velocities": velocities,
@@ -141,14 +143,13 @@ def _measured(found: Trajectory, problem: Evolution, size: Size) -> dict[str, An
     }
 
 
-def _gridded(problem: Evolution, line: Line, steps: int, n: int) -> dict[str, Any]:
+def _gridded(problem: Evolution, line: Line, steps: int, n: int, places: Sequence[Tensor]) -> dict[str, Any]:
     began = time.perf_counter()
     found = simulate(problem, n, line.dt, steps, **line.how)
     seconds = time.perf_counter() - began
-    x = probes(problem).numpy()
     return {
         "ts": found.ts.tolist(),
-        "velocities": np.stack([found.at(x, k) for k in range(steps + 1)]),
+        "velocities": [np.stack([found.at(x.numpy(), k) for k in range(steps + 1)]) for x in places],
         "divergence": _rms_divergence(found),
         "weights": found.memory // 4,
         "bytes": found.memory,

@@ -60,7 +60,9 @@ def fitted(work: Work, how: Fit) -> Minimum:
     def draw(k: int, stage: int) -> Sequence[Block]:
         at = (work.seed, 0, k, stage)
         x = work.points.inside(problem, flat.size, flat.theta, *at)
-        return [Block(lambda theta, p: flat.field(theta)(p[0]) - p[1], (x, start(x).repeat(1, work.told)))]
+        with torch.no_grad():
+            wanted = start(x).repeat(1, work.told)
+        return [Block(lambda theta, p: flat.field(theta)(p[0]) - p[1], (x, wanted))]
 
     found = Minimum(flat.theta, float(loss_of(draw(0, 0), flat.theta)), [], "budget")
     for stage, one in enumerate((how.descent, how.refine)):
