@@ -49,11 +49,11 @@ class Line(NamedTuple):
     steps: int | None = None
 
 
-_GALERKIN: Mapping[str, Any] = {"mode": "galerkin", "galerkin": Galerkin("rk4", fixed=True)}
+_GALERKIN: Mapping[str, Any] = {"mode": "galerkin", "galerkin": Galerkin("rk4", fixed=True, damping=1e-6)}
 _PAPER = {"kind": "chorin", "trace": "euler"}
 
 LINES: dict[str, Line] = {
-    "Galerkin, stream function": Line(0.25, "stream", _GALERKIN),
+    "Galerkin, stream function": Line(0.1, "stream", _GALERKIN),
     "midpoint, stream function": Line(0.25, "stream", {"scheme": "implicitmidpoint"}),
     "reflection, stream function": Line(0.2, "stream", {}, {"kind": "reflect"}),
     "reflection, velocity": Line(0.1, "velocity", {}, {"kind": "reflect"}),

@@ -10,7 +10,7 @@ dissipation. Grids have 57 x 57 cells, as many numbers as the paper's two networ
 "stream function" is a velocity without divergence, the curl of a sine network that is 0 on the walls: it needs no
 pressure where its curl is evolved (Galerkin, midpoint), and one fit a projection where it is advected (reflection).
 "velocity" is a network of both components and one of the pressure, three fits a projection: Chorin's splitting with
-the trace along the velocity at the place is the paper's. Reflection projects twice a step, so its step is twice as long.
+the trace along the velocity at the place is the paper's. Reflection projects twice a step: its step is twice as long.
 """
 
 from __future__ import annotations
@@ -103,7 +103,10 @@ def _figure(settings: Settings, rows: Sequence[Mapping[str, Any]], file: Path) -
         for place, name in enumerate(settings.lines):
             own = [row for row in rows if row["line"] == name]
             count = min(len(row["ts"]) for row in own)
-            style: dict[str, Any] = {"color": f"C{place % 10}", "linestyle": "--" if LINES[name].field == "grid" else "-"}
+            style: dict[str, Any] = {
+                "color": f"C{place % 10}",
+                "linestyle": "--" if LINES[name].field == "grid" else "-",
+            }
             ts = own[0]["ts"][:count]
             for axes, key in zip(panels, ("lost", "errors"), strict=True):
                 values = np.abs([row[key][:count] for row in own])

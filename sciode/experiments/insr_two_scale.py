@@ -133,9 +133,7 @@ def _lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[list[A
         ours = fmean(row["errors"]["box"][-1] for row in at if row["line"] == NEURAL)
         for name in (NEURAL, *GRIDS):
             own = [row for row in at if row["line"] == name]
-            cells = [
-                mean_sd([row["errors"][where][k] for row in own]) for where in ("box", "corner") for k in (0, -1)
-            ]
+            cells = [mean_sd([row["errors"][where][k] for row in own]) for where in ("box", "corner") for k in (0, -1)]
             share = None if name == NEURAL else ours / own[0]["errors"]["box"][-1]
             seconds = mean_sd([row["step_seconds"] for row in own], 2)
             lines.append([f"{ratio:g}", name, own[0]["bytes"], *cells, share, seconds])
@@ -184,8 +182,8 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     columns = ["ratio", "line", "bytes", "box, t = 0", f"t = {settings.horizon:g}", "corner, t = 0",
                f"t = {settings.horizon:g}", "neural/grid", "s a step"]  # fmt: skip
     caption = (
-        f"relative L2 error, mean ± sd over {len(settings.seeds)} seeds; reference: {settings.reference} cells an axis, "
-        f"in the corner {', '.join(f'{value:.1e}' for value in unsure.values())} from half as many; one thread, "
+        f"relative L2 error, mean ± sd over {len(settings.seeds)} seeds; reference: {settings.reference} cells an "
+        f"axis, in the corner {', '.join(f'{value:.1e}' for value in unsure.values())} from half as many; one thread, "
         f"{settings.device}"
     )
     show(table("Vortices of two scales", columns, _lines(settings, rows), caption))

@@ -77,4 +77,3 @@ def check_incompressible(problem: Evolution, field: FieldFunction, points: Point
 
 def _places(problem: Evolution, like: Tensor) -> Tensor:
     return draw(Box(problem.lower, problem.upper), 16, "sobol", 0, like.device, like.dtype)
-

@@ -17,8 +17,9 @@ from sciode.insr.points import Points
 from sciode.pde import Box, Evolution, FieldFunction, divergence, gradient, laplacian
 from sciode.solvers.suggest import choose
 from sciode.training import Block, Minimum, derive_seed
+from sciode.training.least_squares import Status
 
-__all__ = ["KINDS", "Splitting", "TRACES", "WithPressure", "check_splitting", "fitted_flow", "split"]
+__all__ = ["KINDS", "TRACES", "Splitting", "WithPressure", "check_splitting", "fitted_flow", "split", "traced"]
 
 TRACES = ("euler", "midpoint")
 
@@ -101,7 +102,7 @@ def fitted_flow(work: Work, how: Splitting, dt: float, fit: Fit) -> Minimum:
     if not math.isfinite(found.loss):
         return found
     start, pressed = u.field(found.theta), q.theta
-    advected = _traced(start, start, KINDS[how.kind][0].share * dt, how.trace, work.problem)
+    advected = traced(start, start, KINDS[how.kind][0].share * dt, how.trace, work.problem)
     for stage, one in enumerate((fit.descent, fit.refine)):
         if one is not None:
             pressed = _Stages(work, q, u, one, (0, stage)).pressed(pressed, advected)
@@ -131,7 +132,7 @@ def split(
     advected = projected
     for part in KINDS[how.kind]:
         carried = _reflected(projected, advected) if part.mirror else projected
-        source = _traced(carried, projected, part.share * dt, how.trace, work.problem)
+        source = traced(carried, projected, part.share * dt, how.trace, work.problem)
         if network.solenoidal:
             q, u = stages.decomposed(torch.cat((q, u)), source).split([stages.q.size, stages.u.size])
             advected, projected = _plus_slope(stages.u.field(u), stages.q.field(q)), stages.u.field(u)
@@ -174,9 +175,7 @@ class _Stages:
 
         def draw(points: Points, *seed: int) -> list[Block]:
             x = points.inside(problem, len(theta), theta, *seed)
-            return [
-                Block(equation, (x, many(x))), *points.walled(problem, 1, velocity, len(theta), theta, *seed)
-            ]
+            return [Block(equation, (x, many(x))), *points.walled(problem, 1, velocity, len(theta), theta, *seed)]
 
         return self._minimised(theta, draw)
 
@@ -205,7 +204,7 @@ class _Stages:
     def ended(self, theta: Tensor) -> Minimum:
         """All fits as one."""
         losses = [loss for one in self.done for loss in one.losses[1:]]
-        failed = next((one.status for one in self.done if one.status != "converged"), "converged")
+        failed: Status = next((one.status for one in self.done if one.status != "converged"), "converged")
         finite = bool(torch.isfinite(theta).all())
         return Minimum(theta, max(one.loss for one in self.done) if finite else math.inf, [0.0, *losses], failed)
 
@@ -237,7 +236,7 @@ def _projected(advected: FieldFunction, pressure: FieldFunction) -> FieldFunctio
     return lambda x: advected(x) - slope(x)
 
 
-def _traced(carried: FieldFunction, by: FieldFunction, dt: float, trace: str, problem: Evolution) -> FieldFunction:
+def traced(carried: FieldFunction, by: FieldFunction, dt: float, trace: str, problem: Evolution) -> FieldFunction:
     """What a velocity brings to x within dt, from inside the walls."""
 
     def back(x: Tensor, velocity: Tensor, time: float) -> Tensor:

@@ -28,8 +28,8 @@ class Solenoidal(nn.Module):
 
     Parameters
     ----------
-    potential: x [..., d] -> [..., k (d == 2) or 3 k (d == 3)], any number k of potentials, one after another; each gives
-        a velocity of d components: [..., d] -> [..., k d].
+    potential: x [..., d] -> [..., k (d == 2) or 3 k (d == 3)], any number k of potentials, one after another: each
+        gives a velocity of d components, [..., d] -> [..., k d].
     drift: a constant velocity [d], added to all of them. On a periodic box the curl of a periodic potential has mean 0,
         and the mean velocity is one of the flow's invariants: it belongs here.
 

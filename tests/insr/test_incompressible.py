@@ -15,6 +15,7 @@ from torch.func import vmap
 
 from sciode.insr import Fit, Galerkin, Points, Splitting, Trajectory, evolve
 from sciode.insr.flat import Flat
+from sciode.insr.splitting import traced
 from sciode.nn import HardBoundary, Siren, Solenoidal
 from sciode.pde import Box, Evolution, divergence, draw, problem_of
 from sciode.pde.grid_fluid import Velocity, project, simulate
@@ -22,7 +23,7 @@ from sciode.pde.spectral import solve_periodic
 from sciode.training import INSR, Descent, LevenbergMarquardt, isolated_rng
 
 DRIFT, VISCOSITY = (0.4, -0.2), 0.02
-EXACT = Fit(None, LevenbergMarquardt(iterations=3, tolerance=1e-26, damping=1e-12))
+EXACT = Fit(None, LevenbergMarquardt(iterations=1, tolerance=1e-26, damping=1e-12, accelerate=False))
 """For fields that are linear in their weights."""
 
 
@@ -115,9 +116,9 @@ def two_cells(**changes: Any) -> Evolution:
 
 
 BOX = Box((-1.0, -1.0), (1.0, 1.0))
-GRID = draw(BOX, 40**2, "grid", 0, dtype=torch.float64)
+GRID = draw(BOX, 24**2, "grid", 0, dtype=torch.float64)
 """Means over it are integrals of products of low modes, to rounding."""
-ONE_STEP = LevenbergMarquardt(iterations=3, tolerance=1e-22, damping=1e-12)
+FEW_STEPS = LevenbergMarquardt(iterations=4, tolerance=1e-16, damping=1e-12, accelerate=False)
 
 
 def between_walls(highest: int) -> nn.Module:
@@ -150,20 +151,22 @@ def test_galerkins_slope_is_the_projected_one_without_a_pressure() -> None:
     """The grid's projection of F(u) is of second order in its spacing: it comes near at that rate."""
     field = between_walls(8)
     with torch.no_grad():
-        kept = field.potential.weights.view(8, 8)
+        kept = next(field.parameters()).view(8, 8)
         kept[3:], kept[:, 3:] = 0.0, 0.0  # so that the products in F(u) are among the modes
     problem = replace(two_cells(), initial=field)
-    start, dt = Flat(field), 1e-3
+    start, dt = Flat(field), 1e-5
     euler = Galerkin("euler", fixed=True, damping=1e-15)
     found = evolve(problem, field, [0.0, dt], dt=dt, mode="galerkin", galerkin=euler, fit=EXACT, points=Points(600))
-    assert found.steps[-1].loss < 1e-6
+    assert found.steps[-1].loss < 1e-4  # there are new modes at the end of the step, and products of theirs
     slope = start.field((found.thetas[1] - found.thetas[0]) / dt)
     force = problem.equation(field)
     differences = []
     for n in (32, 64):
         edges = torch.linspace(-1.0, 1.0, n + 1, dtype=torch.float64)
         centres = (edges[1:] + edges[:-1]) / 2.0
-        across = [torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) for axes in ((edges, centres), (centres, edges))]
+        across = [
+            torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) for axes in ((edges, centres), (centres, edges))
+        ]
         sampled = [vmap(vmap(force))(at)[..., axis].detach().numpy() for axis, at in enumerate(across)]
         exact = project(Velocity(*sampled))
         ours = [vmap(vmap(slope))(at)[..., axis].numpy() for axis, at in enumerate(across)]
@@ -176,7 +179,7 @@ def test_galerkins_slope_is_the_projected_one_without_a_pressure() -> None:
 
 @pytest.mark.parametrize("mode", ["galerkin", "optimise"])
 def test_a_steady_flow_is_kept_whatever_its_pressure(mode: Any) -> None:
-    how: dict[str, Any] = {"galerkin": Galerkin("rk4", fixed=True)} if mode == "galerkin" else {"optimiser": ONE_STEP}
+    how: dict[str, Any] = {"galerkin": Galerkin("rk4", fixed=True)} if mode == "galerkin" else {"optimiser": FEW_STEPS}
     problem = problem_of("taylorgreen")
     found = evolve(problem, between_walls(3), [0.0, 5.0], dt=1.0, mode=mode, fit=EXACT, points=Points(150), **how)
     assert found.complete and error(found, 5.0) < 1e-9 and rms_divergence(found, -1) < 1e-13
@@ -185,14 +188,14 @@ def test_a_steady_flow_is_kept_whatever_its_pressure(mode: Any) -> None:
 @pytest.mark.parametrize(
     ("scheme", "order", "told", "steps"),
     [("impliciteuler", 1, 1, (0.1, 0.05)), ("implicitmidpoint", 2, 1, (0.2, 0.1)), ("bdf2", 2, 1, (0.1, 0.05)),
-     ("gausslegendre4", 4, 3, (0.8, 0.4))],
+     ("gausslegendre4", 4, 3, (0.4, 0.2))],
 )  # fmt: skip
 def test_a_scheme_keeps_the_order_of_its_table(scheme: str, order: int, told: int, steps: tuple[float, float]) -> None:
     errors = [
         error(
-            evolve(drifting(), on_a_ring(told), [0.0, 0.8], dt=dt, scheme=scheme, optimiser=ONE_STEP, fit=EXACT,
-                   points=Points(100)),
-            0.8,
+            evolve(drifting(), on_a_ring(told), [0.0, 0.4], dt=dt, scheme=scheme, optimiser=FEW_STEPS, fit=EXACT,
+                   points=Points(50)),
+            0.4,
         )
         for dt in steps
     ]  # fmt: skip
@@ -203,10 +206,10 @@ def test_galerkin_has_the_order_of_its_method_and_so_have_the_times_between() ->
     ended, between = [], []
     for dt in (0.4, 0.2):
         how = Galerkin("rk4", fixed=True, damping=1e-14)
-        found = evolve(drifting(), on_a_ring(), [0.0, 1.6], dt=dt, mode="galerkin", galerkin=how, fit=EXACT,
-                       points=Points(100))  # fmt: skip
-        ended.append(error(found, 1.6))
-        between.append(error(found, 0.8 + dt / 2))
+        found = evolve(drifting(), on_a_ring(), [0.0, 1.2], dt=dt, mode="galerkin", galerkin=how, fit=EXACT,
+                       points=Points(50))  # fmt: skip
+        ended.append(error(found, 1.2))
+        between.append(error(found, 0.4 + dt / 2))
     assert abs(np.log2(ended[0] / ended[1]) - 4.0) < 0.3, ended
     assert abs(np.log2(between[0] / between[1]) - 4.0) < 0.4, between
 
@@ -216,21 +219,23 @@ def test_the_midpoint_rule_keeps_the_energy_that_implicit_euler_loses() -> None:
     losses = []
     for scheme in ("implicitmidpoint", "impliciteuler"):
         found = evolve(
-            two_cells(), between_walls(4), [0.0, 1.0], dt=0.1, scheme=scheme, fit=EXACT, points=Points(24**2, how="grid"),
-            optimiser=LevenbergMarquardt(iterations=8, tolerance=0.0, damping=1e-12), attempts=1, failing="go on",
+            two_cells(), between_walls(3), [0.0, 0.4], dt=0.1, scheme=scheme, fit=EXACT,
+            points=Points(14**2, how="grid"),
+            optimiser=LevenbergMarquardt(iterations=6, tolerance=0.0, damping=1e-12), attempts=1, failing="go on",
         )  # fmt: skip
-        losses.append(abs(1.0 - energy(found, 1.0) / energy(found, 0.0)))
+        losses.append(abs(1.0 - energy(found, 0.4) / energy(found, 0.0)))
     assert losses[0] < 1e-9 and losses[1] > 1e-2, losses
 
 
 def test_a_moving_flow_agrees_with_the_grid_that_comes_near_it() -> None:
-    found = evolve(two_cells(), between_walls(8), [0.0, 0.8], dt=0.1, mode="galerkin", fit=EXACT, points=Points(600),
+    found = evolve(two_cells(), between_walls(7), [0.0, 0.6], dt=0.2, mode="galerkin", fit=EXACT, points=Points(300),
                    galerkin=Galerkin("rk4", fixed=True, damping=1e-12), accept=1e-2)  # fmt: skip
-    moved = (found(GRID, 0.8) - found(GRID, 0.0)).norm() / found(GRID, 0.0).norm()
+    moved = (found(GRID, 0.6) - found(GRID, 0.0)).norm() / found(GRID, 0.0).norm()
     gaps = []
     for n in (16, 32):
-        grid = simulate(two_cells(), n, 0.02, 40, splitting="reflect", trace="midpoint")
-        gaps.append(float(np.linalg.norm(grid.at(GRID.numpy()) - found(GRID, 0.8).numpy()) / found(GRID, 0.8).norm()))
+        grid = simulate(two_cells(), n, 0.02, 30, splitting="reflect", trace="midpoint")
+        gaps.append(float(np.linalg.norm(grid.at(GRID.numpy()) - found(GRID, 0.6).numpy())))
+    gaps = [gap / float(found(GRID, 0.6).norm()) for gap in gaps]
     assert found.complete and float(moved) > 0.2 and gaps[1] < 5e-3 and gaps[0] / gaps[1] > 3.0, (moved, gaps)
 
 
@@ -258,7 +263,7 @@ def test_two_channels_of_burgers_agree_with_modes() -> None:
             return self.rings(x / math.pi)
 
     reference = solve_periodic(problem, 32, [0.0, 0.2], rtol=1e-8).at(GRID * math.pi)[1]
-    for how in ({"mode": "galerkin", "galerkin": Galerkin("rk4", fixed=True, damping=1e-12)}, {"optimiser": ONE_STEP}):
+    for how in ({"mode": "galerkin", "galerkin": Galerkin("rk4", fixed=True, damping=1e-12)}, {"optimiser": FEW_STEPS}):
         found = evolve(problem, Waves(), [0.0, 0.2], dt=0.1, fit=EXACT, points=Points(800), failing="go on", attempts=1,
                        **how)  # type: ignore[arg-type] # fmt: skip
         gap = (found(GRID * math.pi, 0.2) - reference).norm() / reference.norm()
@@ -270,7 +275,7 @@ def test_two_channels_of_burgers_agree_with_modes() -> None:
 
 def split_up(dt: float, kind: str, end: float = 0.4, trace: str = "midpoint", **how: Any) -> Trajectory:
     problem = how.pop("problem", problem_of("taylorgreen"))
-    how = {"optimiser": ONE_STEP, "accept": 1e-4, "points": Points(24**2, how="grid"), "fit": EXACT, **how}
+    how = {"optimiser": FEW_STEPS, "accept": 1e-4, "points": Points(24**2, how="grid"), "fit": EXACT, **how}
     pressure = how.pop("pressure", None) or Modes(6, "cc")
     return evolve(problem, Wind(6), [0.0, end], dt=dt, scheme=Splitting(pressure, kind, trace), **how)
 
@@ -286,6 +291,34 @@ def test_chorins_splitting_dissipates_at_first_order_and_reflection_hardly() -> 
     assert np.log2(errors["chorin", 0.1] / errors["chorin", 0.05]) == pytest.approx(1.0, abs=0.2), errors
 
 
+def test_one_fit_of_a_stream_function_and_a_pressure_is_the_whole_projection() -> None:
+    """Reflection on modes: what three fits do, without the divergence that they leave."""
+    runs = [
+        evolve(problem_of("taylorgreen"), between_walls(6), [0.0, 0.4], dt=dt, scheme=Splitting(Modes(6, "cc")),
+               optimiser=FEW_STEPS, accept=1e-4, points=Points(24**2, how="grid"), fit=EXACT)
+        for dt in (0.1, 0.05)
+    ]  # fmt: skip
+    errors = [error(found, 0.4) for found in runs]
+    assert np.log2(errors[0] / errors[1]) > 1.7 and rms_divergence(runs[0], -1) < 1e-13, errors
+    three = split_up(0.1, "reflect")
+    assert float((runs[0](GRID, 0.4) - three(GRID, 0.4)).norm()) < 1e-2 * float(three(GRID, 0.4).norm())
+
+
+def test_initial_values_with_divergence_are_projected_by_the_fit() -> None:
+    """grad q + u = u0 with u0 = curl of one mode + a gradient: u is the curl, on any points."""
+
+    class Blown(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            angles = (x + 1.0) * (math.pi / 2.0)
+            slope = torch.stack((angles[..., 0].sin(), (2.0 * angles[..., 1]).sin()), -1)
+            return two_cells().initial(x) + 0.3 * slope
+
+    problem = replace(two_cells(), initial=Blown())
+    found = evolve(problem, between_walls(3), [0.0, 0.01], dt=0.01, scheme=Splitting(Modes(3, "cc")), fit=EXACT,
+                   points=Points(60), optimiser=FEW_STEPS, accept=1.0)  # fmt: skip
+    torch.testing.assert_close(found(GRID, 0.0), vmap(two_cells().initial)(GRID), rtol=0, atol=1e-7)
+
+
 def test_a_projected_velocity_has_no_more_divergence_than_its_fits_leave() -> None:
     class Blown(nn.Module):
         """Between the walls, with divergence."""
@@ -299,21 +332,31 @@ def test_a_projected_velocity_has_no_more_divergence_than_its_fits_leave() -> No
     assert before > 0.5 and after < 1e-3, (before, after)
 
 
-def test_the_trace_matters_where_the_flow_turns() -> None:
-    """One advection alone, before a projection could hide it: of second or third order in a step."""
-    problem, gaps = problem_of("taylorgreen"), {}
-    for trace in ("euler", "midpoint"):
-        ends = [split_up(dt, "reflect", 0.2, trace, problem=problem) for dt in (0.2, 0.1)]
-        gaps[trace] = [error(found, 0.2) for found in ends]
-    assert gaps["midpoint"][1] < gaps["euler"][1], gaps
+@pytest.mark.parametrize(("trace", "order"), [("euler", 2), ("midpoint", 3)])
+def test_a_trace_is_of_its_order_where_the_flow_turns(trace: str, order: int) -> None:
+    """What a rotation brings to x was at x turned back."""
+    x, gaps = torch.tensor([0.4, 0.2], dtype=torch.float64), []
+    for dt in (0.1, 0.05):
+        exact = torch.stack((math.cos(dt) * x[0] + math.sin(dt) * x[1], math.cos(dt) * x[1] - math.sin(dt) * x[0]))
+        turning = traced(lambda at: at, lambda at: torch.stack((-at[1], at[0])), dt, trace, two_cells())
+        gaps.append(float((turning(x) - exact).norm()))
+    assert abs(np.log2(gaps[0] / gaps[1]) - order) < 0.1, gaps
+
+
+def test_a_trace_ends_at_the_walls_and_goes_round_a_ring() -> None:
+    x = torch.tensor([0.9, 0.0], dtype=torch.float64)
+    for problem, end in ((two_cells(), 1.0), (drifting(), 1.4)):
+        brought = traced(lambda at: at, lambda at: torch.stack((-torch.ones_like(at[0]), at[1])), 0.5, "euler", problem)
+        torch.testing.assert_close(brought(x), torch.tensor([end, 0.0], dtype=torch.float64))
 
 
 def test_the_papers_recipe_runs() -> None:
     brief = replace(INSR, iterations=5)
     with isolated_rng(0):
         velocity, pressure = Siren(2, 2, 6, 1).double(), Siren(2, 1, 6, 1).double()
-    found = evolve(problem_of("taylorgreen"), velocity, [0.0, 0.05], dt=0.05, scheme=Splitting(pressure, "chorin", "euler"),
-                   optimiser=brief, fit=Fit(brief, None), points=Points(100), failing="go on")  # fmt: skip
+    found = evolve(problem_of("taylorgreen"), velocity, [0.0, 0.05], dt=0.05, optimiser=brief,
+                   scheme=Splitting(pressure, "chorin", "euler"), fit=Fit(brief, None), points=Points(100),
+                   failing="go on")  # fmt: skip
     assert found.complete and found.steps[-1].iterations == 3 * 3 * 5 and found.steps[-1].attempts == 3
     assert found.thetas.shape[1] == sum(p.numel() for net in (velocity, pressure) for p in net.parameters())
     assert found(GRID, 0.02).shape == (len(GRID), 2)
@@ -326,7 +369,7 @@ def test_the_papers_recipe_runs() -> None:
 def test_an_evolution_goes_on_to_the_same_numbers(kind: str, tmp_path: Path) -> None:
     scheme: Any = Splitting(Modes(3, "cc")) if kind == "splitting" else "bdf2"
     field = Wind(3) if kind == "splitting" else between_walls(3)
-    how: dict[str, Any] = {"dt": 0.1, "scheme": scheme, "fit": EXACT, "points": Points(120), "optimiser": ONE_STEP,
+    how: dict[str, Any] = {"dt": 0.1, "scheme": scheme, "fit": EXACT, "points": Points(120), "optimiser": FEW_STEPS,
                            "accept": 1.0, "attempts": 1, "failing": "go on"}  # fmt: skip
     whole = evolve(two_cells(), field, [0.0, 0.4], **how)
     part = evolve(two_cells(), field, [0.0, 0.2], folder=tmp_path, **how)
@@ -380,7 +423,7 @@ def test_misuse_says_the_mend_before_the_work_starts(how: dict[str, Any], says: 
 
 @pytest.mark.parametrize("wrong", [{"kind": "chorins"}, {"trace": "mid"}])
 def test_unknown_splittings_are_refused_with_a_suggestion(wrong: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="Did you mean|chorin|midpoint"):
+    with pytest.raises(ValueError, match=r"chorin|midpoint"):
         Splitting(Modes(2, "cc"), **wrong)
 
 
