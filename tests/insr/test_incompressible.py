@@ -214,17 +214,25 @@ def test_galerkin_has_the_order_of_its_method_and_so_have_the_times_between() ->
     assert abs(np.log2(between[0] / between[1]) - 4.0) < 0.4, between
 
 
-def test_the_midpoint_rule_keeps_the_energy_that_implicit_euler_loses() -> None:
-    """In modes, fitting the curl is Galerkin's method: what is quadratic in u is kept, though much is cut off."""
+def test_galerkins_path_keeps_the_energy_however_much_it_cannot_follow() -> None:
+    """u is among the directions that its modes can take, and F(u) is orthogonal to it: only the time steps lose."""
+    losses = []
+    for dt in (0.2, 0.1):
+        how = Galerkin("rk4", fixed=True, damping=1e-15)
+        found = evolve(two_cells(), between_walls(3), [0.0, 0.4], dt=dt, mode="galerkin", galerkin=how, fit=EXACT,
+                       points=Points(14**2, how="grid"), failing="go on")  # fmt: skip
+        losses.append(abs(1.0 - energy(found, 0.4) / energy(found, 0.0)))
+    assert found.steps[-1].loss > 0.1 and losses[0] < 1e-8 and losses[1] < losses[0] / 8, losses
+
+
+def test_the_midpoint_rule_loses_hardly_any_of_the_energy_that_implicit_euler_loses() -> None:
+    few = LevenbergMarquardt(iterations=3, tolerance=0.0, damping=1e-12, tries=2)
     losses = []
     for scheme in ("implicitmidpoint", "impliciteuler"):
-        found = evolve(
-            two_cells(), between_walls(3), [0.0, 0.4], dt=0.1, scheme=scheme, fit=EXACT,
-            points=Points(14**2, how="grid"),
-            optimiser=LevenbergMarquardt(iterations=6, tolerance=0.0, damping=1e-12), attempts=1, failing="go on",
-        )  # fmt: skip
+        found = evolve(two_cells(), between_walls(3), [0.0, 0.4], dt=0.2, scheme=scheme, fit=EXACT, optimiser=few,
+                       points=Points(14**2, how="grid"), attempts=1, failing="go on")  # fmt: skip
         losses.append(abs(1.0 - energy(found, 0.4) / energy(found, 0.0)))
-    assert losses[0] < 1e-9 and losses[1] > 1e-2, losses
+    assert losses[0] < 0.05 * losses[1], losses
 
 
 def test_a_moving_flow_agrees_with_the_grid_that_comes_near_it() -> None:
@@ -236,7 +244,7 @@ def test_a_moving_flow_agrees_with_the_grid_that_comes_near_it() -> None:
         grid = simulate(two_cells(), n, 0.02, 30, splitting="reflect", trace="midpoint")
         gaps.append(float(np.linalg.norm(grid.at(GRID.numpy()) - found(GRID, 0.6).numpy())))
     gaps = [gap / float(found(GRID, 0.6).norm()) for gap in gaps]
-    assert found.complete and float(moved) > 0.2 and gaps[1] < 5e-3 and gaps[0] / gaps[1] > 3.0, (moved, gaps)
+    assert found.complete and float(moved) > 0.1 and gaps[1] < 1e-3 and gaps[0] / gaps[1] > 3.0, (moved, gaps)
 
 
 def test_slip_walls_hold_by_a_weight_too() -> None:
@@ -251,23 +259,27 @@ def test_slip_walls_hold_by_a_weight_too() -> None:
     assert found.complete and float(through[1]) < max(float(through[0]), 5e-3) and error(found, 0.4) < 0.05
 
 
-def test_two_channels_of_burgers_agree_with_modes() -> None:
-    problem = replace(problem_of("burgers"), end=0.5)
-
+@pytest.mark.parametrize("mode", ["galerkin", "optimise"])
+def test_two_channels_of_burgers_come_near_the_spectral_solution_as_modes_are_added(mode: Any) -> None:
     class Waves(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, highest: int) -> None:
             super().__init__()
-            self.rings = Rings(2, 6)
+            self.rings = Rings(2, highest)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.rings(x / math.pi)
 
-    reference = solve_periodic(problem, 32, [0.0, 0.2], rtol=1e-8).at(GRID * math.pi)[1]
-    for how in ({"mode": "galerkin", "galerkin": Galerkin("rk4", fixed=True, damping=1e-12)}, {"optimiser": FEW_STEPS}):
-        found = evolve(problem, Waves(), [0.0, 0.2], dt=0.1, fit=EXACT, points=Points(800), failing="go on", attempts=1,
-                       **how)  # type: ignore[arg-type] # fmt: skip
-        gap = (found(GRID * math.pi, 0.2) - reference).norm() / reference.norm()
-        assert float(gap) < 2e-3, gap
+    problem, x = problem_of("burgers"), GRID * math.pi
+    reference = solve_periodic(problem, 32, [0.0, 0.2], rtol=1e-8).at(x)[1]
+    how: dict[str, Any] = {"optimiser": FEW_STEPS, "attempts": 1, "failing": "go on"}
+    if mode == "galerkin":
+        how = {"galerkin": Galerkin("rk4", fixed=True, damping=1e-12), "accept": 1.0}
+    gaps = []
+    for highest in (4, 6):
+        found = evolve(problem, Waves(highest), [0.0, 0.2], dt=0.1, mode=mode, fit=EXACT,
+                       points=Points(8 * (2 * highest + 1) ** 2), **how)  # fmt: skip
+        gaps.append(float((found(x, 0.2) - reference).norm() / reference.norm()))
+    assert gaps[1] < 5e-3 and gaps[0] / gaps[1] > 4.0, gaps
 
 
 # --- splittings
