@@ -395,16 +395,11 @@ def test_an_evolution_goes_on_to_the_same_numbers(kind: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["splitting", "pressure-free", "galerkin"])
 def test_what_is_not_finite_stops_with_the_last_good_weights(kind: str) -> None:
     class Broken(Modes):
-        """Not a number for weights that have moved."""
-
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) + torch.where(self.weights.sum() == 0.0, 0.0, torch.nan)
+            return super().forward(x) * torch.nan
 
     if kind == "splitting":
-        pressure = Broken(3, "cc")
-        nn.init.zeros_(pressure.weights)
-        found = split_up(0.1, "chorin", fit=Fit(None, None), problem=two_cells(), failing="go on", attempts=1,
-                         pressure=pressure)  # fmt: skip
+        found = split_up(0.1, "chorin", problem=two_cells(), failing="go on", attempts=1, pressure=Broken(3, "cc"))
     else:
         wild = two_cells(rate=lambda u, slopes: torch.nan * u)
         found = evolve(wild, between_walls(3), [0.0, 0.2], dt=0.1, fit=EXACT, points=Points(100), attempts=1,
@@ -419,7 +414,7 @@ def test_what_is_not_finite_stops_with_the_last_good_weights(kind: str) -> None:
         ({"field": Wind(2), "mode": "galerkin"}, "Solenoidal"),
         ({"field": Wind(2)}, r"Splitting\(pressure\)"),
         ({"field": Wind(2), "scheme": Splitting(Modes(2, "cc")), "mode": "galerkin"}, "without divergence"),
-        ({"field": Wind(2), "scheme": Splitting(Modes(2, "cc")), "problem": drifting(diffusion=0.1)}, "Solenoidal"),
+        ({"field": Rings(2), "scheme": Splitting(Rings()), "problem": drifting(diffusion=0.1)}, "Solenoidal"),
         ({"field": Wind(2), "scheme": Splitting(Wind(2))}, "outputs 1"),
         ({"field": Wind(2), "scheme": Splitting(nn.Linear(3, 1).double())}, "point"),
         ({"field": Rings(2), "scheme": Splitting(Rings()), "problem": drifting(incompressible=False)}, "no pressure"),
