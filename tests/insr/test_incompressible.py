@@ -119,6 +119,7 @@ BOX = Box((-1.0, -1.0), (1.0, 1.0))
 GRID = draw(BOX, 24**2, "grid", 0, dtype=torch.float64)
 """Means over it are integrals of products of low modes, to rounding."""
 FEW_STEPS = LevenbergMarquardt(iterations=4, tolerance=1e-16, damping=1e-12, accelerate=False)
+TWO_STEPS = replace(FEW_STEPS, iterations=2)
 
 
 def between_walls(highest: int) -> nn.Module:
@@ -308,12 +309,12 @@ def test_one_fit_of_a_stream_function_and_a_pressure_is_the_whole_projection() -
     runs = [
         evolve(problem_of("taylorgreen"), between_walls(6), [0.0, 0.4], dt=dt, scheme=Splitting(Modes(6, "cc")),
                optimiser=FEW_STEPS, accept=1e-4, points=Points(24**2, how="grid"), fit=EXACT)
-        for dt in (0.1, 0.05)
+        for dt in (0.2, 0.1)
     ]  # fmt: skip
     errors = [error(found, 0.4) for found in runs]
     assert np.log2(errors[0] / errors[1]) > 1.7 and rms_divergence(runs[0], -1) < 1e-13, errors
     three = split_up(0.1, "reflect")
-    assert float((runs[0](GRID, 0.4) - three(GRID, 0.4)).norm()) < 1e-2 * float(three(GRID, 0.4).norm())
+    assert float((runs[1](GRID, 0.4) - three(GRID, 0.4)).norm()) < 1e-2 * float(three(GRID, 0.4).norm())
 
 
 def test_initial_values_with_divergence_are_projected_by_the_fit() -> None:
@@ -381,15 +382,15 @@ def test_the_papers_recipe_runs() -> None:
 def test_an_evolution_goes_on_to_the_same_numbers(kind: str, tmp_path: Path) -> None:
     scheme: Any = Splitting(Modes(3, "cc")) if kind == "splitting" else "bdf2"
     field = Wind(3) if kind == "splitting" else between_walls(3)
-    how: dict[str, Any] = {"dt": 0.1, "scheme": scheme, "fit": EXACT, "points": Points(120), "optimiser": FEW_STEPS,
+    how: dict[str, Any] = {"dt": 0.1, "scheme": scheme, "fit": EXACT, "points": Points(60), "optimiser": TWO_STEPS,
                            "accept": 1.0, "attempts": 1, "failing": "go on"}  # fmt: skip
-    whole = evolve(two_cells(), field, [0.0, 0.4], **how)
+    whole = evolve(two_cells(), field, [0.0, 0.2, 0.3], **how)
     part = evolve(two_cells(), field, [0.0, 0.2], folder=tmp_path, **how)
-    again = evolve(two_cells(), field, [0.0, 0.4], folder=tmp_path, **how)
+    again = evolve(two_cells(), field, [0.0, 0.2, 0.3], folder=tmp_path, **how)
     assert torch.equal(again.thetas, whole.thetas) and torch.equal(part.thetas, whole.thetas[:3])
     other = Splitting(Modes(3, "cc"), "chorin") if kind == "splitting" else "impliciteuler"
     with pytest.raises(ValueError, match="differs in how"):
-        evolve(two_cells(), field, [0.0, 0.4], folder=tmp_path, **{**how, "scheme": other})
+        evolve(two_cells(), field, [0.0, 0.2, 0.3], folder=tmp_path, **{**how, "scheme": other})
 
 
 @pytest.mark.parametrize("kind", ["splitting", "pressure-free", "galerkin"])
@@ -438,5 +439,6 @@ def test_hard_walls_are_a_field_without_divergence_in_float32_too() -> None:
     with isolated_rng(0):
         psi = HardBoundary(Siren(2, 1, 6, 1, omega=5.0), lambda x: 0.0 * x[..., :1], BOX.vanishing)
     found = evolve(problem_of("taylorgreen"), Solenoidal(psi), [0.0, 0.1], dt=0.1, points=Points(150, weight=0.0),
-                   fit=Fit(Descent(200), None), accept=1.0, mode="galerkin")  # fmt: skip
+                   fit=Fit(Descent(50), None), accept=1.0, mode="galerkin",
+                   galerkin=Galerkin("rk4", fixed=True))  # fmt: skip
     assert found.complete and found.thetas.dtype == torch.float32
