@@ -204,9 +204,10 @@ class _Stages:
     def ended(self, theta: Tensor) -> Minimum:
         """All fits as one."""
         losses = [loss for one in self.done for loss in one.losses[1:]]
-        failed: Status = next((one.status for one in self.done if one.status != "converged"), "converged")
+        failed: list[Status] = [one.status for one in self.done if one.status != "converged"]
+        status: Status = failed[0] if failed else "converged"
         finite = bool(torch.isfinite(theta).all())
-        return Minimum(theta, max(one.loss for one in self.done) if finite else math.inf, [0.0, *losses], failed)
+        return Minimum(theta, max(one.loss for one in self.done) if finite else math.inf, [0.0, *losses], status)
 
     def _minimised(self, theta: Tensor, draw: Callable[..., list[Block]]) -> Tensor:
         # Points of one fit differ from those of the next.
