@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sciode.insr.flat import Flat
 from sciode.insr.galerkin import Galerkin
-from sciode.insr.incompressible import as_it_is, check_incompressible, is_solenoidal, vorticities
+from sciode.insr.incompressible import check_incompressible, is_solenoidal, vorticities
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work
 from sciode.insr.plan import Plan, Policy, even, walk
@@ -79,24 +79,30 @@ def evolve(
     choose("failing", failing, ("stop", "go on"))
     table = scheme if isinstance(scheme, Splitting) else scheme_of(scheme)
     told = table.told if mode == "optimise" and isinstance(table, Scheme) else 1
-    network, times = copy.deepcopy(field), _times(ts, dt)
-    flat = Flat(network)
+    flat, times = Flat(copy.deepcopy(field)), _times(ts, dt)
     how = optimiser or LevenbergMarquardt(tolerance=min(1e-12, accept)), galerkin or Galerkin()
     _check(problem, flat, told)
     _check_mode(mode, table, times, optimiser, galerkin)
     _check_limits(accept, attempts, how[0])
-    if isinstance(table, Splitting):
-        check_splitting(problem, table, flat.theta)
-        solenoidal = is_solenoidal(problem, flat.field(flat.theta), flat.theta)
-        flat = Flat(WithPressure(copy.deepcopy(table.pressure), network, solenoidal))
-    elif problem.incompressible:
-        check_incompressible(problem, last(flat.field(flat.theta), problem.channels), points or Points(), flat.theta)
-    pressure_free = problem.incompressible and not isinstance(table, Splitting)
-    work = Work(problem, flat, told, points or Points(), seed, vorticities if pressure_free else as_it_is)
+    work = _work(Work(problem, flat, told, points or Points(), seed), table)
     plan = Plan(work, table, mode, *how, accept, attempts, failing)
-    kept = Kept.opened(folder, plan.identity(fit or Fit()), times, flat.theta)
+    kept = Kept.opened(folder, plan.identity(fit or Fit()), times, work.flat.theta)
     walk(plan, kept, times, fit or Fit(), progress)
-    return kept.trajectory(problem, flat.network, told, times)
+    return kept.trajectory(problem, work.flat.network, told, times)
+
+
+def _work(work: Work, table: Scheme | Splitting) -> Work:
+    """Of an incompressible problem: beside a pressure, or looked at by its curl."""
+    problem, like = work.problem, work.flat.theta
+    field = last(work.flat.field(like), problem.channels)
+    if isinstance(table, Splitting):
+        check_splitting(problem, table, like)
+        solenoidal = is_solenoidal(problem, field, like)
+        return work._replace(flat=Flat(WithPressure(copy.deepcopy(table.pressure), work.flat.network, solenoidal)))
+    if problem.incompressible:
+        check_incompressible(problem, field, work.points, like)
+        return work._replace(view=vorticities)
+    return work
 
 
 def _times(ts: Sequence[float] | Tensor, dt: float) -> list[float]:

@@ -145,6 +145,7 @@ def split(
     return stages.ended(torch.cat((q, u)))
 
 
+@final
 class _Stages:
     """The fits of a step, and how each went."""
 
