@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -86,14 +87,19 @@ def _lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[list[A
     lines = []
     for name in settings.lines:
         own = [row for row in rows if row["line"] == name]
-        lost = mean_sd([100.0 * row["lost"][-1] for row in own])
-        errors, sources = ([row[key] for row in own] for key in ("errors", "divergence"))
+        lost, errors = (_spread([row[key][-1] for row in own]) for key in ("lost", "errors"))
+        sources = [row["divergence"] for row in own]
         seconds = mean_sd([row["step_seconds"] for row in own], 2)
         lines.append(
-            [name, LINES[name].dt, own[0]["bytes"], lost, mean_sd([row[-1] for row in errors], 4),
+            [name, LINES[name].dt, own[0]["bytes"], lost, errors,
              f"{np.mean(sources):.1e}", seconds, f"{min(row['reached'] for row in own):g}", own[0]["status"]]
         )  # fmt: skip
     return lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation of numbers of any size."""
+    return f"{fmean(values):.2e}" + (f" ± {stdev(values):.0e}" if len(values) > 1 else "")
 
 
 def _figure(settings: Settings, rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -136,7 +142,7 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     write_atomically(
         out / "table.json", (json.dumps({"settings": asdict(settings), "rows": rows}, indent=1) + "\n").encode()
     )
-    columns = ["line", "dt", "bytes", "energy lost, %", "error", "divergence", "s a step", "reached", "status"]
+    columns = ["line", "dt", "bytes", "energy lost", "error", "divergence", "s a step", "reached", "status"]
     caption = (
         f"at T = {settings.horizon:g} or the last time reached; mean ± sd over {len(settings.seeds)} seeds; error: "
         f"relative L2; divergence: rms; one thread, {settings.device}"
