@@ -7,6 +7,7 @@ from sciode.insr.galerkin import Galerkin
 from sciode.insr.optimise import Fit
 from sciode.insr.points import Points
 from sciode.insr.schemes import Scheme, scheme_of
+from sciode.insr.splitting import Splitting
 from sciode.insr.trajectory import Step, Trajectory
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Held",
     "Points",
     "Scheme",
+    "Splitting",
     "Step",
     "Trajectory",
     "deform",

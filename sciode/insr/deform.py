@@ -99,7 +99,7 @@ class _Deforming(Stepping):
         self.work, self.how, self.soften, self.fit, self.limits = work, how, soften, fit, limits
         self.name, self.fits = work.body.name, _FITS
 
-    def first(self) -> Minimum:
+    def first(self, dt: float) -> Minimum:
         """See `Stepping.first`."""
         work, wanted = self.work, self.work.body.displacement or torch.zeros_like
 

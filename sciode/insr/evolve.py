@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from sciode.insr.flat import Flat
 from sciode.insr.galerkin import Galerkin
+from sciode.insr.incompressible import check_incompressible, is_solenoidal, vorticities
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work
 from sciode.insr.plan import Limits, Plan, Policy, even, walk
 from sciode.insr.points import Points, check_periodic
 from sciode.insr.schemes import Scheme, last, scheme_of
+from sciode.insr.splitting import Splitting, WithPressure, check_splitting
 from sciode.insr.trajectory import Trajectory
 from sciode.pde import Evolution
 from sciode.solvers.suggest import choose
@@ -35,7 +37,7 @@ def evolve(
     *,
     dt: float,
     mode: Literal["optimise", "galerkin"] = "optimise",
-    scheme: str | ImplicitTableau | MultistepTableau = "cranknicolson",
+    scheme: str | ImplicitTableau | MultistepTableau | Splitting = "cranknicolson",
     optimiser: Optimiser | None = None,
     galerkin: Galerkin | None = None,
     fit: Fit | None = None,
@@ -55,11 +57,14 @@ def evolve(
 
     Parameters
     ----------
-    problem: an `Evolution`, as from `sciode.pde.PROBLEMS["advection"]()`; not an incompressible one.
+    problem: an `Evolution`, as from `sciode.pde.PROBLEMS["advection"]()`. An incompressible one takes either a field
+        without divergence (`sciode.nn.Solenoidal`): then no pressure is needed, both modes look at the curl of what
+        they look at otherwise, losses are those of curls, and the mean over a periodic box stays what the field makes
+        of it; or, with mode="optimise", a network of the velocity and scheme=`Splitting`(a network of the pressure).
     field: a network x [..., d] -> [..., told c], in float64 for errors below 1e-4. It is copied, not changed. With
         mode="optimise" it tells `scheme_of(scheme).told` fields, u last: one, but for tables of several stages.
     ts: times, increasing; ts[0] is that of the initial values. Steps of dt lead from one to the next, cut to fit.
-    scheme: a name in `sciode.solvers.tableaux.implicit_methods()`, or a table.
+    scheme: a name in `sciode.solvers.tableaux.implicit_methods()`, or a table; or a `Splitting`.
     optimiser: `LevenbergMarquardt` (default: 20 iterations, tolerance 1e-12), or `Descent`; `sciode.training.INSR` is
         the paper's recipe.
     accept: the loss below which the fit or a step is taken; a step above it is tried again, on other points,
@@ -72,18 +77,32 @@ def evolve(
     """
     choose("mode", mode, ("optimise", "galerkin"))
     choose("failing", failing, ("stop", "go on"))
-    table = scheme_of(scheme)
-    told = table.told if mode == "optimise" else 1
+    table = scheme if isinstance(scheme, Splitting) else scheme_of(scheme)
+    told = table.told if mode == "optimise" and isinstance(table, Scheme) else 1
     flat, times = Flat(copy.deepcopy(field)), _times(ts, dt)
     how = optimiser or LevenbergMarquardt(tolerance=min(1e-12, accept)), galerkin or Galerkin()
     _check(problem, flat, told)
     _check_mode(mode, table, times, optimiser, galerkin)
     _check_limits(accept, attempts, how[0])
-    work = Work(problem, flat, told, points or Points(), seed)
+    work = _work(Work(problem, flat, told, points or Points(), seed), table)
     plan = Plan(work, table, mode, *how, fit or Fit(), Limits(accept, attempts, failing))
-    kept = Kept.opened(folder, plan.identity(), times, flat.theta)
+    kept = Kept.opened(folder, plan.identity(), times, work.flat.theta)
     walk(plan, kept, times, progress)
-    return kept.trajectory(problem, flat.network, told, times)
+    return kept.trajectory(problem, work.flat.network, told, times)
+
+
+def _work(work: Work, table: Scheme | Splitting) -> Work:
+    """Of an incompressible problem: beside a pressure, or looked at by its curl."""
+    problem, like = work.problem, work.flat.theta
+    field = last(work.flat.field(like), problem.channels)
+    if isinstance(table, Splitting):
+        check_splitting(problem, table, work.points, like)
+        solenoidal = is_solenoidal(problem, field, like)
+        return work._replace(flat=Flat(WithPressure(copy.deepcopy(table.pressure), work.flat.network, solenoidal)))
+    if problem.incompressible:
+        check_incompressible(problem, field, work.points, like)
+        return work._replace(view=vorticities)
+    return work
 
 
 def _times(ts: Sequence[float] | Tensor, dt: float) -> list[float]:
@@ -112,20 +131,22 @@ def _check_limits(accept: float, attempts: int, optimiser: Optimiser) -> None:
 
 
 def _check_mode(
-    mode: str, table: Scheme, times: Sequence[float], optimiser: Optimiser | None, galerkin: Galerkin | None
+    mode: str, table: Scheme | Splitting, times: Sequence[float], optimiser: Optimiser | None, galerkin: Galerkin | None
 ) -> None:
     """Raise ValueError for what belongs to the other mode, or steps that a multistep table cannot take."""
     if (optimiser if mode == "galerkin" else galerkin) is not None:
         other = "optimiser: it belongs to mode='optimise'" if mode == "galerkin" else "galerkin: give mode='galerkin'"
         raise ValueError(f"{other}; this is mode={mode!r}")
+    if isinstance(table, Splitting):
+        if mode == "galerkin":
+            raise ValueError("scheme: a splitting optimises; in mode='galerkin' give a field without divergence")
+        return
     if mode == "optimise" and table.past > 1 and not even(times):
         raise ValueError(f"scheme: {table.table.name} takes steps of one length: give ts that dt divides")
 
 
 def _check(problem: Evolution, flat: Flat, told: int) -> None:
     """Raise ValueError unless the field tells what is asked of it."""
-    if problem.incompressible:
-        raise ValueError(f"problem: {problem.name} is incompressible, which takes a splitting, not one residual")
     low, high = flat.theta.new_tensor(problem.lower), flat.theta.new_tensor(problem.upper)
     try:
         shape = tuple(flat.field(flat.theta)((low + high) / 2).shape)

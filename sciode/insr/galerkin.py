@@ -102,9 +102,9 @@ class _Projection:
     def slope(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """theta', and the share of F(u) that it does not follow."""
         self.evaluations += 1
-        flat, x, how = self.work.flat, self.x, self.how
-        jacobian = self._rows(lambda at, point: flat.field(at)(point), theta, x)
-        wanted = vmap(self.work.problem.equation(flat.field(theta)))(x)
+        flat, view, x, how = self.work.flat, self.work.view, self.x, self.how
+        jacobian = self._rows(lambda at, point: view(flat.field(at))(point), theta, x)
+        wanted = vmap(view(self.work.problem.equation(flat.field(theta))))(x)
         if self.weights is not None:
             jacobian = jacobian * self.weights.expand_as(wanted).reshape(-1, 1)
             wanted = wanted * self.weights
@@ -118,7 +118,7 @@ class _Projection:
         gram.diagonal().add_(least.clamp_min(how.damping))
         factor, info = torch.linalg.cholesky_ex(gram)
         found = torch.cholesky_solve(right.unsqueeze(1), factor)[:, 0]
-        moving = wanted.norm().clamp_min(_QUIET / self.dt * vmap(flat.field(theta))(x).norm())
+        moving = wanted.norm().clamp_min(_QUIET / self.dt * vmap(view(flat.field(theta)))(x).norm())
         share = (jacobian @ found - wanted).norm() / moving
         return torch.where(info == 0, found, torch.nan), share
 
@@ -129,13 +129,13 @@ class _Projection:
 def _missed(
     work: Work, how: Galerkin, dt: float, walls: Sequence[Block], theta: Tensor, step: int
 ) -> Callable[[Tensor], Tensor]:
-    """What theta' by points drawn evenly leaves of F(u) at a point: J theta' - F(u)."""
+    """What theta' by points drawn evenly leaves of F(u) at a point: J theta' - F(u), as the work views it."""
     x = work.points.inside(work.problem, work.flat.size, theta, work.seed, step, 1, 0)
     slope, _ = _Projection(work, how, dt, walls, x, None).slope(theta)
-    wanted = work.problem.equation(work.flat.field(theta))
+    wanted = work.view(work.problem.equation(work.flat.field(theta)))
 
     def missed(x: Tensor) -> Tensor:
-        followed = jvp(lambda at: work.flat.field(at)(x), (theta,), (slope,))[1]
+        followed = jvp(lambda at: work.view(work.flat.field(at))(x), (theta,), (slope,))[1]
         # Without a slope nothing is followed, and the step will say so.
         return followed.nan_to_num() - wanted(x)
 

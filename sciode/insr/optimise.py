@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.func import vmap
 
 from sciode.insr.flat import Flat
+from sciode.insr.incompressible import View, as_it_is
 from sciode.insr.points import Points
 from sciode.insr.schemes import Scheme, last
 from sciode.pde import Evolution
 from sciode.training import Block, Descent, Following, LevenbergMarquardt, Minimum, descend, minimise
 from sciode.training.blocks import Draw, loss_of
 
-__all__ = ["Fit", "Work", "fitted", "minimised", "stepped"]
+__all__ = ["Fit", "Optimiser", "Work", "fitted", "minimised", "stepped"]
 
 Optimiser = LevenbergMarquardt | Descent
 Residual = Callable[[Tensor, Any], Tensor]
@@ -47,13 +48,17 @@ class Fit:
 
 
 class Work(NamedTuple):
-    """What all fits and steps of one evolution share. told: how many fields of c channels the network tells."""
+    """What all fits and steps of one evolution share.
+
+    told: how many fields of c channels the network tells. view: what of a residual is looked at: all, or its curl.
+    """
 
     problem: Evolution
     flat: Flat
     told: int
     points: Points
     seed: int
+    view: View = as_it_is
 
 
 def fitted(work: Work, how: Fit) -> Minimum:
@@ -66,7 +71,8 @@ def fitted(work: Work, how: Fit) -> Minimum:
             return flat.field(at)(x) - problem.initial(x).repeat(work.told)
 
         x, weights = work.points.drawn(problem, missed, flat.size, flat.theta, work.seed, 0, k, stage)
-        known = start(x).repeat(1, work.told)
+        with torch.no_grad():
+            known = start(x).repeat(1, work.told)
         return [_block(lambda theta, p: flat.field(theta)(p[0]) - p[1], x, known, weights)]
 
     return how.found(draw, flat.theta)
@@ -78,10 +84,14 @@ def stepped(
     """Take the step of a scheme from the weights `thetas`, the newest first, starting from these."""
     problem, flat = work.problem, work.flat
     past = [last(flat.field(theta), problem.channels) for theta in thetas[: scheme.past]]
-    known = scheme.known(past, problem.equation, dt)
+    known = work.view(scheme.known(past, problem.equation, dt))
+    nothing = flat.theta.new_zeros(())
 
     def residual(theta: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
-        return scheme.residual(flat.field(theta), at[1], past, problem.equation, dt)(at[0])
+        if work.view is as_it_is:
+            return scheme.residual(flat.field(theta), at[1], past, problem.equation, dt)(at[0])
+        # Views are linear, and what is known enters with a minus.
+        return work.view(scheme.residual(flat.field(theta), nothing, past, problem.equation, dt))(at[0]) - at[1]
 
     def draw(k: int, at: Tensor) -> Sequence[Block]:
         seed = (work.seed, step, k, attempt)

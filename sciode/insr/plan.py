@@ -21,6 +21,7 @@ from sciode.insr.galerkin import Galerkin, moved
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work, fitted, stepped
 from sciode.insr.schemes import Scheme
+from sciode.insr.splitting import Splitting, fitted_flow, split
 from sciode.insr.trajectory import Step
 from sciode.pde import Box, Evolution, draw
 from sciode.training import Minimum
@@ -50,8 +51,8 @@ class Stepping(ABC):
     fits: float
 
     @abstractmethod
-    def first(self) -> Minimum:
-        """The weights of the initial values."""
+    def first(self, dt: float) -> Minimum:
+        """The weights of the initial values; dt: of the step that follows."""
 
     @abstractmethod
     def step(self, kept: Kept, times: Sequence[float]) -> tuple[Tensor | None, Step]:
@@ -80,18 +81,28 @@ class Plan(Stepping):
     """How one evolution steps."""
 
     def __init__(
-        self, work: Work, scheme: Scheme, mode: str, optimiser: Optimiser, galerkin: Galerkin, fit: Fit, limits: Limits
+        self,
+        work: Work,
+        scheme: Scheme | Splitting,
+        mode: str,
+        optimiser: Optimiser,
+        galerkin: Galerkin,
+        fit: Fit,
+        limits: Limits,
     ) -> None:
         self.work, self.scheme, self.mode, self.optimiser, self.galerkin = work, scheme, mode, optimiser, galerkin
         self.fit, self.limits, self.name, self.fits = fit, limits, work.problem.name, limits.accept
 
-    def first(self) -> Minimum:
+    def first(self, dt: float) -> Minimum:
         """See `Stepping.first`."""
+        if isinstance(self.scheme, Splitting):
+            return fitted_flow(self.work, self.scheme, dt, self.fit)
         return fitted(self.work, self.fit)
 
     def identity(self) -> dict[str, Any]:
         """What a folder's steps hang on, but for the times."""
-        work, table = self.work, vars(self.scheme.table)
+        work = self.work
+        table = self.scheme if isinstance(self.scheme, Splitting) else vars(self.scheme.table)
         return {
             "problem": _told(work.problem),
             **network_told(work.flat, Box(work.problem.lower, work.problem.upper)),
@@ -106,15 +117,20 @@ class Plan(Stepping):
         if self.mode == "galerkin":
             return self._moved(kept.thetas[-1], begin, end, number)
         thetas = kept.thetas[::-1]
-        table = self.scheme
-        if table.start is not None and len(thetas) < table.past:
-            table = table.start
         return attempted(
-            lambda attempt: stepped(self.work, table, thetas, end - begin, self.optimiser, number, attempt),
+            lambda attempt: self._tried(thetas, end - begin, number, attempt),
             lambda found: found.loss <= self.limits.accept,
             self.limits,
             end,
         )
+
+    def _tried(self, thetas: Sequence[Tensor], dt: float, number: int, attempt: int) -> Minimum:
+        table = self.scheme
+        if isinstance(table, Splitting):
+            return split(self.work, table, thetas[0], dt, self.optimiser, number, attempt)
+        if table.start is not None and len(thetas) < table.past:
+            table = table.start
+        return stepped(self.work, table, thetas, dt, self.optimiser, number, attempt)
 
     def _moved(self, theta: Tensor, begin: float, end: float, number: int) -> tuple[Tensor | None, Step]:
         found = moved(self.work, theta, begin, end - begin, self.galerkin, number)
@@ -130,7 +146,7 @@ def walk(plan: Stepping, kept: Kept, times: Sequence[float], progress: bool) -> 
     with tqdm(total=len(times), desc=plan.name, unit="step", leave=False, disable=not progress) as bar:
         if not kept.steps:
             began = time.perf_counter()
-            first = plan.first()
+            first = plan.first(times[1] - times[0])
             if not math.isfinite(first.loss):
                 raise FloatingPointError("fit: the loss of the initial values is not finite")
             status = first.status if first.loss <= plan.fits else _UNFIT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,8 +70,9 @@ class Trajectory:
     def __call__(self, x: Tensor, t: float | Sequence[float] | Tensor) -> Tensor:
         """Return u at points x [N, d]: [N, c] at one time, [T, N, c] at several.
 
-        Between two stored times u is the cubic that has their values and their slopes F(u), a body's linear. ValueError
-        for a time that was not reached.
+        Between two stored times u is the cubic that has their values and their slopes F(u); of an incompressible flow,
+        whose slopes take a pressure, the cubic through the four stored times around; a body's is linear. ValueError for
+        a time that was not reached.
         """
         at = torch.as_tensor(t, dtype=torch.float64)
         values = [self._at(x, time) for time in at.reshape(-1).tolist()]
@@ -86,6 +88,8 @@ class Trajectory:
             near = [k for k in (left, left + 1) if k < len(self.times) and abs(self.times[k] - t) <= slack]
             if near:
                 return vmap(self.field(near[0]))(x)
+            if isinstance(self.problem, Evolution) and self.problem.incompressible:
+                return self._through(x, t, left)
             dt = self.times[left + 1] - self.times[left]
             share, fields = (t - self.times[left]) / dt, [self.field(k) for k in (left, left + 1)]
             low, high = (vmap(field)(x) for field in fields)
@@ -96,3 +100,14 @@ class Trajectory:
             straight = rest * low + share * high
             bent = (1.0 - 2.0 * share) * (high - low) + (share - 1.0) * slopes[0] + share * slopes[1]
             return straight + share * (share - 1.0) * bent
+
+    def _through(self, x: Tensor, t: float, left: int) -> Tensor:
+        """By Lagrange's polynomial in t: a sum of velocities without divergence has none."""
+        first = max(min(left - 1, len(self.times) - 4), 0)
+        nodes = range(first, min(first + 4, len(self.times)))
+        total = torch.zeros_like(x)
+        for k in nodes:
+            others = [self.times[j] for j in nodes if j != k]
+            weight = math.prod((t - other) / (self.times[k] - other) for other in others)
+            total = total + weight * vmap(self.field(k))(x)
+        return total

@@ -11,6 +11,7 @@ from sciode.nn.mlp import mlp
 from sciode.nn.ode_rnn import Encoded, OdeRnn, SolveGaps, StepGaps
 from sciode.nn.second_order import SecondOrder
 from sciode.nn.siren import HardBoundary, PeriodicEmbedding, Siren
+from sciode.nn.solenoidal import Solenoidal
 from sciode.nn.stacked import members_of, rowwise, stack, unstack
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "PeriodicEmbedding",
     "SecondOrder",
     "Siren",
+    "Solenoidal",
     "SolveGaps",
     "StepGaps",
     "augment",
