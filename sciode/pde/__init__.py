@@ -30,7 +30,7 @@ from sciode.pde.operators import (
     partial,
 )
 from sciode.pde.problems import PROBLEMS, problem_of
-from sciode.pde.sampling import WAYS, Way, Weighted, draw, weighted
+from sciode.pde.sampling import WAYS, Way, Weighted, draw, resampled, weighted
 from sciode.pde.shapes import SHAPES
 from sciode.pde.strain import arap, rotation
 
@@ -74,6 +74,7 @@ __all__ = [
     "partial",
     "potential",
     "problem_of",
+    "resampled",
     "rotation",
     "simulate",
     "stored_energy",
