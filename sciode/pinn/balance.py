@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -69,10 +70,7 @@ class NTK(Balance):
 
     def update(self, memory: Mapping[str, Tensor], now: Moment) -> Memory:
         """See `Balance.update`."""
-        traces = torch.cat(
-            [self._traces(now, place) for place in range(len(now.loss.groups))],
-            1,
-        )
+        traces = torch.cat([self._traces(now, place) for place in range(len(now.loss.groups))], 1)
         used = now.base > 0
         total = torch.where(used, traces, 0.0).sum(1, keepdim=True)
         tiny = torch.finfo(traces.dtype).tiny
@@ -81,16 +79,16 @@ class NTK(Balance):
     def _traces(self, now: Moment, place: int) -> Tensor:
         """Of a group's terms [arms, T], by Hutchinson's estimate: E |J^T s|^2 = tr J J^T for random signs s."""
         group, sample = now.loss.groups[place], now.samples[place]
-        generator = torch.Generator().manual_seed(derive_seed(now.seed, 1, place))
         leaf = now.theta.detach().requires_grad_()
         with torch.enable_grad():
             rows = group.residuals(leaf, sample)
             root = sample.data["share"].sqrt()[..., None]
             found = []
-            for one in rows.values():
+            for name, one in rows.items():
+                # Signs of a term's own, the same for all arms: alone or beside others, an arm sees the same.
+                generator = torch.Generator().manual_seed(derive_seed(now.seed, 1, crc32(name.encode())))
                 trace = one.new_zeros(len(one))
                 for _ in range(self.draws):
-                    # The same signs for all arms: alone or beside others, an arm sees the same.
                     signs = torch.randint(0, 2, one.shape[1:], generator=generator).to(one) * 2 - 1
                     pulled = torch.autograd.grad((one * root * signs).sum(), leaf, retain_graph=True)[0]
                     trace = trace + pulled.square().sum(1) / self.draws

@@ -71,10 +71,9 @@ class Decomposition:
     def _check_part(self, number: int, part: Domain) -> None:
         if part.dimension != self.domain.dimension:
             raise ValueError(f"piece {number} has {part.dimension} axes and the domain {self.domain.dimension}")
-        try:
-            points = part.sample(64, 0, dtype=torch.float64)
-        except ValueError as error:
-            raise ValueError(f"piece {number} is empty: {error}") from error
+        if not part.share:
+            raise ValueError(f"piece {number} is empty: no point of {part.hull} is in it")
+        points = part.sample(64, 0, dtype=torch.float64)
         if float(self.domain.contains(points).double().mean()) < 1.0:
             raise ValueError(f"piece {number} reaches beyond the domain: cut it with sciode.pde.intersection")
 

@@ -35,7 +35,6 @@ class Kept:
     states: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     written: float = field(default_factory=time.monotonic)
-    every: float = _SECONDS
 
     @classmethod
     def opened(cls, folder: str | Path | None, identity: Mapping[str, Any], run: Run) -> Kept:
@@ -58,7 +57,7 @@ class Kept:
 
     def passed(self, run: Run, stage: int, iteration: int, memory: Mapping[str, Tensor]) -> None:
         """An iteration is over; now and then it is written down."""
-        if self.path is not None and time.monotonic() - self.written >= self.every:
+        if self.path is not None and time.monotonic() - self.written >= _SECONDS:
             self.stage, self.iteration, self.memory = stage, iteration, dict(memory)
             self._save(run)
 
@@ -84,7 +83,8 @@ class Kept:
             "faults": {str(arm): said for arm, said in run.faults.items()},
             "history": [list(entry) for entry in run.history],
         }
-        save_checkpoint(self.path, tensors, record)
+        # Copies: some are one tensor under two names, which the format refuses.
+        save_checkpoint(self.path, {name: value.clone() for name, value in tensors.items()}, record)
         self.written = time.monotonic()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,12 +38,6 @@ class Redraw:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every must be at least 1, got {self.every}")
-
-
-class Shared(Protocol):
-    """Means over processes that hold parts of the points; see `sciode.pinn.distributed`."""
-
-    def __call__(self, measured: Measured) -> Measured: ...
 
 
 @dataclass
