@@ -30,6 +30,7 @@ from sciode.pde.operators import (
     partial,
 )
 from sciode.pde.problems import PROBLEMS, problem_of
+from sciode.pde.regions import Polygon, Slab
 from sciode.pde.sampling import WAYS, Way, Weighted, draw, resampled, weighted
 from sciode.pde.shapes import SHAPES
 from sciode.pde.strain import arap, rotation
@@ -51,8 +52,10 @@ __all__ = [
     "Mesh",
     "NeoHookean",
     "Plane",
+    "Polygon",
     "Setup",
     "Shape",
+    "Slab",
     "Sphere",
     "Way",
     "Weighted",

@@ -1,9 +1,9 @@
-"""Physics-informed networks on one domain or many pieces of it, with interface conditions as data and arms as an axis."""
+"""Physics-informed networks on a domain or its pieces, with interface conditions as data and arms as an axis."""
 
 from sciode.pinn.adaptive import R3, RAD
 from sciode.pinn.balance import NTK, Balance, ReLoBRaLo, ResidualAttention, SelfAdaptive
 from sciode.pinn.causal import Causal
-from sciode.pinn.conditions import Condition, Edge, Face, Given, Periodic, dirichlet, neumann, observed, robin
+from sciode.pinn.conditions import Condition, Edge, Face, Given, Periodic, Walls, dirichlet, neumann, observed, robin
 from sciode.pinn.decomposition import Decomposition, grid, single, strips, windows
 from sciode.pinn.derivatives import Derivatives, Names
 from sciode.pinn.families import FAMILIES, Family
@@ -48,6 +48,7 @@ __all__ = [
     "SelfAdaptive",
     "Solution",
     "Unknown",
+    "Walls",
     "Weights",
     "dirichlet",
     "grid",

@@ -20,13 +20,13 @@ from sciode.pinn.loss import Loss, Measured
 from sciode.pinn.terms import Sample
 from sciode.training import derive_seed
 
-__all__ = ["Balance", "Moment", "NTK", "ReLoBRaLo", "ResidualAttention", "SelfAdaptive"]
+__all__ = ["NTK", "Balance", "Moment", "ReLoBRaLo", "ResidualAttention", "SelfAdaptive"]
 
 Memory = dict[str, Tensor]
 
 
 class Moment(NamedTuple):
-    """What a scheme may look at: weights at first [arms, T], 0 where an arm leaves a term out; and an iteration's seed."""
+    """What a scheme may look at: weights at first [arms, T], 0 where an arm has not the term; an iteration's seed."""
 
     loss: Loss
     theta: Tensor
@@ -37,7 +37,7 @@ class Moment(NamedTuple):
 
 
 class Balance(ABC):
-    """A scheme, applied after every `every` iterations. pointwise: whether it weighs points, which then stay in place."""
+    """A scheme, applied after every `every` iterations. pointwise: whether it weighs points, which then stay."""
 
     every: int
     pointwise: bool = False
@@ -58,7 +58,7 @@ class Balance(ABC):
 class NTK(Balance):
     """factor_t = (sum over terms of tr K) / tr K_t, with tr K_t the mean over points of |d residual / d theta|^2.
 
-    Terms whose residuals move fast under gradient descent are held back. Traces are estimated from `draws` random signs.
+    Terms whose residuals move fast under gradient descent are held back. `draws` random signs estimate the traces.
     Source: Wang, Yu, Perdikaris: When and why PINNs fail to train (J. Comput. Phys. 2022).
     """
 

@@ -1,4 +1,4 @@
-"""What is known of a solution, as data: on faces, on whole boundaries, at points; of the first, second and third kind."""
+"""What is known of a solution, as data: on faces, on boundaries, at points; of the first, second and third kind."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from sciode.pde import Boundary, Box, Domain
+from sciode.pde import Boundary, Box, Domain, Slab
 from sciode.pinn.derivatives import Derivatives, Names, asked_of
 from sciode.pinn.taylor import Orders
 
-__all__ = ["Condition", "Edge", "Face", "Given", "Periodic", "Where", "dirichlet", "neumann", "observed", "robin"]
+__all__ = [
+    "Condition",
+    "Edge",
+    "Face",
+    "Given",
+    "Periodic",
+    "Walls",
+    "Where",
+    "dirichlet",
+    "neumann",
+    "observed",
+    "robin",
+]
 
 Function = Callable[[Tensor], Tensor]
 _CORNER_POINTS, _CORNER_SEED, _CORNER_SLACK = 16, 0, 1e-6
@@ -42,14 +54,28 @@ class Face(Where):
         """See `Where`; of both faces, half the points each."""
         if self.coordinate not in names.coordinates:
             raise ValueError(f"there is no face {self.coordinate!r}: name one of {', '.join(names.coordinates)}")
-        if not isinstance(domain, Box):
-            raise ValueError(f"{type(domain).__name__} has no faces: take Edge(part=...)")
         axis = names.coordinates.index(self.coordinate)
+        if isinstance(domain, Slab) and axis == domain.dimension - 1 and self.side:
+            return domain.at(self.side, n, seed)
+        if not isinstance(domain, Box):
+            raise ValueError(f"{type(domain).__name__} has no such face: take Walls() or Edge(part=...)")
         if self.side:
             return domain.face(axis, self.side, n, seed, dtype=torch.float64)
         low, high = (domain.face(axis, side, (n + 1) // 2, seed, dtype=torch.float64) for side in (-1, 1))
         # Alternately, so that any first part of them lies on both.
         return Boundary(*(torch.stack(pair, 1).flatten(0, 1)[:n] for pair in zip(low, high, strict=True)))
+
+
+@final
+@dataclass(frozen=True)
+class Walls(Where):
+    """The boundary of space at all times of a `Slab`; of any other domain, its whole boundary."""
+
+    def draw(self, names: Names, domain: Domain, n: int, seed: int) -> Boundary:
+        """See `Where`."""
+        if isinstance(domain, Slab):
+            return domain.walls(n, seed)
+        return domain.boundary(n, seed, dtype=torch.float64)
 
 
 @final
@@ -170,7 +196,7 @@ def robin(where: Where, a: float, b: float, value: Function, field: str = "u", n
 
 
 def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -> Condition:
-    """Return u = values [n] at points [n, d]: measurements, of which inverse problems live. ValueError for other shapes."""
+    """Return u = values [n] at points [n, d]: measurements, for inverse problems. ValueError for other shapes."""
     if values.shape != points.shape[:1]:
         raise ValueError(f"values must be [{len(points)}], one a point, got {tuple(values.shape)}")
     places, known = points.double(), values.double()
@@ -185,25 +211,36 @@ def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -
 
 
 def disagreements(names: Names, domain: Domain, conditions: Sequence[Condition | Periodic]) -> str:
-    """Say which first-kind conditions of a box differ where their faces meet; "" if none do."""
-    if not isinstance(domain, Box):
-        return ""
-    told = [one for one in conditions if isinstance(one, Condition) and one.fixes and isinstance(one.where, Face)]
+    """Say which first-kind conditions of a box or slab differ where their sets meet; "" if none do."""
+    told = [one for one in conditions if isinstance(one, Condition) and one.fixes]
     for one, other in combinations(told, 2):
-        assert isinstance(one.where, Face) and isinstance(other.where, Face)
-        if one.fixes != other.fixes or one.where.coordinate == other.where.coordinate:
-            continue
-        meeting = one.where.draw(names, domain, _CORNER_POINTS, _CORNER_SEED).points
-        axis = names.coordinates.index(other.where.coordinate)
-        for side in (other.where.side,) if other.where.side else (-1, 1):
-            at = meeting.clone()
-            at[:, axis] = domain.low[axis] if side < 0 else domain.high[axis]
-            first, second = one.value(at)[:, 0], other.value(at)[:, 0]
+        for meeting in _meetings(names, domain, one.where, other.where) if one.fixes == other.fixes else ():
+            first, second = one.value(meeting)[:, 0], other.value(meeting)[:, 0]
             gap = (first - second).abs()
             worst = int(gap.argmax())
             if float(gap[worst]) > _CORNER_SLACK * (1 + float(first.abs().max())):
                 return (
                     f"{one.name} and {other.name} tell {float(first[worst]):.6g} and {float(second[worst]):.6g} at "
-                    f"{[round(v, 6) for v in at[worst].tolist()]}, where they meet"
+                    f"{[round(v, 6) for v in meeting[worst].tolist()]}, where they meet"
                 )
     return ""
+
+
+def _meetings(names: Names, domain: Domain, one: Where, other: Where) -> list[Tensor]:
+    """Points that belong to two sets, where these are faces of a box, or a face in time and the walls of a slab."""
+    if isinstance(one, Walls):
+        one, other = other, one
+    if not isinstance(one, Face) or (not one.side and not isinstance(domain, Box)):
+        return []
+    if isinstance(domain, Slab) and isinstance(other, Walls):
+        points = domain.walls(_CORNER_POINTS, _CORNER_SEED).points
+        points[:, -1] = domain.begin if one.side < 0 else domain.end
+        return [points]
+    if not isinstance(domain, Box) or not isinstance(other, Face) or one.coordinate == other.coordinate:
+        return []
+    found, axis = [], names.coordinates.index(other.coordinate)
+    for side in (other.side,) if other.side else (-1, 1):
+        points = one.draw(names, domain, _CORNER_POINTS, _CORNER_SEED).points.clone()
+        points[:, axis] = domain.low[axis] if side < 0 else domain.high[axis]
+        found.append(points)
+    return found

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
@@ -129,7 +129,9 @@ class Decomposition:
                 # Evenly from all regions of the piece.
                 chosen = (torch.arange(n) * len(points)) // n
                 return Boundary(points[chosen], normals[chosen])
-        raise ValueError(f"the interface of pieces {meeting.left} and {meeting.right} cannot be reached: do they touch?")
+        raise ValueError(
+            f"the interface of pieces {meeting.left} and {meeting.right} cannot be reached: they do not touch"
+        )
 
     def _crossings(self, number: int, n: int, seed: int) -> list[tuple[Boundary, Tensor]]:
         """Points on the boundaries of a piece's regions, and which other piece begins beyond each (-1: none)."""
@@ -187,7 +189,7 @@ def strips(domain: Box, axis: int, cuts: Sequence[float]) -> Decomposition:
         low[axis], high[axis] = a, b
         return Box(low, high)
 
-    return Decomposition(domain, tuple((strip(a, b),) for a, b in zip(ends[:-1], ends[1:], strict=True)))
+    return Decomposition(domain, tuple((strip(a, b),) for a, b in pairwise(ends)))
 
 
 def grid(domain: Box, counts: Sequence[int]) -> Decomposition:
@@ -198,11 +200,11 @@ def grid(domain: Box, counts: Sequence[int]) -> Decomposition:
         torch.linspace(a, b, count + 1, dtype=torch.float64).tolist()
         for a, b, count in zip(domain.low, domain.high, counts, strict=True)
     ]
-    cells = product(*(range(count) for count in counts))
-    boxes = [
-        Box([side[k] for side, k in zip(sides, cell, strict=True)], [side[k + 1] for side, k in zip(sides, cell, strict=True)])
-        for cell in cells
-    ]  # fmt: skip
+
+    def corner(cell: Sequence[int], far: int) -> list[float]:
+        return [side[k + far] for side, k in zip(sides, cell, strict=True)]
+
+    boxes = [Box(corner(cell, 0), corner(cell, 1)) for cell in product(*(range(count) for count in counts))]
     return Decomposition(domain, tuple((box,) for box in boxes))
 
 
@@ -215,5 +217,3 @@ def windows(cells: Decomposition, overlap: float = 0.25) -> Decomposition:
     if not 0 < overlap < 1:
         raise ValueError(f"overlap must lie between 0 and 1, got {overlap}")
     return replace(cells, overlap=float(overlap))
-
-

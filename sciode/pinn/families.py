@@ -1,4 +1,4 @@
-"""Six families of problems with a parameter each, with exact solutions or fine references: what methods are compared on.
+"""Six families of problems with a parameter each, with exact solutions or fine references, to compare methods on.
 
 Equations, domains and cuts are those of Li, Penwarden, Xu, Tillinghast, Narayan, Kirby, Zhe: METALIC (ICML 2023). Their
 code also tells networks of time-dependent families the exact values at the LAST time, which is what is asked for:
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -44,8 +45,8 @@ class Family:
 def poisson(sharpness: float = 20.0, official_supervision: bool = False, cells: int = 800) -> Problem:
     """u_xx + u_yy = f on the unit square, u = 0 on its boundary; f is 1 in the middle half, with sharp edges.
 
-    f = g(x) g(y) / max, g(x) = erf s(x - 1/4) - erf s(x - 3/4). The reference is the five-point scheme on cells^2, solved
-    by sine transforms, at 101^2 points. There is no time, so nothing to leak.
+    f = g(x) g(y) / max, g(x) = erf s(x - 1/4) - erf s(x - 3/4). The reference is the five-point scheme on cells^2, by
+    sine transforms, at 101^2 points. There is no time, so nothing to leak.
     """
     top = 4 * math.erf(sharpness / 4) ** 2
 
@@ -216,14 +217,13 @@ def five_point(force: np.ndarray, h: float) -> np.ndarray:
     count = len(inner)
     k = np.arange(1, count + 1) * np.pi / (2 * (count + 1))
     own = -4 / h**2 * np.sin(k) ** 2
-    found = idstn(dstn(inner, type=1) / (own[:, None] + own[None, :]), type=1)
+    waves = np.asarray(dstn(inner, type=1))
+    found = np.asarray(idstn(waves / (own[:, None] + own[None, :]), type=1))
     return np.pad(found, 1)
 
 
-def fourier_kdv(
-    start: np.ndarray, line: float, coupling: float, times: np.ndarray, dt: float = 1e-3
-) -> np.ndarray:
-    """u at `times` [T, n] for u_t + coupling u u_x + u_xxx = 0, periodic: integrating factor and RK4, products dealiased."""
+def fourier_kdv(start: np.ndarray, line: float, coupling: float, times: np.ndarray, dt: float = 1e-3) -> np.ndarray:
+    """u at `times` [T, n] for u_t + coupling u u_x + u_xxx = 0, periodic: integrating factor, RK4, no aliases."""
     k = 2 * np.pi / line * np.arange(len(start) // 2 + 1)
     kept = k <= 2 / 3 * k[-1]
     found, v = [start], np.fft.rfft(start) * kept
@@ -231,7 +231,7 @@ def fourier_kdv(
     def rate(v: np.ndarray) -> np.ndarray:
         return -0.5j * coupling * k * kept * np.fft.rfft(np.fft.irfft(v, len(start)) ** 2)
 
-    for begin, end in zip(times[:-1], times[1:], strict=True):
+    for begin, end in pairwise(times.tolist()):
         steps = max(round((end - begin) / dt), 1)
         h = (end - begin) / steps
         half = np.exp(1j * k**3 * h / 2)

@@ -5,7 +5,7 @@ Each looks at one point of the interface, from both sides. For the exact solutio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -91,12 +91,20 @@ def _flux(sides: Sides) -> Tensor:
     return sides.jump(lambda d: crossing(sides.problem, d, sides.parameters, sides.normals))
 
 
+def raised(orders: Iterable[Orders], axes: int) -> set[Orders]:
+    """Return the orders of the derivatives of these along each axis."""
+    steps = [unit(axis, axes) for axis in range(axes)]
+    return {tuple(a + b for a, b in zip(one, step, strict=True)) for one in orders for step in steps}
+
+
 def _of_order(order: int) -> Callable[[Problem], frozenset[Orders]]:
     def orders(problem: Problem) -> frozenset[Orders]:
         axes, found = problem.names.axes, {(0,) * problem.names.axes}
         for _ in range(order):
             found = {
-                tuple(a + b for a, b in zip(one, unit(axis, axes), strict=True)) for one in found for axis in range(axes)
+                tuple(a + b for a, b in zip(one, unit(axis, axes), strict=True))
+                for one in found
+                for axis in range(axes)
             }
         return frozenset(found)
 
@@ -104,11 +112,7 @@ def _of_order(order: int) -> Callable[[Problem], frozenset[Orders]]:
 
 
 def _raised(problem: Problem) -> frozenset[Orders]:
-    axes = problem.names.axes
-    up = {
-        tuple(a + b for a, b in zip(one, unit(axis, axes), strict=True)) for one in problem.orders for axis in range(axes)
-    }
-    return problem.orders | up
+    return problem.orders | raised(problem.orders, problem.names.axes)
 
 
 CONDITIONS: Mapping[str, Interface] = MappingProxyType(
@@ -131,9 +135,9 @@ CONDITIONS: Mapping[str, Interface] = MappingProxyType(
         )
     }
 )
-"""By name, in the order of Li et al. (ICML 2023): u_1 - u_2; both from their mean; both residuals; their difference; the
-flux through the interface; the second derivative across; the gradients of both residuals; first and second derivatives
-along the interface. "average" is "value" times 1/2."""
+"""By name, in the order of Li et al. (ICML 2023): u_1 - u_2; both from their mean; both residuals; their difference;
+the flux through the interface; the second derivative across; the gradients of both residuals; first and second
+derivatives along the interface. "average" is "value" times 1/2."""
 
 XPINN: tuple[str, ...] = ("average", "residual continuity")
 """Jagtap & Karniadakis (2020)."""
@@ -155,7 +159,7 @@ def weights_of(arms: Sequence[str] | Sequence[Sequence[str]] | Tensor) -> Tensor
         if not bool((found >= 0).all()):
             raise ValueError("weights of interface conditions must be >= 0")
         return found
-    sets = [arms] if all(isinstance(one, str) for one in arms) else arms
+    sets: Any = [arms] if all(isinstance(one, str) for one in arms) else arms
     places = list(CONDITIONS)
     found = torch.zeros(len(sets), len(CONDITIONS), dtype=torch.float64)
     for arm, names in enumerate(sets):

@@ -16,10 +16,35 @@ from sciode.pinn.training import Run
 from sciode.training import load_checkpoint, save_checkpoint
 from sciode.training.checkpoint import flatten, unflatten
 
-__all__ = ["Kept", "bar"]
+__all__ = ["Clock", "Kept", "bar"]
 
 _FILE, _SECONDS = "pinn.safetensors", 20.0
 """Written at the end of a stage, and within one so often."""
+
+
+@final
+@dataclass
+class Clock:
+    """Seconds since it was started: of this process on a CPU, for others may share it; of the wall elsewhere."""
+
+    limit: float
+    device: str = "cpu"
+    began: float = 0.0
+
+    def start(self) -> None:
+        """Begin."""
+        self.began = self._now()
+
+    def spent(self) -> float:
+        """Seconds."""
+        return self._now() - self.began
+
+    def over(self) -> bool:
+        """Whether the limit is passed."""
+        return self.spent() >= self.limit
+
+    def _now(self) -> float:
+        return time.process_time() if self.device == "cpu" else time.perf_counter()
 
 
 @final

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,26 +10,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sciode.pinn.balance import Balance
+from sciode.pinn.balance import Balance, ReLoBRaLo
 from sciode.pinn.causal import Causal
 from sciode.pinn.decomposition import Decomposition, single
+from sciode.pinn.distributed import Averaged
 from sciode.pinn.interfaces import CONDITIONS, XPINN, weights_of
 from sciode.pinn.library import Apart, Library
 from sciode.pinn.loss import Loss, Weights
 from sciode.pinn.networks import Network
 from sciode.pinn.problem import Problem
-from sciode.pinn.progress import Kept, bar
+from sciode.pinn.progress import Clock, Kept, bar
 from sciode.pinn.representation import representation_of
 from sciode.pinn.solution import Solution, relative_error, test_points
 from sciode.pinn.terms import EQUATION, Numbers, groups_of
-from sciode.pinn.training import Redraw, Run, Target, identity
-from sciode.training import Adam, LevenbergMarquardt, Minimiser, derive_seed, minimise
+from sciode.pinn.training import Redraw, Run, Target
+from sciode.training import Adam, LevenbergMarquardt, Minimiser, Minimum, NewtonCG, derive_seed, minimise
 from sciode.training.side_by_side import CONVERGED, GOING, NONFINITE, STUCK
 
 __all__ = ["Stage", "solve"]
 
 Stage = Minimiser | LevenbergMarquardt | Library
 _TESTS, _TEST_SEED, _LEAST_SQUARES = 4096, 3, 7
+_FEW = 5
 
 
 def solve(
@@ -51,7 +53,8 @@ def solve(
     chunk: int | None = None,
     log: int = 100,
     folder: str | Path | None = None,
-    share: Callable | None = None,
+    limits: Sequence[float] | None = None,
+    share: Averaged | None = None,
     progress: bool = False,
 ) -> Solution:
     """Solve R(u) = 0 by networks whose loss is sum_t weight_t mean |residual_t|^2, stage after stage.
@@ -69,49 +72,44 @@ def solve(
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
     seed: of points and of initial weights; seeds: one an arm for its initial weights, in the place of one for all.
     log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
-    share: means over processes, `sciode.pinn.averaged()` under torchrun.
+    limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
+    share: means over processes, `sciode.pinn.distributed.averaged()` under torchrun.
 
-    Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with the
-    last good weights and is named in `Solution.status`.
+    Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
+    the last good weights and is named in `Solution.status`.
     """
-    cut = decomposition or single(problem.domain)
-    _check(problem, cut, stages, causal, balance, redraw, log)
-    own = network or Network()
-    like = torch.zeros((), dtype=dtype, device=device)
-    representation = representation_of(problem, cut, own, like)
+    cut, steps = decomposition or single(problem.domain), list(stages)
     arms = weights_of(conditions)
+    _check(problem, cut, steps, causal, balance, redraw, log)
+    _check_limits(steps, limits, share, balance)
+    _check_seeds(seeds, len(arms))
+    like = torch.zeros((), dtype=dtype, device=device)
+    representation = representation_of(problem, cut, network or Network(), like)
     used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
-    joined = bool(cut.meetings)
     loss = Loss(groups_of(representation, used), chunk, causal)
-    base = _base(loss, weights or Weights(), arms if joined else arms * 0).to(like)
+    base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
     drawn = [derive_seed(one, 1) for one in (seeds if seeds is not None else [seed] * len(arms))]
-    if len(drawn) != len(arms):
-        raise ValueError(f"seeds must be one for each of {len(arms)} arms, got {len(drawn)}")
     known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
-    run = Run(
-        representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log,
-        representation.initial(drawn, like), share,
-    )  # fmt: skip
-    said = identity(
-        problem=(problem.name, dict(problem.parameters), problem.names), pieces=cut.scaling, network=own,
-        weights=base.tolist(), stages=[_said(one) for one in stages], numbers=run.numbers, redraw=redraw,
-        balance=balance, causal=causal, seeds=(seed, drawn), dtype=dtype,
-    )  # fmt: skip
-    return _staged(run, list(stages), Kept.opened(folder, said, run), progress)
+    theta = representation.initial(drawn, like)
+    run = Run(representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log, theta, share)
+    kept = Kept.opened(folder, _identity(run, steps, drawn), run)
+    clocks = [Clock(one, like.device.type) for one in limits or [math.inf] * len(steps)]
+    return _staged(run, list(zip(steps, clocks, strict=True)), kept, progress)
 
 
-def _staged(run: Run, stages: Sequence[Stage], kept: Kept, progress: bool) -> Solution:
+def _staged(run: Run, stages: Sequence[tuple[Stage, Clock]], kept: Kept, progress: bool) -> Solution:
     """All stages that are left."""
     for place in range(kept.stage, len(stages)):
-        stage, began = stages[place], time.perf_counter()
+        stage, clock = stages[place]
+        clock.start()
         with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress) as tick:
             if isinstance(stage, Minimiser):
-                states = _minimised(run, stage, place, kept, tick)
+                states = _minimised(run, stage, place, kept, tick, clock)
             elif isinstance(stage, Library):
-                states = _moved(run, stage, place, tick)
+                states = _moved(run, stage, place, tick, clock)
             else:
-                states = _fitted(run, stage, place, tick)
-        kept.ended(run, place, states, time.perf_counter() - began)
+                states = _fitted(run, stage, place, tick, clock)
+        kept.ended(run, place, states, clock.spent())
     error = relative_error(run.representation, run.theta, run.known)
     status = tuple(run.faults.get(arm, kept.states[arm]) for arm in range(len(run.theta)))
     return Solution(
@@ -122,7 +120,7 @@ def _staged(run: Run, stages: Sequence[Stage], kept: Kept, progress: bool) -> So
 _SAYS = {GOING: "budget", CONVERGED: "converged", STUCK: "stuck", NONFINITE: "non-finite"}
 
 
-def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callable[[], None]) -> list[str]:
+def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callable[[], None], clock: Clock) -> list[str]:
     """A stage of all arms at once."""
     every = None if run.redraw is None or stage.still else run.redraw.every
     begin = kept.iteration
@@ -135,6 +133,7 @@ def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callabl
         memory = stage.begin(run.theta)
         memory["state"] = torch.where(run.fine, GOING, NONFINITE)
     loss = Loss(run.loss.groups, run.loss.chunk) if stage.still else run.loss
+    k = begin - 1
     for k in range(begin, stage.iterations):
         if every and k and k % every == 0:
             run.draw(place, k // every)
@@ -152,18 +151,18 @@ def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callabl
                 run.rebalance(target.measured, place, k)
         run.theta = memory["theta"]
         tick()
-        if not bool((memory["state"] == GOING).any()):
+        if clock.over() or not bool((memory["state"] == GOING).any()):
             break
         kept.passed(run, place, k + 1, memory)
     final = run.measure()
     broke = run.fine & ~final.loss.isfinite()
     run.fault(broke, final, place, stage.iterations)
     run.theta = torch.where(broke[:, None], memory["good"], run.theta)
-    run.note(place, stage.iterations, final)
+    run.note(place, k + 1, final)
     return [_SAYS[state] for state in memory["state"].tolist()]
 
 
-def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], None]) -> list[str]:
+def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], None], clock: Clock) -> list[str]:
     """A stage of least squares, arm after arm, on points that are drawn at every iteration."""
     run.draw(place, 0)
     weights, _ = run.balanced()
@@ -178,7 +177,7 @@ def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], 
         if arm in run.faults:
             states.append("non-finite")
             continue
-        found = minimise(draw, theta[arm], stage)
+        found = _within(clock, len(theta) - arm, draw, theta[arm], stage)
         states.append(found.status)
         if found.status == "non-finite":
             fresh = replace(run, samples=run.samples, theta=theta)
@@ -190,7 +189,22 @@ def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], 
     return states
 
 
-def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None]) -> list[str]:
+def _within(clock: Clock, left: int, draw: Callable, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
+    """One arm's least squares in its part of what is left of the time; looked at after every few iterations."""
+    if clock.limit == math.inf:
+        return minimise(draw, theta, stage)
+    until, done = clock.spent() + (clock.limit - clock.spent()) / left, 0
+    found = Minimum(theta, math.inf, [], "budget")
+    while done < stage.iterations and clock.spent() < until:
+        few = min(_FEW, stage.iterations - done)
+        new = minimise(lambda k, begin=done: draw(begin + k), found.theta, replace(stage, iterations=few))
+        found, done = new, done + few
+        if new.status in ("converged", "non-finite"):
+            break
+    return found
+
+
+def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None], clock: Clock) -> list[str]:
     """A stage of optimisers that know no arms."""
     run.draw(place, 0)
     apart = Apart.of(run.representation, run.theta)
@@ -216,6 +230,8 @@ def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None]) -> li
             run.note(place, k, measured)
         run.rebalance(measured, place, k)
         tick()
+        if clock.over():
+            break
     run.theta = torch.where(fine[:, None], apart.theta(), good)
     run.note(place, stage.iterations, run.measure())
     return ["budget"] * len(run.theta)
@@ -265,3 +281,39 @@ def _said(stage: Stage) -> str:
     return f"library, {stage.iterations}" if isinstance(stage, Library) else repr(stage)
 
 
+def _check_seeds(seeds: Sequence[int] | None, arms: int) -> None:
+    """Raise ValueError unless there is a seed for each arm, or one for all."""
+    if seeds is not None and len(seeds) != arms:
+        raise ValueError(f"seeds must be one for each of {arms} arms, got {len(seeds)}")
+
+
+def _check_limits(
+    stages: Sequence[Stage], limits: Sequence[float] | None, share: Averaged | None, balance: Balance | None
+) -> None:
+    """Raise ValueError for limits that are none, or stages and schemes that cannot be spread over processes."""
+    alone = any(isinstance(one, LevenbergMarquardt | NewtonCG) for one in stages)
+    if share is not None and (alone or not (balance is None or isinstance(balance, ReLoBRaLo))):
+        raise ValueError(
+            "share: Levenberg-Marquardt, NewtonCG and balances but ReLoBRaLo look at one rank's points alone"
+        )
+    if limits is not None and (len(limits) != len(stages) or not all(one > 0 for one in limits)):
+        raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {list(limits)}")
+
+
+def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int]) -> dict[str, str]:
+    """What a run hangs on, in words: a checkpoint of another run is not taken for this one's."""
+    of, problem = run.representation, run.problem
+    parts = {
+        "problem": (problem.name, dict(problem.parameters), problem.names, [one.name for one in problem.conditions]),
+        "pieces": (of.scaling.centre.tolist(), of.scaling.half.tolist()),
+        "network": of.network,
+        "weights": run.base.tolist(),
+        "stages": [_said(one) for one in stages],
+        "numbers": run.numbers,
+        "redraw": run.redraw,
+        "balance": run.balance,
+        "causal": run.loss.causal,
+        "seeds": (run.seed, list(drawn)),
+        "dtype": run.theta.dtype,
+    }
+    return {name: repr(value) for name, value in parts.items()}

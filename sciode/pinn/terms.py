@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -185,7 +185,7 @@ class _Pairs(Group):
 
     orders: frozenset[Orders]
 
-    def _pairs(self, sets: Sequence[tuple[int, int, Boundary, Boundary]], like: Tensor) -> Sample:
+    def _pairs(self, sets: Sequence[tuple[Any, ...]], like: Tensor) -> Sample:
         """(left network, right network, points and normals on the left, those on the right) as a sample."""
         left, right, normals = (
             torch.stack(parts)[None]
@@ -215,7 +215,7 @@ class _Pairs(Group):
             part = slice(begin, begin + sets)
             values = {one: value[:, part] for one, value in d.values.items()}
             halves.append(Derivatives(d.names, values, d.points[:, part], data["normals"]))
-        return Sides(self.problem, *halves, data["normals"], self.of.parameters(theta))
+        return Sides(self.problem, halves[0], halves[1], data["normals"], self.of.parameters(theta))
 
 
 @final

@@ -1,11 +1,10 @@
-"""A run in progress: its arms, the points they are trained on, what balances their terms, and what is kept of it all."""
+"""A run in progress: its arms, the points they are trained on, what balances their terms, and what is noted of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,9 @@ from torch import Tensor
 from sciode.pinn.adaptive import Adaptive
 from sciode.pinn.balance import Balance
 from sciode.pinn.balance import Moment as Look
+from sciode.pinn.distributed import Averaged
 from sciode.pinn.loss import Loss, Measured
+from sciode.pinn.problem import Problem
 from sciode.pinn.representation import Representation
 from sciode.pinn.solution import Moment, relative_error
 from sciode.pinn.terms import Inside, Numbers, Sample
@@ -49,7 +50,7 @@ class Target:
     weights: Tensor
     multiplier: Tensor | None = None
     measured: Measured | None = None
-    share: Callable[[Measured], Measured] | None = None
+    share: Averaged | None = None
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses and gradients; the measurement is kept."""
@@ -76,12 +77,17 @@ class Run:
     known: tuple[Tensor, Tensor] | None
     log: int
     theta: Tensor
-    share: Callable[[Measured], Measured] | None = None
+    share: Averaged | None = None
     faults: dict[int, str] = field(default_factory=dict)
     history: list[Moment] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     inside: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> Problem:
+        """What is solved."""
+        return self.representation.problem
 
     @property
     def fine(self) -> Tensor:
@@ -90,30 +96,30 @@ class Run:
 
     def draw(self, stage: int, number: int) -> None:
         """Take new points: those of a stage's draw, which is a function of the seed alone, unless they are adaptive."""
-        seed = derive_seed(self.seed, _DRAWS, stage, number)
-        self.samples = self.loss.draw(self.numbers, seed % 2**31, self.theta)
+        seed = self._of_draw(stage, number)
+        self.samples = self.loss.draw(self.numbers, seed, self.theta)
         group, adaptive = self.loss.groups[0], self.redraw and self.redraw.adaptive
         assert isinstance(group, Inside)
         if adaptive:
             old = self.inside
             if old is None:
-                old = self.representation.decomposition.inside(
-                    self.numbers.inside, self.numbers.how, seed % 2**31
-                )[None]
+                old = self.representation.decomposition.inside(self.numbers.inside, self.numbers.how, seed)[None]
             begun = stage > 0 or number > 0
-            self.inside = (
-                adaptive.points(self.loss, self.theta, old, self.numbers, seed % 2**31) if begun else old
-            )
+            self.inside = adaptive.points(self.loss, self.theta, old, self.numbers, seed) if begun else old
             self.samples[0] = group.sample(self.inside, self.theta)
 
     def back(self, stage: int, number: int) -> None:
         """Take up the points of a draw that was made before an interruption."""
-        seed = derive_seed(self.seed, _DRAWS, stage, number)
-        self.samples = self.loss.draw(self.numbers, seed % 2**31, self.theta)
+        seed = self._of_draw(stage, number)
+        self.samples = self.loss.draw(self.numbers, seed, self.theta)
         group = self.loss.groups[0]
         assert isinstance(group, Inside)
         if self.inside is not None:
             self.samples[0] = group.sample(self.inside, self.theta)
+
+    def _of_draw(self, stage: int, number: int) -> int:
+        """The seed of a draw, on each rank another."""
+        return derive_seed(self.seed, _DRAWS, stage, number, self.share.rank if self.share else 0) % 2**31
 
     def balanced(self) -> tuple[Tensor, Tensor | None]:
         """The weights of the terms [arms, T] and of the equation's points."""
@@ -128,9 +134,7 @@ class Run:
         if self.balance is None or k % self.balance.every:
             return
         seed = derive_seed(self.seed, _BALANCE, stage, k)
-        new = self.balance.update(
-            self.memory, Look(self.loss, self.theta, self.samples, self.base, measured, seed)
-        )
+        new = self.balance.update(self.memory, Look(self.loss, self.theta, self.samples, self.base, measured, seed))
         for name, value in new.items():
             finite = value.isfinite().flatten(1).all(1)
             self.memory[name] = torch.where(finite.view(-1, *[1] * (value.ndim - 1)), value, self.memory[name])
@@ -138,9 +142,7 @@ class Run:
     def note(self, stage: int, k: int, measured: Measured) -> None:
         """Add an entry to the history."""
         error = relative_error(self.representation, self.theta, self.known)
-        self.history.append(
-            Moment(stage, k, measured.loss.tolist(), measured.terms.tolist(), error.tolist())
-        )
+        self.history.append(Moment(stage, k, measured.loss.tolist(), measured.terms.tolist(), error.tolist()))
 
     def fault(self, arms: Tensor, measured: Measured, stage: int, k: int) -> None:
         """Write down which term of these arms was not finite."""
@@ -164,8 +166,3 @@ class Run:
         target(self.theta)
         assert target.measured is not None
         return target.measured
-
-
-def identity(**parts: Any) -> dict[str, str]:
-    """What a run hangs on, in words: a checkpoint of another run is not taken for this one's."""
-    return {name: repr(value) for name, value in parts.items()}

@@ -23,8 +23,8 @@ _ARMIJO = 0.1
 class NewtonCG(Minimiser):
     """theta <- theta - t (H + damping I)^-1 g, by conjugate gradients preconditioned with a Nystrom sketch of H.
 
-    The last stage after Adam and L-BFGS: where the loss is badly conditioned it goes on where they stall, at the cost of
-    `rank` + `sweeps` Hessian products an iteration at most.
+    The last stage after Adam and L-BFGS: where the loss is badly conditioned it goes on where they stall, at the cost
+    of `rank` + `sweeps` Hessian products an iteration at most.
 
     rank: of the sketch, made anew every `renew` iterations. sweeps: conjugate gradient steps at most; an arm ends them
     where its residual is below `tolerance` |g| or its curvature is not positive. searches: halvings of t at most.
@@ -85,7 +85,7 @@ class NewtonCG(Minimiser):
         return {**now, "theta": theta, "state": torch.where(looking, STUCK, now["state"])}
 
     def _sketch(self, product: Callable[[Tensor], Tensor], theta: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Orthonormal columns [arms, P, rank] and values [arms, rank] with H ~ U diag(values) U^T, negative ones cut."""
+        """Orthonormal columns U [arms, P, rank] and values [arms, rank], H ~ U diag(values) U^T, negative ones cut."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, 1, k))
         size, rank = theta.shape[1], min(self.rank, theta.shape[1])
         drawn = torch.randn(size, rank, generator=generator, dtype=torch.float64)

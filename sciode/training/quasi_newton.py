@@ -21,7 +21,7 @@ _LEAST = 1e-12
 @final
 @dataclass(frozen=True)
 class LBFGS(Minimiser):
-    """theta <- theta - t B g with B from the last `history` steps, and t from a bisection for the weak Wolfe conditions.
+    """theta <- theta - t B g with B from the last `history` steps, and t by bisection for the weak Wolfe conditions.
 
     An arm without a step that lowers its loss forgets its history and descends along its gradient; fails that, too, it
     is stuck. tolerance: the largest entry of a gradient that counts as none. searches: evaluations a line search may

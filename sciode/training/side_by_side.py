@@ -45,7 +45,7 @@ class Minimiser(ABC):
     still: bool = False
 
     def begin(self, theta: Tensor) -> Memory:
-        """Return what is remembered before the first iteration: theta, the last good one, the loss, each arm's state."""
+        """Return what is remembered before the first iteration: theta, the last good one, losses, arms' states."""
         unknown = theta.new_full((len(theta),), math.inf)
         state = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
         return {"theta": theta.clone(), "good": theta.clone(), "loss": unknown, "state": state}

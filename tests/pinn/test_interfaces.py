@@ -45,7 +45,7 @@ def _sides(left: object, right: object, points: Tensor, normals: Tensor, problem
         Derivatives(problem.names, derivatives_of(f, points, orders), points, normals)  # type: ignore[arg-type]
         for f in (left, right)
     ]
-    return Sides(problem, *both, normals, SimpleNamespace(**problem.parameters))
+    return Sides(problem, both[0], both[1], normals, SimpleNamespace(**problem.parameters))
 
 
 def _plane(fields: tuple[str, ...] = ("u",)) -> Problem:

@@ -118,10 +118,12 @@ def test_windows_sum_to_one_and_solve_with_hard_conditions() -> None:
     cut = windows(strips(Box(-1, 2), 0, [0.0, 1.0]))
     x = torch.linspace(-1, 2, 50, dtype=torch.float64)[:, None]
     torch.testing.assert_close(cut.window(x).sum(-1), torch.ones(50, dtype=torch.float64))
-    ends = Hard(
-        lambda x: wave(torch.full_like(x, -1.0)) + (x + 1) / 3 * (wave(torch.full_like(x, 2.0)) - wave(torch.full_like(x, -1.0))),
-        lambda x: (x + 1) * (2 - x),
-    )  # fmt: skip
+
+    def straight(x: Tensor) -> Tensor:
+        low, high = (wave(torch.full_like(x, end)) for end in (-1.0, 2.0))
+        return low + (x + 1) / 3 * (high - low)
+
+    ends = Hard(straight, lambda x: (x + 1) * (2 - x))
     found = solve(
         line(conditions=(), hard=ends),
         cut,
@@ -172,7 +174,9 @@ def test_chunks_change_memory_and_not_numbers() -> None:
     torch.testing.assert_close(whole.theta, parts.theta, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("stages", [(Adam(30, lr=1e-2), LevenbergMarquardt(iterations=15)), (Adam(200, lr=2e-2), LBFGS(150))])
+@pytest.mark.parametrize(
+    "stages", [(Adam(30, lr=1e-2), LevenbergMarquardt(iterations=15)), (Adam(200, lr=2e-2), LBFGS(150))]
+)
 def test_an_inverse_problem_finds_its_parameters(stages: Any) -> None:
     """u'' + k u = 0 from sin 3x: k = 9."""
     x = torch.linspace(0, 1, 25, dtype=torch.float64)[:, None]

@@ -43,9 +43,7 @@ def ran(how: Minimiser, function: Functions, theta: Tensor) -> dict[str, Tensor]
     return memory
 
 
-STARTS = torch.tensor(
-    [[-1.2, 1.0, 0.5, -0.3], [0.0, 0.0, 0.0, 0.0], [2.0, -1.0, 1.5, 2.0]], dtype=torch.float64
-)
+STARTS = torch.tensor([[-1.2, 1.0, 0.5, -0.3], [0.0, 0.0, 0.0, 0.0], [2.0, -1.0, 1.5, 2.0]], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("how", [LBFGS(200, tolerance=1e-9), NewtonCG(200, rank=3, damping=1e-8, renew=5)])
