@@ -48,8 +48,8 @@ numbers = Numbers(*lab.scale(full=(600, 80, 80), fast=(150, 30, 30)))
 # %% [markdown]
 # ## A problem is data
 #
-# The equation reads fields, derivatives and coordinates by name. It runs once, at four points, when a problem is made: a
-# slip shows there, not after an hour of training. Conditions that contradict one another are named, too.
+# The equation reads fields, derivatives and coordinates by name. It runs once, at four points, when a problem is made:
+# a slip shows there, not after an hour of training. Conditions that contradict one another are named, too.
 
 # %%
 try:

@@ -92,6 +92,8 @@ class Representation(ABC):
             factor = {one: value[..., -1:] for one, value in known.items()}
             series = multiplied(series, factor, asked)
             series = {one: value + known[one][..., :-1] for one, value in series.items()}
+        # A set that goes unheard would leave its term at nothing.
+        assert all(value.shape[-3] in (1, points.shape[1]) for value in series.values())
         values = {one: value * factorial(one) if factorial(one) != 1 else value for one, value in series.items()}
         return Derivatives(self.names, values, points, normals)
 
@@ -154,12 +156,15 @@ class Windowed(Representation):
     def _series(
         self, theta: Tensor, points: Tensor, which: Sequence[int], asked: Sequence[Orders], extras: Extras
     ) -> Mapping[Orders, Tensor]:
-        pieces = self.decomposition.size
-        every = points.expand(-1, pieces, -1, -1)
+        pieces, sets = self.decomposition.size, points.shape[1:3]
+        # All sets of points are one to the networks, each of which sees it.
+        every = points.flatten(1, 2).unsqueeze(1).expand(-1, pieces, -1, -1)
         found = self.network.series(theta, every, range(pieces), asked, self.scaling, self.names.channels)
-        # [arms, 1, N, pieces] -> [arms, pieces, N, 1].
-        shares = {one: w.transpose(1, 3) for one, w in _split(extras["windows"], asked).items()}
-        return {one: value.sum(1, keepdim=True) for one, value in multiplied(found, shares, asked).items()}
+        # [arms, K, N, pieces] -> [arms, pieces, K N, 1].
+        split = _split(extras["windows"], asked)
+        shares = {one: w.flatten(1, 2).transpose(1, 2).unsqueeze(-1) for one, w in split.items()}
+        heard = multiplied(found, shares, asked)
+        return {one: value.sum(1).unflatten(1, sets) for one, value in heard.items()}
 
     def at(self, theta: Tensor, points: Tensor) -> Tensor:
         """See `Representation.at`."""

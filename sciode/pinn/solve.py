@@ -78,8 +78,7 @@ def solve(
     Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
     the last good weights and is named in `Solution.status`.
     """
-    cut, steps = decomposition or single(problem.domain), list(stages)
-    arms = weights_of(conditions)
+    cut, steps, arms = decomposition or single(problem.domain), list(stages), weights_of(conditions)
     _check(problem, cut, steps, causal, balance, redraw, log)
     _check_limits(steps, limits, share, balance)
     _check_seeds(seeds, len(arms))
@@ -88,12 +87,12 @@ def solve(
     used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
     loss = Loss(groups_of(representation, used), chunk, causal)
     base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
-    drawn = [derive_seed(one, 1) for one in (seeds if seeds is not None else [seed] * len(arms))]
+    drawn = [derive_seed(one, 1) for one in seeds or [seed] * len(arms)]
     known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
     theta = representation.initial(drawn, like)
     run = Run(representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log, theta, share)
-    kept = Kept.opened(folder, _identity(run, steps, drawn), run)
     clocks = [Clock(one, like.device.type) for one in limits or [math.inf] * len(steps)]
+    kept = Kept.opened(folder, _identity(run, steps, drawn), run)
     return _staged(run, list(zip(steps, clocks, strict=True)), kept, progress)
 
 

@@ -42,6 +42,8 @@ from sciode.pinn import (
     strips,
     windows,
 )
+from sciode.pinn.representation import representation_of
+from sciode.pinn.taylor import derivatives_of
 from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
 
 SMALL = Numbers(64, 16, 16)
@@ -134,6 +136,39 @@ def test_windows_sum_to_one_and_solve_with_hard_conditions() -> None:
     assert float(found.error) < 1e-4
     at_ends = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
     torch.testing.assert_close(found(at_ends)[0], wave(at_ends), rtol=1e-12, atol=1e-12)
+
+
+def test_windows_are_heard_at_all_points_of_all_sets() -> None:
+    """Derivatives of sum_s w_s u_s in two sets at once against differentiation of the field as a function."""
+    cut = windows(strips(Box((0, 0), (1, 1)), 1, [0.5]))
+    like = torch.zeros((), dtype=torch.float64)
+    of = representation_of(moving(), cut, TINY, like)
+    theta = of.initial((0, 1), like)
+    points = Box((0, 0), (1, 1)).sample(10, 0, dtype=torch.float64).reshape(1, 2, 5, 2)
+    asked = [(1, 1), (2, 0)]
+    d = of.derivatives(theta, points, (0, 0), asked, of.extras(points, (0, 0), asked))
+    nets = [of.network.series(theta, points.flatten(1, 2)[:, None], [s], asked, of.scaling, 1) for s in range(2)]
+    shares = derivatives_of(cut.window, points.flatten(1, 2), asked)
+    value = sum(shares[(0, 0)][..., s : s + 1] * nets[s][(0, 0)][:, 0] for s in range(2))
+    torch.testing.assert_close(d.of((0, 0)).flatten(1, 2), value)
+    step = 1e-4
+    for orders, move in (((2, 0), (step, 0.0)), ((0, 1), (0.0, step))):
+        ahead, behind = (
+            of.at(theta, points[0].flatten(0, 1) + sign * torch.tensor(move, dtype=torch.float64)) for sign in (1, -1)
+        )
+        here = of.at(theta, points[0].flatten(0, 1))
+        slope = (ahead - 2 * here + behind) / step**2 if orders == (2, 0) else (ahead - behind) / (2 * step)
+        torch.testing.assert_close(d.of(orders).flatten(1, 2), slope, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_and_a_periodic_condition_meet() -> None:
+    """Its term is the mean square of u(1, t) - u(0, t)."""
+    cut = windows(strips(Box((0, 0), (1, 1)), 1, [0.5]))
+    found = solve(moving(), cut, network=TINY, numbers=SMALL, stages=[Adam(1, lr=1e-9)])
+    t = torch.linspace(0, 1, 400, dtype=torch.float64)[:, None]
+    jump = found(torch.cat((t * 0 + 1, t), 1)) - found(torch.cat((t * 0, t), 1))
+    periodic = found.history[-1].terms[0][found.terms.index("periodic")]
+    assert periodic == pytest.approx(float(jump.square().mean()), rel=0.25) and periodic > 0
 
 
 ARMS = [("average", "flux"), ("value", "residual continuity", "tangential derivative"), ("gradient-enhanced residual",)]
