@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats.qmc import LatinHypercube
 from torch import Tensor
 
 from .domains import Domain
@@ -57,6 +58,10 @@ def _sobol(n: int, d: int, seed: int) -> Tensor:
     return torch.quasirandom.SobolEngine(d, scramble=True, seed=seed).draw(n, dtype=torch.float64)
 
 
+def _latin(n: int, d: int, seed: int) -> Tensor:
+    return torch.from_numpy(LatinHypercube(d, rng=np.random.default_rng(seed)).random(n))
+
+
 def _cells(n: int, d: int) -> tuple[np.ndarray, int]:
     """The corners [m^d, d] of the coarsest regular cells of which there are n or more, in units of a cell; and m."""
     side = round(n ** (1 / d))
@@ -76,6 +81,12 @@ WAYS: Mapping[str, Way] = MappingProxyType(
             True,
             "n^(-3/2) up to logarithms, for n a power of two",
             "scrambled Sobol points (torch.quasirandom); Owen, Ann. Statist. 1997",
+        ),
+        "latin": Way(
+            _latin,
+            False,
+            "n^(-1/2), of sums of functions of one variable each n^(-3/2)",
+            "one point in each of n slices of every axis (scipy.stats.qmc); Stein, Technometrics 1987",
         ),
         "grid": Way(_grid, False, "n^(-2/d)", "the centres of m^d equal cells; the seed only says which are left out"),
     }
