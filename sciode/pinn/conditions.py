@@ -9,6 +9,7 @@ from itertools import combinations
 from types import SimpleNamespace
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Function = Callable[[Tensor], Tensor]
+_ORDER = 11
 _CORNER_POINTS, _CORNER_SEED, _CORNER_SLACK = 16, 0, 1e-6
 
 
@@ -93,7 +95,7 @@ class Edge(Where):
             kept = slice(None) if self.part is None else self.part(found.points)
             points.append(Boundary(found.points[kept], found.normals[kept]))
             if sum(len(one.points) for one in points) >= n:
-                return Boundary(*(torch.cat(parts)[:n] for parts in zip(*points, strict=True)))
+                return shuffled(Boundary(*(torch.cat(parts) for parts in zip(*points, strict=True))), n, seed)
         raise ValueError("Edge: fewer points of the boundary lie in this part than were asked for: is it empty?")
 
 
@@ -174,6 +176,12 @@ class Periodic:
         if self.order < 0:
             raise ValueError(f"{self.name}: order must be >= 0, got {self.order}")
         self.draw(names, domain, 4, 0)
+
+
+def shuffled(found: Boundary, n: int, seed: int) -> Boundary:
+    """Return n of these points at random: domains give theirs face after face, and the first n would be one face's."""
+    order = torch.from_numpy(np.random.default_rng([seed, _ORDER]).permutation(len(found.points)))[:n]
+    return Boundary(found.points[order], found.normals[order])
 
 
 def dirichlet(where: Where, value: Function, field: str = "u", name: str = "") -> Condition:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sciode.pde import Boundary
-from sciode.pinn.conditions import Condition, Given, Periodic
+from sciode.pinn.conditions import Condition, Given, Periodic, shuffled
 from sciode.pinn.derivatives import Derivatives, residual_of, stacked
 from sciode.pinn.interfaces import CONDITIONS, Sides, orders_of
 from sciode.pinn.problem import Problem
@@ -137,9 +137,9 @@ class Data(Group):
         wanted = numbers.data
         for attempt in range(8):
             many = 2 * numbers.data * cut.size + 16
-            found = self.condition.where.draw(
-                self.problem.names, cut.domain, many, derive_seed(seed, _DATA, attempt) % 2**31
-            )
+            own = derive_seed(seed, _DATA, attempt) % 2**31
+            found = self.condition.where.draw(self.problem.names, cut.domain, many, own)
+            found = shuffled(found, len(found.points), own)
             owners = cut.owner(found.points - _NUDGE * diagonal * found.normals)
             if self.of.groups == 1:
                 owners = torch.where(owners >= 0, 0, owners)

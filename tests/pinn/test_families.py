@@ -24,8 +24,12 @@ from sciode.pinn import (
     dirichlet,
     single,
     solve,
+    strips,
+    windows,
 )
 from sciode.pinn.families import five_point, fourier_kdv
+from sciode.pinn.representation import representation_of
+from sciode.pinn.terms import groups_of
 from sciode.training import Adam
 
 
@@ -106,6 +110,35 @@ def test_a_polygon_over_a_span_of_time_is_a_domain_like_others() -> None:
     assert found(ell.sample(5, 0)).shape == (1, 5, 1)
     with pytest.raises(ValueError, match="initial and walls tell 1 and 0"):
         made(1.0)
+
+
+@pytest.mark.parametrize("where", [Edge(), Walls(), Face("x")])
+@pytest.mark.parametrize("pieces", ["none", "strips", "windows"])
+def test_points_of_a_condition_lie_on_all_of_its_set(where: Edge | Walls | Face, pieces: str) -> None:
+    """In each piece, each face of the box that it touches has the share of points that its length has."""
+    box = Box((0, 0), (1, 1))
+    told = dirichlet(where, lambda x: torch.zeros_like(x[..., :1]), name="told")
+    problem = Problem("laplace", Names(("x", "y"), ("u",)), box, lambda d, p: d.u_xx + d.u_yy, (told,))
+    cut = single(box) if pieces == "none" else strips(box, 1, [0.5])
+    cut = windows(cut) if pieces == "windows" else cut
+    like = torch.zeros((), dtype=torch.float64)
+    group = groups_of(representation_of(problem, cut, Network(4, 1), like), ())[1]
+    sample = group.draw(Numbers(8, 400, 8), 0, like)
+    assert sample is not None
+    for number, points in enumerate(sample.data["points"][0]):
+        low, high = (0.0, 1.0) if pieces != "strips" else (0.5 * number, 0.5 * number + 0.5)
+        faces = {
+            "left": points[:, 0] == 0,
+            "right": points[:, 0] == 1,
+            "low": points[:, 1] == 0,
+            "high": points[:, 1] == 1,
+        }
+        lengths = {"left": high - low, "right": high - low, "low": low == 0, "high": high == 1}
+        if isinstance(where, Face):
+            lengths.update(low=0, high=0)
+        for name, length in lengths.items():
+            share = length / sum(lengths.values())
+            assert float(faces[name].double().mean()) == pytest.approx(share, abs=4 * math.sqrt(0.25 / 400)), name
 
 
 def test_conditions_on_parts_of_a_boundary_and_faces_that_do_not_exist() -> None:
