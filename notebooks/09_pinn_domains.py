@@ -13,33 +13,16 @@
 # network, and something new has to be said: what two networks agree in where their pieces meet. Here such interface
 # conditions are data, and any number of choices of them, "arms", is trained in one batch.
 #
-# Needs no GPU and no network; two minutes on a laptop. `pip install "sciode[lab]"` brings all it imports.
+# Needs no GPU and no network; a few minutes on a laptop. `pip install "sciode[lab]"` brings all it imports.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from sciode import lab
+from sciode import lab, pinn
 from sciode.pde import Box
-from sciode.pinn import (
-    CONDITIONS,
-    CPINN,
-    FAMILIES,
-    XPINN,
-    Face,
-    Names,
-    Network,
-    Numbers,
-    Problem,
-    Unknown,
-    dirichlet,
-    observed,
-    single,
-    solve,
-    strips,
-    windows,
-)  # fmt: skip
+from sciode.pinn import FAMILIES, Face, Names, Network, Numbers, Problem, Unknown, dirichlet, solve
 from sciode.training import LBFGS, Adam, LevenbergMarquardt
 
 session = lab.setup(seed=0, device="cpu")
@@ -76,10 +59,10 @@ halves = FAMILIES["heat"].cut(problem)
 first = Adam(lab.scale(full=1500, fast=120), lr=3e-3)
 stages = [first, LevenbergMarquardt(iterations=lab.scale(full=25, fast=6), damping=1e-3)]
 methods = {
-    "single": (single(problem.domain), (), 30),
-    "XPINN": (halves, XPINN, 20),
-    "cPINN": (halves, CPINN, 20),
-    "FBPINN": (windows(strips(problem.domain, 1, [0.5])), (), 20),
+    "single": (pinn.single(problem.domain), (), 30),
+    "XPINN": (halves, pinn.XPINN, 20),
+    "cPINN": (halves, pinn.CPINN, 20),
+    "FBPINN": (pinn.windows(pinn.strips(problem.domain, 1, [0.5])), (), 20),
 }
 found = {
     name: solve(problem, cut, conditions=agree, network=Network(width, 2), numbers=numbers, stages=stages)
@@ -115,7 +98,7 @@ plt.show()
 # batch of them costs little more than one where there is room. Each is what it is alone.
 
 # %%
-names = list(CONDITIONS)
+names = list(pinn.CONDITIONS)
 arms = torch.eye(len(names))
 arms[:, names.index("value")] = 1.0
 reaction = FAMILIES["reaction"].make(3.0)
@@ -148,7 +131,7 @@ places = truth.domain.sample(200, 1, dtype=torch.float64)
 seen = truth.exact(places)[:, 0] + torch.from_numpy(draws.normal(size=200)) * 0.01
 inverse = Problem(
     "viscosity", Names(("x", "t"), ("u",)), truth.domain, lambda d, p: d.u_t + d.u * d.u_x - p.nu * d.u_xx,
-    (observed(places, seen),), unknowns={"nu": Unknown(0.25, positive=True)},
+    (pinn.observed(places, seen),), unknowns={"nu": Unknown(0.25, positive=True)},
 )  # fmt: skip
 steps = [Adam(lab.scale(full=600, fast=150), lr=5e-3), LevenbergMarquardt(iterations=lab.scale(full=30, fast=8))]
 answer = solve(inverse, network=Network(lab.scale(full=20, fast=12), 2), stages=steps, numbers=numbers)
