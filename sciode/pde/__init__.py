@@ -31,7 +31,8 @@ from sciode.pde.operators import (
     partial,
 )
 from sciode.pde.problems import PROBLEMS, problem_of
-from sciode.pde.sampling import WAYS, Way, Weighted, draw, weighted
+from sciode.pde.regions import Polygon, Slab
+from sciode.pde.sampling import WAYS, Way, Weighted, draw, resampled, weighted
 from sciode.pde.shapes import SHAPES
 from sciode.pde.strain import arap, rotation
 
@@ -52,8 +53,10 @@ __all__ = [
     "Mesh",
     "NeoHookean",
     "Plane",
+    "Polygon",
     "Setup",
     "Shape",
+    "Slab",
     "Sphere",
     "Way",
     "Weighted",
@@ -76,6 +79,7 @@ __all__ = [
     "partial",
     "potential",
     "problem_of",
+    "resampled",
     "rotation",
     "simulate",
     "stored_energy",

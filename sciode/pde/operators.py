@@ -145,8 +145,8 @@ def expansion(u: FieldFunction) -> Callable[[Tensor], tuple[Tensor, Tensor, Tens
         _check_point(x)
         try:
             return at_once(x)
-        except (ValueError, TypeError, AttributeError):
-            # An operation without a rule. A mistake of u's own comes again, from u itself.
+        except (ValueError, TypeError, AttributeError, RuntimeError):
+            # An operation without a rule, or a derivative within u. A mistake of u's own comes again, from u itself.
             return one_by_one(x)
 
     return spread

@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats.qmc import LatinHypercube
 from torch import Tensor
 
 from .domains import Domain
 from .operators import FieldFunction, over
 
-__all__ = ["WAYS", "Way", "Weighted", "draw", "weighted"]
+__all__ = ["WAYS", "Way", "Weighted", "draw", "resampled", "weighted"]
 
 _CHOICE, _SELECTION = 1, 2
 """What a seed is used for beside filling the cube: each use has a stream of its own."""
@@ -57,6 +58,10 @@ def _sobol(n: int, d: int, seed: int) -> Tensor:
     return torch.quasirandom.SobolEngine(d, scramble=True, seed=seed).draw(n, dtype=torch.float64)
 
 
+def _latin(n: int, d: int, seed: int) -> Tensor:
+    return torch.from_numpy(LatinHypercube(d, rng=np.random.default_rng(seed)).random(n))
+
+
 def _cells(n: int, d: int) -> tuple[np.ndarray, int]:
     """The corners [m^d, d] of the coarsest regular cells of which there are n or more, in units of a cell; and m."""
     side = round(n ** (1 / d))
@@ -76,6 +81,12 @@ WAYS: Mapping[str, Way] = MappingProxyType(
             True,
             "n^(-3/2) up to logarithms, for n a power of two",
             "scrambled Sobol points (torch.quasirandom); Owen, Ann. Statist. 1997",
+        ),
+        "latin": Way(
+            _latin,
+            False,
+            "n^(-1/2), of sums of functions of one variable each n^(-3/2)",
+            "one point in each of n slices of every axis (scipy.stats.qmc); Stein, Technometrics 1987",
         ),
         "grid": Way(_grid, False, "n^(-2/d)", "the centres of m^d equal cells; the seed only says which are left out"),
     }
@@ -162,17 +173,36 @@ def weighted(
         size = over(residual, places).to(torch.float64).flatten(1).norm(dim=1)
     if not bool(size.isfinite().all()):
         raise ValueError(f"the residual is not finite at {int((~size.isfinite()).sum())} of {many} points")
-    # Scaled first: the power of a large residual would overflow.
-    raised = (size / size.max().clamp(min=torch.finfo(size.dtype).tiny)) ** power
-    mean = raised.mean()
-    density = raised / torch.where(mean > 0, mean, 1.0) + floor
-    density = torch.where(density.sum() > 0, density, 1.0)
-    chance = density / density.sum()
-    strata = np.arange(n) + np.random.default_rng([seed, _SELECTION]).random(n)
-    edges = chance.cumsum(0)
-    where = torch.searchsorted(edges, torch.from_numpy(strata / n).to(size.device) * edges[-1], right=True)
-    taken = where.clamp(max=many - 1)
+    chance = _chances(size, power, floor)
+    taken = _stratified(chance, n, seed)
     return Weighted(places[taken], (1 / (many * chance[taken])).to(places.dtype))
+
+
+def resampled(size: Tensor, n: int, seed: int, power: float = 1.0, floor: float = 1.0) -> Tensor:
+    """Return which n of the candidates along the last axis of |r| [..., m] `weighted` would take: int64 [..., n].
+
+    Each row is drawn from on its own, with the same strata.
+    """
+    _check(n, seed)
+    return _stratified(_chances(size, power, floor), n, seed)
+
+
+def _chances(size: Tensor, power: float, floor: float) -> Tensor:
+    """The chance of each candidate [..., m], from the size of its residual."""
+    # Scaled first: the power of a large residual would overflow.
+    raised = (size / size.amax(-1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)) ** power
+    mean = raised.mean(-1, keepdim=True)
+    density = raised / torch.where(mean > 0, mean, 1.0) + floor
+    density = torch.where(density.sum(-1, keepdim=True) > 0, density, 1.0)
+    return density / density.sum(-1, keepdim=True)
+
+
+def _stratified(chance: Tensor, n: int, seed: int) -> Tensor:
+    """One candidate of each n-th part of the cumulative chances [..., m]."""
+    strata = np.arange(n) + np.random.default_rng([seed, _SELECTION]).random(n)
+    edges = chance.cumsum(-1)
+    marks = torch.from_numpy(strata / n).to(chance.device) * edges[..., -1:]
+    return torch.searchsorted(edges, marks.contiguous(), right=True).clamp(max=chance.shape[-1] - 1)
 
 
 def _filled(way: Way, dimension: int, seed: int, n: int) -> Tensor:

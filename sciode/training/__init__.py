@@ -9,12 +9,17 @@ from sciode.training.isolation import derive_seed, isolated_rng, threads
 from sciode.training.least_squares import LevenbergMarquardt, Minimum, minimise
 from sciode.training.lockstep import Losses, epochs_shown, fit_lockstep
 from sciode.training.log import append_json, read_json_lines
+from sciode.training.newton import NewtonCG
 from sciode.training.options import FitOptions, learning_rate
+from sciode.training.quasi_newton import LBFGS
 from sciode.training.run import Batch, Epoch, History
+from sciode.training.side_by_side import Adam, Minimiser, Objective
 from sciode.training.weights import decaying, growing
 
 __all__ = [
     "INSR",
+    "LBFGS",
+    "Adam",
     "Batch",
     "Block",
     "Descent",
@@ -25,7 +30,10 @@ __all__ = [
     "LevenbergMarquardt",
     "Loss",
     "Losses",
+    "Minimiser",
     "Minimum",
+    "NewtonCG",
+    "Objective",
     "append_json",
     "choose_device",
     "decaying",

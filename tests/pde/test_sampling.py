@@ -36,7 +36,7 @@ def test_exactly_n_points_inside(how: str, domain: Domain, n: int) -> None:
     assert len(points.unique(dim=0)) == n
 
 
-@pytest.mark.parametrize("how", ["random", "jittered", "sobol"])
+@pytest.mark.parametrize("how", ["random", "jittered", "sobol", "latin"])
 def test_another_seed_draws_other_points(how: str) -> None:
     first, second = (draw(SQUARE, 16, how, seed, dtype=DOUBLE) for seed in (0, 1))
     assert torch.cdist(first, second).min() > 0
@@ -47,7 +47,7 @@ def test_random_is_what_a_domain_samples() -> None:
         assert torch.equal(draw(domain, 20, "random", 4), domain.sample(20, 4))
 
 
-@pytest.mark.parametrize("how", ["random", "jittered", "sobol"])
+@pytest.mark.parametrize("how", ["random", "jittered", "sobol", "latin"])
 @pytest.mark.parametrize("n", [16, 11])
 def test_points_of_many_draws_have_a_uniform_density(how: str, n: int) -> None:
     """Also where n is no number of cells: those left out are chosen evenly. One point of each draw, so all apart."""
@@ -88,6 +88,12 @@ def test_a_grid_is_the_cells_centres() -> None:
     centres = (torch.arange(4, dtype=DOUBLE) + 0.5) / 4
     for seed in range(2):
         assert torch.equal(draw(SQUARE, 16, "grid", seed, dtype=DOUBLE), torch.cartesian_prod(centres, centres))
+
+
+def test_latin_points_have_a_slice_of_every_axis_each() -> None:
+    points = draw(Box((0, 0, 0), (1, 1, 1)), 40, "latin", 2, dtype=DOUBLE)
+    slices = (40 * points).long().sort(0).values
+    assert torch.equal(slices, torch.arange(40)[:, None].expand(-1, 3))
 
 
 def test_sobol_points_are_a_net_in_base_two() -> None:
@@ -188,7 +194,7 @@ def test_the_table_says_what_each_way_is() -> None:
 
 
 def test_misuse_is_refused() -> None:
-    with pytest.raises(ValueError, match="give one of random, jittered, sobol, grid"):
+    with pytest.raises(ValueError, match="give one of random, jittered, sobol, latin, grid"):
         draw(SQUARE, 5, "halton", 0)
     for n, seed in ((0, 0), (5, -1)):
         with pytest.raises(ValueError, match="n must be >= 1"):

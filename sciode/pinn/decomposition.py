@@ -1,0 +1,219 @@
+"""How a domain is cut into pieces, each with a network of its own, and where pieces meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor
+
+from sciode.pde import Boundary, Box, Domain, draw
+from sciode.pinn.networks import Scaling
+from sciode.training import derive_seed
+
+__all__ = ["Decomposition", "Meeting", "grid", "single", "strips", "windows"]
+
+_ACROSS = 1e-7
+"""How far across a boundary a neighbour is looked for, as a share of the domain's diagonal."""
+_LOOKED, _ROUNDS = 512, 10
+_CROSS, _INSIDE, _TEST = 1, 2, 3
+"""What a seed is used for."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """The interface of pieces `left` and `right`; normals point from left to right."""
+
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Pieces of a domain, each one region or several that share a network.
+
+        Decomposition(domain, ((Box((-1, 0), (-0.1, 1)), Box((0.1, 0), (1, 1))), (Box((-0.1, 0), (0.1, 1)),)))
+
+    Pieces fill the domain without overlap and meet in interfaces, which are found: a point of one's boundary across
+    which another begins. overlap > 0 (made by `windows`) makes of them a partition of unity instead: every network is
+    heard everywhere, weighted by a smooth window of its box that fades over this share of a cell's side, and there are
+    no interfaces. `strips`, `grid` and `single` make what is usual.
+
+    Raises ValueError for no pieces, an empty one, one that reaches beyond the domain, gaps, or a piece that touches no
+    other.
+    """
+
+    domain: Domain
+    pieces: tuple[tuple[Domain, ...], ...]
+    overlap: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.pieces or not all(self.pieces):
+            raise ValueError("pieces: give at least one, each of at least one region")
+        for number, piece in enumerate(self.pieces):
+            for part in piece:
+                self._check_part(number, part)
+        owners = self.owner(self.domain.sample(_LOOKED, 0, dtype=torch.float64))
+        if bool((owners < 0).any()):
+            share = float((owners < 0).double().mean())
+            raise ValueError(f"pieces leave {share:.1%} of the domain to no network: fill it")
+        if self.overlap and not all(len(piece) == 1 and isinstance(piece[0], Box) for piece in self.pieces):
+            raise ValueError("windows need pieces of one box each")
+        if not self.overlap and len(self.pieces) > 1:
+            met = {k for one in self.meetings for k in (one.left, one.right)}
+            if alone := set(range(len(self.pieces))) - met:
+                raise ValueError(f"piece {min(alone)} touches no other: nothing would reach its network from there")
+
+    def _check_part(self, number: int, part: Domain) -> None:
+        if part.dimension != self.domain.dimension:
+            raise ValueError(f"piece {number} has {part.dimension} axes and the domain {self.domain.dimension}")
+        if not part.share:
+            raise ValueError(f"piece {number} is empty: no point of {part.hull} is in it")
+        points = part.sample(64, 0, dtype=torch.float64)
+        if float(self.domain.contains(points).double().mean()) < 1.0:
+            raise ValueError(f"piece {number} reaches beyond the domain: cut it with sciode.pde.intersection")
+
+    @property
+    def size(self) -> int:
+        """How many pieces, and so networks, there are."""
+        return len(self.pieces)
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        """The boxes around the pieces, widened by the overlap, float64."""
+        lows, highs = [], []
+        for piece in self.pieces:
+            hulls = [part.hull for part in piece]
+            low = [min(values) for values in zip(*(hull.low for hull in hulls), strict=True)]
+            high = [max(values) for values in zip(*(hull.high for hull in hulls), strict=True)]
+            lows.append([a - self.overlap * (b - a) for a, b in zip(low, high, strict=True)])
+            highs.append([b + self.overlap * (b - a) for a, b in zip(low, high, strict=True)])
+        low, high = torch.tensor(lows, dtype=torch.float64), torch.tensor(highs, dtype=torch.float64)
+        return Scaling((low + high) / 2, (high - low) / 2)
+
+    def owner(self, points: Tensor) -> Tensor:
+        """Return the piece of each point [N, d], the first of those that have it, -1 for none: int64 [N]."""
+        found = torch.full(points.shape[:1], -1, dtype=torch.int64, device=points.device)
+        for number in reversed(range(self.size)):
+            for part in self.pieces[number]:
+                found[part.contains(points)] = number
+        return found
+
+    @cached_property
+    def meetings(self) -> tuple[Meeting, ...]:
+        """Pairs of pieces that touch, in order."""
+        if self.overlap:
+            return ()
+        pairs = set()
+        for number in range(self.size):
+            for _, owners in self._crossings(number, _LOOKED, 0):
+                pairs |= {tuple(sorted((number, other))) for other in owners.unique().tolist() if other >= 0}
+        return tuple(Meeting(*pair) for pair in sorted(pair for pair in pairs if pair[0] != pair[1]))
+
+    def interface(self, meeting: Meeting, n: int, seed: int) -> Boundary:
+        """Return n points of an interface in float64 and the normals from left to right.
+
+        Raises ValueError where none can be reached.
+        """
+        found: list[Boundary] = []
+        for attempt in range(_ROUNDS):
+            for edge, owners in self._crossings(meeting.left, n + 16, derive_seed(seed, _CROSS, attempt)):
+                kept = owners == meeting.right
+                found.append(Boundary(edge.points[kept], edge.normals[kept]))
+            if sum(len(one.points) for one in found) >= n:
+                points, normals = (torch.cat(parts) for parts in zip(*found, strict=True))
+                # Evenly from all regions of the piece.
+                chosen = (torch.arange(n) * len(points)) // n
+                return Boundary(points[chosen], normals[chosen])
+        raise ValueError(
+            f"the interface of pieces {meeting.left} and {meeting.right} cannot be reached: they do not touch"
+        )
+
+    def _crossings(self, number: int, n: int, seed: int) -> list[tuple[Boundary, Tensor]]:
+        """Points on the boundaries of a piece's regions, and which other piece begins beyond each (-1: none)."""
+        step = _ACROSS * math.hypot(*self.domain.hull.lengths)
+        found = []
+        for place, part in enumerate(self.pieces[number]):
+            edge = part.boundary(n, derive_seed(seed, _CROSS, number, place), dtype=torch.float64)
+            beyond = self.owner(edge.points + step * edge.normals)
+            found.append((edge, torch.where(beyond == number, -1, beyond)))
+        return found
+
+    def inside(self, n: int, how: str, seed: int) -> Tensor:
+        """Return n points in every piece in float64, [pieces, n, d]; its regions have numbers by their volumes."""
+        return torch.stack([self._filled(number, n, how, seed) for number in range(self.size)])
+
+    def _filled(self, number: int, n: int, how: str, seed: int) -> Tensor:
+        parts = self.pieces[number]
+        volumes = torch.tensor([part.volume for part in parts], dtype=torch.float64)
+        ends = (volumes.cumsum(0) / volumes.sum() * n).round().long().tolist()
+        counts = [b - a for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        seeds = [derive_seed(seed, _INSIDE, number, place) % 2**31 for place in range(len(parts))]
+        drawn = [
+            draw(part, m, how, s, dtype=torch.float64) for part, m, s in zip(parts, counts, seeds, strict=True) if m
+        ]
+        return torch.cat(drawn)
+
+    def window(self, points: Tensor) -> Tensor:
+        """Return each piece's share at points [..., d], [..., pieces]; the shares sum to 1.
+
+        Products of sigmoids over the axes, normalised: smooth to all orders, and near 1 away from a window's edges.
+        """
+        centre, half = self.scaling.centre.to(points), self.scaling.half.to(points)
+        inner = half / (1 + 2 * self.overlap)
+        # A sigmoid falls from 0.99 to 0.01 over twice the overlap.
+        steep = 4.6 / (2 * self.overlap * inner)
+        off = points.unsqueeze(-2) - centre
+        rise, fall = steep * (off + inner), steep * (inner - off)
+        logs = (torch.nn.functional.logsigmoid(rise) + torch.nn.functional.logsigmoid(fall)).sum(-1)
+        return torch.softmax(logs, -1)
+
+
+def single(domain: Domain) -> Decomposition:
+    """Return the domain as one piece: a plain physics-informed network."""
+    return Decomposition(domain, ((domain,),))
+
+
+def strips(domain: Box, axis: int, cuts: Sequence[float]) -> Decomposition:
+    """Return a box cut across an axis, at these places in ascending order."""
+    ends = [domain.low[axis], *map(float, cuts), domain.high[axis]]
+    if not 0 <= axis < domain.dimension or sorted(set(ends)) != ends:
+        raise ValueError(f"cuts must ascend inside the domain along an axis it has, got {list(cuts)} on axis {axis}")
+
+    def strip(a: float, b: float) -> Box:
+        low, high = list(domain.low), list(domain.high)
+        low[axis], high[axis] = a, b
+        return Box(low, high)
+
+    return Decomposition(domain, tuple((strip(a, b),) for a, b in pairwise(ends)))
+
+
+def grid(domain: Box, counts: Sequence[int]) -> Decomposition:
+    """Return a box cut into equal boxes, counts of them along each axis, the last axis fastest."""
+    if len(counts) != domain.dimension or min(counts) < 1:
+        raise ValueError(f"counts must be one number >= 1 for each of {domain.dimension} axes, got {list(counts)}")
+    sides = [
+        torch.linspace(a, b, count + 1, dtype=torch.float64).tolist()
+        for a, b, count in zip(domain.low, domain.high, counts, strict=True)
+    ]
+
+    def corner(cell: Sequence[int], far: int) -> list[float]:
+        return [side[k + far] for side, k in zip(sides, cell, strict=True)]
+
+    boxes = [Box(corner(cell, 0), corner(cell, 1)) for cell in product(*(range(count) for count in counts))]
+    return Decomposition(domain, tuple((box,) for box in boxes))
+
+
+def windows(cells: Decomposition, overlap: float = 0.25) -> Decomposition:
+    """Return the same boxes as overlapping windows: finite-basis physics-informed networks (FBPINN).
+
+    overlap: how far a window reaches into its neighbours, as a share of a cell's side, 0 < overlap < 1.
+    Source: Moseley, Markham, Nissen-Meyer: Finite basis physics-informed neural networks (Adv. Comput. Math. 2023).
+    """
+    if not 0 < overlap < 1:
+        raise ValueError(f"overlap must lie between 0 and 1, got {overlap}")
+    return replace(cells, overlap=float(overlap))

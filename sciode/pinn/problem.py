@@ -1,0 +1,162 @@
+"""A boundary-value problem as data: fields, an equation, where it holds, what is known on boundaries and in the inside.
+
+    problem = Problem(
+        name="burgers",
+        names=Names(("x", "t"), ("u",)),
+        domain=Box((-1, 0), (1, 1)),
+        equation=lambda d, p: d.u_t + d.u * d.u_x - p.nu * d.u_xx,
+        conditions=(dirichlet(Face("t", -1), start), dirichlet(Face("x"), zero)),
+        parameters={"nu": 0.01},
+    )
+
+Time is a coordinate like others. Functions of points are given all of them, x [..., d] -> [..., c].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciode.pde import Domain
+from sciode.pinn.conditions import Condition, Periodic, disagreements
+from sciode.pinn.derivatives import Derivatives, Equation, Names, asked_of
+from sciode.pinn.taylor import Orders
+
+__all__ = ["Hard", "Problem", "Reference", "Unknown"]
+
+_PROBE_POINTS, _PROBE_SEED = 4, 0
+
+Function = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A number of the equation that is to be found: where the search begins, and whether it can only be positive.
+
+    A positive one is e^v with v trained. ValueError for a positive one that begins at or below 0.
+    """
+
+    initial: float
+    positive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.positive and not self.initial > 0:
+            raise ValueError(f"a positive unknown must begin above 0, got {self.initial}")
+
+
+class Reference(NamedTuple):
+    """A solution at points [R, d], exact or from a fine grid: values [R, c]."""
+
+    points: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Hard:
+    """u = value(x) + distance(x) network(x): conditions that hold whatever the weights, where the distance is 0.
+
+    value: x [..., d] -> [..., c]; distance: x [..., d] -> [..., 1], as smooth as the equation needs.
+    """
+
+    value: Function
+    distance: Function
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An equation R = 0 for fields on a domain, with what is known of them.
+
+    Attributes
+    ----------
+    equation: (d, p) -> residual at each point, or a tuple of several; d has fields, derivatives and coordinates by name
+        (d.u, d.u_xx, d.x), p the parameters (p.nu). It runs once at 4 points when the problem is made, so that its own
+        error, with its own traceback, comes then.
+    conditions: what is known (`sciode.pinn.dirichlet`, `neumann`, `robin`, `Periodic`, `observed`).
+    parameters: known numbers. unknowns: those to be found, by name.
+    flux: (d, p) -> one component an axis, a tensor or a number, of what flows through an interface; None: grad u.
+    exact: x [..., d] -> [..., c]; reference: values on a grid of its own. Errors are measured against either.
+    time: the name of the coordinate that causal weights follow. hard: conditions that need no loss.
+    corners: whether first-kind conditions whose faces meet must agree there ("check") or may not ("ignore").
+
+    Raises ValueError for names or shapes that do not fit, or conditions that contradict one another.
+    """
+
+    name: str
+    names: Names
+    domain: Domain
+    equation: Equation
+    conditions: tuple[Condition | Periodic, ...] = ()
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    unknowns: Mapping[str, Unknown] = field(default_factory=dict)
+    flux: Equation | None = None
+    exact: Function | None = None
+    reference: Reference | None = None
+    time: str | None = None
+    hard: Hard | None = None
+    corners: str = "check"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.names.axes != self.domain.dimension:
+            raise ValueError(f"{self.names.axes} coordinates on a domain of {self.domain.dimension} axes: name each")
+        if self.time is not None and self.time not in self.names.coordinates:
+            raise ValueError(f"time is {self.time!r}, which is no coordinate: {', '.join(self.names.coordinates)}")
+        if twice := set(self.parameters) & set(self.unknowns):
+            raise ValueError(f"{', '.join(sorted(twice))}: a parameter is known or to be found, not both")
+        if len({one.name for one in self.conditions}) != len(self.conditions):
+            raise ValueError("conditions need names of their own: give name= to those of one kind")
+        probe = self._probe
+        _ = self.orders
+        for one in self.conditions:
+            one.check(self.names, self.domain, probe, self.started)
+        for kind, function, width in (
+            ("exact", self.exact, self.names.channels),
+            ("hard.value", self.hard and self.hard.value, self.names.channels),
+            ("hard.distance", self.hard and self.hard.distance, 1),
+        ):
+            if function and tuple(function(probe).shape) != (*probe.shape[:-1], width):
+                raise ValueError(f"{kind} must map points [..., {self.names.axes}] to [..., {width}]")
+        if self.corners == "check" and (said := disagreements(self.names, self.domain, self.conditions)):
+            raise ValueError(f'{said}: mend the data, or say corners="ignore"')
+
+    @cached_property
+    def _probe(self) -> Tensor:
+        return self.domain.sample(_PROBE_POINTS, _PROBE_SEED, dtype=torch.float64)[None, None]
+
+    @cached_property
+    def orders(self) -> frozenset[Orders]:
+        """What the equation reads."""
+        return asked_of(self.names, self._probe, self.started, self.equation)
+
+    @cached_property
+    def flux_orders(self) -> frozenset[Orders]:
+        """What the flux reads."""
+
+        def read(d: Derivatives, p: Any) -> Any:
+            return crossing(self, d, p, torch.ones_like(d.points)).unbind(-1)
+
+        return asked_of(self.names, self._probe, self.started, read)
+
+    @property
+    def started(self) -> SimpleNamespace:
+        """The parameters, unknown ones where their search begins."""
+        return SimpleNamespace(**self.parameters, **{name: one.initial for name, one in self.unknowns.items()})
+
+
+def crossing(problem: Problem, d: Derivatives, p: Any, normals: Tensor) -> Tensor:
+    """Return the flux through a surface with these normals [..., d], [..., m]."""
+    if problem.flux is None:
+        return d.directed(normals)
+    parts = problem.flux(d, p)
+    if len(parts) != problem.names.axes:
+        raise ValueError(f"flux gives {len(parts)} components: give one for each of {problem.names.coordinates}")
+    total: Any = 0.0
+    for axis, part in enumerate(parts):
+        total = total + normals[..., axis] * part
+    return total.unsqueeze(-1)

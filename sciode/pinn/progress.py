@@ -1,0 +1,125 @@
+"""A run on the disk: an interrupted one goes on where it was, to the same numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from sciode.pinn.solution import Moment
+from sciode.pinn.training import Run
+from sciode.training import load_checkpoint, save_checkpoint
+from sciode.training.checkpoint import flatten, unflatten
+
+__all__ = ["Clock", "Kept", "bar"]
+
+_FILE, _SECONDS = "pinn.safetensors", 20.0
+"""Written at the end of a stage, and within one so often."""
+
+
+@final
+@dataclass
+class Clock:
+    """Seconds since it was started: of this process on a CPU, for others may share it; of the wall elsewhere."""
+
+    limit: float
+    device: str = "cpu"
+    began: float = 0.0
+
+    def start(self) -> None:
+        """Begin."""
+        self.began = self._now()
+
+    def spent(self) -> float:
+        """Seconds."""
+        return self._now() - self.began
+
+    def over(self) -> bool:
+        """Whether the limit is passed."""
+        return self.spent() >= self.limit
+
+    def _now(self) -> float:
+        return time.process_time() if self.device == "cpu" else time.perf_counter()
+
+
+@final
+@dataclass
+class Kept:
+    """How far a run is: its stage, the iteration within, the minimiser's memory there, and how stages ended."""
+
+    identity: Mapping[str, Any]
+    path: Path | None = None
+    stage: int = 0
+    iteration: int = 0
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    states: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    written: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def opened(cls, folder: str | Path | None, identity: Mapping[str, Any], run: Run) -> Kept:
+        """What a folder holds, put into the run. ValueError if that is another run's."""
+        if folder is None:
+            return cls(identity)
+        path = Path(folder) / _FILE
+        if not path.is_file():
+            return cls(identity, path)
+        tensors, record = load_checkpoint(path)
+        if differs := [name for name, value in identity.items() if record["identity"].get(name) != value]:
+            raise ValueError(f"folder: {path} holds a run that differs in {', '.join(differs)}: give another folder")
+        run.theta = tensors["theta"].to(run.theta.device)
+        run.inside = tensors.get("inside")
+        run.memory = {name: value.to(run.theta.device) for name, value in unflatten("balance", tensors).items()}
+        run.history = [Moment(*entry) for entry in record["history"]]
+        run.faults = {int(arm): said for arm, said in record["faults"].items()}
+        memory = {name: value.to(run.theta.device) for name, value in unflatten("memory", tensors).items()}
+        return cls(identity, path, record["stage"], record["iteration"], memory, record["states"], record["seconds"])
+
+    def passed(self, run: Run, stage: int, iteration: int, memory: Mapping[str, Tensor]) -> None:
+        """An iteration is over; now and then it is written down."""
+        if self.path is not None and time.monotonic() - self.written >= _SECONDS:
+            self.stage, self.iteration, self.memory = stage, iteration, dict(memory)
+            self._save(run)
+
+    def ended(self, run: Run, stage: int, states: list[str], seconds: float) -> None:
+        """A stage is over."""
+        self.stage, self.iteration, self.memory = stage + 1, 0, {}
+        self.states = states
+        self.seconds.append(seconds)
+        if self.path is not None:
+            self._save(run)
+
+    def _save(self, run: Run) -> None:
+        assert self.path is not None
+        tensors = {"theta": run.theta, **flatten("memory", self.memory), **flatten("balance", run.memory)}
+        if run.inside is not None:
+            tensors["inside"] = run.inside
+        record = {
+            "identity": dict(self.identity),
+            "stage": self.stage,
+            "iteration": self.iteration,
+            "states": self.states,
+            "seconds": self.seconds,
+            "faults": {str(arm): said for arm, said in run.faults.items()},
+            "history": [list(entry) for entry in run.history],
+        }
+        # Copies: some are one tensor under two names, which the format refuses.
+        save_checkpoint(self.path, {name: value.clone() for name, value in tensors.items()}, record)
+        self.written = time.monotonic()
+
+
+@contextmanager
+def bar(iterations: int, said: str, wanted: bool) -> Iterator[Callable[[], None]]:
+    """A bar over a stage's iterations, where one is wanted and a terminal shows it."""
+    if not wanted:
+        yield lambda: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=iterations, desc=said, leave=False, disable=None) as shown:
+        yield lambda: (shown.update(), None)[1]

@@ -1,0 +1,85 @@
+"""What a solve leaves: every arm's fields, errors, unknowns and history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciode.pinn.problem import Problem
+from sciode.pinn.representation import Representation
+
+__all__ = ["Moment", "Solution", "relative_error", "test_points"]
+
+
+class Moment(NamedTuple):
+    """An entry of the history: stage, iteration, losses [arms], terms without weights [arms, T], errors [arms]."""
+
+    stage: int
+    iteration: int
+    loss: list[float]
+    terms: list[list[float]]
+    error: list[float]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Fields of all arms, [arms, ...] throughout.
+
+    terms: names, in the order of the history's columns. status: one an arm: "budget", "converged", "stuck", or what was
+    not finite and when; then theta is what came before. error: relative L2, on points that no arm was trained on; NaN
+    without an exact solution or a reference. seconds: of each stage.
+    """
+
+    representation: Representation
+    theta: Tensor
+    terms: tuple[str, ...]
+    history: tuple[Moment, ...]
+    status: tuple[str, ...]
+    error: Tensor
+    seconds: tuple[float, ...]
+
+    @property
+    def arms(self) -> int:
+        """How many there are."""
+        return len(self.theta)
+
+    @property
+    def unknowns(self) -> dict[str, Tensor]:
+        """What inverse problems look for, by name, [arms] each."""
+        return self.representation.unknowns(self.theta)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Return the fields of all arms at points [N, d] of the domain, [arms, N, c]."""
+        axes = self.representation.names.axes
+        if points.ndim != 2 or points.shape[1] != axes:
+            raise ValueError(f"points must be [N, {axes}], got {tuple(points.shape)}")
+        with torch.no_grad():
+            return self.representation.at(self.theta, points.to(self.theta))
+
+    def field(self, arm: int = 0) -> Callable[[Tensor], Tensor]:
+        """Return one arm's fields as a function of points, [N, d] -> [N, c]."""
+        return lambda points: self(points)[arm]
+
+
+def test_points(problem: Problem, n: int, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Return points and values that errors are measured on: the reference's, or n points of the exact solution."""
+    if problem.reference is not None:
+        return problem.reference.points, problem.reference.values
+    if problem.exact is None:
+        return None
+    points = problem.domain.sample(n, seed, dtype=torch.float64)
+    return points, problem.exact(points)
+
+
+def relative_error(representation: Representation, theta: Tensor, known: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return |u - exact| / |exact| of every arm, [arms]."""
+    if known is None:
+        return theta.new_full((len(theta),), torch.nan)
+    points, values = (part.to(theta) for part in known)
+    with torch.no_grad():
+        found = representation.at(theta, points)
+    return (found - values).flatten(1).norm(dim=1) / values.norm()

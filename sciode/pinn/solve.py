@@ -1,0 +1,318 @@
+"""`solve`: a boundary-value problem by networks on the pieces of its domain, any number of arms at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sciode.pinn.balance import Balance, ReLoBRaLo
+from sciode.pinn.causal import Causal
+from sciode.pinn.decomposition import Decomposition, single
+from sciode.pinn.distributed import Averaged
+from sciode.pinn.interfaces import CONDITIONS, XPINN, weights_of
+from sciode.pinn.library import Apart, Library
+from sciode.pinn.loss import Loss, Weights
+from sciode.pinn.networks import Network
+from sciode.pinn.problem import Problem
+from sciode.pinn.progress import Clock, Kept, bar
+from sciode.pinn.representation import representation_of
+from sciode.pinn.solution import Solution, relative_error, test_points
+from sciode.pinn.terms import EQUATION, Numbers, groups_of
+from sciode.pinn.training import Redraw, Run, Target
+from sciode.training import Adam, LevenbergMarquardt, Minimiser, Minimum, NewtonCG, derive_seed, minimise
+from sciode.training.side_by_side import CONVERGED, GOING, NONFINITE, STUCK
+
+__all__ = ["Stage", "solve"]
+
+Stage = Minimiser | LevenbergMarquardt | Library
+_TESTS, _TEST_SEED, _LEAST_SQUARES = 4096, 3, 7
+_FEW = 5
+
+
+def solve(
+    problem: Problem,
+    decomposition: Decomposition | None = None,
+    *,
+    network: Network | None = None,
+    conditions: Sequence[str] | Sequence[Sequence[str]] | Tensor = XPINN,
+    stages: Sequence[Stage] = (Adam(),),
+    numbers: Numbers | None = None,
+    redraw: Redraw | None = None,
+    weights: Weights | None = None,
+    balance: Balance | None = None,
+    causal: Causal | None = None,
+    seed: int = 0,
+    seeds: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    chunk: int | None = None,
+    log: int = 100,
+    folder: str | Path | None = None,
+    limits: Sequence[float] | None = None,
+    share: Averaged | None = None,
+    progress: bool = False,
+) -> Solution:
+    """Solve R(u) = 0 by networks whose loss is sum_t weight_t mean |residual_t|^2, stage after stage.
+
+    An arm is one choice of interface conditions, with networks of its own: the axis before everything. All arms are
+    trained in one batch, each as if it were alone. (Levenberg-Marquardt and library stages take them one by one.)
+
+    Parameters
+    ----------
+    decomposition: None is `single`, one network. conditions: of the interfaces, names of `CONDITIONS`, a list of names
+        for each arm, or weights [arms, 9]. `XPINN` (default) and `CPINN` are the literature's.
+    stages: `Adam`, `LBFGS`, `NewtonCG`, `LevenbergMarquardt` (all of `sciode.training`), `muon()`, `soap()`, in order.
+    numbers: of points; redraw: when they are drawn anew and whether adaptively. Levenberg-Marquardt draws new uniform
+        ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
+    weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
+    seed: of points and of initial weights; seeds: one an arm for its initial weights, in the place of one for all.
+    log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
+    limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
+    share: means over processes, `sciode.pinn.distributed.averaged()` under torchrun.
+
+    Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
+    the last good weights and is named in `Solution.status`.
+    """
+    cut, steps, arms = decomposition or single(problem.domain), list(stages), weights_of(conditions)
+    _check(problem, cut, steps, causal, balance, redraw, log)
+    _check_limits(steps, limits, share, balance)
+    _check_seeds(seeds, len(arms))
+    like = torch.zeros((), dtype=dtype, device=device)
+    representation = representation_of(problem, cut, network or Network(), like)
+    used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
+    loss = Loss(groups_of(representation, used), chunk, causal)
+    base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
+    drawn = [derive_seed(one, 1) for one in seeds or [seed] * len(arms)]
+    known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
+    theta = representation.initial(drawn, like)
+    run = Run(representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log, theta, share)
+    clocks = [Clock(one, like.device.type) for one in limits or [math.inf] * len(steps)]
+    kept = Kept.opened(folder, _identity(run, steps, drawn), run)
+    return _staged(run, list(zip(steps, clocks, strict=True)), kept, progress)
+
+
+def _staged(run: Run, stages: Sequence[tuple[Stage, Clock]], kept: Kept, progress: bool) -> Solution:
+    """All stages that are left."""
+    for place in range(kept.stage, len(stages)):
+        stage, clock = stages[place]
+        clock.start()
+        with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress) as tick:
+            if isinstance(stage, Minimiser):
+                states = _minimised(run, stage, place, kept, tick, clock)
+            elif isinstance(stage, Library):
+                states = _moved(run, stage, place, tick, clock)
+            else:
+                states = _fitted(run, stage, place, tick, clock)
+        kept.ended(run, place, states, clock.spent())
+    error = relative_error(run.representation, run.theta, run.known)
+    status = tuple(run.faults.get(arm, kept.states[arm]) for arm in range(len(run.theta)))
+    return Solution(
+        run.representation, run.theta, run.loss.names, tuple(run.history), status, error, tuple(kept.seconds)
+    )
+
+
+_SAYS = {GOING: "budget", CONVERGED: "converged", STUCK: "stuck", NONFINITE: "non-finite"}
+
+
+def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callable[[], None], clock: Clock) -> list[str]:
+    """A stage of all arms at once."""
+    every = None if run.redraw is None or stage.still else run.redraw.every
+    begin = kept.iteration
+    if begin:
+        memory = kept.memory
+        run.back(place, 0 if every is None else (begin - 1) // every)
+    else:
+        run.draw(place, 0)
+        run.memory = {}
+        memory = stage.begin(run.theta)
+        memory["state"] = torch.where(run.fine, GOING, NONFINITE)
+    loss = Loss(run.loss.groups, run.loss.chunk) if stage.still else run.loss
+    k = begin - 1
+    for k in range(begin, stage.iterations):
+        if every and k and k % every == 0:
+            run.draw(place, k // every)
+            if run.balance is not None and run.balance.pointwise:
+                run.memory = {}
+        target = Target(loss, run.samples, *run.balanced(), share=run.share)
+        before, memory = memory, stage.step(memory, target, k)
+        broke = (memory["state"] == NONFINITE) & (before["state"] == GOING)
+        if target.measured is not None:
+            if bool(broke.any()):
+                run.fault(broke, target.measured, place, k)
+            if k % run.log == 0:
+                run.note(place, k, target.measured)
+            if not stage.still:
+                run.rebalance(target.measured, place, k)
+        run.theta = memory["theta"]
+        tick()
+        if clock.over() or not bool((memory["state"] == GOING).any()):
+            break
+        kept.passed(run, place, k + 1, memory)
+    final = run.measure()
+    broke = run.fine & ~final.loss.isfinite()
+    run.fault(broke, final, place, stage.iterations)
+    run.theta = torch.where(broke[:, None], memory["good"], run.theta)
+    run.note(place, k + 1, final)
+    return [_SAYS[state] for state in memory["state"].tolist()]
+
+
+def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], None], clock: Clock) -> list[str]:
+    """A stage of least squares, arm after arm, on points that are drawn at every iteration."""
+    run.draw(place, 0)
+    weights, _ = run.balanced()
+    theta, states = run.theta.clone(), []
+    for arm in range(len(theta)):
+
+        def draw(k: int, arm: int = arm) -> Sequence:
+            samples = run.loss.draw(run.numbers, derive_seed(run.seed, _LEAST_SQUARES, place, k) % 2**31, run.theta)
+            tick()
+            return run.loss.blocks(samples, weights, arm)
+
+        if arm in run.faults:
+            states.append("non-finite")
+            continue
+        found = _within(clock, len(theta) - arm, draw, theta[arm], stage)
+        states.append(found.status)
+        if found.status == "non-finite":
+            fresh = replace(run, samples=run.samples, theta=theta)
+            alone = torch.arange(len(theta), device=theta.device) == arm
+            run.fault(alone, fresh.measure(), place, len(found.losses) - 1)
+        theta[arm] = found.theta
+    run.theta = theta
+    run.note(place, stage.iterations, run.measure())
+    return states
+
+
+def _within(clock: Clock, left: int, draw: Callable, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
+    """One arm's least squares in its part of what is left of the time; looked at after every few iterations."""
+    if clock.limit == math.inf:
+        return minimise(draw, theta, stage)
+    until, done = clock.spent() + (clock.limit - clock.spent()) / left, 0
+    found = Minimum(theta, math.inf, [], "budget")
+    while done < stage.iterations and clock.spent() < until:
+        few = min(_FEW, stage.iterations - done)
+        new = minimise(lambda k, begin=done: draw(begin + k), found.theta, replace(stage, iterations=few))
+        found, done = new, done + few
+        if new.status in ("converged", "non-finite"):
+            break
+    return found
+
+
+def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None], clock: Clock) -> list[str]:
+    """A stage of optimisers that know no arms."""
+    run.draw(place, 0)
+    apart = Apart.of(run.representation, run.theta)
+    pairs = list(zip(apart.parts, apart.hidden, strict=True))
+    optimisers = stage.make([part for part, inner in pairs if inner], [part for part, inner in pairs if not inner])
+    fine, good = run.fine, run.theta
+    for k in range(stage.iterations):
+        if run.redraw is not None and k and k % run.redraw.every == 0:
+            run.draw(place, k // run.redraw.every)
+        run.theta = apart.theta()
+        measured = run.measure()
+        broke = fine & ~(measured.loss.isfinite() & measured.gradient.isfinite().all(1))
+        if bool(broke.any()):
+            run.fault(broke, measured, place, k)
+            fine = run.fine
+            if not bool(fine.any()):
+                break
+        good = torch.where(fine[:, None], run.theta, good)
+        apart.give(torch.where(fine[:, None], measured.gradient, 0.0))
+        for one in optimisers:
+            one.step()
+        if k % run.log == 0:
+            run.note(place, k, measured)
+        run.rebalance(measured, place, k)
+        tick()
+        if clock.over():
+            break
+    run.theta = torch.where(fine[:, None], apart.theta(), good)
+    run.note(place, stage.iterations, run.measure())
+    return ["budget"] * len(run.theta)
+
+
+def _base(loss: Loss, weights: Weights, arms: Tensor) -> Tensor:
+    """Each arm's weight of each term at first, [arms, T]."""
+    own, columns = dict(weights.own), []
+    if unknown := set(own) - set(loss.names):
+        raise ValueError(f"weights: there is no term {', '.join(sorted(unknown))}; there are {', '.join(loss.names)}")
+    joints = list(CONDITIONS)
+    for name in loss.names:
+        if name in CONDITIONS:
+            columns.append(arms[:, joints.index(name)] * own.get(name, weights.interface))
+        else:
+            value = own.get(name, weights.equation if name == EQUATION else weights.data)
+            columns.append(torch.full_like(arms[:, 0], value))
+    return torch.stack(columns, 1)
+
+
+def _check(
+    problem: Problem,
+    cut: Decomposition,
+    stages: Sequence[Stage],
+    causal: Causal | None,
+    balance: Balance | None,
+    redraw: Redraw | None,
+    log: int,
+) -> None:
+    """Raise ValueError for parts that do not go together."""
+    if not stages:
+        raise ValueError("stages: give at least one")
+    for one in stages:
+        if not isinstance(one, Stage):
+            raise ValueError(f"stages: {one!r} is none; there are Adam, LBFGS, NewtonCG, LevenbergMarquardt, Library")
+    if log < 1:
+        raise ValueError(f"log must be at least 1, got {log}")
+    if cut.domain != problem.domain:
+        raise ValueError("the decomposition is that of another domain: make it from problem.domain")
+    if causal is not None and problem.time is None:
+        raise ValueError("causal weights need the problem's time= coordinate")
+    if balance is not None and balance.pointwise and redraw is not None and redraw.adaptive is not None:
+        raise ValueError("weights of points need points that stay: leave out `balance` or redraw=Redraw(adaptive=...)")
+
+
+def _said(stage: Stage) -> str:
+    return f"library, {stage.iterations}" if isinstance(stage, Library) else repr(stage)
+
+
+def _check_seeds(seeds: Sequence[int] | None, arms: int) -> None:
+    """Raise ValueError unless there is a seed for each arm, or one for all."""
+    if seeds is not None and len(seeds) != arms:
+        raise ValueError(f"seeds must be one for each of {arms} arms, got {len(seeds)}")
+
+
+def _check_limits(
+    stages: Sequence[Stage], limits: Sequence[float] | None, share: Averaged | None, balance: Balance | None
+) -> None:
+    """Raise ValueError for limits that are none, or stages and schemes that cannot be spread over processes."""
+    alone = any(isinstance(one, LevenbergMarquardt | NewtonCG) for one in stages)
+    if share is not None and (alone or not (balance is None or isinstance(balance, ReLoBRaLo))):
+        raise ValueError(
+            "share: Levenberg-Marquardt, NewtonCG and balances but ReLoBRaLo look at one rank's points alone"
+        )
+    if limits is not None and (len(limits) != len(stages) or not all(one > 0 for one in limits)):
+        raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {list(limits)}")
+
+
+def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int]) -> dict[str, str]:
+    """What a run hangs on, in words: a checkpoint of another run is not taken for this one's."""
+    of, problem = run.representation, run.problem
+    parts = {
+        "problem": (problem.name, dict(problem.parameters), problem.names, [one.name for one in problem.conditions]),
+        "pieces": (of.scaling.centre.tolist(), of.scaling.half.tolist()),
+        "network": of.network,
+        "weights": run.base.tolist(),
+        "stages": [_said(one) for one in stages],
+        "numbers": run.numbers,
+        "redraw": run.redraw,
+        "balance": run.balance,
+        "causal": run.loss.causal,
+        "seeds": (run.seed, list(drawn)),
+        "dtype": run.theta.dtype,
+    }
+    return {name: repr(value) for name, value in parts.items()}

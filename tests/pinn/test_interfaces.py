@@ -1,0 +1,182 @@
+"""Interface conditions: they vanish for exact solutions on both sides, and see what they are there to see."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciode.pde import Ball, Box, difference, union
+from sciode.pinn import CONDITIONS, FAMILIES, Decomposition, Names, Problem, grid, strips, weights_of
+from sciode.pinn.derivatives import Derivatives
+from sciode.pinn.interfaces import Sides, tangents
+from sciode.pinn.networks import Network
+from sciode.pinn.representation import Known
+from sciode.pinn.taylor import derivatives_of
+from sciode.pinn.terms import Joints, Numbers, groups_of
+
+LIKE = torch.zeros((), dtype=torch.float64)
+EXACT = [name for name, family in FAMILIES.items() if family.make().exact is not None]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_all_terms_vanish_for_the_exact_solution(name: str) -> None:
+    """Of the equation, the data and all nine interface conditions, on both sides."""
+    problem = FAMILIES[name].make()
+    known = Known(problem, FAMILIES[name].cut(problem), Network(), LIKE)
+    theta = torch.zeros(1, known.size, dtype=torch.float64)
+    groups = groups_of(known, list(CONDITIONS))
+    assert len(groups) == 4 and isinstance(groups[-1], Joints)
+    for group in groups:
+        sample = group.draw(Numbers(64, 32, 32), 3, LIKE)
+        assert sample is not None
+        for term, rows in group.residuals(theta, sample).items():
+            # Fourth derivatives of the sharp Burgers front are as large as 1e6.
+            assert float(rows.abs().max()) < 1e-6, term
+
+
+def _sides(left: object, right: object, points: Tensor, normals: Tensor, problem: Problem) -> Sides:
+    axes = points.shape[-1]
+    orders = [tuple(3 * (i == k) for i in range(axes)) for k in range(axes)] + [(2, 1), (1, 2)]
+    both = [
+        Derivatives(problem.names, derivatives_of(f, points, orders), points, normals)  # type: ignore[arg-type]
+        for f in (left, right)
+    ]
+    return Sides(problem, both[0], both[1], normals, SimpleNamespace(**problem.parameters))
+
+
+def _plane(fields: tuple[str, ...] = ("u",)) -> Problem:
+    return Problem(
+        "poisson", Names(("x", "y"), fields), Box((-1, -1), (1, 1)), lambda d, p: d.u_xx + d.u_yy - d.x * d.u
+    )
+
+
+SEEN = {
+    "value": lambda a: a,
+    "average": lambda a: a / math.sqrt(2),
+    "flux": lambda a: a,
+    "second normal derivative": lambda a: 2 * a,
+    "tangential derivative": lambda a: a,
+    "second tangential derivative": lambda a: 2 * a,
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("angle", [0.0, 0.7, 2.0])
+def test_a_jump_across_a_slanted_line_is_measured_along_its_normal(name: str, angle: float) -> None:
+    """A jump a, a s, a s^2, a r or a r^2 with s across and r along the line through 0."""
+    a = 0.3
+    normal = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+    along = tangents(normal[None])[0][0]
+
+    def jump(x: Tensor) -> Tensor:
+        s, r = (x * normal).sum(-1, keepdim=True), (x * along).sum(-1, keepdim=True)
+        powers = {"value": s * 0 + 1, "average": s * 0 + 1, "flux": s, "second normal derivative": s**2}
+        return a * {**powers, "tangential derivative": r, "second tangential derivative": r**2}[name]
+
+    def left(x: Tensor) -> Tensor:
+        return torch.sin(x[..., :1]) * x[..., 1:]
+
+    points = torch.zeros(1, 1, 3, 2, dtype=torch.float64) + torch.tensor([-1.0, 0.0, 1.0])[:, None] * along
+    sides = _sides(left, lambda x: left(x) + jump(x), points, normal.expand_as(points), _plane())
+    found = CONDITIONS[name].residual(sides)
+    expected = torch.full((1, 1, 3), SEEN[name](a), dtype=torch.float64)
+    torch.testing.assert_close(found.norm(dim=-1), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_residual_conditions_are_the_equation_and_its_slopes() -> None:
+    problem = _plane()
+
+    def left(x: Tensor) -> Tensor:
+        return x[..., :1] ** 3 * x[..., 1:] ** 2
+
+    def right(x: Tensor) -> Tensor:
+        return x[..., 1:] ** 4 + x[..., :1]
+
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(1, 1, 6, 2, generator=generator, dtype=torch.float64)
+    x, y = points.unbind(-1)
+    normals = torch.zeros_like(points)
+    normals[..., 0] = 1
+    sides = _sides(left, right, points, normals, problem)
+    first = 6 * x * y**2 + 2 * x**3 - x**4 * y**2
+    second = 12 * y**2 - x * (y**4 + x)
+    found = CONDITIONS["residual"].residual(sides)
+    torch.testing.assert_close(found, torch.stack((first, second), -1))
+    torch.testing.assert_close(CONDITIONS["residual continuity"].residual(sides)[..., 0], second - first)
+    slopes = CONDITIONS["gradient-enhanced residual"].residual(sides)
+    exact = (
+        6 * y**2 + 6 * x**2 - 4 * x**3 * y**2,
+        12 * x * y - 2 * x**4 * y,
+        -(y**4) - 2 * x,
+        24 * y - 4 * x * y**3,
+    )
+    torch.testing.assert_close(slopes, torch.stack(exact, -1))
+
+
+def test_tangents_are_unit_vectors_across() -> None:
+    generator = torch.Generator().manual_seed(1)
+    for axes in (2, 3):
+        normals = torch.nn.functional.normalize(torch.randn(50, axes, generator=generator), dim=-1)
+        frame = torch.stack([normals, *tangents(normals)], -1)
+        torch.testing.assert_close(frame.mT @ frame, torch.eye(axes).expand(50, -1, -1), rtol=1e-5, atol=1e-5)
+
+
+def test_any_pieces_meet_where_they_touch() -> None:
+    """A disc in a square: the interface is its circle, its normals are radial."""
+    square, disc = Box((-1, -1), (1, 1)), Ball((0, 0), 0.5)
+    cut = Decomposition(square, ((disc,), (difference(square, disc),)))
+    assert [(one.left, one.right) for one in cut.meetings] == [(0, 1)]
+    found = cut.interface(cut.meetings[0], 40, 0)
+    torch.testing.assert_close(found.points.norm(dim=1), torch.full((40,), 0.5, dtype=torch.float64))
+    torch.testing.assert_close(found.normals, 2 * found.points)
+
+
+def test_a_grid_meets_in_faces_and_not_in_corners() -> None:
+    cut = grid(Box((0, 0), (3, 2)), (3, 2))
+    pairs = [(one.left, one.right) for one in cut.meetings]
+    assert pairs == [(0, 1), (0, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 5)]
+
+
+def test_pieces_that_share_a_network_get_points_by_their_volumes() -> None:
+    problem = FAMILIES["burgers"].make()
+    cut = FAMILIES["burgers"].cut(problem)
+    points = cut.inside(900, "sobol", 0)
+    assert points.shape == (2, 900, 2)
+    assert int((points[0, :, 0] < 0).sum()) == 450 and bool((points[1, :, 0].abs() <= 0.1).all())
+    interface = cut.interface(cut.meetings[0], 100, 0)
+    assert abs(int((interface.points[:, 0] < 0).sum()) - 50) <= 5
+
+
+def test_faults_of_decompositions_are_named() -> None:
+    whole = Box((0, 0), (1, 1))
+    with pytest.raises(ValueError, match="leave"):
+        Decomposition(whole, ((Box((0, 0), (0.5, 1)),),))
+    with pytest.raises(ValueError, match="piece 1 reaches beyond"):
+        Decomposition(whole, ((Box((0, 0), (0.5, 1)),), (Box((0.5, 0), (1.5, 1)),)))
+    with pytest.raises(ValueError, match="piece 1 is empty"):
+        Decomposition(whole, ((whole,), (difference(Ball((0.5, 0.5), 0.1), Ball((0.5, 0.5), 0.2)),)))
+    with pytest.raises(ValueError, match="ascend"):
+        strips(whole, 0, [0.7, 0.3])
+    with pytest.raises(ValueError, match="cannot be reached"):
+        cut = grid(whole, (2, 2))
+        cut.interface(type(cut.meetings[0])(0, 3), 10, 0)
+
+
+def test_a_piece_that_touches_no_other_is_named() -> None:
+    two = union(Ball((0.2, 0.2), 0.1), Ball((0.8, 0.8), 0.1))
+    with pytest.raises(ValueError, match="touches no other"):
+        Decomposition(two, ((Ball((0.2, 0.2), 0.0999),), (Ball((0.8, 0.8), 0.0999),)))
+
+
+def test_arms_are_rows_of_weights() -> None:
+    found = weights_of([["average", "flux"], ["value"]])
+    assert found.shape == (2, 9) and found.sum(1).tolist() == [2.0, 1.0]
+    assert weights_of(["value"]).shape == (1, 9)
+    with pytest.raises(ValueError, match="flux"):
+        weights_of(["fluxx"])
+    with pytest.raises(ValueError, match="arms, 9"):
+        weights_of(torch.ones(3, 8))

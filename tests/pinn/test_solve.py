@@ -1,0 +1,340 @@
+"""`solve`: arms in a batch and alone, what is learnt, what is found, what goes wrong and is named."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciode.pde import Box
+from sciode.pinn import (
+    CPINN,
+    NTK,
+    R3,
+    RAD,
+    XPINN,
+    Causal,
+    Face,
+    Hard,
+    Names,
+    Network,
+    Numbers,
+    Periodic,
+    Problem,
+    Redraw,
+    ReLoBRaLo,
+    ResidualAttention,
+    SelfAdaptive,
+    Unknown,
+    Weights,
+    dirichlet,
+    muon,
+    neumann,
+    observed,
+    progress,
+    robin,
+    soap,
+    solve,
+    strips,
+    windows,
+)
+from sciode.pinn.representation import representation_of
+from sciode.pinn.taylor import derivatives_of
+from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
+
+SMALL = Numbers(64, 16, 16)
+TINY = Network(8, 2)
+
+
+def wave(x: Tensor) -> Tensor:
+    return torch.sin(2 * x[..., :1]) + 0.5 * x[..., :1] ** 2
+
+
+def line(**changes: Any) -> Problem:
+    """u'' - u = f on [-1, 2] with the solution sin 2x + x^2 / 2."""
+
+    def equation(d: Any, p: Any) -> Tensor:
+        return d.u_xx - d.u - (-5 * torch.sin(2 * d.x) + 1 - 0.5 * d.x**2)
+
+    given: dict[str, Any] = {"conditions": (dirichlet(Face("x"), wave),), "exact": wave, **changes}
+    return Problem("line", Names(("x",), ("u",)), Box(-1, 2), equation, **given)
+
+
+def moving(**changes: Any) -> Problem:
+    """u_t + u_x = 0 on [0, 1]^2 with the solution sin(2 pi (x - t)), periodic."""
+
+    def exact(x: Tensor) -> Tensor:
+        return torch.sin(2 * math.pi * (x[..., :1] - x[..., 1:]))
+
+    given: dict[str, Any] = {
+        "conditions": (dirichlet(Face("t", -1), exact, name="initial"), Periodic("x", 0)),
+        "exact": exact,
+        "time": "t",
+        **changes,
+    }
+    return Problem("moving", Names(("x", "t"), ("u",)), Box((0, 0), (1, 1)), lambda d, p: d.u_t + d.u_x, **given)
+
+
+def slopes(x: Tensor) -> Tensor:
+    """The outward slope of `wave` at both ends."""
+    return (2 * torch.cos(2 * x) + x) * torch.where(x > 0, 1.0, -1.0)
+
+
+KINDS = {
+    "first": (dirichlet(Face("x"), wave),),
+    "second and first": (neumann(Face("x", 1), slopes), dirichlet(Face("x", -1), wave)),
+    "third": (robin(Face("x"), 2.0, 1.0, lambda x: 2 * wave(x) + slopes(x)),),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_of_all_kinds_lead_to_the_solution(kind: str) -> None:
+    found = solve(
+        line(conditions=KINDS[kind]),
+        network=Network(10, 1),
+        stages=[Adam(100, lr=1e-2), LevenbergMarquardt(iterations=50, damping=1e-3)],
+        numbers=Numbers(64, 4, 1),
+    )
+    assert float(found.error) < 1e-4
+
+
+@pytest.mark.parametrize("conditions", [XPINN, CPINN, ("value", "flux", "residual")])
+def test_pieces_that_are_joined_solve_what_one_network_solves(conditions: tuple[str, ...]) -> None:
+    problem = line()
+    found = solve(
+        problem,
+        strips(Box(-1, 2), 0, [0.2]),
+        conditions=conditions if conditions != XPINN else (*XPINN, "flux"),
+        network=Network(8, 1),
+        stages=[Adam(100, lr=1e-2), LevenbergMarquardt(iterations=30, damping=1e-3)],
+        numbers=Numbers(64, 4, 4),
+    )
+    assert float(found.error) < 1e-3
+
+
+def test_windows_sum_to_one_and_solve_with_hard_conditions() -> None:
+    cut = windows(strips(Box(-1, 2), 0, [0.0, 1.0]))
+    x = torch.linspace(-1, 2, 50, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(cut.window(x).sum(-1), torch.ones(50, dtype=torch.float64))
+
+    def straight(x: Tensor) -> Tensor:
+        low, high = (wave(torch.full_like(x, end)) for end in (-1.0, 2.0))
+        return low + (x + 1) / 3 * (high - low)
+
+    ends = Hard(straight, lambda x: (x + 1) * (2 - x))
+    found = solve(
+        line(conditions=(), hard=ends),
+        cut,
+        network=Network(6, 1),
+        stages=[Adam(100, lr=1e-2), LevenbergMarquardt(iterations=25, damping=1e-3)],
+        numbers=Numbers(48, 1, 1),
+    )
+    assert float(found.error) < 1e-4
+    at_ends = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
+    torch.testing.assert_close(found(at_ends)[0], wave(at_ends), rtol=1e-12, atol=1e-12)
+
+
+def test_windows_are_heard_at_all_points_of_all_sets() -> None:
+    """Derivatives of sum_s w_s u_s in two sets at once against differentiation of the field as a function."""
+    cut = windows(strips(Box((0, 0), (1, 1)), 1, [0.5]))
+    like = torch.zeros((), dtype=torch.float64)
+    of = representation_of(moving(), cut, TINY, like)
+    theta = of.initial((0, 1), like)
+    points = Box((0, 0), (1, 1)).sample(10, 0, dtype=torch.float64).reshape(1, 2, 5, 2)
+    asked = [(1, 1), (2, 0)]
+    d = of.derivatives(theta, points, (0, 0), asked, of.extras(points, (0, 0), asked))
+    nets = [of.network.series(theta, points.flatten(1, 2)[:, None], [s], asked, of.scaling, 1) for s in range(2)]
+    shares = derivatives_of(cut.window, points.flatten(1, 2), asked)
+    value = sum(shares[(0, 0)][..., s : s + 1] * nets[s][(0, 0)][:, 0] for s in range(2))
+    torch.testing.assert_close(d.of((0, 0)).flatten(1, 2), value)
+    step = 1e-4
+    for orders, move in (((2, 0), (step, 0.0)), ((0, 1), (0.0, step))):
+        ahead, behind = (
+            of.at(theta, points[0].flatten(0, 1) + sign * torch.tensor(move, dtype=torch.float64)) for sign in (1, -1)
+        )
+        here = of.at(theta, points[0].flatten(0, 1))
+        slope = (ahead - 2 * here + behind) / step**2 if orders == (2, 0) else (ahead - behind) / (2 * step)
+        torch.testing.assert_close(d.of(orders).flatten(1, 2), slope, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_and_a_periodic_condition_meet() -> None:
+    """Its term is the mean square of u(1, t) - u(0, t)."""
+    cut = windows(strips(Box((0, 0), (1, 1)), 1, [0.5]))
+    found = solve(moving(), cut, network=TINY, numbers=SMALL, stages=[Adam(1, lr=1e-9)])
+    t = torch.linspace(0, 1, 400, dtype=torch.float64)[:, None]
+    jump = found(torch.cat((t * 0 + 1, t), 1)) - found(torch.cat((t * 0, t), 1))
+    periodic = found.history[-1].terms[0][found.terms.index("periodic")]
+    assert periodic == pytest.approx(float(jump.square().mean()), rel=0.25) and periodic > 0
+
+
+ARMS = [("average", "flux"), ("value", "residual continuity", "tangential derivative"), ("gradient-enhanced residual",)]
+
+
+@pytest.mark.parametrize("stage", [Adam(12, lr=1e-2), LBFGS(6, history=5), NewtonCG(2, rank=4, sweeps=5)])
+@pytest.mark.parametrize("balance", [None, ReLoBRaLo(alpha=0.5, stay=0.5), ResidualAttention(), NTK(every=5)])
+def test_arms_in_a_batch_are_arms_alone(stage: Any, balance: Any) -> None:
+    problem = moving()
+    cut = strips(Box((0, 0), (1, 1)), 1, [0.5])
+    same: dict[str, Any] = {
+        "network": TINY, "numbers": Numbers(20, 8, 8), "balance": balance,
+        "stages": [Adam(5), stage] if balance is None else [stage],
+        "redraw": Redraw(4, RAD()) if balance is None else None,
+    }  # fmt: skip
+    together = solve(problem, cut, conditions=ARMS, **same)
+    assert together.theta.shape[0] == 3 and together.error.shape == (3,)
+    for arm, names in enumerate(ARMS):
+        alone = solve(problem, cut, conditions=names, **same)
+        torch.testing.assert_close(together.theta[arm], alone.theta[0], rtol=1e-6, atol=1e-8)
+
+
+def test_an_arm_without_conditions_is_two_networks_that_know_nothing_of_one_another() -> None:
+    """The weights of an arm's left-out conditions are 0: whatever they come to does not move it."""
+    problem, cut = moving(), strips(Box((0, 0), (1, 1)), 1, [0.5])
+    masks = torch.zeros(2, 9)
+    masks[1] = 1
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(10)]}
+    both, none = solve(problem, cut, conditions=masks, **same), solve(problem, cut, conditions=masks[:1], **same)
+    torch.testing.assert_close(both.theta[0], none.theta[0], rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(both.theta[0], both.theta[1])
+
+
+def test_chunks_change_memory_and_not_numbers() -> None:
+    problem, cut = moving(), strips(Box((0, 0), (1, 1)), 1, [0.5])
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(8, lr=1e-2)], "causal": Causal()}
+    whole, parts = solve(problem, cut, **same), solve(problem, cut, chunk=7, **same)
+    torch.testing.assert_close(whole.theta, parts.theta, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "stages", [(Adam(30, lr=1e-2), LevenbergMarquardt(iterations=15)), (Adam(200, lr=2e-2), LBFGS(150))]
+)
+def test_an_inverse_problem_finds_its_parameters(stages: Any) -> None:
+    """u'' + k u = 0 from sin 3x: k = 9."""
+    x = torch.linspace(0, 1, 25, dtype=torch.float64)[:, None]
+    problem = Problem(
+        "oscillator",
+        Names(("x",), ("u",)),
+        Box(0, 1),
+        lambda d, p: d.u_xx + p.k * d.u,
+        (observed(x, torch.sin(3 * x[:, 0])),),
+        unknowns={"k": Unknown(4.0, positive=True)},
+    )
+    found = solve(
+        problem, strips(Box(0, 1), 0, [0.5]), conditions=[("value", "flux")], network=TINY, stages=stages,
+        numbers=Numbers(40, 1, 1), weights=Weights(data=100.0),
+    )  # fmt: skip
+    assert float(found.unknowns["k"]) == pytest.approx(9.0, rel=0.02)
+
+
+@pytest.mark.parametrize("stage", [muon(60, 1e-2, 1e-2), soap(60)])
+def test_optimisers_of_libraries_train_arms_apart(stage: Any) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    same: dict[str, Any] = {"network": TINY, "conditions": [(), ()], "stages": [stage], "numbers": SMALL}
+    together = solve(line(), seeds=(0, 1), **same)
+    first, last = together.history[0].loss, together.history[-1].loss
+    assert all(after < 0.5 * before for before, after in zip(first, last, strict=True))
+    # Another neighbour, not a network alone: SOAP's rotations magnify the rounding of a batch of another size.
+    assert torch.equal(together.theta[1], solve(line(), seeds=(7, 1), **same).theta[1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"balance": ReLoBRaLo()}, {"balance": SelfAdaptive()}, {"redraw": Redraw(3, R3())}, {"causal": Causal()}],
+)
+def test_an_interrupted_run_goes_on_to_the_same_numbers(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+    same: dict[str, Any] = {
+        "decomposition": strips(Box((0, 0), (1, 1)), 1, [0.5]), "network": TINY, "numbers": SMALL,
+        "stages": [Adam(9, lr=1e-2), LBFGS(4)], **changes,
+    }  # fmt: skip
+    whole = solve(moving(), **same)
+    step = Adam.step
+
+    def interrupted(self: Adam, memory: Any, objective: Any, k: int) -> Any:
+        if k == 5:
+            raise KeyboardInterrupt
+        return step(self, memory, objective, k)
+
+    monkeypatch.setattr(Adam, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        solve(moving(), folder=tmp_path, **same)
+    seen: list[int] = []
+
+    def watched(self: Adam, memory: Any, objective: Any, k: int) -> Any:
+        seen.append(k)
+        return step(self, memory, objective, k)
+
+    monkeypatch.setattr(Adam, "step", watched)
+    resumed = solve(moving(), folder=tmp_path, **same)
+    assert seen == [5, 6, 7, 8] and torch.equal(whole.theta, resumed.theta)
+    with pytest.raises(ValueError, match="differs in network"):
+        solve(moving(), folder=tmp_path, **{**same, "network": Network(9)})
+
+
+def test_the_same_seed_gives_the_same_run_and_tests_know_other_points() -> None:
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(5)]}
+    first, second, other = (solve(moving(), seed=seed, **same) for seed in (0, 0, 1))
+    assert torch.equal(first.theta, second.theta) and not torch.equal(first.theta, other.theta)
+    assert first.status == ("budget",) and len(first.history) == 2
+
+
+def _root(d: Any, p: Any) -> Tensor:
+    return d.u_t + torch.sqrt(d.u - 0.2) * d.u_x
+
+
+def test_a_residual_that_is_not_finite_is_named_and_the_last_good_weights_are_kept() -> None:
+    """sqrt(u - 0.2) is NaN where u falls below 0.2, as the data ask for."""
+    low = dirichlet(Face("t", -1), lambda x: torch.zeros_like(x[..., :1]), name="initial")
+    start = Hard(lambda x: torch.ones_like(x[..., :1]), lambda x: torch.full_like(x[..., :1], 0.05))
+    problem = Problem("root", Names(("x", "t"), ("u",)), Box((0, 0), (1, 1)), _root, (low,), hard=start)
+    found = solve(problem, network=TINY, numbers=SMALL, stages=[Adam(200, lr=0.2), LBFGS(5)])
+    assert "non-finite: equation, at iteration" in found.status[0] and "stage 0" in found.status[0]
+    assert bool(found.theta.isfinite().all()) and float(found(problem.domain.sample(50, 0)).min()) >= 0.2 - 0.05
+
+
+def test_an_equation_fails_when_the_problem_is_made_and_with_its_own_words() -> None:
+    names, box = Names(("x",), ("u",)), Box(0, 1)
+    with pytest.raises(AttributeError, match="u_y"):
+        Problem("typo", names, box, lambda d, p: d.u_y)
+    with pytest.raises(AttributeError, match="mu"):
+        Problem("typo", names, box, lambda d, p: d.u_xx * p.mu)
+    with pytest.raises(ValueError, match="one number a point"):
+        Problem("shape", names, box, lambda d, p: d.u_xx[..., None])
+    with pytest.raises(ZeroDivisionError):
+        Problem("own", names, box, lambda d, p: d.u / 0 if False else d.u * (1 // 0))
+    with pytest.raises(ValueError, match="exact must map"):
+        Problem("exact", names, box, lambda d, p: d.u_xx, exact=lambda x: torch.cat((x, x), -1))
+
+
+def test_conditions_that_contradict_one_another_are_named_before_anything_is_trained() -> None:
+    conditions = (
+        dirichlet(Face("t", -1), lambda x: torch.ones_like(x[..., :1]), name="start"),
+        dirichlet(Face("x"), lambda x: torch.zeros_like(x[..., :1]), name="walls"),
+    )
+    with pytest.raises(ValueError, match="start and walls tell 1 and 0 at"):
+        moving(conditions=conditions)
+    assert moving(conditions=conditions, corners="ignore").conditions == conditions
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"stages": []}, "at least one"),
+        ({"stages": ["adam"]}, "there are Adam"),
+        ({"decomposition": strips(Box((0, 0), (1, 2)), 1, [0.5])}, "another domain"),
+        ({"conditions": ("jump",)}, "interface condition"),
+        ({"seeds": (0, 1)}, "one for each of 1 arms"),
+        ({"weights": Weights(own=(("wall", 1.0),))}, "there is no term wall"),
+        ({"balance": SelfAdaptive(), "redraw": Redraw(5, RAD())}, "points that stay"),
+        ({"chunk": 0}, "chunk"),
+    ],
+)
+def test_misuse_says_the_mend(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        solve(moving(), **{"network": TINY, "numbers": SMALL, **changes})

@@ -1,0 +1,125 @@
+"""Minimisers of many functions at once: exact minima, each arm as if alone, faults that stay with their arm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciode.training import LBFGS, Adam, Minimiser, NewtonCG
+from sciode.training.side_by_side import CONVERGED, GOING, NONFINITE
+
+
+class Functions:
+    """Losses [arms] written in torch, with gradients and Hessian products by autograd."""
+
+    def __init__(self, value: Callable[[Tensor], Tensor]) -> None:
+        self.value = value
+
+    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = theta.detach().requires_grad_()
+        loss = self.value(leaf)
+        return loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0]
+
+    def curvature(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        leaf = theta.detach().requires_grad_()
+        slope = torch.autograd.grad(self.value(leaf).sum(), leaf, create_graph=True)[0]
+        return lambda v: torch.autograd.grad(slope, leaf, v, retain_graph=True)[0]
+
+
+def rosenbrock(theta: Tensor) -> Tensor:
+    x, y = theta[:, :-1], theta[:, 1:]
+    return (100 * (y - x**2) ** 2 + (1 - x) ** 2).sum(1)
+
+
+def ran(how: Minimiser, function: Functions, theta: Tensor) -> dict[str, Tensor]:
+    memory = how.begin(theta)
+    for k in range(how.iterations):
+        memory = how.step(memory, function, k)
+        if not bool((memory["state"] == GOING).any()):
+            break
+    return memory
+
+
+STARTS = torch.tensor([[-1.2, 1.0, 0.5, -0.3], [0.0, 0.0, 0.0, 0.0], [2.0, -1.0, 1.5, 2.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("how", [LBFGS(200, tolerance=1e-9), NewtonCG(200, rank=3, damping=1e-8, renew=5)])
+def test_second_order_methods_find_rosenbrocks_valley_floor(how: Minimiser) -> None:
+    found = ran(how, Functions(rosenbrock), STARTS)
+    # In four dimensions there is a second, local minimum near (-1, 1, 1, 1).
+    _, gradient = Functions(rosenbrock)(found["theta"])
+    assert float(gradient.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "how", [Adam(30, lr=0.05, schedule="cosine"), LBFGS(25, history=4), NewtonCG(8, rank=3, renew=3, damping=1e-4)]
+)
+def test_an_arm_among_others_is_what_it_is_alone(how: Minimiser) -> None:
+    together = ran(how, Functions(rosenbrock), STARTS)
+    for arm in range(len(STARTS)):
+        alone = ran(how, Functions(rosenbrock), STARTS[arm : arm + 1])
+        torch.testing.assert_close(together["theta"][arm], alone["theta"][0], rtol=1e-9, atol=1e-11)
+
+
+def test_adam_is_torchs_adam() -> None:
+    mine = ran(Adam(20, lr=0.03), Functions(rosenbrock), STARTS)["theta"]
+    leaf = STARTS.clone().requires_grad_()
+    other = torch.optim.Adam([leaf], 0.03)
+    for _ in range(20):
+        other.zero_grad()
+        rosenbrock(leaf).sum().backward()
+        other.step()
+    torch.testing.assert_close(mine, leaf.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_a_quadratic_takes_one_step_of_newton() -> None:
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)
+    matrix = factor @ factor.mT + torch.eye(6, dtype=torch.float64)
+    at = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+
+    def value(theta: Tensor) -> Tensor:
+        off = theta - at
+        return 0.5 * (off * (matrix @ off.unsqueeze(-1))[..., 0]).sum(1)
+
+    found = ran(NewtonCG(1, damping=1e-13, rank=2, tolerance=1e-13), Functions(value), torch.zeros_like(at))
+    torch.testing.assert_close(found["theta"], at, rtol=1e-8, atol=1e-8)
+
+
+def test_lbfgs_ends_on_a_quadratic_within_its_dimension_and_a_few() -> None:
+    scales = torch.tensor([1.0, 10.0, 100.0, 1000.0], dtype=torch.float64)
+    found = ran(LBFGS(40, tolerance=1e-8), Functions(lambda theta: (scales * theta**2).sum(1)), STARTS)
+    assert found["state"].tolist() == [CONVERGED] * 3
+    assert float(found["theta"].abs().max()) < 1e-7
+
+
+@pytest.mark.parametrize("how", [Adam(300, lr=0.05), LBFGS(20), NewtonCG(20)])
+def test_an_arm_that_breaks_keeps_its_last_good_weights_and_others_go_on(how: Minimiser) -> None:
+    """The first arm's function ends in NaN below 0.5, towards which it falls; the second is a parabola."""
+
+    def value(theta: Tensor) -> Tensor:
+        cliff = theta[0, :1].clamp(max=1e9).sum() * torch.where(theta[0, 0].detach() < 0.5, torch.nan, 1.0)
+        return torch.stack((cliff, (theta[1] - 3).square().sum()))
+
+    found = ran(how, Functions(value), torch.tensor([[1.0], [1.0]], dtype=torch.float64))
+    assert 0.5 <= float(found["theta"][0]) <= 1.0
+    assert abs(float(found["theta"][1]) - 3) < 0.3
+    if isinstance(how, Adam):
+        assert found["state"].tolist() == [NONFINITE, GOING]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Adam(0), "iterations"),
+        (lambda: Adam(schedule="step"), "cosine"),
+        (lambda: LBFGS(history=0), "history"),
+        (lambda: NewtonCG(damping=0.0), "damping"),
+    ],
+)
+def test_misuse_says_the_mend(make: Callable[[], Minimiser], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        make()
