@@ -18,7 +18,7 @@ from sciode.insr import Fit, Galerkin, Points, Trajectory, evolve, plan
 from sciode.insr.flat import Flat
 from sciode.insr.optimise import Work, fitted
 from sciode.nn import HardBoundary, PeriodicEmbedding, Siren
-from sciode.pde import PROBLEMS, Evolution
+from sciode.pde import Evolution
 from sciode.training import Descent, LevenbergMarquardt, isolated_rng
 
 SPEED, DIFFUSION = 0.5, 0.05
@@ -295,7 +295,6 @@ def test_a_galerkin_step_that_cannot_follow_says_so() -> None:
         ({"galerkin": Galerkin()}, "mode='galerkin'"),
         ({"mode": "galerkin", "optimiser": LevenbergMarquardt()}, "mode='optimise'"),
         ({"scheme": "bdf2", "ts": [0.0, 0.1, 0.25]}, "one length"),
-        ({"problem": PROBLEMS["taylorgreen"]()}, "incompressible"),
         ({"field": nn.Linear(2, 1)}, "point"),
         ({"field": nn.Linear(1, 1).double()}, "PeriodicEmbedding"),
         ({"field": nn.Tanh()}, "weights"),
