@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -48,6 +49,7 @@ def solve(
     causal: Causal | None = None,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
+    start: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     chunk: int | None = None,
@@ -71,6 +73,7 @@ def solve(
         ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
     seed: of points and of initial weights; seeds: one an arm for its initial weights, in the place of one for all.
+    start: weights [arms, P] in the place of initial ones: another solution's `theta`, whose conditions may differ.
     log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
     limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
     share: means over processes, `sciode.pinn.distributed.averaged()` under torchrun.
@@ -89,10 +92,10 @@ def solve(
     base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
     drawn = [derive_seed(one, 1) for one in seeds or [seed] * len(arms)]
     known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
-    theta = representation.initial(drawn, like)
+    theta = _checked(start, representation.initial(drawn, like))
     run = Run(representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log, theta, share)
     clocks = [Clock(one, like.device.type) for one in limits or [math.inf] * len(steps)]
-    kept = Kept.opened(folder, _identity(run, steps, drawn), run)
+    kept = Kept.opened(folder, _identity(run, steps, drawn, start), run)
     return _staged(run, list(zip(steps, clocks, strict=True)), kept, progress)
 
 
@@ -299,7 +302,16 @@ def _check_limits(
         raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {list(limits)}")
 
 
-def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int]) -> dict[str, str]:
+def _checked(start: Tensor | None, initial: Tensor) -> Tensor:
+    """Weights to begin with. ValueError for a start of another shape."""
+    if start is None:
+        return initial
+    if start.shape != initial.shape:
+        raise ValueError(f"start must be {tuple(initial.shape)}, got {tuple(start.shape)}")
+    return start.detach().to(initial)
+
+
+def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Tensor | None) -> dict[str, str]:
     """What a run hangs on, in words: a checkpoint of another run is not taken for this one's."""
     of, problem = run.representation, run.problem
     parts = {
@@ -315,4 +327,6 @@ def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int]) -> dict[s
         "seeds": (run.seed, list(drawn)),
         "dtype": run.theta.dtype,
     }
+    if start is not None:
+        parts["start"] = sha256(run.theta.cpu().numpy().tobytes()).hexdigest()
     return {name: repr(value) for name, value in parts.items()}

@@ -1,0 +1,215 @@
+"""The reward of an arm as a Gaussian process over what is known before it is played, by gpytorch.
+
+A row of inputs holds rewards of earlier stages, the context (a task's parameters), and one set of conditions for each
+stage. The kernel is a product over these. Loaded only where a bandit plays: it needs the extra "pinn".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+try:
+    import gpytorch
+    from gpytorch.constraints import GreaterThan, Positive
+    from gpytorch.priors import GammaPrior
+except ImportError as fault:
+    raise ImportError('bandits need gpytorch: pip install "sciode[pinn]"') from fault
+
+from sciode.pinn.metalic.kernels import agreement, hamming, squared_exponential
+from sciode.solvers.suggest import choose
+
+__all__ = ["KERNELS", "Layout", "Surrogate", "fitted"]
+
+KERNELS = ("hamming", "agreement")
+_LEAST_NOISE = 1e-4
+_DESCENT = 200
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a row, in order: rewards of `earlier` stages, a context of `axes` numbers, earlier + 1 sets of
+    `conditions` each.
+    """
+
+    earlier: int
+    axes: int
+    conditions: int
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self.earlier + self.axes + (self.earlier + 1) * self.conditions
+
+    @property
+    def numbers(self) -> list[tuple[int, ...]]:
+        """Columns that share a length: each earlier reward, and the context."""
+        context = tuple(range(self.earlier, self.earlier + self.axes))
+        return [*((k,) for k in range(self.earlier)), context]
+
+    @property
+    def sets(self) -> list[tuple[int, ...]]:
+        """Columns of each stage's set."""
+        begin = self.earlier + self.axes
+        return [
+            tuple(range(begin + k * self.conditions, begin + (k + 1) * self.conditions)) for k in range(self.earlier + 1)
+        ]
+
+
+@final
+class NumberKernel(gpytorch.kernels.Kernel):
+    """`squared_exponential` on some columns, with one length."""
+
+    has_lengthscale = True
+
+    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **rest: Any) -> Tensor:
+        """Return the kernel, [n, m], or [n] of pairs if diag."""
+        one, other = (x1, x2) if diag else (x1.unsqueeze(-2), x2.unsqueeze(-3))
+        return squared_exponential(one, other, self.lengthscale.squeeze())
+
+
+@final
+class SetKernel(gpytorch.kernels.Kernel):
+    """`hamming` with a weight a condition, or `agreement` with one strength for all, on some columns."""
+
+    def __init__(self, kind: str, active_dims: tuple[int, ...]) -> None:
+        super().__init__(active_dims=active_dims)
+        self.formula = hamming if kind == "hamming" else agreement
+        count = len(active_dims) if kind == "hamming" else 1
+        self.register_parameter("raw_weights", torch.nn.Parameter(torch.zeros(count)))
+        self.register_constraint("raw_weights", Positive())
+        if kind == "hamming":
+            # Most of the conditions should matter little until rewards say otherwise.
+            self.register_prior("weights_prior", GammaPrior(1.0, 1.0), lambda own: own.weights)
+
+    @property
+    def weights(self) -> Tensor:
+        """What the formula takes, [conditions] or [1]."""
+        return self.raw_weights_constraint.transform(self.raw_weights)
+
+    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **rest: Any) -> Tensor:
+        """Return the kernel, [n, m], or [n] of pairs if diag."""
+        one, other = (x1, x2) if diag else (x1.unsqueeze(-2), x2.unsqueeze(-3))
+        return self.formula(one, other, self.weights)
+
+
+@final
+class _Process(gpytorch.models.ExactGP):
+    def __init__(self, inputs: Tensor, targets: Tensor, layout: Layout, kind: str) -> None:
+        likelihood = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=GreaterThan(_LEAST_NOISE))
+        likelihood.noise_covar.register_prior("precision", GammaPrior(100.0, 1.0), lambda own: 1 / own.noise)
+        super().__init__(inputs, targets, likelihood)
+        self.mean_module = gpytorch.means.ConstantMean()
+        product = SetKernel(kind, layout.sets[0])
+        for columns in layout.sets[1:]:
+            product = product * SetKernel(kind, columns)
+        for columns in layout.numbers:
+            product = product * NumberKernel(active_dims=columns)
+        self.covar_module = gpytorch.kernels.ScaleKernel(product) if kind == "hamming" else product
+        self.to(targets.dtype)
+        with torch.no_grad():
+            self.mean_module.constant.fill_(float(targets.mean()))
+        likelihood.noise = 0.01
+
+    def forward(self, x: Tensor) -> gpytorch.distributions.MultivariateNormal:
+        return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+
+@final
+@dataclass(frozen=True)
+class Surrogate:
+    """A process that has seen rewards."""
+
+    process: Any
+
+    def joint(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean [Q] and covariance [Q, Q] of the rewards at rows [Q, width], without noise; no gradients."""
+        self.process.eval()
+        with torch.no_grad(), _exactly():
+            found = self.process(inputs)
+            return found.mean.detach(), found.covariance_matrix.detach()
+
+    @property
+    def weights(self) -> Tensor:
+        """How much each condition matters in the stage that was played last, [conditions]; one number for "agreement"."""
+        kernels = [part for part in self.process.modules() if isinstance(part, SetKernel)]
+        return kernels[-1].weights.detach().clone()
+
+    @property
+    def noise(self) -> float:
+        """The variance of rewards around the process."""
+        return float(self.process.likelihood.noise)
+
+
+def fitted(
+    inputs: Tensor, targets: Tensor, layout: Layout, kernel: str = "hamming", seen: int | None = None, steps: int = 50
+) -> Surrogate:
+    """Fit lengths, weights, scale, mean and noise to rewards, then condition on all of them.
+
+    The exact marginal likelihood with priors: Gamma(100, 1) on the precision 1 / noise (Li et al.), and Gamma(1, 1) on
+    each condition's weight, is maximised from the same start every time, by L-BFGS, or by Adam where that breaks.
+
+    Parameters
+    ----------
+    inputs [n, width], targets [n]: float64. layout: of the rows. kernel: one of `KERNELS`. seen: fit to the first rows
+        alone, and condition on all. steps: of L-BFGS.
+
+    Raises ValueError for shapes or a kernel that do not fit, or rewards that are not finite.
+    """
+    choose("kernel", kernel, KERNELS)
+    if inputs.ndim != 2 or inputs.shape[1] != layout.width or targets.shape != inputs.shape[:1] or not len(targets):
+        raise ValueError(f"inputs must be [n, {layout.width}] and targets [n], got {inputs.shape} and {targets.shape}")
+    if not bool(targets.isfinite().all() & inputs.isfinite().all()):
+        raise ValueError("rewards and contexts must be finite: `reward_of` gives failures a number")
+    count = len(targets) if seen is None else seen
+    with _exactly():
+        process = _Process(inputs[:count], targets[:count], layout, kernel)
+        _maximise(process, inputs[:count], targets[:count], steps)
+    process.set_train_data(inputs, targets, strict=False)
+    return Surrogate(process)
+
+
+def _maximise(process: _Process, inputs: Tensor, targets: Tensor, steps: int) -> None:
+    likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(process.likelihood, process)
+    start = {name: value.clone() for name, value in process.state_dict().items()}
+    parameters = list(process.parameters())
+
+    def loss() -> Tensor:
+        for parameter in parameters:
+            parameter.grad = None
+        value = -likelihood(process(inputs), targets)
+        value.backward()
+        return value
+
+    process.train()
+    first = float(loss())
+    newton = torch.optim.LBFGS(parameters, max_iter=steps, history_size=20, line_search_fn="strong_wolfe")
+    try:
+        newton.step(loss)  # type: ignore[arg-type]
+        good = float(loss()) <= first
+    except (ArithmeticError, RuntimeError):  # gpytorch's NotPSDError and NanError are RuntimeErrors
+        good = False
+    if good:
+        return
+    process.load_state_dict(start)
+    descent = torch.optim.Adam(parameters, lr=0.05)
+    for _ in range(_DESCENT):
+        loss()
+        descent.step()
+
+
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """Cholesky whatever the size: gpytorch's iterative ways draw probes from torch's default generator."""
+    with (
+        gpytorch.settings.fast_computations(False, False, False),
+        gpytorch.settings.max_cholesky_size(2**31),
+        gpytorch.settings.fast_pred_var(False),
+        gpytorch.settings.debug(False),
+    ):
+        yield
