@@ -3,6 +3,7 @@
 EXPERIMENTS = (
     "mnist_ode", "physionet_latent_ode", "spiral_sde", "mnist_sde", "cnf",
     "hopper_forecast", "physionet_interpolation", "physionet_mortality", "uea", "insr_advection", "pinn_families",
+    "metalic",
 )  # fmt: skip
 
 __all__ = ["EXPERIMENTS"]

@@ -6,18 +6,26 @@ stage. The kernel is a product over these. Loaded only where a bandit plays: it 
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 try:
-    import gpytorch
-    from gpytorch.constraints import GreaterThan, Positive
-    from gpytorch.priors import GammaPrior
+    with warnings.catch_warnings():
+        # linear_operator, beneath gpytorch, compiles a function by torch's deprecated way when it is loaded.
+        warnings.filterwarnings("ignore", ".*torch.jit.script.*", DeprecationWarning)
+        import gpytorch
+        from gpytorch.constraints import GreaterThan, Positive
+        from gpytorch.priors import GammaPrior
 except ImportError as fault:
     raise ImportError('bandits need gpytorch: pip install "sciode[pinn]"') from fault
 
@@ -28,7 +36,8 @@ __all__ = ["KERNELS", "Layout", "Surrogate", "fitted"]
 
 KERNELS = ("hamming", "agreement")
 _LEAST_NOISE = 1e-4
-_DESCENT = 200
+_STEEP = 1e10
+"""In the place of a likelihood that cannot be computed."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +132,19 @@ class _Process(gpytorch.models.ExactGP):
 @final
 @dataclass(frozen=True)
 class Surrogate:
-    """A process that has seen rewards."""
+    """A process that has seen rewards; its own numbers were fitted to the first `seen` of them."""
 
     process: Any
+    layout: Layout
+    kernel: str
+    seen: int
+
+    def given(self, inputs: Tensor, targets: Tensor) -> Surrogate:
+        """Return the process with the same numbers of its own, conditioned on these rewards instead."""
+        with _exactly():
+            process = _Process(inputs, targets, self.layout, self.kernel)
+            process.load_state_dict(self.process.state_dict())
+        return replace(self, process=process)
 
     def joint(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean [Q] and covariance [Q, Q] of the rewards at rows [Q, width], without noise; no gradients."""
@@ -143,21 +162,18 @@ class Surrogate:
     @property
     def noise(self) -> float:
         """The variance of rewards around the process."""
-        return float(self.process.likelihood.noise)
+        return float(self.process.likelihood.noise.detach())
 
 
-def fitted(
-    inputs: Tensor, targets: Tensor, layout: Layout, kernel: str = "hamming", seen: int | None = None, steps: int = 50
-) -> Surrogate:
-    """Fit lengths, weights, scale, mean and noise to rewards, then condition on all of them.
+def fitted(inputs: Tensor, targets: Tensor, layout: Layout, kernel: str = "hamming", steps: int = 50) -> Surrogate:
+    """Fit lengths, weights, scale, mean and noise to rewards.
 
     The exact marginal likelihood with priors: Gamma(100, 1) on the precision 1 / noise (Li et al.), and Gamma(1, 1) on
-    each condition's weight, is maximised from the same start every time, by L-BFGS, or by Adam where that breaks.
+    each condition's weight, is maximised from the same start every time, by L-BFGS; the best that it met is kept.
 
     Parameters
     ----------
-    inputs [n, width], targets [n]: float64. layout: of the rows. kernel: one of `KERNELS`. seen: fit to the first rows
-        alone, and condition on all. steps: of L-BFGS.
+    inputs [n, width], targets [n]: float64. layout: of the rows. kernel: one of `KERNELS`. steps: of L-BFGS.
 
     Raises ValueError for shapes or a kernel that do not fit, or rewards that are not finite.
     """
@@ -166,41 +182,39 @@ def fitted(
         raise ValueError(f"inputs must be [n, {layout.width}] and targets [n], got {inputs.shape} and {targets.shape}")
     if not bool(targets.isfinite().all() & inputs.isfinite().all()):
         raise ValueError("rewards and contexts must be finite: `reward_of` gives failures a number")
-    count = len(targets) if seen is None else seen
     with _exactly():
-        process = _Process(inputs[:count], targets[:count], layout, kernel)
-        _maximise(process, inputs[:count], targets[:count], steps)
-    process.set_train_data(inputs, targets, strict=False)
-    return Surrogate(process)
+        process = _Process(inputs, targets, layout, kernel)
+        _maximise(process, inputs, targets, steps)
+    return Surrogate(process, layout, kernel, len(targets))
 
 
 def _maximise(process: _Process, inputs: Tensor, targets: Tensor, steps: int) -> None:
     likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(process.likelihood, process)
-    start = {name: value.clone() for name, value in process.state_dict().items()}
     parameters = list(process.parameters())
+    best = (math.inf, _flat(parameters))
 
-    def loss() -> Tensor:
-        for parameter in parameters:
-            parameter.grad = None
-        value = -likelihood(process(inputs), targets)
-        value.backward()
-        return value
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        nonlocal best
+        torch.nn.utils.vector_to_parameters(torch.from_numpy(values.copy()), parameters)
+        try:
+            value = -likelihood(process(inputs), targets)
+            slopes = torch.autograd.grad(value, parameters)
+        except RuntimeError:  # gpytorch's NotPSDError and NanError
+            return _STEEP, np.zeros_like(values)
+        found, slope = value.item(), torch.cat([one.reshape(-1) for one in slopes]).numpy()
+        if not (math.isfinite(found) and np.isfinite(slope).all()):
+            return _STEEP, np.zeros_like(values)
+        if found < best[0]:
+            best = (found, values.copy())
+        return found, slope
 
     process.train()
-    first = float(loss())
-    newton = torch.optim.LBFGS(parameters, max_iter=steps, history_size=20, line_search_fn="strong_wolfe")
-    try:
-        newton.step(loss)  # type: ignore[arg-type]
-        good = float(loss()) <= first
-    except (ArithmeticError, RuntimeError):  # gpytorch's NotPSDError and NanError are RuntimeErrors
-        good = False
-    if good:
-        return
-    process.load_state_dict(start)
-    descent = torch.optim.Adam(parameters, lr=0.05)
-    for _ in range(_DESCENT):
-        loss()
-        descent.step()
+    minimize(loss, best[1], jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    torch.nn.utils.vector_to_parameters(torch.from_numpy(best[1]), parameters)
+
+
+def _flat(parameters: list[torch.nn.Parameter]) -> NDArray[np.float64]:
+    return torch.nn.utils.parameters_to_vector(parameters).detach().numpy().copy()
 
 
 @contextmanager

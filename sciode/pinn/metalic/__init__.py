@@ -1,0 +1,1 @@
+"""METALIC: learning from task to task which interface conditions to use, by contextual bandits."""
