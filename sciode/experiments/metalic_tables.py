@@ -139,7 +139,6 @@ def draw_figures(settings: Settings, known: Mapping[Any, Known], rows: Sequence[
                 each = list(zip(*weights, strict=True))
                 sd = [stdev(one) if len(one) > 1 else 0.0 for one in each]
                 bandit_plots.conditions(panels[1, column], names, [fmean(one) for one in each], sd, unit="weight")
-        drawing.tight_layout()
     with picture(out / "arms.png", (4.8 * len(families), 4.0)) as drawing:
         for axes, family in zip(drawing.subplots(1, len(families), squeeze=False)[0], families, strict=True):
             test = known[family, "test", settings.networks[0]]
@@ -149,7 +148,6 @@ def draw_figures(settings: Settings, known: Mapping[Any, Known], rows: Sequence[
             alone = len(marks) == len(test.contexts) and len(settings.pool(line)) == len(settings.arms)
             bandit_plots.rewards(axes, test.contexts[:, 0], test.arms[..., -1], marks=marks if alone else ())
             axes.set_title(f"{family}: dots are {line}'s")
-        drawing.tight_layout()
 
 
 def _random_regret(train: Known) -> float:

@@ -93,8 +93,9 @@ class SetKernel(gpytorch.kernels.Kernel):
         self.register_parameter("raw_weights", torch.nn.Parameter(torch.zeros(count)))
         self.register_constraint("raw_weights", Positive())
         if kind == "hamming":
-            # Most of the conditions should matter little until rewards say otherwise.
-            self.register_prior("weights_prior", GammaPrior(1.0, 1.0), lambda own: own.weights)
+            # Its mode is 1: a condition matters until rewards say otherwise. With one at 0 agents never try conditions that
+            # they have not tried.
+            self.register_prior("weights_prior", GammaPrior(2.0, 1.0), lambda own: own.weights)
 
     @property
     def weights(self) -> Tensor:
@@ -119,7 +120,8 @@ class _Process(gpytorch.models.ExactGP):
             product = product * SetKernel(kind, columns)
         for columns in layout.numbers:
             product = product * NumberKernel(active_dims=columns)
-        self.covar_module = gpytorch.kernels.ScaleKernel(product) if kind == "hamming" else product
+        scaled = gpytorch.kernels.ScaleKernel(product, outputscale_prior=GammaPrior(2.0, 1.0))
+        self.covar_module = scaled if kind == "hamming" else product
         self.to(targets.dtype)
         with torch.no_grad():
             self.mean_module.constant.fill_(float(targets.mean()))
@@ -168,8 +170,8 @@ class Surrogate:
 def fitted(inputs: Tensor, targets: Tensor, layout: Layout, kernel: str = "hamming", steps: int = 50) -> Surrogate:
     """Fit lengths, weights, scale, mean and noise to rewards.
 
-    The exact marginal likelihood with priors: Gamma(100, 1) on the precision 1 / noise (Li et al.), and Gamma(1, 1) on
-    each condition's weight, is maximised from the same start every time, by L-BFGS; the best that it met is kept.
+    The exact marginal likelihood with priors: Gamma(100, 1) on the precision 1 / noise (Li et al.), and Gamma(2, 1) on
+    the scale and on each condition's weight, is maximised from the same start every time, by L-BFGS; the best that it met is kept.
 
     Parameters
     ----------
