@@ -35,7 +35,7 @@ LINES: dict[str, Bandit] = {
     "UCB": Bandit("ucb"),
     "Thompson": Bandit("thompson"),
     "Thompson, authors'": Bandit("marginal", kernel="agreement"),
-    "UCB, agreement": Bandit("ucb", kernel="agreement"),
+    "UCB, product": Bandit("ucb", kernel="hamming"),
     "sequential UCB": Bandit("ucb", stages=2),
     "sequential Thompson": Bandit("thompson", stages=2),
 }
@@ -93,7 +93,7 @@ def played(settings: Settings, known: Mapping[Any, Known], **key: Any) -> dict[s
         best = (train.arms[..., -1] if bandit.stages == 1 else train.pairs.flatten(1)).amax(1)[order]
         regret = best - torch.tensor([play.rewards[-1] for play in plays], dtype=torch.float64)
         tests = [_tested(agent, test, menu, task) for task in range(len(test.contexts))]
-        effects = agent.effects(torch.zeros(train.contexts.shape[1], dtype=torch.float64))
+        effects = agent.effects(train.contexts.mean(0))
     return {
         "regret": _rounded(regret.cumsum(0)),
         "chosen": [arms for arms, _ in tests],

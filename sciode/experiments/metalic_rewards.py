@@ -141,9 +141,7 @@ def known_rewards(table: Table, out: Path) -> dict[tuple[str, str, int], Known]:
         for part in PARTS:
             contexts = torch.stack([task.context for task in table.tasks(family, part)])
             for network in table.networks:
-                own = [
-                    row for row in rows if (row["family"], row["part"], row["network"]) == (family, part, network)
-                ]
+                own = [row for row in rows if (row["family"], row["part"], row["network"]) == (family, part, network)]
                 found[family, part, network] = _known(own, contexts)
     return found
 

@@ -49,7 +49,9 @@ def compared(arms: Tensor, train: Known, test: Known) -> dict[str, Tensor]:
 
 def interval(values: Tensor) -> tuple[float, float]:
     """Return the mean of values [T] and half of its 95 % interval by Student's t, NaN for a single one."""
-    half = torch.nan if len(values) < 2 else student.ppf(0.975, len(values) - 1) * float(values.std()) / len(values) ** 0.5
+    half = (
+        torch.nan if len(values) < 2 else student.ppf(0.975, len(values) - 1) * float(values.std()) / len(values) ** 0.5
+    )
     return float(values.mean()), float(half)
 
 
@@ -62,7 +64,8 @@ def summary(settings: Settings, known: Mapping[Any, Known], rows: Sequence[Row])
     found = []
     for family in settings.families:
         fixed = [
-            compared(settings.arms, known[family, "train", one], known[family, "test", one]) for one in settings.networks
+            compared(settings.arms, known[family, "train", one], known[family, "test", one])
+            for one in settings.networks
         ]
         every = {name: torch.stack([one[name] for one in fixed]) for name in fixed[0]}
         regrets: dict[str, list[float]] = {}

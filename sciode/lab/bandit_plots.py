@@ -28,7 +28,9 @@ def regret(ax: Axes, curves: ArrayLike, *, label: str, color: str | None = None,
         from scipy.stats import t
 
         half = t.ppf(0.975, len(values) - 1) * values.std(0, ddof=1) / np.sqrt(len(values))
-        ax.fill_between(plays, values.mean(0) - half, values.mean(0) + half, color=line.get_color(), alpha=0.15, linewidth=0)
+        ax.fill_between(
+            plays, values.mean(0) - half, values.mean(0) + half, color=line.get_color(), alpha=0.15, linewidth=0
+        )
     ax.set_xlabel("plays")
     ax.set_ylabel("cumulative regret, decades")
     return ax
@@ -53,7 +55,9 @@ def conditions(
     return ax
 
 
-def rewards(ax: Axes, contexts: ArrayLike, values: ArrayLike, *, marks: Sequence[int] = (), unit: str = "context") -> Axes:
+def rewards(
+    ax: Axes, contexts: ArrayLike, values: ArrayLike, *, marks: Sequence[int] = (), unit: str = "context"
+) -> Axes:
     """Draw rewards of all arms (rows, best mean on top) in all tasks (columns, by context), less each task's best.
 
     contexts [T]; values [T, A], decades. marks: for each task an arm to be marked, in the order of `contexts`. Raises
@@ -64,7 +68,9 @@ def rewards(ax: Axes, contexts: ArrayLike, values: ArrayLike, *, marks: Sequence
         raise ValueError(f"contexts must be [T], values [T, A] and marks [T] or none, got {order.shape} {table.shape}")
     arms = np.argsort(-table.mean(0), kind="stable")
     lost = (table - table.max(1, keepdims=True))[order][:, arms].T
-    image = ax.imshow(lost, aspect="auto", cmap="viridis", vmin=np.quantile(lost, 0.05), vmax=0.0, interpolation="nearest")
+    image = ax.imshow(
+        lost, aspect="auto", cmap="viridis", vmin=np.quantile(lost, 0.05), vmax=0.0, interpolation="nearest"
+    )
     ax.grid(False)
     if len(marks):
         rows = np.argsort(arms)[np.asarray(marks)[order]]

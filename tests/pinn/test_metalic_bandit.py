@@ -32,7 +32,11 @@ def lost(plays: list[Play]) -> Tensor:
     return torch.stack([one.max() - one[play.arms[-1]] for one, play in zip(every, plays, strict=True)])
 
 
-@pytest.mark.parametrize("bandit", [Bandit("ucb"), Bandit("thompson"), Bandit("marginal", "agreement")], ids=str)
+@pytest.mark.parametrize(
+    "bandit",
+    [Bandit("ucb"), Bandit("thompson"), Bandit("ucb", "hamming"), Bandit("marginal", "agreement")],
+    ids=lambda one: f"{one.rule}-{one.kernel}",
+)
 def test_regret_is_sublinear_and_below_that_of_random_arms(bandit: Bandit) -> None:
     bandit = Bandit(bandit.rule, bandit.kernel, refit=10)
     contexts = tasks()

@@ -93,7 +93,9 @@ def _staged(
         start = None
         if theta is not None:
             start = theta[[_row(before, one) for one in begun[:, :place]]]
-        theta, error = _trained(problem, cut, arms[begun[:, -1]], budget, stage, derive_seed(seed, _STAGE, place), start)
+        theta, error = _trained(
+            problem, cut, arms[begun[:, -1]], budget, stage, derive_seed(seed, _STAGE, place), start
+        )
         found.append(reward_of(error)[row])
         before = begun
     return torch.stack(found, 1)

@@ -1,7 +1,13 @@
 """The reward of an arm as a Gaussian process over what is known before it is played, by gpytorch.
 
 A row of inputs holds rewards of earlier stages, the context (a task's parameters), and one set of conditions for each
-stage. The kernel is a product over these. Loaded only where a bandit plays: it needs the extra "pinn".
+stage. With N the product of kernels over all numbers and H that over all sets, the kernels to choose from are
+
+    "additive"   s_0 N_0 + H (s_1 + s_2 N)    how hard a task is, what conditions do in all tasks, what they do in this one
+    "hamming"    s N H                        conditions weigh differently, but nothing is carried over to far contexts
+    "agreement"  N H, all conditions alike    Li et al. (ICML 2023)
+
+Loaded only where a bandit plays: it needs the extra "pinn".
 """
 
 from __future__ import annotations
@@ -11,6 +17,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import mul
 from typing import Any, final
 
 import numpy as np
@@ -34,7 +42,7 @@ from sciode.solvers.suggest import choose
 
 __all__ = ["KERNELS", "Layout", "Surrogate", "fitted"]
 
-KERNELS = ("hamming", "agreement")
+KERNELS = ("additive", "hamming", "agreement")
 _LEAST_NOISE = 1e-4
 _STEEP = 1e10
 """In the place of a likelihood that cannot be computed."""
@@ -66,7 +74,8 @@ class Layout:
         """Columns of each stage's set."""
         begin = self.earlier + self.axes
         return [
-            tuple(range(begin + k * self.conditions, begin + (k + 1) * self.conditions)) for k in range(self.earlier + 1)
+            tuple(range(begin + k * self.conditions, begin + (k + 1) * self.conditions))
+            for k in range(self.earlier + 1)
         ]
 
 
@@ -88,14 +97,12 @@ class SetKernel(gpytorch.kernels.Kernel):
 
     def __init__(self, kind: str, active_dims: tuple[int, ...]) -> None:
         super().__init__(active_dims=active_dims)
-        self.formula = hamming if kind == "hamming" else agreement
-        count = len(active_dims) if kind == "hamming" else 1
-        self.register_parameter("raw_weights", torch.nn.Parameter(torch.zeros(count)))
+        alike = kind == "agreement"
+        self.formula = agreement if alike else hamming
+        self.register_parameter("raw_weights", torch.nn.Parameter(torch.zeros(1 if alike else len(active_dims))))
         self.register_constraint("raw_weights", Positive())
-        if kind == "hamming":
-            # Its mode is 1: a condition matters until rewards say otherwise. With one at 0 agents never try conditions that
-            # they have not tried.
-            self.register_prior("weights_prior", GammaPrior(2.0, 1.0), lambda own: own.weights)
+        if not alike:
+            self.register_prior("weights_prior", _prior(), lambda own: own.weights)
 
     @property
     def weights(self) -> Tensor:
@@ -110,18 +117,14 @@ class SetKernel(gpytorch.kernels.Kernel):
 
 @final
 class _Process(gpytorch.models.ExactGP):
-    def __init__(self, inputs: Tensor, targets: Tensor, layout: Layout, kind: str) -> None:
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, layout: Layout, kind: str, precision: tuple[float, float]
+    ) -> None:
         likelihood = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=GreaterThan(_LEAST_NOISE))
-        likelihood.noise_covar.register_prior("precision", GammaPrior(100.0, 1.0), lambda own: 1 / own.noise)
+        likelihood.noise_covar.register_prior("precision", GammaPrior(*precision), lambda own: 1 / own.noise)
         super().__init__(inputs, targets, likelihood)
         self.mean_module = gpytorch.means.ConstantMean()
-        product = SetKernel(kind, layout.sets[0])
-        for columns in layout.sets[1:]:
-            product = product * SetKernel(kind, columns)
-        for columns in layout.numbers:
-            product = product * NumberKernel(active_dims=columns)
-        scaled = gpytorch.kernels.ScaleKernel(product, outputscale_prior=GammaPrior(2.0, 1.0))
-        self.covar_module = scaled if kind == "hamming" else product
+        self.covar_module = _kernel(layout, kind)
         self.to(targets.dtype)
         with torch.no_grad():
             self.mean_module.constant.fill_(float(targets.mean()))
@@ -129,6 +132,28 @@ class _Process(gpytorch.models.ExactGP):
 
     def forward(self, x: Tensor) -> gpytorch.distributions.MultivariateNormal:
         return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+
+def _kernel(layout: Layout, kind: str) -> gpytorch.kernels.Kernel:
+    """See the head of this file."""
+
+    def scaled(kernel: gpytorch.kernels.Kernel) -> gpytorch.kernels.Kernel:
+        return gpytorch.kernels.ScaleKernel(kernel, outputscale_prior=_prior())
+
+    def numbers() -> gpytorch.kernels.Kernel:
+        prior = {} if kind == "agreement" else {"lengthscale_prior": _prior()}
+        return reduce(mul, [NumberKernel(active_dims=columns, **prior) for columns in layout.numbers])
+
+    sets = reduce(mul, [SetKernel(kind, columns) for columns in layout.sets])
+    if kind == "additive":
+        return scaled(numbers()) + scaled(sets) + scaled(numbers() * sets)
+    return scaled(numbers() * sets) if kind == "hamming" else numbers() * sets
+
+
+def _prior() -> GammaPrior:
+    # Its mode is 1: a condition matters, and tasks differ, until rewards say otherwise. With a mode at 0 agents never try
+    # conditions that they have not tried.
+    return GammaPrior(2.0, 1.0)
 
 
 @final
@@ -139,12 +164,13 @@ class Surrogate:
     process: Any
     layout: Layout
     kernel: str
+    precision: tuple[float, float]
     seen: int
 
     def given(self, inputs: Tensor, targets: Tensor) -> Surrogate:
         """Return the process with the same numbers of its own, conditioned on these rewards instead."""
         with _exactly():
-            process = _Process(inputs, targets, self.layout, self.kernel)
+            process = _Process(inputs, targets, self.layout, self.kernel, self.precision)
             process.load_state_dict(self.process.state_dict())
         return replace(self, process=process)
 
@@ -167,15 +193,23 @@ class Surrogate:
         return float(self.process.likelihood.noise.detach())
 
 
-def fitted(inputs: Tensor, targets: Tensor, layout: Layout, kernel: str = "hamming", steps: int = 50) -> Surrogate:
-    """Fit lengths, weights, scale, mean and noise to rewards.
+def fitted(
+    inputs: Tensor,
+    targets: Tensor,
+    layout: Layout,
+    kernel: str = "additive",
+    precision: tuple[float, float] = (100.0, 1.0),
+    steps: int = 50,
+) -> Surrogate:
+    """Fit lengths, weights, scales, mean and noise to rewards.
 
-    The exact marginal likelihood with priors: Gamma(100, 1) on the precision 1 / noise (Li et al.), and Gamma(2, 1) on
-    the scale and on each condition's weight, is maximised from the same start every time, by L-BFGS; the best that it met is kept.
+    The exact marginal likelihood with priors is maximised from the same start every time, by L-BFGS; the best that it met
+    is kept. Scales, lengths and each condition's weight have the prior Gamma(2, 1), except in "agreement".
 
     Parameters
     ----------
-    inputs [n, width], targets [n]: float64. layout: of the rows. kernel: one of `KERNELS`. steps: of L-BFGS.
+    inputs [n, width], targets [n]: float64. layout: of the rows. kernel: one of `KERNELS`. precision: concentration and
+        rate of the Gamma prior of 1 / noise; (100, 1) is that of Li et al. steps: of L-BFGS.
 
     Raises ValueError for shapes or a kernel that do not fit, or rewards that are not finite.
     """
@@ -185,9 +219,9 @@ def fitted(inputs: Tensor, targets: Tensor, layout: Layout, kernel: str = "hammi
     if not bool(targets.isfinite().all() & inputs.isfinite().all()):
         raise ValueError("rewards and contexts must be finite: `reward_of` gives failures a number")
     with _exactly():
-        process = _Process(inputs, targets, layout, kernel)
+        process = _Process(inputs, targets, layout, kernel, precision)
         _maximise(process, inputs, targets, steps)
-    return Surrogate(process, layout, kernel, len(targets))
+    return Surrogate(process, layout, kernel, precision, len(targets))
 
 
 def _maximise(process: _Process, inputs: Tensor, targets: Tensor, steps: int) -> None:
