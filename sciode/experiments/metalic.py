@@ -46,8 +46,8 @@ _TASKS, _AGENT = 23, 24
 
 @dataclass(frozen=True)
 class Settings(Table):
-    """`Table`, and lines: names in `LINES`; seeds: of agents; plays: tasks that each plays, drawn from the training ones;
-    refit, warm_up, constant: see `Bandit`.
+    """`Table`, and lines: names in `LINES`; seeds: of agents; plays: tasks that each plays, drawn from the training
+    ones; refit, warm_up, constant: see `Bandit`.
     """
 
     lines: tuple[str, ...] = tuple(LINES)
@@ -127,7 +127,7 @@ def _rounded(values: Tensor) -> Any:
 
 
 def main(out: Path, device: str = "auto", **changes: Any) -> int:
-    """Make the table in the folder `out`: rows.jsonl of rewards and agents/rows.jsonl (both resume), table.json, figures.
+    """Make the table in the folder `out`: rows.jsonl of rewards, agents/rows.jsonl (both resume), table.json, figures.
 
     device: as for `sciode.training.choose_device`, of the rewards; agents play on the CPU. changes: fields of
     `Settings`. Returns 0.

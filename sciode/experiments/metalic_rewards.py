@@ -36,11 +36,11 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class Table:
     """What rewards are measured of.
 
-    families: names in `FAMILIES`. conditions: those that arms have or leave out; menu: those of arms that the sequential
-    agent pairs. train, test: tasks of a family that agents play, and that they never see. networks: seeds of initial
-    weights; each has a table of its own. shares: how much of a family's range of parameters is drawn from, 1 by default.
-    adam, lr, lbfgs: both stages; width, hidden: of a piece's network; inside, data, interface: points. official: tell
-    the exact values at the last time, too. batch: arms at a time, 0 = all. workers: rows at a time.
+    families: names in `FAMILIES`. conditions: those that arms have or leave out; menu: those of arms that sequential
+    agents pair. train, test: tasks of a family that agents play, and that they never see. networks: seeds of initial
+    weights; each has a table of its own. shares: how much of a family's range of parameters is drawn from, 1 by
+    default. adam, lr, lbfgs: both stages; width, hidden: of a piece's network; inside, data, interface: points.
+    official: tell the exact values at the last time, too. batch: arms at a time, 0 = all. workers: rows at a time.
 
     Raises ValueError for unknown names, sizes below one, or a share outside (0, 1].
     """

@@ -29,8 +29,8 @@ Row = Mapping[str, Any]
 def compared(arms: Tensor, train: Known, test: Known) -> dict[str, Tensor]:
     """Return the rewards [T] of what does not learn by playing, on the test tasks, by name.
 
-    A random arm's is its expectation. "best preset" is XPINN or cPINN, "best fixed arm" any, whichever has the larger mean
-    on all training tasks; "nearest task" is the best arm of the training task of the nearest context.
+    A random arm's is its expectation. "best preset" is XPINN or cPINN, "best fixed arm" any, whichever has the larger
+    mean on all training tasks; "nearest task" is the best arm of the training task of the nearest context.
     """
     told, asked = train.arms[..., -1], test.arms[..., -1]
     presets = {}
@@ -102,8 +102,9 @@ def tell(settings: Settings, found: Sequence[Row]) -> None:
             if one["family"] == family
         ]
         caption = (
-            f"{settings.test} unseen tasks, {len(settings.arms)} arms, {settings.plays} plays, {len(settings.networks)} x "
-            f"{len(settings.seeds)} seeds; error: geometric mean; decades with 95 % intervals over tasks"
+            f"{settings.test} unseen tasks, {len(settings.arms)} arms, {settings.plays} plays, "
+            f"{len(settings.networks)} x {len(settings.seeds)} seeds; error: geometric mean; decades with 95 % intervals "
+            "over tasks"
         )
         columns = ["line", "error", "above random", "below oracle", "of oracle's error", "regret"]
         show(table(family, columns, cells, caption))

@@ -1,4 +1,4 @@
-"""Plots of bandits over sets of conditions: regret, what each condition adds, rewards of all arms. Each takes an Axes."""
+"""Plots of bandits over sets of conditions: regret, what conditions add, rewards of all arms. Each takes an Axes."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_greedy_choices_on_unseen_tasks_follow_the_context() -> None:
 
 
 def test_the_first_stage_is_chosen_for_what_it_makes_possible_later() -> None:
-    """r_1 = 0.2 with condition 1; r_2 = 2 if the first arm had condition 2 and the second has 3: worth giving up r_1."""
+    """The first condition pays a little at once, the second makes the later reward of 2 possible."""
     pool = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)), dtype=REAL)
 
     def reward(number: int, chosen: tuple[int, ...]) -> float:

@@ -153,7 +153,7 @@ def frequencies(rule: str, mean: Tensor, covariance: Tensor, count: int = 2000) 
 
 
 def test_thompson_sampling_chooses_arms_as_often_as_they_are_the_best() -> None:
-    """Of two arms: P = Phi(d / sqrt(s1^2 + s2^2 - 2 c)); arms that are nearly one have nearly no chance to be better."""
+    """Of two arms: P = Phi(d / sqrt(s1^2 + s2^2 - 2 c)); one that is nearly the other hardly ever beats it."""
     mean = torch.tensor([0.3, 0.0], dtype=REAL)
     for shared in (0.0, 0.9):
         covariance = torch.tensor([[1.0, shared], [shared, 1.0]], dtype=REAL)

@@ -17,11 +17,11 @@ _TWINS = ("value", "average")
 
 
 def arms_of(conditions: Sequence[str] = tuple(CONDITIONS), redundant: bool = False) -> Tensor:
-    """Return all sets of some conditions, float64 [arms, 9], entries 0 or 1 in the order of `CONDITIONS`; none is first.
+    """Return all sets of some conditions, float64 [arms, 9], 0 or 1 in the order of `CONDITIONS`; the empty one first.
 
-    redundant: keep sets with both "value" and "average", which differ by a factor from those with one of them: of all nine
-    conditions there are 512 sets, 384 of which differ in more than that. Raises ValueError for unknown conditions, or
-    none.
+    redundant: keep sets with both "value" and "average", which differ by a factor from those with one of them: of all
+    nine conditions there are 512 sets, 384 of which differ in more than that. Raises ValueError for unknown conditions,
+    or none.
     """
     if not conditions:
         raise ValueError(f"conditions: give some of {', '.join(CONDITIONS)}")

@@ -40,7 +40,7 @@ class Bandit:
     """How an agent learns.
 
     rule: "ucb" (mean + constant sigma), "thompson" (one joint draw) or "marginal" (the authors' largest of 20 draws an
-    arm). kernel: "additive" (conditions have weights; effects in all tasks and in tasks alike), "hamming" (in tasks alike
+    arm). kernel: "additive" (conditions have weights; effects in all tasks and in like ones), "hamming" (in like ones
     alone) or "agreement" (the authors'), see `sciode.pinn.metalic.surrogate`. stages: how often an arm is chosen in a
     task. warm_up: plays of random arms at first. discount: of later stages' rewards. refit: plays between fits of the
     process' own numbers (the authors' 1 is the dearest); every play is conditioned on at once. precision: concentration
@@ -94,8 +94,8 @@ def learn(
     Parameters
     ----------
     contexts: of the tasks in order [N, d], standardised, float64: N is the budget. arms: sets of conditions [A, c],
-        entries 0 or 1; leave out columns in which no two differ. reward: (number of the task, arms of its stages so far)
-        -> the reward after the last of them.
+        entries 0 or 1; leave out columns in which no two differ. reward: (number of the task, arms of its stages so
+        far) -> the reward after the last of them.
     seed: of everything that is drawn; what a play draws is a function of the seed and its number alone.
     folder: where plays are kept, a line each; the same call goes on from there, to the same plays.
 

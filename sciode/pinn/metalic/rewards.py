@@ -1,4 +1,4 @@
-"""What arms are worth: all of them trained in one batch, stage by stage, so that the best one is known and not guessed."""
+"""What arms are worth: all of them trained in one batch, stage by stage, so that the best one is known, not guessed."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 A row of inputs holds rewards of earlier stages, the context (a task's parameters), and one set of conditions for each
 stage. With N the product of kernels over all numbers and H that over all sets, the kernels to choose from are
 
-    "additive"   s_0 N_0 + H (s_1 + s_2 N)    how hard a task is, what conditions do in all tasks, what they do in this one
-    "hamming"    s N H                        conditions weigh differently, but nothing is carried over to far contexts
+    "additive"   s_0 N_0 + H (s_1 + s_2 N)    how hard a task is; what conditions do in all tasks; what in this one
+    "hamming"    s N H                        conditions have weights; nothing is carried over to far contexts
     "agreement"  N H, all conditions alike    Li et al. (ICML 2023)
 
 Loaded only where a bandit plays: it needs the extra "pinn".
@@ -151,8 +151,8 @@ def _kernel(layout: Layout, kind: str) -> gpytorch.kernels.Kernel:
 
 
 def _prior() -> GammaPrior:
-    # Its mode is 1: a condition matters, and tasks differ, until rewards say otherwise. With a mode at 0 agents never try
-    # conditions that they have not tried.
+    # Its mode is 1: a condition matters, and tasks differ, until rewards say otherwise. With a mode at 0 agents never
+    # try conditions that they have not tried.
     return GammaPrior(2.0, 1.0)
 
 
@@ -183,7 +183,7 @@ class Surrogate:
 
     @property
     def weights(self) -> Tensor:
-        """How much each condition matters in the stage that was played last, [conditions]; one number for "agreement"."""
+        """How much each condition matters in the process' own stage, [conditions]; one number for "agreement"."""
         kernels = [part for part in self.process.modules() if isinstance(part, SetKernel)]
         return kernels[-1].weights.detach().clone()
 
@@ -203,8 +203,8 @@ def fitted(
 ) -> Surrogate:
     """Fit lengths, weights, scales, mean and noise to rewards.
 
-    The exact marginal likelihood with priors is maximised from the same start every time, by L-BFGS; the best that it met
-    is kept. Scales, lengths and each condition's weight have the prior Gamma(2, 1), except in "agreement".
+    The exact marginal likelihood with priors is maximised from the same start every time, by L-BFGS; the best that it
+    met is kept. Scales, lengths and each condition's weight have the prior Gamma(2, 1), except in "agreement".
 
     Parameters
     ----------
