@@ -11,6 +11,7 @@ agents those of their plays alone. Rewards are decades: -log10 of the relative L
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -115,11 +116,12 @@ def _tested(agent: Trained, known: Known, menu: Tensor, task: int) -> tuple[list
     """The arms that an agent holds to be the best for an unseen task, stage by stage, and the reward at the end."""
     chosen: tuple[int, ...] = ()
     found: tuple[float, ...] = ()
-    stages = agent.bandit.stages
+    stages, value = agent.bandit.stages, math.nan
     for stage in range(stages):
         chosen = (*chosen, agent.choose(known.contexts[task], chosen, found))
-        found = (*found, _reward(known, menu, task, chosen, stage == stages - 1, stages))
-    return list(chosen), found[-1]
+        value = _reward(known, menu, task, chosen, stage == stages - 1, stages)
+        found = (*found, value)
+    return list(chosen), value
 
 
 def _rounded(values: Tensor) -> Any:

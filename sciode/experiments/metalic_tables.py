@@ -103,8 +103,8 @@ def tell(settings: Settings, found: Sequence[Row]) -> None:
         ]
         caption = (
             f"{settings.test} unseen tasks, {len(settings.arms)} arms, {settings.plays} plays, "
-            f"{len(settings.networks)} x {len(settings.seeds)} seeds; error: geometric mean; decades with 95 % intervals "
-            "over tasks"
+            f"{len(settings.networks)} x {len(settings.seeds)} seeds; error: geometric mean; decades with 95 % "
+            "intervals over tasks"
         )
         columns = ["line", "error", "above random", "below oracle", "of oracle's error", "regret"]
         show(table(family, columns, cells, caption))

@@ -21,7 +21,7 @@ def test_regret_is_the_mean_in_the_band_of_its_interval(ax: Axes) -> None:
     assert bandit_plots.regret(ax, curves, label="UCB") is ax
     np.testing.assert_allclose(np.asarray(ax.lines[0].get_ydata()), [2.0, 5.0])
     half = t.ppf(0.975, 2) * 2.0 / np.sqrt(3)
-    heights = ax.collections[0].get_paths()[0].vertices[:, 1]
+    heights = np.asarray(ax.collections[0].get_paths()[0].vertices)[:, 1]
     assert heights.max() == pytest.approx(5 + half)
     assert len(bandit_plots.regret(ax, curves[:1], label="one").collections) == 1
     with pytest.raises(ValueError, match="runs, plays"):
@@ -42,7 +42,7 @@ def test_rewards_are_sorted_and_marks_lie_on_their_arms(ax: Axes) -> None:
     values = np.array([[0.0, 1.0, 3.0], [0.0, 2.0, 1.0]])
     assert bandit_plots.rewards(ax, [2.0, 1.0], values, marks=[1, 0]) is ax
     # The second task has the smaller context and comes first; arms by mean: 2, 1, 0.
-    np.testing.assert_allclose(ax.images[0].get_array(), [[-1.0, 0.0], [0.0, -2.0], [-2.0, -3.0]])
+    np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), [[-1.0, 0.0], [0.0, -2.0], [-2.0, -3.0]])
     np.testing.assert_allclose(np.asarray(ax.lines[0].get_ydata()), [2, 1])
     with pytest.raises(ValueError, match="contexts"):
         bandit_plots.rewards(ax, [1.0], values)

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import mul
 from typing import Any, final
 
 import numpy as np
@@ -107,7 +105,8 @@ class SetKernel(gpytorch.kernels.Kernel):
     @property
     def weights(self) -> Tensor:
         """What the formula takes, [conditions] or [1]."""
-        return self.raw_weights_constraint.transform(self.raw_weights)
+        positive: Any = self.raw_weights_constraint
+        return positive.transform(self.raw_weights)
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **rest: Any) -> Tensor:
         """Return the kernel, [n, m], or [n] of pairs if diag."""
@@ -120,10 +119,10 @@ class _Process(gpytorch.models.ExactGP):
     def __init__(
         self, inputs: Tensor, targets: Tensor, layout: Layout, kind: str, precision: tuple[float, float]
     ) -> None:
-        likelihood = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=GreaterThan(_LEAST_NOISE))
+        likelihood: Any = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=GreaterThan(_LEAST_NOISE))
         likelihood.noise_covar.register_prior("precision", GammaPrior(*precision), lambda own: 1 / own.noise)
         super().__init__(inputs, targets, likelihood)
-        self.mean_module = gpytorch.means.ConstantMean()
+        self.mean_module: Any = gpytorch.means.ConstantMean()
         self.covar_module = _kernel(layout, kind)
         self.to(targets.dtype)
         with torch.no_grad():
@@ -142,12 +141,19 @@ def _kernel(layout: Layout, kind: str) -> gpytorch.kernels.Kernel:
 
     def numbers() -> gpytorch.kernels.Kernel:
         prior = {} if kind == "agreement" else {"lengthscale_prior": _prior()}
-        return reduce(mul, [NumberKernel(active_dims=columns, **prior) for columns in layout.numbers])
+        return _product([NumberKernel(active_dims=columns, **prior) for columns in layout.numbers])
 
-    sets = reduce(mul, [SetKernel(kind, columns) for columns in layout.sets])
+    sets = _product([SetKernel(kind, columns) for columns in layout.sets])
     if kind == "additive":
         return scaled(numbers()) + scaled(sets) + scaled(numbers() * sets)
     return scaled(numbers() * sets) if kind == "hamming" else numbers() * sets
+
+
+def _product(kernels: Sequence[gpytorch.kernels.Kernel]) -> gpytorch.kernels.Kernel:
+    total = kernels[0]
+    for one in kernels[1:]:
+        total = total * one
+    return total
 
 
 def _prior() -> GammaPrior:
@@ -225,7 +231,7 @@ def fitted(
 
 
 def _maximise(process: _Process, inputs: Tensor, targets: Tensor, steps: int) -> None:
-    likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(process.likelihood, process)
+    likelihood: Any = gpytorch.mlls.ExactMarginalLogLikelihood(process.likelihood, process)
     parameters = list(process.parameters())
     best = (math.inf, _flat(parameters))
 
