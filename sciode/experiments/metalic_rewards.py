@@ -72,6 +72,8 @@ class Table:
         choose("dtype", self.dtype, _DTYPES)
         if unknown := set(self.shares) - set(FAMILIES):
             raise ValueError(f"shares: {', '.join(sorted(unknown))} is no family; there are {', '.join(FAMILIES)}")
+        if not all(0 < share <= 1 for share in self.shares.values()):
+            raise ValueError(f"shares must lie in (0, 1], got {dict(self.shares)}")
         if outside := set(self.menu) - set(self.conditions):
             raise ValueError(f"menu: {', '.join(sorted(outside))} must be among the conditions of arms")
         if min(self.train, self.test, self.workers, len(self.families), len(self.networks), self.batch + 1) < 1:

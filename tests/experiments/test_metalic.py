@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
     "conditions": ("average", "flux", "residual continuity"),
     "menu": ("average", "flux"),
     "networks": (0,),
-    "seeds": (0, 1),
+    "seeds": (0,),
     "train": 2,
     "test": 2,
     "plays": 6,
@@ -48,7 +48,7 @@ def test_a_table_is_made_once_and_its_rows_agree(
         # An arm of the menu that is paired with itself is that arm kept.
         assert [row["pairs"][k][k] for k in range(4)] == pytest.approx([row["arms"][m][1] for m in menu], abs=2e-4)
     agents = [json.loads(line) for line in (tmp_path / "agents" / "rows.jsonl").read_text().splitlines()]
-    assert len(agents) == 4 and all(len(row["regret"]) == 6 for row in agents)
+    assert len(agents) == 2 and all(len(row["regret"]) == 6 for row in agents)
     assert all(b >= a >= 0 for row in agents for a, b in zip(row["regret"], row["regret"][1:], strict=False))
     assert "oracle of pairs" in capsys.readouterr().out
     assert all((tmp_path / name).stat().st_size > 0 for name in ("regret.png", "conditions.png", "arms.png"))
@@ -96,7 +96,7 @@ def test_more_tasks_begin_with_the_fewer_and_parts_differ() -> None:
         ({"families": ("pooisson",)}, "poisson"),
         ({"menu": ("value",), "conditions": ("average",)}, "among the conditions"),
         ({"shares": {"advektion": 0.1}}, "no family"),
-        ({"shares": {"advection": 2.0}, "families": ("advection",)}, "share"),
+        ({"shares": {"advection": 2.0}}, "must lie in"),
         ({"plays": 0}, "at least 1"),
         ({"train": 0}, "at least 1"),
     ],
