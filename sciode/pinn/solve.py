@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -48,6 +49,7 @@ def solve(
     causal: Causal | None = None,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
+    start: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     chunk: int | None = None,
@@ -70,7 +72,7 @@ def solve(
     numbers: of points; redraw: when they are drawn anew and whether adaptively. Levenberg-Marquardt draws new uniform
         ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
-    seed: of points and of initial weights; seeds: one an arm for its initial weights, in the place of one for all.
+    seed: of points and weights; seeds: one an arm, for weights; start: weights [arms, P] of a `Solution` to go on from.
     log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
     limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
     share: means over processes, `sciode.pinn.distributed.averaged()` under torchrun.
@@ -81,18 +83,17 @@ def solve(
     cut, steps, arms = decomposition or single(problem.domain), list(stages), weights_of(conditions)
     _check(problem, cut, steps, causal, balance, redraw, log)
     _check_limits(steps, limits, share, balance)
-    _check_seeds(seeds, len(arms))
     like = torch.zeros((), dtype=dtype, device=device)
     representation = representation_of(problem, cut, network or Network(), like)
     used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
     loss = Loss(groups_of(representation, used), chunk, causal)
     base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
-    drawn = [derive_seed(one, 1) for one in seeds or [seed] * len(arms)]
+    drawn = [derive_seed(one, 1) for one in _seeds(seeds, seed, len(arms))]
     known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
-    theta = representation.initial(drawn, like)
+    theta = _checked(start, representation.initial(drawn, like))
     run = Run(representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log, theta, share)
     clocks = [Clock(one, like.device.type) for one in limits or [math.inf] * len(steps)]
-    kept = Kept.opened(folder, _identity(run, steps, drawn), run)
+    kept = Kept.opened(folder, _identity(run, steps, drawn, start), run)
     return _staged(run, list(zip(steps, clocks, strict=True)), kept, progress)
 
 
@@ -280,10 +281,11 @@ def _said(stage: Stage) -> str:
     return f"library, {stage.iterations}" if isinstance(stage, Library) else repr(stage)
 
 
-def _check_seeds(seeds: Sequence[int] | None, arms: int) -> None:
-    """Raise ValueError unless there is a seed for each arm, or one for all."""
+def _seeds(seeds: Sequence[int] | None, seed: int, arms: int) -> Sequence[int]:
+    """A seed for each arm. ValueError for another number of them."""
     if seeds is not None and len(seeds) != arms:
         raise ValueError(f"seeds must be one for each of {arms} arms, got {len(seeds)}")
+    return [seed] * arms if seeds is None else seeds
 
 
 def _check_limits(
@@ -299,7 +301,16 @@ def _check_limits(
         raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {list(limits)}")
 
 
-def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int]) -> dict[str, str]:
+def _checked(start: Tensor | None, initial: Tensor) -> Tensor:
+    """Weights to begin with. ValueError for a start of another shape."""
+    if start is None:
+        return initial
+    if start.shape != initial.shape:
+        raise ValueError(f"start must be {tuple(initial.shape)}, got {tuple(start.shape)}")
+    return start.detach().to(initial)
+
+
+def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Tensor | None) -> dict[str, str]:
     """What a run hangs on, in words: a checkpoint of another run is not taken for this one's."""
     of, problem = run.representation, run.problem
     parts = {
@@ -315,4 +326,6 @@ def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int]) -> dict[s
         "seeds": (run.seed, list(drawn)),
         "dtype": run.theta.dtype,
     }
+    if start is not None:
+        parts["start"] = sha256(run.theta.cpu().numpy().tobytes()).hexdigest()
     return {name: repr(value) for name, value in parts.items()}
