@@ -137,6 +137,8 @@ def progress_of_steps(ax: Axes, steps: Sequence[_Went], *, label: str | None = N
 
     Raises ValueError without steps.
     """
+    from matplotlib.ticker import MaxNLocator
+
     if not steps:
         raise ValueError("steps: there are none to draw")
     clock, losses = [step.t for step in steps], [step.loss for step in steps]
@@ -147,7 +149,7 @@ def progress_of_steps(ax: Axes, steps: Sequence[_Went], *, label: str | None = N
     width = 0.6 * min((b - a for a, b in pairwise(clock)), default=1.0)
     beside.bar(clock[1:], [step.iterations for step in steps[1:]], width, color="0.85", zorder=0)
     beside.set_ylabel("iterations a step")
-    beside.yaxis.get_major_locator().set_params(integer=True)
+    beside.yaxis.set_major_locator(MaxNLocator(integer=True))
     beside.grid(False)
     # The line belongs above the bars, and a twin is drawn later.
     ax.set_zorder(beside.get_zorder() + 1)

@@ -74,7 +74,9 @@ class LevenbergMarquardt:
     sweeps, rank: of "free": conjugate gradient steps at most, and rows of J that precondition them (0: none).
 
     Good values: 1e-12 to 1e-14 as tolerance in float64; four times as many points as weights, for with fewer than one
-    a weight the network leaves the points and oscillates between them. A network with random weights is first brought
+    a weight the network leaves the points and oscillates between them. "free": accelerate=False, sweeps=30, rank=500 (a
+    fit in the plane by 20,747 weights and 4,096 points, float64, from a loss of 6.5e-5: 1.7e-6 after 21 s of one core,
+    Adam 2.9e-6 after 25, rank=0 4.7e-6 after 18). A network with random weights is first brought
     near by gradient descent (`sciode.training.descend`): far from a minimum these steps fail.
 
     Raises ValueError for numbers that make no sense.
