@@ -131,8 +131,10 @@ def on_a_ring(told: int = 1) -> nn.Module:
 
 
 def error(found: Trajectory, t: float) -> float:
-    assert found.problem.exact is not None
-    exact = vmap(lambda x: found.problem.exact(x, t))(GRID)  # type: ignore[misc]
+    assert isinstance(found.problem, Evolution)
+    truth = found.problem.exact
+    assert truth is not None
+    exact = vmap(lambda x: truth(x, t))(GRID)
     return float((found(GRID, t) - exact).norm() / exact.norm())
 
 
