@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from sciode.experiments import insr_advection
-from sciode.experiments.insr_advection import Settings, floor, network
+from sciode.experiments.insr_advection import LINES, Line, Settings, floor, network, strip
+from sciode.pde import problem_of
+from sciode.pinn import Network
 
 SMALL: dict[str, Any] = {"seeds": (0,), "horizon": 0.1, "width": 8, "hidden": 1, "points": 200}
 
@@ -48,6 +52,24 @@ def test_a_table_is_made_once_and_says_what_it_reached(
     assert (tmp_path / "errors.png").stat().st_size > 0 and "floor" in capsys.readouterr().out
     monkeypatch.setattr(insr_advection, "made", lambda *_, **__: pytest.fail("a finished row was made again"))
     assert insr_advection.main(tmp_path, "cpu", lines=lines, **SMALL) == 0
+
+
+def test_the_exact_solution_solves_the_problem_that_the_rival_in_space_and_time_is_given() -> None:
+    problem, of = problem_of("advection"), strip(problem_of("advection"), 2.0)
+    assert problem.exact is not None
+    x = of.domain.sample(64, 0, dtype=torch.float64).requires_grad_()
+    u = problem.exact(x[:, :1], x[:, 1:])
+    (slopes,) = torch.autograd.grad(u.sum(), x)
+    assert float(slopes.abs().max()) > 0.1
+    residual = of.equation(SimpleNamespace(u_x=slopes[:, 0], u_t=slopes[:, 1]), SimpleNamespace(**of.parameters))  # type: ignore[arg-type]
+    assert float(torch.as_tensor(residual).abs().max()) < 1e-12
+
+
+def test_the_rival_in_space_and_time_is_a_row_like_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LINES, "short", Line(pinn=Network(8, 2), seconds=(0.5, 1.0)))
+    row = insr_advection.made(Settings(lines=("short",), **SMALL), "short", 0)
+    assert row["reached"] == row["ts"][-1] == 0.1 and row["fit_seconds"] < 10.0
+    assert row["errors"][-1] < 0.9, "it is better than nothing"
 
 
 @pytest.mark.parametrize(
