@@ -28,13 +28,15 @@ _SIDE = 100
 
 
 class Size(NamedTuple):
-    """Of the networks of a table: a sine network's width, frequency and points, iterations of its fit and of a step."""
+    """Of the networks of a table: a sine network's width, frequency and points, least-squares iterations of its fit and
+    of a step; descent: iterations of gradient descent before the fit."""
 
     width: int
     omega: float
     points: int
     fit: int = 25
     step: int = 6
+    descent: int = 1000
     device: str = "cpu"
 
 
@@ -107,7 +109,7 @@ def flow(
     if line.field == "grid":
         return _gridded(problem, line, steps, n, places)
     how: dict[str, Any] = {
-        "fit": Fit(Descent(1000), LevenbergMarquardt(size.fit, tolerance=1e-11, damping=1e-4)),
+        "fit": Fit(Descent(size.descent), LevenbergMarquardt(size.fit, tolerance=1e-11, damping=1e-4)),
         "points": Points(size.points, weight=0.0 if line.field == "stream" else 1.0),
         **line.how,
     }

@@ -40,7 +40,8 @@ __all__ = ["Settings", "main"]
 @dataclass(frozen=True)
 class Settings:
     """lines: names in `insr_fluid.LINES`. horizon: the last time. width, omega: of the sine networks. points: of a
-    residual. fit, step: least-squares iterations. cells: of a grid, an axis. workers: rows made at a time.
+    residual. fit, step: least-squares iterations; descent: those of gradient descent before. cells: of a grid, an
+    axis. workers: rows made at a time.
 
     Raises ValueError for an unknown line, or a size below one.
     """
@@ -54,20 +55,30 @@ class Settings:
     fit: int = 25
     step: int = 6
     cells: int = 57
+    descent: int = 1000
     device: str = "cpu"
     workers: int = 1
 
     def __post_init__(self) -> None:
         if unknown := set(self.lines) - set(LINES):
             raise ValueError(f"lines: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(LINES)}")
-        sizes = (self.width, self.points, self.fit, self.step, self.workers, len(self.lines), len(self.seeds))
+        sizes = (
+            self.width,
+            self.points,
+            self.fit,
+            self.step,
+            self.descent,
+            self.workers,
+            len(self.lines),
+            len(self.seeds),
+        )
         if min(sizes) < 1 or not self.horizon > 0:
             raise ValueError("settings: sizes and numbers of lines and seeds must be at least 1, horizon positive")
 
     @property
     def size(self) -> Size:
         """Of the networks."""
-        return Size(self.width, self.omega, self.points, self.fit, self.step, self.device)
+        return Size(self.width, self.omega, self.points, self.fit, self.step, self.descent, self.device)
 
 
 def made(settings: Settings, line: str, seed: int) -> dict[str, Any]:

@@ -47,8 +47,8 @@ _STEP = 0.02
 @dataclass(frozen=True)
 class Settings:
     """ratios: sizes of the small vortex, of the large one's. horizon: the last time. width, omega: of the sine
-    networks. points: of a residual. fit, step: least-squares iterations. reference: cells an axis of the fine grid.
-    workers: rows made at a time.
+    networks. points: of a residual. fit, step: least-squares iterations; descent: those of gradient descent before.
+    reference: cells an axis of the fine grid. workers: rows made at a time.
 
     Raises ValueError for sizes below one.
     """
@@ -62,11 +62,21 @@ class Settings:
     fit: int = 12
     step: int = 4
     reference: int = 384
+    descent: int = 1000
     device: str = "cpu"
     workers: int = 1
 
     def __post_init__(self) -> None:
-        sizes = (self.width, self.points, self.fit, self.step, self.workers, len(self.ratios), len(self.seeds))
+        sizes = (
+            self.width,
+            self.points,
+            self.fit,
+            self.step,
+            self.descent,
+            self.workers,
+            len(self.ratios),
+            len(self.seeds),
+        )
         if min(sizes) < 1 or self.reference < 8 or not self.horizon >= _STEP:
             raise ValueError(
                 f"settings: sizes and numbers of ratios and seeds must be at least 1, reference 8, horizon {_STEP}"
@@ -75,7 +85,7 @@ class Settings:
     @property
     def size(self) -> Size:
         """Of the networks."""
-        return Size(self.width, self.omega, self.points, self.fit, self.step, self.device)
+        return Size(self.width, self.omega, self.points, self.fit, self.step, self.descent, self.device)
 
     @property
     def cells(self) -> int:

@@ -12,7 +12,7 @@ from sciode.experiments import insr_taylor_green, insr_two_scale
 from sciode.experiments.insr_fluid import LINES, Size, network
 from sciode.pde import problem_of
 
-SMALL: dict[str, Any] = {"seeds": (0,), "width": 4, "points": 80, "fit": 1, "step": 1}
+SMALL: dict[str, Any] = {"seeds": (0,), "width": 4, "points": 160, "fit": 6, "step": 2, "descent": 60}
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
