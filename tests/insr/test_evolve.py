@@ -61,6 +61,13 @@ class Sine(nn.Module):
         return self.weights[:1] * torch.sin(math.pi * x) + self.weights[1:] * torch.cos(math.pi * x)
 
 
+def at_rest(field: nn.Module) -> nn.Module:
+    """With weights that are 0: such a field is periodic as it is, and not when it moves."""
+    for weights in field.parameters():
+        nn.init.zeros_(weights)
+    return field
+
+
 FIT = Fit(None, LevenbergMarquardt(iterations=1, tolerance=1e-15))
 FEW = Points(count=150)
 X = torch.linspace(-1.0, 1.0, 101, dtype=torch.float64).unsqueeze(1)
@@ -297,6 +304,7 @@ def test_a_galerkin_step_that_cannot_follow_says_so() -> None:
         ({"scheme": "bdf2", "ts": [0.0, 0.1, 0.25]}, "one length"),
         ({"field": nn.Linear(2, 1)}, "point"),
         ({"field": nn.Linear(1, 1).double()}, "PeriodicEmbedding"),
+        ({"field": at_rest(nn.Linear(1, 1).double())}, "PeriodicEmbedding"),
         ({"field": nn.Tanh()}, "weights"),
     ],
 )
