@@ -78,8 +78,8 @@ class Free(System):
     """By conjugate gradients on the normal equations, from products with J and J^T, some points at a time.
 
     They end after `sweeps` products, or where the last ten of them took less than the share `worth` from what is left
-    of |rows + J step|^2 + damping |step|^2: a next step, on new points, is worth more then. A tenth is for a loss that may
-    fall to 0; of one that cannot, an energy, most is left for good, and a share is asked below that which counts.
+    of |rows + J step|^2 + damping |step|^2: a next step, on new points, is worth more then. A tenth is for a loss that
+    may fall to 0; of one that cannot, an energy, most is left for good: there it is a share below that which counts.
 
     Preconditioned by `rank` rows of J, of points taken at random, which count for all: M = J_s^T J_s + mu I, a Nystrom
     preconditioner, of the kernel J J^T by some of its columns. mu is the damping or, if larger, what a tenth as many
