@@ -223,6 +223,13 @@ def test_times_in_float32_are_the_steps_that_were_meant() -> None:
     assert len(found.times) == 5 and found(X, torch.linspace(0, 0.4, 3)).shape == (3, 101, 1)
 
 
+def test_a_fit_tells_the_iterations_of_both_its_stages() -> None:
+    both = Fit(Descent(iterations=7), LevenbergMarquardt(iterations=2, tolerance=0.0))
+    for fit, count in ((both, 9), (replace(both, refine=None), 7), (Fit(None, None), 0)):
+        work = Work(turning(), Flat(network()), 1, FEW, 0)
+        assert fitted(work, fit).iterations == count
+
+
 def test_a_bad_fit_is_no_start(tmp_path: Path) -> None:
     bad = Fit(Descent(iterations=1), None)
     how: dict[str, Any] = {"dt": 0.1, "fit": bad, "points": FEW}
