@@ -254,7 +254,8 @@ def _stretch_lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> lis
         above = 100 * (fmean(energies) / REFERENCE - 1)
         inverted = max(row["told"][-1]["inverted"] for row in own)
         spent = mean_sd([row["seconds"] for row in own], 1)
-        cells.append([name, own[0]["unknowns"], own[0]["bytes"], _spread(energies), f"{above:+.2f} %", inverted, spent])
+        sizes = own[0]["unknowns"], own[0]["bytes"]
+        cells.append([name, *sizes, _spread(energies), f"{above:+.2f} %", inverted, _unsettled(own), spent])
     return cells
 
 
@@ -268,8 +269,14 @@ def _moving_lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list
         ]
         inverted = max(step["inverted"] for row in own for step in row["told"])
         steps, spent = min(len(row["told"]) for row in own), mean_sd([row["seconds"] for row in own], 1)
-        cells.append([name, own[0]["unknowns"], own[0]["bytes"], steps, *peaks, inverted, spent])
+        cells.append([name, own[0]["unknowns"], own[0]["bytes"], steps, _unsettled(own), *peaks, inverted, spent])
     return cells
+
+
+def _unsettled(rows: Sequence[Mapping[str, Any]]) -> int:
+    """The largest number of steps that ended by their budget, or worse, among the seeds."""
+    ends = [row["statuses"][-len(row["told"]) :] for row in rows]
+    return max(sum(status not in ("converged", "accepted") for status in own) for own in ends)
 
 
 def _grouped(
@@ -351,10 +358,11 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     )
     caption = f"mean ± sd over {len(settings.seeds)} seeds; float64, one thread, {settings.device}"
     if still := _stretch_lines(settings, rows):
-        columns = ["line", "unknowns", "bytes", "energy", f"above {REFERENCE}", "inverted", "seconds"]
+        columns = ["line", "unknowns", "bytes", "energy", f"above {REFERENCE}", "inverted", "unsettled", "seconds"]
         show(table("A square stretched to twice its length", columns, still, caption))
     if moving := _moving_lines(settings, rows):
-        columns = ["line", "unknowns", "bytes", "steps", "elastic", "kinetic", "penetration", "inverted", "seconds"]
+        columns = ["line", "unknowns", "bytes", "steps", "unsettled", "elastic", "kinetic", "penetration", "inverted",
+                   "seconds"]  # fmt: skip
         show(table("Collisions: the largest over all steps", columns, moving, caption))
     _figure(rows, out / "bodies.png")
     print(f"numbers: {out / 'table.json'}\nfigure: {out / 'bodies.png'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -19,7 +20,7 @@ from sciode.pde import Box, Evolution, divergence
 from sciode.pde.grid_fluid import GridFluid, Velocity, divergence_of, simulate
 from sciode.training import INSR, Descent, LevenbergMarquardt, isolated_rng, threads
 
-__all__ = ["LINES", "Line", "Size", "energy", "flow", "network", "probes"]
+__all__ = ["LINES", "Line", "Size", "energy", "flow", "network", "parts", "probes"]
 
 Array = NDArray[np.float64]
 
@@ -92,6 +93,11 @@ def probes(problem: Evolution) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
 
 
+def parts(end: float, dt: float) -> int:
+    """How many equal steps of dt at most lead from 0 to `end`."""
+    return max(math.ceil(end / dt * (1.0 - 1e-9)), 1)
+
+
 def energy(velocities: Array) -> Array:
     """Half the mean of |u|^2 at the probes, [..., N, 2] -> [...]."""
     return 0.5 * (velocities**2).sum(-1).mean(-1)
@@ -100,14 +106,14 @@ def energy(velocities: Array) -> Array:
 def flow(
     problem: Evolution, line: Line, size: Size, seed: int, end: float, n: int, places: Sequence[Tensor]
 ) -> dict[str, Any]:
-    """Run a line from 0 to `end`. n: cells an axis of a grid. places: points [N, 2], several times.
+    """Run a line from 0 to `end`, in steps of its dt, cut to fit. n: cells an axis of a grid. places: points [N, 2],
+    several times.
 
     Keys: ts, velocities (arrays [T, N, 2], one of each of the places: take them out), divergence (rms at the last
     time), weights, bytes (float32), fit_loss, fit_seconds, step_seconds, loss (the largest of a step), reached, status.
     """
-    steps = max(round(end / line.dt), 1)
     if line.field == "grid":
-        return _gridded(problem, line, steps, n, places)
+        return _gridded(problem, line, end, n, places)
     how: dict[str, Any] = {
         "fit": Fit(Descent(size.descent), LevenbergMarquardt(size.fit, tolerance=1e-11, damping=1e-4)),
         "points": Points(size.points, weight=0.0 if line.field == "stream" else 1.0),
@@ -119,7 +125,7 @@ def flow(
     if how.get("mode") != "galerkin":
         how.setdefault("optimiser", LevenbergMarquardt(size.step, tolerance=1e-10))
     field = network(problem, line.field, size, seed)
-    last = line.dt * min(line.steps or steps, steps)
+    last = end if line.steps is None else min(line.dt * line.steps, end)
     with threads(1):
         found = evolve(problem, field, [0.0, last], dt=line.dt, seed=seed, failing="go on", attempts=1, **how)
     return _measured(found, [x.to(size.device) for x in places])
@@ -145,9 +151,9 @@ def _measured(found: Trajectory, places: Sequence[Tensor]) -> dict[str, Any]:
     }
 
 
-def _gridded(problem: Evolution, line: Line, steps: int, n: int, places: Sequence[Tensor]) -> dict[str, Any]:
-    began = time.perf_counter()
-    found = simulate(problem, n, line.dt, steps, **line.how)
+def _gridded(problem: Evolution, line: Line, end: float, n: int, places: Sequence[Tensor]) -> dict[str, Any]:
+    steps, began = parts(end, line.dt), time.perf_counter()
+    found = simulate(problem, n, end / steps, steps, **line.how)
     seconds = time.perf_counter() - began
     return {
         "ts": found.ts.tolist(),

@@ -103,7 +103,8 @@ def _lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[list[A
         seconds = mean_sd([row["step_seconds"] for row in own], 2)
         lines.append(
             [name, LINES[name].dt, own[0]["bytes"], lost, errors,
-             f"{np.mean(sources):.1e}", seconds, f"{min(row['reached'] for row in own):g}", own[0]["status"]]
+             f"{np.mean(sources):.1e}", seconds, f"{min(row['reached'] for row in own):g}",
+             ", ".join(sorted({row["status"] for row in own}))]
         )  # fmt: skip
     return lines
 

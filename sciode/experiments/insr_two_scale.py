@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciode.experiments.insr_fluid import LINES, Size, flow, network
+from sciode.experiments.insr_fluid import LINES, Size, flow, network, parts
 from sciode.experiments.ledger import finished_rows
 from sciode.lab.figures import picture
 from sciode.lab.tables import mean_sd, show, table
@@ -99,7 +99,8 @@ class Settings:
 @cache
 def _reference(ratio: float, n: int, horizon: float) -> GridFluid:
     how = {"interpolation": "cubic", "splitting": "reflect", "trace": "midpoint"}
-    return simulate(problem_of("twoscale", ratio=ratio), n, _STEP, round(horizon / _STEP), **how)
+    steps = parts(horizon, _STEP)
+    return simulate(problem_of("twoscale", ratio=ratio), n, horizon / steps, steps, **how)
 
 
 def regions(problem: Evolution, ratio: float) -> dict[str, torch.Tensor]:

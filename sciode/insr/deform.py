@@ -61,7 +61,8 @@ def deform(
         or `Descent`.
     soften: shares of the volume weight to go through before all of it, in every step: (0.01, 0.1) leads a nearly
         incompressible body (volume / arap = 1000) past entangled minima.
-    points: default: twice as many as weights, Sobol points; walls: a tenth of that on each held part or the surface.
+    points: default: Sobol points, as many as the first power of two from twice the weights on; walls: a tenth of that
+        on each held part or the surface.
     accept: the share of the potential that a further step may still promise for a step to be taken; one that promises
         more is tried again on other points, `attempts` times in all. failing, folder, progress: as for `evolve`.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sciode.insr.flat import Flat
 from sciode.insr.galerkin import Galerkin
-from sciode.insr.incompressible import check_incompressible, is_solenoidal, vorticities
+from sciode.insr.incompressible import check_closed, check_incompressible, is_solenoidal, vorticities
 from sciode.insr.kept import Kept
 from sciode.insr.optimise import Fit, Optimiser, Work
 from sciode.insr.plan import Limits, Plan, Policy, even, walk
@@ -86,7 +86,7 @@ def evolve(
     _check_limits(accept, attempts, how[0])
     work = _work(Work(problem, flat, told, points or Points(), seed), table)
     plan = Plan(work, table, mode, *how, fit or Fit(), Limits(accept, attempts, failing))
-    kept = Kept.opened(folder, plan.identity(), times, work.flat.theta)
+    kept = Kept.opened(folder, plan.identity(times), times, work.flat.theta)
     walk(plan, kept, times, progress)
     return kept.trajectory(problem, work.flat.network, told, times)
 
@@ -94,13 +94,15 @@ def evolve(
 def _work(work: Work, table: Scheme | Splitting) -> Work:
     """Of an incompressible problem: beside a pressure, or looked at by its curl."""
     problem, like = work.problem, work.flat.theta
-    field = last(work.flat.field(like), problem.channels)
+    field = last(work.flat.field(work.flat.elsewhere()), problem.channels)
     if isinstance(table, Splitting):
-        check_splitting(problem, table, work.points, like)
-        solenoidal = is_solenoidal(problem, field, like)
+        solenoidal = problem.incompressible and is_solenoidal(problem, field, like)
+        check_splitting(problem, table, work.points, like, solenoidal)
+        check_closed(problem, field, work.points, like)
         return work._replace(flat=Flat(WithPressure(copy.deepcopy(table.pressure), work.flat.network, solenoidal)))
     if problem.incompressible:
-        check_incompressible(problem, field, work.points, like)
+        check_incompressible(problem, field, like)
+        check_closed(problem, field, work.points, like)
         return work._replace(view=vorticities)
     return work
 
@@ -157,4 +159,4 @@ def _check(problem: Evolution, flat: Flat, told: int) -> None:
             f"field: it gives {list(shape)} at a point; {problem.name} has {problem.channels} channels and the scheme "
             f"asks for {told} fields of them: make its outputs {told * problem.channels}"
         )
-    check_periodic(problem, last(flat.field(flat.theta), problem.channels), flat.theta)
+    check_periodic(problem, last(flat.field(flat.elsewhere()), problem.channels), flat.theta)

@@ -29,6 +29,11 @@ class Flat:
         self.shapes = {name: x.shape for name, x in weights.items()}
         self.theta = torch.cat([x.detach().reshape(-1) for x in weights.values()])
 
+    def elsewhere(self) -> Tensor:
+        """Weights some way from theta: what a field is there, too, it is by construction, even if it starts at 0."""
+        drawn = torch.randn(self.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return self.theta + 0.1 * (1.0 + self.theta.abs()) * drawn.to(self.theta)
+
     @property
     def size(self) -> int:
         """P, the number of weights."""

@@ -105,9 +105,10 @@ class _Projection:
         flat, view, x, how = self.work.flat, self.work.view, self.x, self.how
         jacobian = self._rows(lambda at, point: view(flat.field(at))(point), theta, x)
         wanted = vmap(view(self.work.problem.equation(flat.field(theta))))(x)
+        size = vmap(view(flat.field(theta)))(x)
         if self.weights is not None:
             jacobian = jacobian * self.weights.expand_as(wanted).reshape(-1, 1)
-            wanted = wanted * self.weights
+            wanted, size = wanted * self.weights, size * self.weights
         wanted = wanted.reshape(-1)
         gram, right = jacobian.T @ jacobian / len(x), jacobian.T @ wanted / len(x)
         for wall in self.walls:
@@ -118,7 +119,7 @@ class _Projection:
         gram.diagonal().add_(least.clamp_min(how.damping))
         factor, info = torch.linalg.cholesky_ex(gram)
         found = torch.cholesky_solve(right.unsqueeze(1), factor)[:, 0]
-        moving = wanted.norm().clamp_min(_QUIET / self.dt * vmap(view(flat.field(theta)))(x).norm())
+        moving = wanted.norm().clamp_min(_QUIET / self.dt * size.norm())
         share = (jacobian @ found - wanted).norm() / moving
         return torch.where(info == 0, found, torch.nan), share
 

@@ -22,7 +22,7 @@ from torch.func import vmap
 from sciode.insr.points import Points
 from sciode.pde import Box, Evolution, FieldFunction, draw, jacobian
 
-__all__ = ["View", "as_it_is", "check_incompressible", "is_solenoidal", "vorticities"]
+__all__ = ["View", "as_it_is", "check_closed", "check_incompressible", "is_solenoidal", "vorticities"]
 
 View = Callable[[FieldFunction], FieldFunction]
 """What of a field function is looked at, itself a field function."""
@@ -56,13 +56,17 @@ def is_solenoidal(problem: Evolution, field: FieldFunction, like: Tensor) -> boo
     return float(sources) <= _ROUNDING * float(slopes.abs().max())
 
 
-def check_incompressible(problem: Evolution, field: FieldFunction, points: Points, like: Tensor) -> None:
-    """Raise ValueError unless a velocity has no divergence, nor flow through walls that no weight closes."""
+def check_incompressible(problem: Evolution, field: FieldFunction, like: Tensor) -> None:
+    """Raise ValueError unless a velocity has no divergence."""
     if not is_solenoidal(problem, field, like):
         raise ValueError(
             f"field: {problem.name} is incompressible and this field has divergence: give sciode.nn.Solenoidal(psi), "
             "or, with mode='optimise', scheme=Splitting(pressure) with a network for the pressure"
         )
+
+
+def check_closed(problem: Evolution, field: FieldFunction, points: Points, like: Tensor) -> None:
+    """Raise ValueError for a velocity that flows through walls which no weight closes."""
     if problem.periodic or points.weight:
         return
     x = _places(problem, like)

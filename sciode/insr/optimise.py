@@ -39,12 +39,14 @@ class Fit:
     )
 
     def found(self, draw: Callable[..., Sequence[Block]], theta: Tensor) -> Minimum:
-        """The fit by `draw(iteration, weights, stage=0 or 1)` from theta on."""
+        """The fit by `draw(iteration, weights, stage=0 or 1)` from theta on; its losses are those of both stages."""
+        spent: list[float] = []
         found = Minimum(theta, float(loss_of(draw(0, theta, stage=0), theta)), [], "budget")
         for stage, one in enumerate((self.descent, self.refine)):
             if one is not None and math.isfinite(found.loss):
                 found = minimised(Following(partial(draw, stage=stage)), found.theta, one)
-        return found
+                spent += found.losses[: found.iterations]
+        return found._replace(losses=[*spent, *found.losses[-1:]])
 
 
 class Work(NamedTuple):

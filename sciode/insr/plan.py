@@ -99,10 +99,11 @@ class Plan(Stepping):
             return fitted_flow(self.work, self.scheme, dt, self.fit)
         return fitted(self.work, self.fit)
 
-    def identity(self) -> dict[str, Any]:
-        """What a folder's steps hang on, but for the times."""
+    def identity(self, times: Sequence[float]) -> dict[str, Any]:
+        """What a folder's steps hang on, but for the times; of these a splitting's fit sees the first step."""
         work = self.work
-        table = self.scheme if isinstance(self.scheme, Splitting) else vars(self.scheme.table)
+        first = f"{times[1] - times[0]:.9e}"
+        table = (self.scheme, first) if isinstance(self.scheme, Splitting) else vars(self.scheme.table)
         return {
             "problem": _told(work.problem),
             **network_told(work.flat, Box(work.problem.lower, work.problem.upper)),

@@ -70,8 +70,13 @@ class Points:
         if not self.aimed:
             return self.inside(problem, weights, like, *seed), None
         count = self.count or 4 * weights
+
+        def finite(x: Tensor) -> Tensor:
+            # Points are drawn of what is not finite, too: the loss on them says so, and ends a step by its status.
+            return residual(x).nan_to_num(0.0, 0.0, 0.0)
+
         found = weighted(
-            _domain(problem), residual, count, self.how, self.candidates * count, derive_seed(*seed, _INSIDE),
+            _domain(problem), finite, count, self.how, self.candidates * count, derive_seed(*seed, _INSIDE),
             floor=(1.0 - self.aimed) / self.aimed, device=like.device, dtype=like.dtype,
         )  # fmt: skip
         return found.points, found.weights.sqrt().unsqueeze(1) if self.unbiased else None
@@ -106,8 +111,8 @@ def _domain(where: Evolution | Domain) -> Domain:
     return where if isinstance(where, Domain) else Box(where.lower, where.upper)
 
 
-def check_periodic(problem: Evolution, field: FieldFunction, like: Tensor) -> None:
-    """Raise ValueError where a problem is periodic and the field is not."""
+def check_periodic(problem: Evolution, field: FieldFunction, like: Tensor, what: str = "field") -> None:
+    """Raise ValueError where a problem is periodic and the field, or what else it is called, is not."""
     if not problem.periodic:
         return
     low, high = like.new_tensor(problem.lower), like.new_tensor(problem.upper)
@@ -119,6 +124,6 @@ def check_periodic(problem: Evolution, field: FieldFunction, like: Tensor) -> No
         low_end[:, axis], high_end[:, axis] = low[axis], high[axis]
         if float((vmap(field)(low_end) - vmap(field)(high_end)).abs().max()) > 1e-3 * float(size):
             raise ValueError(
-                f"field: {problem.name} is periodic on axis {axis} and this network is not: give it "
+                f"{what}: {problem.name} is periodic on axis {axis} and this network is not: give it "
                 "embedding=PeriodicEmbedding(periods)"
             )

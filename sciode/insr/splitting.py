@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from sciode.insr.flat import Flat
 from sciode.insr.optimise import Fit, Optimiser, Work, fitted, minimised
-from sciode.insr.points import Points
+from sciode.insr.points import Points, check_periodic
 from sciode.pde import Box, Evolution, FieldFunction, divergence, gradient, laplacian
 from sciode.solvers.suggest import choose
 from sciode.training import Block, Minimum, derive_seed
@@ -97,7 +97,9 @@ def fitted_flow(work: Work, how: Splitting, dt: float, fit: Fit) -> Minimum:
     assert isinstance(network, WithPressure)
     q, u = Flat(network.pressure), Flat(network.velocity)
     if network.solenoidal:
-        return _decomposed_start(work, q, u, fit)
+        # The initial velocity without its divergence: u and q of u + grad q = u(., 0).
+        drawn = _decomposition(work, q, u, work.problem.initial)
+        return fit.found(lambda k, _, stage: drawn(work.points, work.seed, 0, k, stage), work.flat.theta)
     found = fitted(work._replace(flat=u), fit)
     if not math.isfinite(found.loss):
         return found
@@ -107,17 +109,6 @@ def fitted_flow(work: Work, how: Splitting, dt: float, fit: Fit) -> Minimum:
         if one is not None:
             pressed = _Stages(work, q, u, one, (0, stage)).pressed(pressed, advected)
     return found._replace(theta=torch.cat((pressed, found.theta)))
-
-
-def _decomposed_start(work: Work, q: Flat, u: Flat, fit: Fit) -> Minimum:
-    """The initial velocity without its divergence: u and q of u + grad q = u(., 0)."""
-    theta, done = work.flat.theta, None
-    for stage, one in enumerate((fit.descent, fit.refine)):
-        if one is not None:
-            stages = _Stages(work, q, u, one, (0, stage))
-            theta = stages.decomposed(theta, work.problem.initial)
-            done = stages.done[-1]
-    return done or Minimum(theta, 0.0, [], "budget")
 
 
 def split(
@@ -166,19 +157,7 @@ class _Stages:
 
     def decomposed(self, theta: Tensor, wanted: FieldFunction) -> Tensor:
         """The weights of q and u, from theta on, with u + grad q = wanted."""
-        problem, many, count = self.work.problem, vmap(wanted), self.q.size
-
-        def velocity(theta: Tensor) -> FieldFunction:
-            return self.u.field(theta[count:])
-
-        def equation(theta: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
-            return _plus_slope(velocity(theta), self.q.field(theta[:count]))(at[0]) - at[1]
-
-        def draw(points: Points, *seed: int) -> list[Block]:
-            x = points.inside(problem, len(theta), theta, *seed)
-            return [Block(equation, (x, many(x))), *points.walled(problem, 1, velocity, len(theta), theta, *seed)]
-
-        return self._minimised(theta, draw)
+        return self._minimised(theta, _decomposition(self.work, self.q, self.u, wanted))
 
     def pressed(self, q: Tensor, advected: FieldFunction) -> Tensor:
         """The pressure's weights after a velocity was advected, from q on."""
@@ -224,6 +203,26 @@ class _Stages:
         return self.done[-1].theta
 
 
+def _decomposition(work: Work, q: Flat, u: Flat, wanted: FieldFunction) -> Callable[..., list[Block]]:
+    """draw(points, *seed) of u + grad q = wanted, and of what the walls forbid u, in the weights of q and of u."""
+    problem, many, count = work.problem, vmap(wanted), q.size
+
+    def velocity(theta: Tensor) -> FieldFunction:
+        return u.field(theta[count:])
+
+    def equation(theta: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
+        return _plus_slope(velocity(theta), q.field(theta[:count]))(at[0]) - at[1]
+
+    def draw(points: Points, *seed: int) -> list[Block]:
+        weights = count + u.size
+        x = points.inside(problem, weights, u.theta, *seed)
+        with torch.no_grad():
+            known = many(x)
+        return [Block(equation, (x, known)), *points.walled(problem, 1, velocity, weights, u.theta, *seed)]
+
+    return draw
+
+
 def _reflected(projected: FieldFunction, advected: FieldFunction) -> FieldFunction:
     return lambda x: 2.0 * projected(x) - advected(x)
 
@@ -258,8 +257,8 @@ def traced(carried: FieldFunction, by: FieldFunction, dt: float, trace: str, pro
     return brought
 
 
-def check_splitting(problem: Evolution, how: Splitting, points: Points, like: Tensor) -> None:
-    """Raise ValueError for a problem that is no incompressible Euler flow, or a pressure that is no scalar."""
+def check_splitting(problem: Evolution, how: Splitting, points: Points, like: Tensor, solenoidal: bool) -> None:
+    """Raise ValueError for a problem that is no incompressible Euler flow, or a pressure that is none of it."""
     if points.aimed:
         raise ValueError("points: the fits of a splitting have no residual to aim at: leave Points.aimed at 0")
     if not problem.incompressible:
@@ -276,6 +275,19 @@ def check_splitting(problem: Evolution, how: Splitting, points: Points, like: Te
         raise ValueError(f"pressure: it cannot be called with a point [{problem.dimension}]: {error}") from error
     if shape != (1,):
         raise ValueError(f"pressure: it gives {list(shape)} at a point: make its outputs 1")
+    flat = Flat(how.pressure)
+    field = flat.field(flat.elsewhere())
+    check_periodic(problem, field, like, "pressure")
+    if problem.periodic or points.weight or solenoidal:
+        return
+    # Beside a velocity that keeps to the walls by construction, dq/dn = 0 is asked of q: by nothing, where weight is 0.
+    places, normals = points.on_walls(problem, flat.size, like, 0)
+    slopes = vmap(gradient(field))(places)
+    if float((slopes * normals).sum(1).abs().max()) > 1e-3 * float(slopes.abs().max()):
+        raise ValueError(
+            "pressure: its slope through the walls is free and points.weight is 0: give a weight, or a pressure "
+            "whose slope through them is 0 by construction"
+        )
 
 
 def _only_carries(problem: Evolution) -> bool:

@@ -28,7 +28,8 @@ _SLACK = 1e-7
 class Step(NamedTuple):
     """How the step that ends at time t went.
 
-    loss: the least mean square of its residual, walls included, on points drawn anew; of a Galerkin step, the share of
+    loss: the least mean square of its residual, walls included, on points drawn anew; of a splitting, the largest of
+    its fits'; of a Galerkin step, the share of
     the slope that the network could not follow, at its start or its end; of an elastic step, what `deform` makes least,
     per unit of volume and without its constants. iterations: of the optimiser in all attempts, or evaluations of the
     slope. status: "converged"; "accepted", above the tolerance and below what the caller accepts; else why not.

@@ -90,11 +90,13 @@ def space_time(
     ----------
     times: evenly spaced, increasing. lower, upper: [1] ends of the line. side: points on it.
 
-    Raises ValueError for a field of other than one dimension, or fewer than two times.
+    Raises ValueError for a field of other than one dimension, fewer than two times, or times that an image cannot show.
     """
     clock = [float(t) for t in times]
     if len(clock) < 2:
         raise ValueError(f"times: give two at least, got {len(clock)}")
+    if not np.allclose(np.diff(clock), (clock[-1] - clock[0]) / (len(clock) - 1)) or clock[-1] <= clock[0]:
+        raise ValueError("times: an image has even rows: give times evenly spaced and increasing, as np.linspace does")
     values = np.stack([_line(u, t, lower, upper, channel, side)[1] for t in clock])
     low, high = _around_zero(values)
     extent, colours = (lower[0], upper[0], clock[0], clock[-1]), cmap or _colours(low)

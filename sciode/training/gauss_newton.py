@@ -14,9 +14,9 @@ from torch.func import jvp, vjp
 
 from sciode.training.blocks import Block, jacobian_of, parts_of, rows_of
 
-__all__ = ["Dense", "Free", "System"]
+__all__ = ["WORTH", "Dense", "Free", "System"]
 
-_LAG, _WORTH = 10, 0.1
+_LAG, WORTH = 10, 0.1
 """Conjugate gradients end where so many steps took less than this share from what is left of the loss."""
 _EXACT = 1e-20
 """They end as well where the residual of the system has fallen by the square root of this."""
@@ -77,8 +77,9 @@ class Dense(System):
 class Free(System):
     """By conjugate gradients on the normal equations, from products with J and J^T, some points at a time.
 
-    They end after `sweeps` products, or where the last ten of them took less than a tenth from what is left of
-    |rows + J step|^2 + damping |step|^2: a next step, on new points, is worth more then.
+    They end after `sweeps` products, or where the last ten of them took less than the share `worth` from what is left
+    of |rows + J step|^2 + damping |step|^2: a next step, on new points, is worth more then. A tenth is for a loss that
+    may fall to 0; of one that cannot, an energy, most is left for good: there it is a share below that which counts.
 
     Preconditioned by `rank` rows of J, of points taken at random, which count for all: M = J_s^T J_s + mu I, a Nystrom
     preconditioner, of the kernel J J^T by some of its columns. mu is the damping or, if larger, what a tenth as many
@@ -87,8 +88,10 @@ class Free(System):
     by progress.
     """
 
-    def __init__(self, blocks: Sequence[Block], theta: Tensor, chunk: int | None, sweeps: int, rank: int) -> None:
-        self.theta, self.sweeps = theta, sweeps
+    def __init__(
+        self, blocks: Sequence[Block], theta: Tensor, chunk: int | None, sweeps: int, rank: int, worth: float = WORTH
+    ) -> None:
+        self.theta, self.sweeps, self.worth = theta, sweeps, worth
         self.parts = [partial(_part_rows, part) for part in parts_of(blocks, chunk)]
         # Where no chunk was asked for, what the derivatives need is kept: a sweep then costs a third less.
         self.kept = [_linear(part, theta) for part in self.parts] if chunk is None else None
@@ -104,7 +107,9 @@ class Free(System):
             eased = residual if self.near is None else self.near.solved(residual, damping)
             size, before = residual @ eased, size
             first = size if sweep == 0 else first
-            if not bool(size > _EXACT * first) or (sweep > _LAG and left[-_LAG] - left[-1] < _WORTH * left[-1]):
+            # With work in it, what is left may be below 0.
+            slow = sweep > _LAG and left[-_LAG] - left[-1] < self.worth * abs(left[-1])
+            if slow or not bool(size > _EXACT * first):
                 break
             direction = eased + (size / before * direction if sweep else 0.0)
             turned = self._turned(direction) + damping * direction

@@ -17,7 +17,7 @@ from torch.func import grad
 
 from sciode.solvers.suggest import choose
 from sciode.training.blocks import Block, Draw, drawn, enough, loss_of, rows_of, work_of
-from sciode.training.gauss_newton import Dense, Free, System
+from sciode.training.gauss_newton import WORTH, Dense, Free, System
 
 __all__ = ["Block", "LevenbergMarquardt", "Minimum", "Status", "loss_of", "minimise"]
 
@@ -31,6 +31,9 @@ _BEND = 0.75
 
 _AHEAD = 0.1
 """How far along a step the residuals are looked at for their curvature, as a share of it."""
+
+_LITTLE = 0.1
+"""The share of the `fall` asked for that ten conjugate gradient steps must still take for others to follow."""
 
 Status = Literal["converged", "budget", "stuck", "non-finite"]
 
@@ -217,5 +220,7 @@ def _system(here: _Here, how: LevenbergMarquardt) -> System:
     if form == "auto":
         form = "free" if small > _DENSE else "normal" if len(here.rows) >= len(here.theta) else "woodbury"
     if form == "free":
-        return Free(here.blocks, here.theta, how.chunk, how.sweeps, how.rank)
+        # A step that gave up early promises little, and would pass for a minimum.
+        worth = min(WORTH, _LITTLE * how.fall) if how.fall else WORTH
+        return Free(here.blocks, here.theta, how.chunk, how.sweeps, how.rank, worth)
     return Dense(here.blocks, here.theta, how.chunk, form == "woodbury")

@@ -43,6 +43,14 @@ def test_a_table_is_made_once_and_holds_what_was_measured(
     assert insr_elastic.main(tmp_path, "cpu", lines=lines, **SMALL) == 0
 
 
+def test_steps_that_did_not_settle_are_counted_without_the_fit_and_of_the_worst_seed() -> None:
+    rows = [
+        {"told": [{}, {}, {}], "statuses": ["budget", "converged", *ends]}
+        for ends in (("accepted", "budget"), ("stuck", "budget"))
+    ]
+    assert insr_elastic._unsettled(rows) == 2 and insr_elastic._unsettled(rows[:1]) == 1
+
+
 def test_finite_elements_have_at_least_the_unknowns_that_their_line_says() -> None:
     settings = Settings(width=4, hidden=0)
     weights = sum(p.numel() for p in network("stretch", settings, 0).parameters())

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sciode.experiments import insr_taylor_green, insr_two_scale
-from sciode.experiments.insr_fluid import LINES, Size, network
+from sciode.experiments.insr_fluid import LINES, Size, flow, network, parts
 from sciode.pde import problem_of
 
 SMALL: dict[str, Any] = {"seeds": (0,), "width": 4, "points": 160, "fit": 6, "step": 2, "descent": 60}
@@ -28,7 +29,7 @@ def test_grids_lose_the_energy_that_was_measured_beforehand(tmp_path: Path) -> N
 
 
 def test_a_table_of_taylor_green_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    how = {**SMALL, "horizon": 0.25, "lines": ("Galerkin, stream function", "reflection, stream function",
+    how = {**SMALL, "horizon": 0.2, "lines": ("Galerkin, stream function", "reflection, stream function",
                                                "Chorin, velocity", "grid, linear, Chorin")}  # fmt: skip
     assert insr_taylor_green.main(tmp_path, "cpu", **how) == 0
     rows = rows_of(tmp_path)
@@ -48,6 +49,23 @@ def test_a_table_of_two_scales_compares_equal_memory(tmp_path: Path, capsys: pyt
     assert rows[1]["bytes"] == pytest.approx(rows[0]["bytes"], rel=0.15)
     assert all(set(row["errors"]) == {"box", "corner"} for row in rows)
     assert (tmp_path / "errors.png").stat().st_size > 0 and "neural/grid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["grid, linear, Chorin", "Galerkin, stream function"])
+def test_a_line_ends_at_the_horizon_even_where_its_step_does_not_divide_it(line: str) -> None:
+    """All methods are compared at one time."""
+    row = flow(problem_of("taylorgreen"), LINES[line], Size(4, 5.0, 60, 1, 1), 0, 0.17, 8, [torch.zeros(1, 2).double()])
+    assert row["reached"] == pytest.approx(0.17) and row["ts"][1] <= LINES[line].dt
+
+
+def test_steps_that_divide_a_time_are_as_many_as_they_go_into_it() -> None:
+    assert [parts(5.0, 0.05), parts(1.0, 0.02), parts(0.3, 0.1), parts(0.17, 0.02), parts(0.05, 0.2)] == [
+        100,
+        50,
+        3,
+        9,
+        1,
+    ]
 
 
 def test_networks_of_the_papers_size_have_the_weights_that_it_counts() -> None:

@@ -349,6 +349,7 @@ MOVING = Setup(Material(1.0, 1.0), 2, dt=0.1)
         (lambda: deform(Body(MOVING, SQUARE), siren(), soften=(2.0,)), "soften"),
         (lambda: deform(Body(MOVING, SQUARE), siren(), optimiser=LevenbergMarquardt()), "give a fall"),
         (lambda: deform(Body(MOVING, SQUARE), siren(), points=Points(weight=2.0)), "boundary"),
+        (lambda: deform(Body(MOVING, SQUARE), siren(), points=Points(aimed=0.5)), "aimed at 0"),
         (lambda: deform(Body(MOVING, SQUARE), siren(), failing="never"), "failing"),  # type: ignore[arg-type]
     ],
 )

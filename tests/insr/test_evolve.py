@@ -61,6 +61,13 @@ class Sine(nn.Module):
         return self.weights[:1] * torch.sin(math.pi * x) + self.weights[1:] * torch.cos(math.pi * x)
 
 
+def at_rest(field: nn.Module) -> nn.Module:
+    """With weights that are 0: such a field is periodic as it is, and not when it moves."""
+    for weights in field.parameters():
+        nn.init.zeros_(weights)
+    return field
+
+
 FIT = Fit(None, LevenbergMarquardt(iterations=1, tolerance=1e-15))
 FEW = Points(count=150)
 X = torch.linspace(-1.0, 1.0, 101, dtype=torch.float64).unsqueeze(1)
@@ -216,6 +223,13 @@ def test_times_in_float32_are_the_steps_that_were_meant() -> None:
     assert len(found.times) == 5 and found(X, torch.linspace(0, 0.4, 3)).shape == (3, 101, 1)
 
 
+def test_a_fit_tells_the_iterations_of_both_its_stages() -> None:
+    both = Fit(Descent(iterations=7), LevenbergMarquardt(iterations=2, tolerance=0.0))
+    for fit, count in ((both, 9), (replace(both, refine=None), 7), (Fit(None, None), 0)):
+        work = Work(turning(), Flat(network()), 1, FEW, 0)
+        assert fitted(work, fit).iterations == count
+
+
 def test_a_bad_fit_is_no_start(tmp_path: Path) -> None:
     bad = Fit(Descent(iterations=1), None)
     how: dict[str, Any] = {"dt": 0.1, "fit": bad, "points": FEW}
@@ -297,6 +311,7 @@ def test_a_galerkin_step_that_cannot_follow_says_so() -> None:
         ({"scheme": "bdf2", "ts": [0.0, 0.1, 0.25]}, "one length"),
         ({"field": nn.Linear(2, 1)}, "point"),
         ({"field": nn.Linear(1, 1).double()}, "PeriodicEmbedding"),
+        ({"field": at_rest(nn.Linear(1, 1).double())}, "PeriodicEmbedding"),
         ({"field": nn.Tanh()}, "weights"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,14 @@ def test_a_projection_by_aimed_points_is_that_by_many() -> None:
     ]  # fmt: skip
     far = [float((end - ends[0]).norm() / ends[0].norm()) for end in ends[1:]]
     assert far[0] < 1e-3 and far[0] < far[1], far
+
+
+@pytest.mark.parametrize("mode", ["optimise", "galerkin"])
+def test_what_is_not_finite_is_a_status_with_aimed_points_too(mode: Any) -> None:
+    wild = replace(PROBLEM, rate=lambda u, slopes: u * torch.nan)
+    found = evolve(wild, network(), [0.0, 0.1], dt=0.1, mode=mode, points=Points(50, aimed=0.5), fit=Fit(None, None),
+                   failing="go on", attempts=1)  # fmt: skip
+    assert not found.complete and len(found.times) == 1 and not math.isfinite(found.steps[-1].loss)
 
 
 @pytest.mark.parametrize("wrong", [{"aimed": 1.0}, {"aimed": -0.1}, {"candidates": 0}])

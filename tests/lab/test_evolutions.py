@@ -110,6 +110,8 @@ def test_an_animation_of_a_rectangle_is_written_and_plays(ax: Axes, tmp_path: Pa
         (lambda ax: evolutions.field_image(ax, wave, 0.0, *LINE), "two dimensions"),
         (lambda ax: evolutions.space_time(ax, slope, [0.0, 1.0], *SQUARE), "one dimension"),
         (lambda ax: evolutions.space_time(ax, wave, [0.0], *LINE), "two at least"),
+        (lambda ax: evolutions.space_time(ax, wave, [0.0, 1.0, 1.5], *LINE), "evenly spaced"),
+        (lambda ax: evolutions.space_time(ax, wave, [1.0, 0.0], *LINE), "increasing"),
         (lambda ax: evolutions.error_over_time(ax, {}, wave, torch.zeros(1, 1), [0.0]), "one at least"),
         (lambda ax: evolutions.progress_of_steps(ax, []), "none to draw"),
         (lambda ax: evolutions.animate(ax, wave, [], *LINE), "one frame"),

@@ -23,7 +23,7 @@ from sciode.training import (
     isolated_rng,
     minimise,
 )
-from sciode.training.blocks import loss_of
+from sciode.training.blocks import loss_of, parts_of
 
 FORMS = ("normal", "woodbury", "free")
 
@@ -327,6 +327,27 @@ def test_fewer_rows_than_weights_feel_the_same_work() -> None:
     ]  # fmt: skip
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=1e-8, atol=1e-8)
+
+
+def test_an_energy_is_no_minimum_where_conjugate_gradients_only_gave_up() -> None:
+    """1 + |S theta - e|^2, S from 1 to 1e-3: all directions hold as much, and the small ones come late."""
+    count = 200
+    sizes = torch.logspace(0, -3, count, dtype=torch.float64)
+
+    def bowl(theta: Tensor, x: Tensor) -> Tensor:
+        return torch.cat([sizes * theta - math.sqrt(0.3 / count), x])
+
+    how = LevenbergMarquardt(iterations=30, damping=1e-10, fall=3e-3, form="free", rank=0, accelerate=False)
+    found = minimise(same(bowl, torch.ones(2, 1, dtype=torch.float64)), torch.zeros(count, dtype=torch.float64), how)
+    assert found.status == "converged" and found.loss - 1.0 < 1e-2, found.losses
+
+
+def test_parts_of_blocks_add_up_to_the_loss_work_included() -> None:
+    x, theta = points(11), torch.tensor([0.7, 0.2, 1.7], dtype=torch.float64)
+    blocks = [Block(curve, x, 2.0, lambda theta, at: theta[0] * at[0] - 1.0), Block(curve, x[:5], 0.5)]
+    parts = list(parts_of(blocks, 4))
+    assert [part.count for part in parts] == [4, 4, 3, 4, 1]
+    assert float(loss_of(parts, theta)) == pytest.approx(float(loss_of(blocks, theta)), rel=1e-12)
 
 
 def test_a_minimum_that_is_not_zero_is_known_by_what_a_step_promises() -> None:
