@@ -111,6 +111,10 @@ def test_an_interrupted_agent_goes_on_to_the_same_plays(tmp_path: Path, stages: 
     assert [tuple(line["arms"]) for line in lines[1:]] == [play.arms for play in whole]
     with pytest.raises(ValueError, match="differs in seed"):
         learn(bandit, contexts, ARMS, reward, seed=6, folder=tmp_path)
+    others = contexts.clone()
+    others[3] += 1e-9
+    with pytest.raises(ValueError, match="other tasks from number 3 on"):
+        learn(bandit, others, ARMS, reward, seed=5, folder=tmp_path)
 
 
 def test_a_larger_budget_begins_with_the_plays_of_the_smaller() -> None:

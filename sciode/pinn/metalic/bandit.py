@@ -105,7 +105,7 @@ def learn(
     path = None if folder is None else Path(folder) / _FILE
     said = json.loads(json.dumps(asdict(bandit)))
     identity = {**said, "seed": seed, "arms": _digest(arms), "tasks": _digest(contexts[:1])}
-    plays = [] if path is None else _kept(path, identity)[: len(contexts)]
+    plays = [] if path is None else _kept(path, identity, contexts)[: len(contexts)]
     agent = Trained(bandit, arms, tuple(plays))
     for number in range(len(plays), len(contexts)):
         generator = torch.Generator().manual_seed(derive_seed(seed, _CHOICE, number))
@@ -226,7 +226,7 @@ def _digest(values: Tensor) -> str:
     return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-def _kept(path: Path, identity: dict[str, Any]) -> list[Play]:
+def _kept(path: Path, identity: dict[str, Any], contexts: Tensor) -> list[Play]:
     """The plays of a folder, which begins to be this agent's if it is nobody's."""
     lines = read_json_lines(path)
     if not lines:
@@ -234,4 +234,8 @@ def _kept(path: Path, identity: dict[str, Any]) -> list[Play]:
         return []
     if differs := [name for name, value in identity.items() if lines[0].get(name) != value]:
         raise ValueError(f"folder: {path} holds plays of an agent that differs in {', '.join(differs)}: give another")
-    return [Play(tuple(line["context"]), tuple(line["arms"]), tuple(line["rewards"])) for line in lines[1:]]
+    plays = [Play(tuple(line["context"]), tuple(line["arms"]), tuple(line["rewards"])) for line in lines[1:]]
+    for number, (play, context) in enumerate(zip(plays, contexts.tolist(), strict=False)):
+        if list(play.context) != context:
+            raise ValueError(f"folder: {path} holds plays of other tasks from number {number} on: give another folder")
+    return plays
