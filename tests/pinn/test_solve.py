@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from sciode.pinn import (
     RAD,
     XPINN,
     Causal,
+    Decomposition,
     Face,
     Hard,
     Names,
@@ -40,6 +43,7 @@ from sciode.pinn import (
     soap,
     solve,
     strips,
+    training,
     windows,
 )
 from sciode.pinn.representation import representation_of
@@ -275,6 +279,85 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert seen == [5, 6, 7, 8] and torch.equal(whole.theta, resumed.theta)
     with pytest.raises(ValueError, match="differs in network"):
         solve(moving(), folder=tmp_path, **{**same, "network": Network(9)})
+
+
+def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Not even where only a function, a piece, a time limit or a library's rate is another."""
+    box = Box((0, 0), (1, 1))
+    quarters = [Box((a, b), (a + 0.5, b + 0.5)) for a in (0, 0.5) for b in (0, 0.5)]
+    cuts = [Decomposition(box, ((quarters[0], quarters[a]), (quarters[b], quarters[3]))) for a, b in ((1, 2), (2, 1))]
+    bent = Decomposition(box, ((quarters[0], quarters[3]), (quarters[1], quarters[2])))
+
+    def initial(scale: float) -> Problem:
+        told = dirichlet(Face("t", -1), lambda x: scale * x[..., :1], name="initial")
+        return moving(conditions=(told, Periodic("x", 0)), exact=None)
+
+    def other() -> Problem:
+        return replace(initial(1.0), equation=lambda d, p: d.u_t + 2 * d.u_x)
+
+    same: dict[str, Any] = {"decomposition": cuts[0], "network": TINY, "numbers": SMALL, "stages": [Adam(2)]}
+    known = solve(initial(1.0), folder=tmp_path / "run", **same)
+    again = solve(initial(1.0), folder=tmp_path / "run", **same)
+    assert torch.equal(known.theta, again.theta) and again.seconds == known.seconds
+    for problem, changes, says in (
+        (initial(2.0), {}, "functions"),
+        (other(), {}, "functions"),
+        (initial(1.0), {"decomposition": cuts[1]}, "pieces"),
+        (initial(1.0), {"decomposition": bent}, "pieces"),
+        (initial(1.0), {"limits": [60.0]}, "limits"),
+    ):
+        with pytest.raises(ValueError, match=f"differs in .*{says}"):
+            solve(problem, folder=tmp_path / "run", **{**same, **changes})
+    solve(moving(), folder=tmp_path / "muon", network=TINY, numbers=SMALL, stages=[muon(1, lr=1e-3)])
+    with pytest.raises(ValueError, match="differs in stages"):
+        solve(moving(), folder=tmp_path / "muon", network=TINY, numbers=SMALL, stages=[muon(1, lr=1e-2)])
+
+
+@pytest.mark.parametrize("stage", [Adam(3), LBFGS(3), NewtonCG(2, rank=4, sweeps=5)])
+def test_the_history_tells_the_loss_of_the_weights_and_not_of_a_line_searchs_last_try(stage: Any) -> None:
+    """The entry of iteration k is the last one of a run of k iterations, on the same points."""
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "log": 1}
+    whole = solve(moving(), stages=[Adam(3, lr=1e-2), stage], **same)
+    own = [entry for entry in whole.history if entry.stage == 1]
+    assert [entry.iteration for entry in own] == list(range(stage.iterations + 1))
+    for k in range(1, stage.iterations):
+        short = solve(moving(), stages=[Adam(3, lr=1e-2), replace(stage, iterations=k)], **same)
+        assert own[k].loss == pytest.approx(short.history[-1].loss, rel=1e-9)
+        assert own[k].terms[0] == pytest.approx(short.history[-1].terms[0], rel=1e-9)
+    if stage.still:
+        losses = [entry.loss[0] for entry in own]
+        assert all(b <= a for a, b in pairwise(losses))
+
+
+def test_a_stage_that_runs_out_of_time_tells_how_far_it_came() -> None:
+    stages = [LevenbergMarquardt(10**6, tolerance=0.0, damping=1e-3), muon(10**6)]
+    found = solve(line(), network=Network(3, 1), numbers=Numbers(8, 2, 1), stages=stages, limits=[0.2, 0.2], log=10**6)
+    reached = {entry.stage: entry.iteration for entry in found.history}
+    assert 1 <= reached[0] < 10**5 and 1 <= reached[1] < 10**5
+
+
+def test_weights_of_terms_go_on_to_the_next_stage_and_weights_of_points_begin_anew_with_their_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def noted(balance: Any, stages: list[Any]) -> dict[str, Tensor]:
+        seen.clear()
+        draw = training.Run.draw
+
+        def drawn(self: training.Run, stage: int, number: int) -> None:
+            draw(self, stage, number)
+            seen.append(dict(self.memory))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Run, "draw", drawn)
+            solve(moving(), network=TINY, numbers=SMALL, balance=balance, stages=stages)
+        return seen[1]
+
+    for second in (Adam(1), LBFGS(1), LevenbergMarquardt(1, damping=1e-3), muon(1)):
+        factors = noted(ReLoBRaLo(alpha=0.5, stay=0.5), [Adam(3, lr=1e-2), second])["factors"]
+        assert not torch.equal(factors, torch.ones_like(factors))
+        assert not noted(SelfAdaptive(), [Adam(3, lr=1e-2), second])
 
 
 def test_the_same_seed_gives_the_same_run_and_tests_know_other_points() -> None:
