@@ -18,7 +18,7 @@ from sciode.pinn.decomposition import Decomposition, single
 from sciode.pinn.distributed import Averaged
 from sciode.pinn.interfaces import CONDITIONS, XPINN, weights_of
 from sciode.pinn.library import Apart, Library
-from sciode.pinn.loss import Loss, Weights
+from sciode.pinn.loss import Loss, Measured, Weights
 from sciode.pinn.networks import Network
 from sciode.pinn.problem import Problem
 from sciode.pinn.progress import Clock, Kept, bar
@@ -102,7 +102,7 @@ def _staged(run: Run, stages: Sequence[tuple[Stage, Clock]], kept: Kept, progres
     """All stages that are left."""
     for place in range(kept.stage, len(stages)):
         stage, clock = stages[place]
-        clock.start()
+        clock.start(kept.spent)
         with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress) as tick:
             if isinstance(stage, Minimiser):
                 states = _minimised(run, stage, place, kept, tick, clock)
@@ -154,13 +154,17 @@ def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callabl
         tick()
         if clock.over() or not some_go:
             break
-        kept.passed(run, place, k + 1, memory)
-    final = run.measure(loss)
-    broke = run.fine & ~final.loss.isfinite()
-    run.fault(broke, final, place, stage.iterations)
-    run.theta = torch.where(broke[:, None], memory["good"], run.theta)
-    run.note(place, k + 1, final)
+        kept.passed(run, place, k + 1, memory, clock.spent())
+    _ended(run, run.measure(loss), memory["good"], place, k + 1)
     return [_SAYS[state] for state in memory["state"].tolist()]
+
+
+def _ended(run: Run, final: Measured, good: Tensor, place: int, done: int) -> None:
+    """Look at the weights of a stage's last step, which no later one does; broken arms get the good ones before."""
+    broke = run.fine & ~final.loss.isfinite()
+    run.fault(broke, final, place, done)
+    run.theta = torch.where(broke[:, None], good, run.theta)
+    run.note(place, done, final)
 
 
 def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], None], clock: Clock) -> list[str]:
@@ -236,7 +240,7 @@ def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None], clock
         if clock.over():
             break
     run.theta = torch.where(fine[:, None], apart.theta(), good)
-    run.note(place, done, run.measure())
+    _ended(run, run.measure(), good, place, done)
     return ["budget"] * len(run.theta)
 
 

@@ -23,6 +23,7 @@ from sciode.pinn import (
     Decomposition,
     Face,
     Hard,
+    Library,
     Names,
     Network,
     Numbers,
@@ -279,6 +280,40 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert seen == [5, 6, 7, 8] and torch.equal(whole.theta, resumed.theta)
     with pytest.raises(ValueError, match="differs in network"):
         solve(moving(), folder=tmp_path, **{**same, "network": Network(9)})
+
+
+def test_an_interrupted_stage_has_what_is_left_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 7 seconds, one a step, 5 are gone when it stops; an eighth step would be more than it was given."""
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+    step, steps, stops = Adam.step, [0], [5]
+
+    def timed(self: Adam, memory: Any, objective: Any, k: int) -> Any:
+        if steps[0] in stops:
+            raise KeyboardInterrupt
+        steps[0] += 1
+        return step(self, memory, objective, k)
+
+    monkeypatch.setattr(Adam, "step", timed)
+    monkeypatch.setattr(progress.Clock, "_now", lambda self: 100.0 * (not stops) + steps[0])
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(20)], "limits": [7.0]}
+    with pytest.raises(KeyboardInterrupt):
+        solve(moving(), folder=tmp_path, **same)
+    stops.clear()
+    found = solve(moving(), folder=tmp_path, **same)
+    assert steps[0] == found.history[-1].iteration == 7 and found.seconds == (7.0,)
+
+
+def test_a_last_step_into_infinity_is_a_fault_and_not_a_result() -> None:
+    """A rate of 1e200 in a stage of one step, after which nothing is evaluated any more but the result."""
+
+    def make(matrices: Any, others: Any) -> Any:
+        return [torch.optim.SGD([*matrices, *others], lr=1e200)]
+
+    for stage in (Adam(1, lr=1e200), Library(make, 1)):
+        found = solve(moving(), network=TINY, numbers=SMALL, stages=[stage])
+        start = solve(moving(), network=TINY, numbers=SMALL, stages=[Adam(1, lr=1e-300)])
+        assert found.status[0].startswith("non-finite: ") and bool(found.error.isfinite())
+        torch.testing.assert_close(found.theta, start.theta)
 
 
 def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
