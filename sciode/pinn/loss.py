@@ -49,7 +49,8 @@ class Loss:
     """sum_t weights[arm, t] term_t(theta[arm]), for all arms at once.
 
     groups: what is evaluated. chunk: how many points of a set are evaluated at a time, None = all: less memory, the
-    same numbers to rounding. causal: weights of the equation's points by what is left to do at earlier times.
+    same numbers to rounding (products with the Hessian, for `NewtonCG`, take all at once). causal: weights of the
+    equation's points by what is left to do at earlier times.
     """
 
     def __init__(self, groups: Sequence[Group], chunk: int | None = None, causal: Causal | None = None) -> None:
