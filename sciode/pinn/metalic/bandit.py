@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,7 +100,8 @@ def learn(
     seed: of everything that is drawn; what a play draws is a function of the seed and its number alone.
     folder: where plays are kept, a line each; the same call goes on from there, to the same plays.
 
-    Raises ValueError for shapes that do not fit, or a folder of another agent's plays.
+    Raises ValueError for shapes that do not fit, a folder of another agent's plays or tasks, or a reward that is not
+    finite, which is not kept.
     """
     _check(contexts, arms)
     path = None if folder is None else Path(folder) / _FILE
@@ -117,7 +119,12 @@ def learn(
             else:
                 arm = agent.choose(contexts[number], chosen, found, generator)
             chosen = (*chosen, arm)
-            found = (*found, float(reward(number, chosen)))
+            value = float(reward(number, chosen))
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"reward of task {number}, arms {chosen}: {value}; `reward_of` gives failures a number"
+                )
+            found = (*found, value)
         play = Play(tuple(contexts[number].tolist()), chosen, found)
         agent = agent.after(play)
         if path is not None:
