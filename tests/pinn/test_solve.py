@@ -207,6 +207,19 @@ def test_an_arm_without_conditions_is_two_networks_that_know_nothing_of_one_anot
     assert not torch.allclose(both.theta[0], both.theta[1])
 
 
+def test_what_is_singular_on_an_interface_reaches_only_arms_that_look_at_it_there() -> None:
+    """u_t + u_x / (t - 1/2) is infinite where the pieces meet; the mean of both fields is not."""
+    told = dirichlet(Face("t", -1), lambda x: x[..., :1], name="initial")
+    box, names = Box((0, 0), (1, 1)), Names(("x", "t"), ("u",))
+    problem = Problem("singular", names, box, lambda d, p: d.u_t + d.u_x / (d.t - 0.5), (told,), time="t")
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(5)]}
+    cut = strips(box, 1, [0.5])
+    both = solve(problem, cut, conditions=[("average", "flux"), ("average", "residual")], **same)
+    alone = solve(problem, cut, conditions=("average", "flux"), **same)
+    assert both.status[0] == "budget" and both.status[1].startswith("non-finite: residual")
+    torch.testing.assert_close(both.theta[0], alone.theta[0], rtol=1e-9, atol=1e-12)
+
+
 def test_chunks_change_memory_and_not_numbers() -> None:
     problem, cut = moving(), strips(Box((0, 0), (1, 1)), 1, [0.5])
     same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(8, lr=1e-2)], "causal": Causal()}
