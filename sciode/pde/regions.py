@@ -27,8 +27,8 @@ class Polygon(Domain):
 
     vertices: at least three points of the plane, one after the other either way around, the last joined to the first.
 
-    It is filled through a triangulation by ear clipping, so volumes are exact. Raises ValueError for fewer vertices, or
-    a line that crosses or touches itself.
+    It is filled through a triangulation by ear clipping, so volumes are exact. Raises ValueError for fewer vertices, no
+    area, or a line that crosses or touches itself.
     """
 
     vertices: tuple[tuple[float, float], ...]
@@ -42,6 +42,8 @@ class Polygon(Domain):
         object.__setattr__(self, "vertices", corners)
         if _crosses(corners):
             raise ValueError("the polygon's line crosses or touches itself: give its corners one after the other")
+        if _signed_area(corners) == 0:
+            raise ValueError("the polygon has no area: its corners lie on one line")
 
     @property
     def dimension(self) -> int:

@@ -105,8 +105,9 @@ def draw(
 
     Parameters
     ----------
-    how: "random", "jittered", "sobol" or "grid". "jittered" suits points that are drawn afresh at every iteration: no
-        gaps, nothing repeats, and any n will do. A fixed "grid" invites a network to fit it and to misbehave between.
+    how: "random", "jittered", "sobol", "latin" or "grid". "jittered" suits points that are drawn afresh at every
+        iteration: no gaps, nothing repeats, and any n will do. A fixed "grid" invites a network to fit it and to
+        misbehave between.
     seed: an integer >= 0.
     dtype: None is torch's default. Points are drawn in float64 on the host: they are the same on every device.
 

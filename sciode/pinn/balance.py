@@ -37,7 +37,11 @@ class Moment(NamedTuple):
 
 
 class Balance(ABC):
-    """A scheme, applied after every `every` iterations. pointwise: whether it weighs points, which then stay."""
+    """A scheme, applied after every `every` iterations. pointwise: whether it weighs points, which then stay.
+
+    Stages that need the same function throughout (L-BFGS, NewtonCG, least squares) take the factors of terms as the
+    stage before left them. Factors of points begin anew at 1 with new points, so at every stage.
+    """
 
     every: int
     pointwise: bool = False

@@ -159,8 +159,9 @@ class Periodic:
 
     def draw(self, names: Names, domain: Domain, n: int, seed: int) -> tuple[Boundary, Boundary]:
         """Points that belong to one another, low and high."""
+        if not isinstance(domain, Box):
+            raise ValueError(f"{self.name}: periodic conditions need a Box, which {type(domain).__name__} is not")
         low = Face(self.coordinate, -1).draw(names, domain, n, seed)
-        assert isinstance(domain, Box)
         axis = names.coordinates.index(self.coordinate)
         high = low.points.clone()
         high[:, axis] = domain.high[axis]
@@ -204,15 +205,21 @@ def robin(where: Where, a: float, b: float, value: Function, field: str = "u", n
 
 
 def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -> Condition:
-    """Return u = values [n] at points [n, d]: measurements, for inverse problems. ValueError for other shapes."""
+    """Return u = values [n] at points [n, d]: measurements, for inverse problems. ValueError for other shapes.
+
+    Places may be measured more than once.
+    """
     if values.shape != points.shape[:1]:
         raise ValueError(f"values must be [{len(points)}], one a point, got {tuple(values.shape)}")
-    places, known = points.double(), values.double()
+    # Of a place that was measured more than once the mean is told, as often: least squares ask for no more.
+    places, row, count = points.double().cpu().unique(dim=0, return_inverse=True, return_counts=True)
+    known = torch.zeros(len(places), dtype=torch.float64).index_add(0, row, values.double().cpu()) / count
 
     def value(x: Tensor) -> Tensor:
         # Points come as they were given, in any order and part: each finds its own.
-        nearest = torch.cdist(x.reshape(-1, x.shape[-1]).double().cpu(), places.cpu()).argmin(-1)
-        return known.cpu()[nearest].reshape(*x.shape[:-1], 1).to(x)
+        own = x.reshape(-1, x.shape[-1]).double().cpu()
+        nearest = torch.cdist(own, places, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
+        return known[nearest].reshape(*x.shape[:-1], 1).to(x)
 
     said = name or f"{field} observed"
     return Condition(said, Given(points), lambda d, p, g: getattr(d, field) - g[..., 0], value)

@@ -20,7 +20,9 @@ __all__ = ["Decomposition", "Meeting", "grid", "single", "strips", "windows"]
 _ACROSS = 1e-7
 """How far across a boundary a neighbour is looked for, as a share of the domain's diagonal."""
 _LOOKED, _ROUNDS = 512, 10
-_CROSS, _INSIDE, _TEST = 1, 2, 3
+_SHARED = 0.01
+"""A share of the domain in more than one piece from which on pieces overlap; below, it is rounding at their edges."""
+_CROSS, _INSIDE = 1, 2
 """What a seed is used for."""
 
 
@@ -43,8 +45,8 @@ class Decomposition:
     heard everywhere, weighted by a smooth window of its box that fades over this share of a cell's side, and there are
     no interfaces. `strips`, `grid` and `single` make what is usual.
 
-    Raises ValueError for no pieces, an empty one, one that reaches beyond the domain, gaps, or a piece that touches no
-    other.
+    Raises ValueError for no pieces, an empty one, one that reaches beyond the domain, gaps, overlaps, or a piece that
+    touches no other.
     """
 
     domain: Domain
@@ -57,10 +59,15 @@ class Decomposition:
         for number, piece in enumerate(self.pieces):
             for part in piece:
                 self._check_part(number, part)
-        owners = self.owner(self.domain.sample(_LOOKED, 0, dtype=torch.float64))
+        points = self.domain.sample(_LOOKED, 0, dtype=torch.float64)
+        owners = self.owner(points)
         if bool((owners < 0).any()):
             share = float((owners < 0).double().mean())
             raise ValueError(f"pieces leave {share:.1%} of the domain to no network: fill it")
+        if (share := float((self._owned(points) > 1).double().mean())) > _SHARED:
+            raise ValueError(
+                f"pieces overlap in {share:.1%} of the domain: cut them apart, or make `windows` of a grid"
+            )
         if self.overlap and not all(len(piece) == 1 and isinstance(piece[0], Box) for piece in self.pieces):
             raise ValueError("windows need pieces of one box each")
         if not self.overlap and len(self.pieces) > 1:
@@ -102,6 +109,11 @@ class Decomposition:
             for part in self.pieces[number]:
                 found[part.contains(points)] = number
         return found
+
+    def _owned(self, points: Tensor) -> Tensor:
+        """How many pieces have each point, int64 [N]."""
+        held = [torch.stack([part.contains(points) for part in piece]).any(0) for piece in self.pieces]
+        return torch.stack(held).sum(0)
 
     @cached_property
     def meetings(self) -> tuple[Meeting, ...]:
@@ -180,9 +192,12 @@ def single(domain: Domain) -> Decomposition:
 
 def strips(domain: Box, axis: int, cuts: Sequence[float]) -> Decomposition:
     """Return a box cut across an axis, at these places in ascending order."""
+    fault = f"cuts must ascend inside the domain along an axis it has, got {list(cuts)} on axis {axis}"
+    if not 0 <= axis < domain.dimension:
+        raise ValueError(fault)
     ends = [domain.low[axis], *map(float, cuts), domain.high[axis]]
-    if not 0 <= axis < domain.dimension or sorted(set(ends)) != ends:
-        raise ValueError(f"cuts must ascend inside the domain along an axis it has, got {list(cuts)} on axis {axis}")
+    if sorted(set(ends)) != ends:
+        raise ValueError(fault)
 
     def strip(a: float, b: float) -> Box:
         low, high = list(domain.low), list(domain.high)

@@ -13,7 +13,7 @@ from torch.func import jvp
 
 from sciode.pinn.taylor import Orders, unit
 
-__all__ = ["Derivatives", "Equation", "Names", "asked_of", "residual_of", "total_gradient"]
+__all__ = ["Derivatives", "Equation", "Names", "asked_of", "residual_of", "total_gradient", "tried"]
 
 Equation = Callable[["Derivatives", Any], Any]
 """(derivatives, parameters) -> a residual at each point, or a sequence of them."""
@@ -118,12 +118,18 @@ def asked_of(
     names: Names, points: Tensor, parameters: SimpleNamespace, read: Callable[[Derivatives, Any], Any]
 ) -> frozenset[Orders]:
     """Return the orders that a function reads, by running it once at some points [1, 1, n, d] with made-up values."""
+    return tried(names, points, parameters, read)[1]
+
+
+def tried(
+    names: Names, points: Tensor, parameters: SimpleNamespace, read: Callable[[Derivatives, Any], Any]
+) -> tuple[Tensor, frozenset[Orders]]:
+    """Return what a function makes of made-up values at some points [1, 1, n, d], [1, 1, n, m], and what it reads."""
     normals = torch.zeros_like(points)
     normals[..., 0] = 1.0
     derivatives = Derivatives(names, _Any(points, names.channels), points, normals)
-    found = read(derivatives, parameters)
-    stacked(found, points.shape[:-1], "this function")
-    return frozenset(derivatives.asked)
+    found = stacked(read(derivatives, parameters), points.shape[:-1], "this function")
+    return found, frozenset(derivatives.asked)
 
 
 def stacked(found: Any, shape: Sequence[int], who: str) -> Tensor:

@@ -23,11 +23,12 @@ class Library:
     """A stage of optimisers that look at a weight's shape, and must not see the weights of several networks as one.
 
     So each matrix of each arm and piece is a tensor of its own, which costs launches: few arms, please. It is not
-    resumed half way. Raises ValueError for no iterations.
+    resumed half way. name: what a kept run knows it by, rates included. Raises ValueError for no iterations.
     """
 
     make: Make
     iterations: int = 1000
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -43,7 +44,7 @@ def muon(iterations: int = 1000, lr: float = 1e-3, rest: float = 1e-3) -> Librar
             found.append(torch.optim.Muon(matrices, lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
         return found
 
-    return Library(make, iterations)
+    return Library(make, iterations, f"muon, lr={lr}, rest={rest}")
 
 
 def soap(iterations: int = 1000, lr: float = 3e-3) -> Library:
@@ -59,7 +60,7 @@ def soap(iterations: int = 1000, lr: float = 3e-3) -> Library:
             raise ImportError('SOAP needs pytorch-optimizer: pip install "sciode[optimizers]"') from error
         return [SOAP([*matrices, *others], lr=lr, weight_decay=0.0, precondition_frequency=10)]
 
-    return Library(make, iterations)
+    return Library(make, iterations, f"soap, lr={lr}")
 
 
 @dataclass(frozen=True)

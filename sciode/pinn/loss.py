@@ -49,7 +49,8 @@ class Loss:
     """sum_t weights[arm, t] term_t(theta[arm]), for all arms at once.
 
     groups: what is evaluated. chunk: how many points of a set are evaluated at a time, None = all: less memory, the
-    same numbers to rounding. causal: weights of the equation's points by what is left to do at earlier times.
+    same numbers to rounding (products with the Hessian, for `NewtonCG`, take all at once). causal: weights of the
+    equation's points by what is left to do at earlier times.
     """
 
     def __init__(self, groups: Sequence[Group], chunk: int | None = None, causal: Causal | None = None) -> None:
@@ -92,7 +93,10 @@ class Loss:
                     # An arm that leaves a condition out is not touched by what it comes to there.
                     used = weights[:, many] > 0
                     total = torch.where(used, weights[:, many] * pressed, 0.0).sum(1)
-                    gradient = gradient + torch.autograd.grad(total.sum(), leaf)[0]
+                    own = torch.autograd.grad(total.sum(), leaf)[0]
+                if len(group.names) > 1 and bool((total.isfinite() & ~own.isfinite().all(1)).any()):
+                    own = _term_by_term(group, theta, sample.rows(begin, end), weights[:, many])
+                gradient = gradient + own
                 loss = loss + total.detach()
                 terms[:, many] += plain.detach()
             place += len(group.names)
@@ -148,6 +152,19 @@ def _terms(group: Group, theta: Tensor, sample: Sample, factor: Tensor | None) -
     shared = squares * sample.data["share"][:, None]
     plain = shared.sum((2, 3))
     return plain, plain if factor is None else (shared * factor[:, None]).sum((2, 3))
+
+
+def _term_by_term(group: Group, theta: Tensor, sample: Sample, weights: Tensor) -> Tensor:
+    """The gradient of a group's terms, none of which reaches an arm that leaves it out: taken together, one that is
+    singular there would reach it as 0 times infinity.
+    """
+    leaf, found = theta.detach().requires_grad_(), torch.zeros_like(theta)
+    with torch.enable_grad():
+        for rows, weight in zip(group.residuals(leaf, sample).values(), weights.unbind(1), strict=True):
+            term = rows.square().sum(-1) * sample.data["share"]
+            slope = torch.autograd.grad(term.sum(), leaf, retain_graph=True)[0]
+            found = found + torch.where(weight[:, None] > 0, weight[:, None] * slope, 0.0)
+    return found
 
 
 def _pointwise(group: Group, which: tuple[int, ...], weights: Mapping[str, float], count: int) -> Any:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sciode.pinn.taylor import ACTIVATIONS, Orders, closed, factorial, unit
+from sciode.pinn.taylor import ACTIVATIONS, Orders, closed, unit
 from sciode.solvers.suggest import choose
 
 __all__ = ["Network", "Scaling"]
@@ -96,9 +96,8 @@ class Network:
         layers = self.unpacked(theta, axes, outputs, pieces)
         centre, half = scaling.centre, scaling.half
         if list(which) != list(range(pieces)):
-            chosen = torch.tensor(list(which), device=theta.device)
-            layers = [(weight[:, chosen], bias[:, chosen]) for weight, bias in layers]
-            centre, half = centre[chosen], half[chosen]
+            layers = [(_chosen(weight, which, 1), _chosen(bias, which, 1)) for weight, bias in layers]
+            centre, half = _chosen(centre, which, 0), _chosen(half, which, 0)
         asked = closed(orders, axes)
         act = ACTIVATIONS[self.activation]
         weight, bias = layers[0]
@@ -118,13 +117,20 @@ class Network:
         return y
 
 
+def _chosen(values: Tensor, which: Sequence[int], axis: int) -> Tensor:
+    """Some entries along an axis, by slices: an index tensor would be sent to the device at every step."""
+    runs: list[list[int]] = []
+    for one in which:
+        if runs and one == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([one, one + 1])
+    parts = [values.narrow(axis, begin, end - begin) for begin, end in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+
+
 def _turned(rows: Tensor, weight: Tensor) -> Tensor:
     """rows [arms, K, M, N, in] times weight [arms, K, in, out], as one batched product."""
     arms, pieces, many, points, size = rows.shape
     out = rows.reshape(arms * pieces, many * points, size) @ weight.reshape(arms * pieces, size, -1)
     return out.reshape(arms, pieces, many, points, -1)
-
-
-def derivatives(series: dict[Orders, Tensor]) -> dict[Orders, Tensor]:
-    """Turn Taylor coefficients into derivatives."""
-    return {one: value if factorial(one) == 1 else value * factorial(one) for one, value in series.items()}

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sciode.pde import Domain
 from sciode.pinn.conditions import Condition, Periodic, disagreements
-from sciode.pinn.derivatives import Derivatives, Equation, Names, asked_of
+from sciode.pinn.derivatives import Derivatives, Equation, Names, asked_of, tried
 from sciode.pinn.taylor import Orders
 
 __all__ = ["Hard", "Problem", "Reference", "Unknown"]
@@ -142,6 +142,17 @@ class Problem:
             return crossing(self, d, p, torch.ones_like(d.points)).unbind(-1)
 
         return asked_of(self.names, self._probe, self.started, read)
+
+    @property
+    def digits(self) -> str:
+        """What the equation makes of made-up values and what its conditions tell, to nine digits: functions have no
+        other sign by which a kept run knows them.
+        """
+        told = [tried(self.names, self._probe, self.started, self.equation)[0]]
+        for one in self.conditions:
+            if isinstance(one, Condition):
+                told.append(one.value(one.where.draw(self.names, self.domain, _PROBE_POINTS, _PROBE_SEED).points))
+        return ", ".join(f"{float(values.double().square().sum().sqrt()):.9g}" for values in told)
 
     @property
     def started(self) -> SimpleNamespace:

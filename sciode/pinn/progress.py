@@ -31,9 +31,9 @@ class Clock:
     device: str = "cpu"
     began: float = 0.0
 
-    def start(self) -> None:
-        """Begin."""
-        self.began = self._now()
+    def start(self, spent: float = 0.0) -> None:
+        """Begin, with these seconds spent before an interruption."""
+        self.began = self._now() - spent
 
     def spent(self) -> float:
         """Seconds."""
@@ -50,7 +50,9 @@ class Clock:
 @final
 @dataclass
 class Kept:
-    """How far a run is: its stage, the iteration within, the minimiser's memory there, and how stages ended."""
+    """How far a run is: its stage, the iteration within, the minimiser's memory there, how stages ended and what they
+    took; spent: seconds of the stage that was interrupted.
+    """
 
     identity: Mapping[str, Any]
     path: Path | None = None
@@ -59,6 +61,7 @@ class Kept:
     memory: dict[str, Tensor] = field(default_factory=dict)
     states: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    spent: float = 0.0
     written: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -78,17 +81,18 @@ class Kept:
         run.history = [Moment(*entry) for entry in record["history"]]
         run.faults = {int(arm): said for arm, said in record["faults"].items()}
         memory = {name: value.to(run.theta.device) for name, value in unflatten("memory", tensors).items()}
-        return cls(identity, path, record["stage"], record["iteration"], memory, record["states"], record["seconds"])
+        far = (record["stage"], record["iteration"], memory, record["states"], record["seconds"], record["spent"])
+        return cls(identity, path, *far)
 
-    def passed(self, run: Run, stage: int, iteration: int, memory: Mapping[str, Tensor]) -> None:
+    def passed(self, run: Run, stage: int, iteration: int, memory: Mapping[str, Tensor], spent: float) -> None:
         """An iteration is over; now and then it is written down."""
         if self.path is not None and time.monotonic() - self.written >= _SECONDS:
-            self.stage, self.iteration, self.memory = stage, iteration, dict(memory)
+            self.stage, self.iteration, self.memory, self.spent = stage, iteration, dict(memory), spent
             self._save(run)
 
     def ended(self, run: Run, stage: int, states: list[str], seconds: float) -> None:
         """A stage is over."""
-        self.stage, self.iteration, self.memory = stage + 1, 0, {}
+        self.stage, self.iteration, self.memory, self.spent = stage + 1, 0, {}, 0.0
         self.states = states
         self.seconds.append(seconds)
         if self.path is not None:
@@ -105,6 +109,7 @@ class Kept:
             "iteration": self.iteration,
             "states": self.states,
             "seconds": self.seconds,
+            "spent": self.spent,
             "faults": {str(arm): said for arm, said in run.faults.items()},
             "history": [list(entry) for entry in run.history],
         }

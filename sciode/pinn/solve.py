@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -17,7 +18,7 @@ from sciode.pinn.decomposition import Decomposition, single
 from sciode.pinn.distributed import Averaged
 from sciode.pinn.interfaces import CONDITIONS, XPINN, weights_of
 from sciode.pinn.library import Apart, Library
-from sciode.pinn.loss import Loss, Weights
+from sciode.pinn.loss import Loss, Measured, Weights
 from sciode.pinn.networks import Network
 from sciode.pinn.problem import Problem
 from sciode.pinn.progress import Clock, Kept, bar
@@ -93,7 +94,7 @@ def solve(
     theta = _checked(start, representation.initial(drawn, like))
     run = Run(representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log, theta, share)
     clocks = [Clock(one, like.device.type) for one in limits or [math.inf] * len(steps)]
-    kept = Kept.opened(folder, _identity(run, steps, drawn, start), run)
+    kept = Kept.opened(folder, {**_identity(run, steps, drawn, start), "limits": repr(limits and list(limits))}, run)
     return _staged(run, list(zip(steps, clocks, strict=True)), kept, progress)
 
 
@@ -101,7 +102,7 @@ def _staged(run: Run, stages: Sequence[tuple[Stage, Clock]], kept: Kept, progres
     """All stages that are left."""
     for place in range(kept.stage, len(stages)):
         stage, clock = stages[place]
-        clock.start()
+        clock.start(kept.spent)
         with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress) as tick:
             if isinstance(stage, Minimiser):
                 states = _minimised(run, stage, place, kept, tick, clock)
@@ -129,7 +130,6 @@ def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callabl
         run.back(place, 0 if every is None else (begin - 1) // every)
     else:
         run.draw(place, 0)
-        run.memory = {}
         memory = stage.begin(run.theta)
         memory["state"] = torch.where(run.fine, GOING, NONFINITE)
     loss = Loss(run.loss.groups, run.loss.chunk) if stage.still else run.loss
@@ -137,39 +137,45 @@ def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callabl
     for k in range(begin, stage.iterations):
         if every and k and k % every == 0:
             run.draw(place, k // every)
-            if run.balance is not None and run.balance.pointwise:
-                run.memory = {}
         target = Target(loss, run.samples, *run.balanced(), share=run.share)
         before, memory = memory, stage.step(memory, target, k)
         broke = (memory["state"] == NONFINITE) & (before["state"] == GOING)
+        # What the host has to know, in one word from the device.
+        some_broke, some_go = torch.stack((broke.any(), (memory["state"] == GOING).any())).tolist()
         if target.measured is not None:
-            if bool(broke.any()):
+            if some_broke:
                 run.fault(broke, target.measured, place, k)
             if k % run.log == 0:
-                run.note(place, k, target.measured)
+                # A line search leaves what it tried last; the history is that of the weights.
+                run.note(place, k, run.measure(loss) if stage.still else target.measured)
             if not stage.still:
                 run.rebalance(target.measured, place, k)
         run.theta = memory["theta"]
         tick()
-        if clock.over() or not bool((memory["state"] == GOING).any()):
+        if clock.over() or not some_go:
             break
-        kept.passed(run, place, k + 1, memory)
-    final = run.measure()
-    broke = run.fine & ~final.loss.isfinite()
-    run.fault(broke, final, place, stage.iterations)
-    run.theta = torch.where(broke[:, None], memory["good"], run.theta)
-    run.note(place, k + 1, final)
+        kept.passed(run, place, k + 1, memory, clock.spent())
+    _ended(run, run.measure(loss), memory["good"], place, k + 1)
     return [_SAYS[state] for state in memory["state"].tolist()]
+
+
+def _ended(run: Run, final: Measured, good: Tensor, place: int, done: int) -> None:
+    """Look at the weights of a stage's last step, which no later one does; broken arms get the good ones before."""
+    broke = run.fine & ~final.loss.isfinite()
+    run.fault(broke, final, place, done)
+    run.theta = torch.where(broke[:, None], good, run.theta)
+    run.note(place, done, final)
 
 
 def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], None], clock: Clock) -> list[str]:
     """A stage of least squares, arm after arm, on points that are drawn at every iteration."""
     run.draw(place, 0)
     weights, _ = run.balanced()
-    theta, states = run.theta.clone(), []
+    theta, states, done = run.theta.clone(), [], [0] * len(run.theta)
     for arm in range(len(theta)):
 
         def draw(k: int, arm: int = arm) -> Sequence:
+            done[arm] = k
             samples = run.loss.draw(run.numbers, derive_seed(run.seed, _LEAST_SQUARES, place, k) % 2**31, run.theta)
             tick()
             return run.loss.blocks(samples, weights, arm)
@@ -182,10 +188,10 @@ def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], 
         if found.status == "non-finite":
             fresh = replace(run, samples=run.samples, theta=theta)
             alone = torch.arange(len(theta), device=theta.device) == arm
-            run.fault(alone, fresh.measure(), place, len(found.losses) - 1)
+            run.fault(alone, fresh.measure(), place, done[arm])
         theta[arm] = found.theta
     run.theta = theta
-    run.note(place, stage.iterations, run.measure())
+    run.note(place, max(done), run.measure())
     return states
 
 
@@ -210,7 +216,7 @@ def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None], clock
     apart = Apart.of(run.representation, run.theta)
     pairs = list(zip(apart.parts, apart.hidden, strict=True))
     optimisers = stage.make([part for part, inner in pairs if inner], [part for part, inner in pairs if not inner])
-    fine, good = run.fine, run.theta
+    fine, good, done = run.fine, run.theta, 0
     for k in range(stage.iterations):
         if run.redraw is not None and k and k % run.redraw.every == 0:
             run.draw(place, k // run.redraw.every)
@@ -226,6 +232,7 @@ def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None], clock
         apart.give(torch.where(fine[:, None], measured.gradient, 0.0))
         for one in optimisers:
             one.step()
+        done = k + 1
         if k % run.log == 0:
             run.note(place, k, measured)
         run.rebalance(measured, place, k)
@@ -233,7 +240,7 @@ def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None], clock
         if clock.over():
             break
     run.theta = torch.where(fine[:, None], apart.theta(), good)
-    run.note(place, stage.iterations, run.measure())
+    _ended(run, run.measure(), good, place, done)
     return ["budget"] * len(run.theta)
 
 
@@ -277,8 +284,9 @@ def _check(
         raise ValueError("weights of points need points that stay: leave out `balance` or redraw=Redraw(adaptive=...)")
 
 
-def _said(stage: Stage) -> str:
-    return f"library, {stage.iterations}" if isinstance(stage, Library) else repr(stage)
+def _said(value: object) -> str:
+    """In words that are the same in another process: without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _seeds(seeds: Sequence[int] | None, seed: int, arms: int) -> Sequence[int]:
@@ -297,6 +305,10 @@ def _check_limits(
         raise ValueError(
             "share: Levenberg-Marquardt, NewtonCG and balances but ReLoBRaLo look at one rank's points alone"
         )
+    if share is not None and limits is not None:
+        raise ValueError(
+            "share: ranks would run out of time at different iterations and wait for ever: leave out limits"
+        )
     if limits is not None and (len(limits) != len(stages) or not all(one > 0 for one in limits)):
         raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {list(limits)}")
 
@@ -314,11 +326,13 @@ def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Te
     """What a run hangs on, in words: a checkpoint of another run is not taken for this one's."""
     of, problem = run.representation, run.problem
     parts = {
-        "problem": (problem.name, dict(problem.parameters), problem.names, [one.name for one in problem.conditions]),
-        "pieces": (of.scaling.centre.tolist(), of.scaling.half.tolist()),
+        "problem": (problem.name, dict(problem.parameters), problem.names, problem.conditions, problem.hard),
+        "functions": problem.digits,
+        "unknowns": dict(problem.unknowns),
+        "pieces": of.decomposition,
         "network": of.network,
         "weights": run.base.tolist(),
-        "stages": [_said(one) for one in stages],
+        "stages": list(stages),
         "numbers": run.numbers,
         "redraw": run.redraw,
         "balance": run.balance,
@@ -328,4 +342,4 @@ def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Te
     }
     if start is not None:
         parts["start"] = sha256(run.theta.cpu().numpy().tobytes()).hexdigest()
-    return {name: repr(value) for name, value in parts.items()}
+    return {name: _said(value) for name, value in parts.items()}

@@ -98,6 +98,8 @@ class Run:
         """Take new points: those of a stage's draw, which is a function of the seed alone, unless they are adaptive."""
         seed = self._of_draw(stage, number)
         self.samples = self.loss.draw(self.numbers, seed, self.theta)
+        if self.balance is not None and self.balance.pointwise:
+            self.memory = {}  # those were weights of other points
         group, adaptive = self.loss.groups[0], self.redraw and self.redraw.adaptive
         assert isinstance(group, Inside)
         if adaptive:
@@ -159,10 +161,10 @@ class Run:
             what = " and ".join(bad) if bad else "the gradient"
             self.faults[arm] = f"non-finite: {what}, at iteration {k} of stage {stage}"
 
-    def measure(self) -> Measured:
-        """The loss of the moment, at the weights of the moment."""
+    def measure(self, loss: Loss | None = None) -> Measured:
+        """The loss of the moment, at the weights of the moment; loss: another than the run's own."""
         weights, multiplier = self.balanced()
-        target = Target(self.loss, self.samples, weights, multiplier, share=self.share)
+        target = Target(loss or self.loss, self.samples, weights, multiplier, share=self.share)
         target(self.theta)
         assert target.measured is not None
         return target.measured

@@ -92,6 +92,8 @@ class NewtonCG(Minimiser):
         test = torch.linalg.qr(drawn)[0].to(theta)
         # The same test vectors for all arms: alone or beside others, an arm sees the same.
         image = torch.stack([product(column.expand_as(theta)) for column in test.unbind(1)], -1)
+        # Decompositions of a batch raise for all if one is not finite: such an arm gets an empty sketch.
+        image = torch.where(image.isfinite().flatten(1).all(1)[:, None, None], image, 0.0)
         core = test.T @ image
         values, vectors = torch.linalg.eigh((core + core.mT) / 2)
         least = torch.finfo(theta.dtype).eps * values.abs().amax(1, keepdim=True) * size

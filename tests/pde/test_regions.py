@@ -70,6 +70,7 @@ def test_gauss_law_holds_on_a_polygon_and_a_slab() -> None:
     [
         ([(0, 0), (1, 0)], "three"),
         ([(0, 0), (1, 1), (1, 0), (0, 1)], "crosses"),
+        ([(0, 0), (1, 1), (2, 2)], "no area"),
         ([(0, 0), (1, 0), (math.nan, 1)], "finite"),
     ],
 )

@@ -226,3 +226,5 @@ def test_sharing_needs_a_group_and_stages_that_share() -> None:
         averaged()
     with pytest.raises(ValueError, match="one rank's points"):
         solve(heat(), stages=[LevenbergMarquardt()], share=Averaged(0, 1))
+    with pytest.raises(ValueError, match="leave out limits"):
+        solve(heat(), stages=[Adam(1)], share=Averaged(0, 1), limits=[1.0])

@@ -22,6 +22,7 @@ from sciode.pinn import (
     Problem,
     Walls,
     dirichlet,
+    observed,
     single,
     solve,
     strips,
@@ -141,12 +142,21 @@ def test_points_of_a_condition_lie_on_all_of_its_set(where: Edge | Walls | Face,
             assert float(faces[name].double().mean()) == pytest.approx(share, abs=4 * math.sqrt(0.25 / 400)), name
 
 
+def test_a_place_that_was_measured_twice_is_told_the_mean() -> None:
+    """sum (u - m)^2 over measurements m of a place is least at their mean; others are not touched by it."""
+    points = torch.tensor([[0.5, 0.5], [0.2, 0.1], [0.5, 0.5], [0.2, 0.1 + 1e-9]], dtype=torch.float64)
+    told = observed(points, torch.tensor([1.0, 7.0, 3.0, -7.0], dtype=torch.float64))
+    torch.testing.assert_close(told.value(points)[:, 0], torch.tensor([2.0, 7.0, 2.0, -7.0], dtype=torch.float64))
+
+
 def test_conditions_on_parts_of_a_boundary_and_faces_that_do_not_exist() -> None:
     names, box = Names(("x", "y"), ("u",)), Box((0, 0), (1, 1))
     right = Edge(lambda x: x[..., 0] > 0.999).draw(names, box, 20, 0)
     assert right.points.shape == (20, 2) and bool((right.points[:, 0] == 1).all())
     with pytest.raises(ValueError, match="is it empty"):
         Edge(lambda x: x[..., 0] > 2).draw(names, box, 20, 0)
+    with pytest.raises(ValueError, match="need a Box"):
+        Periodic("t").draw(Names(("x", "t"), ("u",)), Slab(Box(0, 1), 0.0, 1.0), 10, 0)
     with pytest.raises(ValueError, match="no face 'z'"):
         Face("z").draw(names, box, 20, 0)
     low, high = Periodic("x").draw(names, box, 10, 0)

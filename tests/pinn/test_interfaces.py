@@ -159,8 +159,11 @@ def test_faults_of_decompositions_are_named() -> None:
         Decomposition(whole, ((Box((0, 0), (0.5, 1)),), (Box((0.5, 0), (1.5, 1)),)))
     with pytest.raises(ValueError, match="piece 1 is empty"):
         Decomposition(whole, ((whole,), (difference(Ball((0.5, 0.5), 0.1), Ball((0.5, 0.5), 0.2)),)))
-    with pytest.raises(ValueError, match="ascend"):
-        strips(whole, 0, [0.7, 0.3])
+    with pytest.raises(ValueError, match="overlap in"):
+        Decomposition(whole, ((Box((0, 0), (0.6, 1)),), (Box((0.4, 0), (1, 1)),)))
+    for axis, cuts in ((0, [0.7, 0.3]), (4, [0.5])):
+        with pytest.raises(ValueError, match="ascend"):
+            strips(whole, axis, cuts)
     with pytest.raises(ValueError, match="cannot be reached"):
         cut = grid(whole, (2, 2))
         cut.interface(type(cut.meetings[0])(0, 3), 10, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,19 @@ def test_an_interrupted_agent_goes_on_to_the_same_plays(tmp_path: Path, stages: 
     assert [tuple(line["arms"]) for line in lines[1:]] == [play.arms for play in whole]
     with pytest.raises(ValueError, match="differs in seed"):
         learn(bandit, contexts, ARMS, reward, seed=6, folder=tmp_path)
+    others = contexts.clone()
+    others[3] += 1e-9
+    with pytest.raises(ValueError, match="other tasks from number 3 on"):
+        learn(bandit, others, ARMS, reward, seed=5, folder=tmp_path)
+
+
+def test_a_reward_that_is_no_number_is_refused_and_leaves_the_plays_before_it(tmp_path: Path) -> None:
+    """Kept, it would end every later call in the same folder."""
+    bandit, contexts = Bandit(warm_up=5), tasks(4)
+    with pytest.raises(ValueError, match="reward of task 2"):
+        learn(bandit, contexts, ARMS, lambda n, _: math.nan if n == 2 else 0.5, folder=tmp_path)
+    plays = learn(bandit, contexts, ARMS, lambda n, _: float(n), folder=tmp_path)
+    assert [play.rewards[0] for play in plays] == [0.5, 0.5, 2.0, 3.0]
 
 
 def test_a_larger_budget_begins_with_the_plays_of_the_smaller() -> None:

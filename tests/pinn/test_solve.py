@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from sciode.pinn import (
     RAD,
     XPINN,
     Causal,
+    Decomposition,
     Face,
     Hard,
+    Library,
     Names,
     Network,
     Numbers,
@@ -40,6 +44,7 @@ from sciode.pinn import (
     soap,
     solve,
     strips,
+    training,
     windows,
 )
 from sciode.pinn.representation import representation_of
@@ -202,6 +207,19 @@ def test_an_arm_without_conditions_is_two_networks_that_know_nothing_of_one_anot
     assert not torch.allclose(both.theta[0], both.theta[1])
 
 
+def test_what_is_singular_on_an_interface_reaches_only_arms_that_look_at_it_there() -> None:
+    """u_t + u_x / (t - 1/2) is infinite where the pieces meet; the mean of both fields is not."""
+    told = dirichlet(Face("t", -1), lambda x: x[..., :1], name="initial")
+    box, names = Box((0, 0), (1, 1)), Names(("x", "t"), ("u",))
+    problem = Problem("singular", names, box, lambda d, p: d.u_t + d.u_x / (d.t - 0.5), (told,), time="t")
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(5)]}
+    cut = strips(box, 1, [0.5])
+    both = solve(problem, cut, conditions=[("average", "flux"), ("average", "residual")], **same)
+    alone = solve(problem, cut, conditions=("average", "flux"), **same)
+    assert both.status[0] == "budget" and both.status[1].startswith("non-finite: residual")
+    torch.testing.assert_close(both.theta[0], alone.theta[0], rtol=1e-9, atol=1e-12)
+
+
 def test_chunks_change_memory_and_not_numbers() -> None:
     problem, cut = moving(), strips(Box((0, 0), (1, 1)), 1, [0.5])
     same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(8, lr=1e-2)], "causal": Causal()}
@@ -275,6 +293,119 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert seen == [5, 6, 7, 8] and torch.equal(whole.theta, resumed.theta)
     with pytest.raises(ValueError, match="differs in network"):
         solve(moving(), folder=tmp_path, **{**same, "network": Network(9)})
+
+
+def test_an_interrupted_stage_has_what_is_left_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 7 seconds, one a step, 5 are gone when it stops; an eighth step would be more than it was given."""
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+    step, steps, stops = Adam.step, [0], [5]
+
+    def timed(self: Adam, memory: Any, objective: Any, k: int) -> Any:
+        if steps[0] in stops:
+            raise KeyboardInterrupt
+        steps[0] += 1
+        return step(self, memory, objective, k)
+
+    monkeypatch.setattr(Adam, "step", timed)
+    monkeypatch.setattr(progress.Clock, "_now", lambda self: 100.0 * (not stops) + steps[0])
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(20)], "limits": [7.0]}
+    with pytest.raises(KeyboardInterrupt):
+        solve(moving(), folder=tmp_path, **same)
+    stops.clear()
+    found = solve(moving(), folder=tmp_path, **same)
+    assert steps[0] == found.history[-1].iteration == 7 and found.seconds == (7.0,)
+
+
+def test_a_last_step_into_infinity_is_a_fault_and_not_a_result() -> None:
+    """A rate of 1e200 in a stage of one step, after which nothing is evaluated any more but the result."""
+
+    def make(matrices: Any, others: Any) -> Any:
+        return [torch.optim.SGD([*matrices, *others], lr=1e200)]
+
+    for stage in (Adam(1, lr=1e200), Library(make, 1)):
+        found = solve(moving(), network=TINY, numbers=SMALL, stages=[stage])
+        start = solve(moving(), network=TINY, numbers=SMALL, stages=[Adam(1, lr=1e-300)])
+        assert found.status[0].startswith("non-finite: ") and bool(found.error.isfinite())
+        torch.testing.assert_close(found.theta, start.theta)
+
+
+def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Not even where only a function, a piece, a time limit or a library's rate is another."""
+    box = Box((0, 0), (1, 1))
+    quarters = [Box((a, b), (a + 0.5, b + 0.5)) for a in (0, 0.5) for b in (0, 0.5)]
+    cuts = [Decomposition(box, ((quarters[0], quarters[a]), (quarters[b], quarters[3]))) for a, b in ((1, 2), (2, 1))]
+    bent = Decomposition(box, ((quarters[0], quarters[3]), (quarters[1], quarters[2])))
+
+    def initial(scale: float) -> Problem:
+        told = dirichlet(Face("t", -1), lambda x: scale * x[..., :1], name="initial")
+        return moving(conditions=(told, Periodic("x", 0)), exact=None)
+
+    def other() -> Problem:
+        return replace(initial(1.0), equation=lambda d, p: d.u_t + 2 * d.u_x)
+
+    same: dict[str, Any] = {"decomposition": cuts[0], "network": TINY, "numbers": SMALL, "stages": [Adam(2)]}
+    known = solve(initial(1.0), folder=tmp_path / "run", **same)
+    again = solve(initial(1.0), folder=tmp_path / "run", **same)
+    assert torch.equal(known.theta, again.theta) and again.seconds == known.seconds
+    for problem, changes, says in (
+        (initial(2.0), {}, "functions"),
+        (other(), {}, "functions"),
+        (initial(1.0), {"decomposition": cuts[1]}, "pieces"),
+        (initial(1.0), {"decomposition": bent}, "pieces"),
+        (initial(1.0), {"limits": [60.0]}, "limits"),
+    ):
+        with pytest.raises(ValueError, match=f"differs in .*{says}"):
+            solve(problem, folder=tmp_path / "run", **{**same, **changes})
+    solve(moving(), folder=tmp_path / "muon", network=TINY, numbers=SMALL, stages=[muon(1, lr=1e-3)])
+    with pytest.raises(ValueError, match="differs in stages"):
+        solve(moving(), folder=tmp_path / "muon", network=TINY, numbers=SMALL, stages=[muon(1, lr=1e-2)])
+
+
+@pytest.mark.parametrize("stage", [Adam(3), LBFGS(3), NewtonCG(2, rank=4, sweeps=5)])
+def test_the_history_tells_the_loss_of_the_weights_and_not_of_a_line_searchs_last_try(stage: Any) -> None:
+    """The entry of iteration k is the last one of a run of k iterations, on the same points."""
+    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "log": 1}
+    whole = solve(moving(), stages=[Adam(3, lr=1e-2), stage], **same)
+    own = [entry for entry in whole.history if entry.stage == 1]
+    assert [entry.iteration for entry in own] == list(range(stage.iterations + 1))
+    for k in range(1, stage.iterations):
+        short = solve(moving(), stages=[Adam(3, lr=1e-2), replace(stage, iterations=k)], **same)
+        assert own[k].loss == pytest.approx(short.history[-1].loss, rel=1e-9)
+        assert own[k].terms[0] == pytest.approx(short.history[-1].terms[0], rel=1e-9)
+    if stage.still:
+        losses = [entry.loss[0] for entry in own]
+        assert all(b <= a for a, b in pairwise(losses))
+
+
+def test_a_stage_that_runs_out_of_time_tells_how_far_it_came() -> None:
+    stages = [LevenbergMarquardt(10**6, tolerance=0.0, damping=1e-3), muon(10**6)]
+    found = solve(line(), network=Network(3, 1), numbers=Numbers(8, 2, 1), stages=stages, limits=[0.2, 0.2], log=10**6)
+    reached = {entry.stage: entry.iteration for entry in found.history}
+    assert 1 <= reached[0] < 10**5 and 1 <= reached[1] < 10**5
+
+
+def test_weights_of_terms_go_on_to_the_next_stage_and_weights_of_points_begin_anew_with_their_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def noted(balance: Any, stages: list[Any]) -> dict[str, Tensor]:
+        seen.clear()
+        draw = training.Run.draw
+
+        def drawn(self: training.Run, stage: int, number: int) -> None:
+            draw(self, stage, number)
+            seen.append(dict(self.memory))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Run, "draw", drawn)
+            solve(moving(), network=TINY, numbers=SMALL, balance=balance, stages=stages)
+        return seen[1]
+
+    for second in (Adam(1), LBFGS(1), LevenbergMarquardt(1, damping=1e-3), muon(1)):
+        factors = noted(ReLoBRaLo(alpha=0.5, stay=0.5), [Adam(3, lr=1e-2), second])["factors"]
+        assert not torch.equal(factors, torch.ones_like(factors))
+        assert not noted(SelfAdaptive(), [Adam(3, lr=1e-2), second])
 
 
 def test_the_same_seed_gives_the_same_run_and_tests_know_other_points() -> None:

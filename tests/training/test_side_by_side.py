@@ -111,6 +111,19 @@ def test_an_arm_that_breaks_keeps_its_last_good_weights_and_others_go_on(how: Mi
         assert found["state"].tolist() == [NONFINITE, GOING]
 
 
+@pytest.mark.parametrize("how", [Adam(300, lr=0.05), LBFGS(20), NewtonCG(20)])
+def test_an_arm_that_is_not_finite_from_the_start_does_not_stop_the_others(how: Minimiser) -> None:
+    """Not even a Hessian of NaN, whose sketch is decomposed in one batch with those of the others."""
+
+    def value(theta: Tensor) -> Tensor:
+        return (theta - 3).square().sum(1) * torch.tensor([torch.nan, 1.0], dtype=torch.float64)
+
+    start = torch.ones(2, 2, dtype=torch.float64)
+    found = ran(how, Functions(value), start)
+    assert int(found["state"][0]) == NONFINITE and torch.equal(found["theta"][0], start[0])
+    assert float((found["theta"][1] - 3).abs().max()) < 0.3
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

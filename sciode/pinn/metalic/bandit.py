@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,13 +100,14 @@ def learn(
     seed: of everything that is drawn; what a play draws is a function of the seed and its number alone.
     folder: where plays are kept, a line each; the same call goes on from there, to the same plays.
 
-    Raises ValueError for shapes that do not fit, or a folder of another agent's plays.
+    Raises ValueError for shapes that do not fit, a folder of another agent's plays or tasks, or a reward that is not
+    finite, which is not kept.
     """
     _check(contexts, arms)
     path = None if folder is None else Path(folder) / _FILE
     said = json.loads(json.dumps(asdict(bandit)))
     identity = {**said, "seed": seed, "arms": _digest(arms), "tasks": _digest(contexts[:1])}
-    plays = [] if path is None else _kept(path, identity)[: len(contexts)]
+    plays = [] if path is None else _kept(path, identity, contexts)[: len(contexts)]
     agent = Trained(bandit, arms, tuple(plays))
     for number in range(len(plays), len(contexts)):
         generator = torch.Generator().manual_seed(derive_seed(seed, _CHOICE, number))
@@ -117,7 +119,12 @@ def learn(
             else:
                 arm = agent.choose(contexts[number], chosen, found, generator)
             chosen = (*chosen, arm)
-            found = (*found, float(reward(number, chosen)))
+            value = float(reward(number, chosen))
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"reward of task {number}, arms {chosen}: {value}; `reward_of` gives failures a number"
+                )
+            found = (*found, value)
         play = Play(tuple(contexts[number].tolist()), chosen, found)
         agent = agent.after(play)
         if path is not None:
@@ -226,7 +233,7 @@ def _digest(values: Tensor) -> str:
     return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-def _kept(path: Path, identity: dict[str, Any]) -> list[Play]:
+def _kept(path: Path, identity: dict[str, Any], contexts: Tensor) -> list[Play]:
     """The plays of a folder, which begins to be this agent's if it is nobody's."""
     lines = read_json_lines(path)
     if not lines:
@@ -234,4 +241,8 @@ def _kept(path: Path, identity: dict[str, Any]) -> list[Play]:
         return []
     if differs := [name for name, value in identity.items() if lines[0].get(name) != value]:
         raise ValueError(f"folder: {path} holds plays of an agent that differs in {', '.join(differs)}: give another")
-    return [Play(tuple(line["context"]), tuple(line["arms"]), tuple(line["rewards"])) for line in lines[1:]]
+    plays = [Play(tuple(line["context"]), tuple(line["arms"]), tuple(line["rewards"])) for line in lines[1:]]
+    for number, (play, context) in enumerate(zip(plays, contexts.tolist(), strict=False)):
+        if list(play.context) != context:
+            raise ValueError(f"folder: {path} holds plays of other tasks from number {number} on: give another folder")
+    return plays
