@@ -18,13 +18,12 @@ Levenberg-Marquardt (`sciode.pinn`).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,16 +32,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciode import pinn
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.insr import Fit, Galerkin, Points, Trajectory, evolve, scheme_of
 from sciode.lab.figures import picture
-from sciode.lab.tables import mean_sd, show, table
+from sciode.lab.tables import mean_sd, show, small_mean_sd, table
 from sciode.nn import HardBoundary, PeriodicEmbedding, Siren
 from sciode.pde import Box, Evolution, problem_of
 from sciode.pde.grid_advection import advect
 from sciode.solvers.tableaux import ImplicitTableau, implicit_method
 from sciode.training import INSR, Adam, LevenbergMarquardt, choose_device, isolated_rng, threads
-from sciode.training.checkpoint import write_atomically
 
 __all__ = ["LINES", "Line", "Settings", "main"]
 
@@ -125,8 +123,7 @@ class Settings:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if unknown := set(self.lines) - set(LINES):
-            raise ValueError(f"lines: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(LINES)}")
+        named("lines", self.lines, LINES)
         if min(self.width, self.points, self.workers, len(self.lines), len(self.seeds)) < 1 or self.hidden < 0:
             raise ValueError("settings: sizes and numbers of lines and seeds must be at least 1")
         if not self.dt > 0 or not self.horizon > 0 or abs(self.horizon / self.dt - self.steps) > 1e-9 * self.steps:
@@ -287,7 +284,7 @@ def _lines(settings: Settings, rows: Sequence[Mapping[str, Any]], times: Sequenc
         cells = []
         for t in times:
             at = [e for row in own for s, e in zip(row["ts"], row["errors"], strict=True) if abs(s - t) < 1e-9]
-            cells.append(_spread(at) if len(at) == len(own) else None)
+            cells.append(small_mean_sd(at) if len(at) == len(own) else None)
         scheme = LINES[name].how.get("scheme")
         least = None if scheme is None or LINES[name].steps else floor(scheme, settings, times[-1])
         seconds = mean_sd([row["step_seconds"] for row in own], 2)
@@ -297,11 +294,6 @@ def _lines(settings: Settings, rows: Sequence[Mapping[str, Any]], times: Sequenc
             [name, own[0]["weights"], *cells, None if least is None else f"{least:.1e}", fit, seconds, reached]
         )
     return lines
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation of small numbers."""
-    return f"{fmean(values):.2e}" + (f" ± {stdev(values):.0e}" if len(values) > 1 else "")
 
 
 def _figure(settings: Settings, rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -327,19 +319,14 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """
     out = Path(out)
     settings = Settings(**{**changes, "device": str(choose_device(device))})
-    stamp = json.loads(json.dumps(asdict(settings)))
-    for free in ("lines", "seeds", "workers"):
-        del stamp[free]  # a row has its own, and stays good beside others
     keys = [
         {"line": name, "seed": seed}
         for name in settings.lines
         for seed in (settings.seeds[:1] if LINES[name].grid else settings.seeds)
     ]
-    rows = finished_rows(out, keys, stamp, partial(made, settings), settings.workers)
+    rows = finished_rows(out, keys, stamped(settings, "lines", "seeds"), partial(made, settings), settings.workers)
     times = sorted({min(t, settings.horizon) for t in (settings.dt, 1.0, 6.0, settings.horizon)})
-    write_atomically(
-        out / "table.json", (json.dumps({"settings": asdict(settings), "rows": rows}, indent=1) + "\n").encode()
-    )
+    numbers = write_table(out, {"settings": settings, "rows": rows})
     columns = ["line", "weights", *(f"T = {t:g}" for t in times), "floor", "fit s", "s a step", "reached"]
     caption = (
         f"relative L2 error, mean ± sd over {len(settings.seeds)} seeds; dt {settings.dt:g}, one thread, "
@@ -347,5 +334,5 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     )
     show(table("Advection by a neural field", columns, _lines(settings, rows, times), caption))
     _figure(settings, rows, out / "errors.png")
-    print(f"numbers: {out / 'table.json'}\nfigure: {out / 'errors.png'}")
+    print(f"numbers: {numbers}\nfigure: {out / 'errors.png'}")
     return 0

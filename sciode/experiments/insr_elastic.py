@@ -15,30 +15,28 @@ the field goes no deeper than 1e-2. "fall": the two-eared stand-in for the bunny
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.insr import Body, Points, Trajectory, deform
 from sciode.lab.figures import picture
 from sciode.lab.plots import deformed
-from sciode.lab.tables import mean_sd, show, table
+from sciode.lab.tables import mean_sd, show, small_mean_sd, table
 from sciode.nn import HardBoundary, Siren
 from sciode.pde import PRESETS, SHAPES, Box, Load, Material, Plane, Setup, elements, potential, simulate, stretched
 from sciode.pde.elastic import contact, force_at, penetration
 from sciode.pde.finite_elements import Elements
 from sciode.pde.strain import determinant
 from sciode.training import choose_device, isolated_rng, threads
-from sciode.training.checkpoint import write_atomically
 
 __all__ = ["LINES", "REFERENCE", "Line", "Settings", "lift", "main"]
 
@@ -100,8 +98,7 @@ class Settings:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if unknown := set(self.lines) - set(LINES):
-            raise ValueError(f"lines: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(LINES)}")
+        named("lines", self.lines, LINES)
         sizes = (self.width, self.moving, self.points, self.steps, self.workers, len(self.lines), len(self.seeds))
         if min(sizes) < 1 or self.hidden < 0:
             raise ValueError("settings: sizes and numbers of lines and seeds must be at least 1")
@@ -255,7 +252,9 @@ def _stretch_lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> lis
         inverted = max(row["told"][-1]["inverted"] for row in own)
         spent = mean_sd([row["seconds"] for row in own], 1)
         sizes = own[0]["unknowns"], own[0]["bytes"]
-        cells.append([name, *sizes, _spread(energies), f"{above:+.2f} %", inverted, _unsettled(own), spent])
+        cells.append(
+            [name, *sizes, small_mean_sd(energies, ".4g", ".1g"), f"{above:+.2f} %", inverted, _unsettled(own), spent]
+        )
     return cells
 
 
@@ -264,7 +263,7 @@ def _moving_lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list
     cells = []
     for name, own in _grouped(settings, rows, lambda line: line.case != "stretch"):
         peaks = [
-            _spread([max(step[what] for step in row["told"]) for row in own])
+            small_mean_sd([max(step[what] for step in row["told"]) for row in own], ".4g", ".1g")
             for what in ("elastic", "kinetic", "penetration")
         ]
         inverted = max(step["inverted"] for row in own for step in row["told"])
@@ -283,11 +282,6 @@ def _grouped(
     settings: Settings, rows: Sequence[Mapping[str, Any]], which: Callable[[Line], bool]
 ) -> list[tuple[str, list[Mapping[str, Any]]]]:
     return [(name, [row for row in rows if row["line"] == name]) for name in settings.lines if which(LINES[name])]
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
-    return f"{fmean(values):.4g}" + (f" ± {stdev(values):.1g}" if len(values) > 1 else "")
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -342,9 +336,6 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """
     out = Path(out)
     settings = Settings(**{**changes, "device": str(choose_device(device))})
-    stamp = json.loads(json.dumps(asdict(settings)))
-    for free in ("lines", "seeds", "workers"):
-        del stamp[free]  # a row has its own, and stays good beside others
     keys = [
         {"line": name, "seed": seed}
         for name in settings.lines
@@ -352,10 +343,8 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
             settings.seeds if LINES[name].degree is None and LINES[name].case != "fall" else settings.seeds[:1]
         )
     ]
-    rows = finished_rows(out, keys, stamp, partial(made, settings), settings.workers)
-    write_atomically(
-        out / "table.json", (json.dumps({"settings": asdict(settings), "rows": rows}, indent=1) + "\n").encode()
-    )
+    rows = finished_rows(out, keys, stamped(settings, "lines", "seeds"), partial(made, settings), settings.workers)
+    numbers = write_table(out, {"settings": settings, "rows": rows})
     caption = f"mean ± sd over {len(settings.seeds)} seeds; float64, one thread, {settings.device}"
     if still := _stretch_lines(settings, rows):
         columns = ["line", "unknowns", "bytes", "energy", f"above {REFERENCE}", "inverted", "unsettled", "seconds"]
@@ -365,5 +354,5 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
                    "seconds"]  # fmt: skip
         show(table("Collisions: the largest over all steps", columns, moving, caption))
     _figure(rows, out / "bodies.png")
-    print(f"numbers: {out / 'table.json'}\nfigure: {out / 'bodies.png'}")
+    print(f"numbers: {numbers}\nfigure: {out / 'bodies.png'}")
     return 0

@@ -15,24 +15,21 @@ the trace along the velocity at the place is the paper's. Reflection projects tw
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 from torch.func import vmap
 
 from sciode.experiments.insr_fluid import LINES, Size, energy, flow, probes
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.lab.figures import picture
-from sciode.lab.tables import mean_sd, show, table
+from sciode.lab.tables import mean_sd, show, small_mean_sd, table
 from sciode.pde import problem_of
 from sciode.training import choose_device
-from sciode.training.checkpoint import write_atomically
 
 __all__ = ["Settings", "main"]
 
@@ -60,8 +57,7 @@ class Settings:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if unknown := set(self.lines) - set(LINES):
-            raise ValueError(f"lines: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(LINES)}")
+        named("lines", self.lines, LINES)
         sizes = (
             self.width,
             self.points,
@@ -98,7 +94,7 @@ def _lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[list[A
     lines = []
     for name in settings.lines:
         own = [row for row in rows if row["line"] == name]
-        lost, errors = (_spread([row[key][-1] for row in own]) for key in ("lost", "errors"))
+        lost, errors = (small_mean_sd([row[key][-1] for row in own]) for key in ("lost", "errors"))
         sources = [row["divergence"] for row in own]
         seconds = mean_sd([row["step_seconds"] for row in own], 2)
         lines.append(
@@ -107,11 +103,6 @@ def _lines(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[list[A
              ", ".join(sorted({row["status"] for row in own}))]
         )  # fmt: skip
     return lines
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation of numbers of any size."""
-    return f"{fmean(values):.2e}" + (f" ± {stdev(values):.0e}" if len(values) > 1 else "")
 
 
 def _figure(settings: Settings, rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -142,18 +133,13 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """
     out = Path(out)
     settings = Settings(**{**changes, "device": str(choose_device(device))})
-    stamp = json.loads(json.dumps(asdict(settings)))
-    for free in ("lines", "seeds", "workers"):
-        del stamp[free]  # a row has its own, and stays good beside others
     keys = [
         {"line": name, "seed": seed}
         for name in settings.lines
         for seed in (settings.seeds[:1] if LINES[name].field == "grid" else settings.seeds)
     ]
-    rows = finished_rows(out, keys, stamp, partial(made, settings), settings.workers)
-    write_atomically(
-        out / "table.json", (json.dumps({"settings": asdict(settings), "rows": rows}, indent=1) + "\n").encode()
-    )
+    rows = finished_rows(out, keys, stamped(settings, "lines", "seeds"), partial(made, settings), settings.workers)
+    numbers = write_table(out, {"settings": settings, "rows": rows})
     columns = ["line", "dt", "bytes", "energy lost", "error", "divergence", "s a step", "reached", "status"]
     caption = (
         f"at T = {settings.horizon:g} or the last time reached; mean ± sd over {len(settings.seeds)} seeds; error: "
@@ -161,5 +147,5 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     )
     show(table("Taylor-Green vortices", columns, _lines(settings, rows), caption))
     _figure(settings, rows, out / "energy.png")
-    print(f"numbers: {out / 'table.json'}\nfigure: {out / 'energy.png'}")
+    print(f"numbers: {numbers}\nfigure: {out / 'energy.png'}")
     return 0

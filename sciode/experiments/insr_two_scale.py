@@ -15,9 +15,8 @@ they fade; the reference has lost it after its first step, with which the start 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
@@ -28,13 +27,12 @@ import torch
 from numpy.typing import NDArray
 
 from sciode.experiments.insr_fluid import LINES, Size, flow, network, parts
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import finished_rows, stamped, write_table
 from sciode.lab.figures import picture
 from sciode.lab.tables import mean_sd, show, table
 from sciode.pde import Evolution, problem_of
 from sciode.pde.grid_fluid import GridFluid, simulate
 from sciode.training import choose_device
-from sciode.training.checkpoint import write_atomically
 
 __all__ = ["Settings", "main"]
 
@@ -177,19 +175,15 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """
     out = Path(out)
     settings = Settings(**{**changes, "device": str(choose_device(device))})
-    stamp = json.loads(json.dumps(asdict(settings)))
-    for free in ("ratios", "seeds", "workers"):
-        del stamp[free]  # a row has its own, and stays good beside others
     keys = [
         {"line": name, "ratio": ratio, "seed": seed}
         for ratio in settings.ratios
         for name in (NEURAL, *GRIDS)
         for seed in (settings.seeds if name == NEURAL else settings.seeds[:1])
     ]
-    rows = finished_rows(out, keys, stamp, partial(made, settings), settings.workers)
+    rows = finished_rows(out, keys, stamped(settings, "ratios", "seeds"), partial(made, settings), settings.workers)
     unsure = {f"{ratio:g}": _unsure(settings, ratio) for ratio in settings.ratios}
-    record = {"settings": asdict(settings), "reference": unsure, "rows": rows}
-    write_atomically(out / "table.json", (json.dumps(record, indent=1) + "\n").encode())
+    numbers = write_table(out, {"settings": settings, "reference": unsure, "rows": rows})
     columns = ["ratio", "line", "bytes", "box, t = 0", f"t = {settings.horizon:g}", "corner, t = 0",
                f"t = {settings.horizon:g}", "neural/grid", "s a step"]  # fmt: skip
     caption = (
@@ -199,5 +193,5 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     )
     show(table("Vortices of two scales", columns, _lines(settings, rows), caption))
     _figure(settings, rows, out / "errors.png")
-    print(f"numbers: {out / 'table.json'}\nfigure: {out / 'errors.png'}")
+    print(f"numbers: {numbers}\nfigure: {out / 'errors.png'}")
     return 0

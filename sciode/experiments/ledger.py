@@ -5,12 +5,13 @@ Rows may be made side by side, by processes of their own: then who makes them ha
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +21,9 @@ import torch
 
 from sciode.lab.progress import progress, say
 from sciode.training import append_json, read_json_lines
+from sciode.training.checkpoint import write_atomically
 
-__all__ = ["Built", "finished_groups", "finished_rows"]
+__all__ = ["Built", "finished_groups", "finished_rows", "named", "stamped", "write_table"]
 
 
 Key = dict[str, Any]
@@ -42,6 +44,32 @@ class Built(Generic[T]):
 
     def __reduce__(self) -> Any:
         return Built, (self.kind, self.settings)
+
+
+def named(field: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError where a setting names what there is not."""
+    known = list(known)
+    if unknown := set(given) - set(known):
+        raise ValueError(f"{field}: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(known)}")
+
+
+def stamped(settings: Any, *free: str, **more: Any) -> dict[str, Any]:
+    """What of settings, a dataclass, a row hangs on, as JSON has it, and `more`.
+
+    free: its fields that a row has of its own, so that it stays good beside others; "workers" is one.
+    """
+    stamp = {**asdict(settings), **more}
+    for name in (*free, "workers"):
+        del stamp[name]
+    return json.loads(json.dumps(stamp))
+
+
+def write_table(out: Path, record: Mapping[str, Any]) -> Path:
+    """Write <out>/table.json, whole or not at all, and return where it is; settings as a dataclass are spelt out."""
+    file = out / "table.json"
+    payload = {name: asdict(value) if name == "settings" else value for name, value in record.items()}
+    write_atomically(file, (json.dumps(payload, indent=1) + "\n").encode())
+    return file
 
 
 def finished_rows(

@@ -10,10 +10,9 @@ agents those of their plays alone. Rewards are decades: -log10 of the relative L
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.metalic_rewards import Known, Table, known_rewards
 from sciode.experiments.metalic_tables import draw_figures, summary, tell
 from sciode.pinn import CONDITIONS
 from sciode.pinn.metalic.arms import varied
 from sciode.pinn.metalic.bandit import Bandit, Trained, learn
 from sciode.training import choose_device, derive_seed, threads
-from sciode.training.checkpoint import write_atomically
 
 __all__ = ["LINES", "Settings", "main"]
 
@@ -60,8 +58,7 @@ class Settings(Table):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if unknown := set(self.lines) - set(LINES):
-            raise ValueError(f"lines: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(LINES)}")
+        named("lines", self.lines, LINES)
         if min(self.plays, len(self.lines), len(self.seeds)) < 1:
             raise ValueError("settings: plays and numbers of lines and seeds must be at least 1")
         _ = [self.bandit(line) for line in self.lines]
@@ -144,15 +141,14 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
         for line in settings.lines
         for seed in settings.seeds
     ]
-    free = ("families", "networks", "lines", "seeds", "workers", "batch")
-    stamp = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in free}
-    rows = finished_rows(out / "agents", keys, json.loads(json.dumps(stamp)), partial(played, settings, known))
+    stamp = stamped(settings, "families", "networks", "lines", "seeds", "batch")
+    rows = finished_rows(out / "agents", keys, stamp, partial(played, settings, known))
     found = summary(settings, known, rows)
-    kept = {"settings": asdict(settings), "summary": found, "agents": [_without(row) for row in rows]}
-    write_atomically(out / "table.json", (json.dumps(kept, indent=1) + "\n").encode())
+    kept = {"settings": settings, "summary": found, "agents": [_without(row) for row in rows]}
+    numbers = write_table(out, kept)
     tell(settings, found)
     draw_figures(settings, known, rows, out)
-    print(f"numbers: {out / 'table.json'}\nfigures: {out / 'regret.png'}, {out / 'conditions.png'}, {out / 'arms.png'}")
+    print(f"numbers: {numbers}\nfigures: {out / 'regret.png'}, {out / 'conditions.png'}, {out / 'arms.png'}")
     return 0
 
 

@@ -11,24 +11,22 @@ window for each connected piece. Nobody is told the solution at the last time un
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.lab.figures import picture
-from sciode.lab.tables import show, table
+from sciode.lab.tables import show, small_mean_sd, table
 from sciode.pde import Box
 from sciode.pinn import CPINN, FAMILIES, XPINN, Decomposition, Network, Numbers, Problem, single, solve, strips, windows
 from sciode.pinn.solve import Stage
 from sciode.training import LBFGS, Adam, LevenbergMarquardt, choose_device, threads
-from sciode.training.checkpoint import write_atomically
 
 __all__ = ["METHODS", "STAGES", "Method", "Settings", "main"]
 
@@ -80,8 +78,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, known in (("families", FAMILIES), ("methods", METHODS), ("stages", STAGES)):
-            if unknown := set(getattr(self, name)) - set(known):
-                raise ValueError(f"{name}: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(known)}")
+            named(name, getattr(self, name), known)
             if not getattr(self, name):
                 raise ValueError(f"{name}: give at least one")
         if min(self.width, self.points, self.workers, len(self.seeds)) < 1 or not self.seconds > 0:
@@ -145,17 +142,13 @@ def _warm() -> None:
     solve(problem, network=Network(2, 1), stages=[Adam(1), LBFGS(1), once], numbers=Numbers(8, 4, 4))
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{fmean(values):.2e}" + (f" ± {stdev(values):.0e}" if len(values) > 1 else "")
-
-
 def _cells(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """Cells of the table, a line for each family and method."""
     lines = []
     for family in settings.families:
         for method in settings.methods:
             own = [row for row in rows if row["family"] == family and row["method"] == method]
-            cells = [_spread([row["error"] for row in own if row["stages"] == name]) for name in settings.stages]
+            cells = [small_mean_sd([row["error"] for row in own if row["stages"] == name]) for name in settings.stages]
             lines.append([family, method, own[0]["weights"], *cells, f"{fmean(sum(r['seconds']) for r in own):.1f}"])
     return lines
 
@@ -174,7 +167,7 @@ def _figure(settings: Settings, rows: Sequence[Mapping[str, Any]], file: Path) -
         for axes in list(panels.flat)[len(settings.families) :]:
             axes.set_visible(False)
         panels[0, 0].set_ylabel("relative L2 error")
-        panels[0, 0].legend(fontsize="x-small")
+        drawing.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
 
 
 def main(out: Path, device: str = "auto", **changes: Any) -> int:
@@ -184,9 +177,6 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """
     out = Path(out)
     settings = Settings(**{**changes, "device": str(choose_device(device))})
-    stamp = json.loads(json.dumps(asdict(settings)))
-    for free in ("families", "methods", "stages", "seeds", "workers"):
-        del stamp[free]  # a row has its own, and stays good beside others
     keys = [
         {"family": family, "method": method, "stages": stages, "seed": seed}
         for seed in settings.seeds
@@ -194,10 +184,14 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
         for method in settings.methods
         for stages in settings.stages
     ]
-    rows = finished_rows(out, keys, stamp, partial(made, settings), settings.workers)
-    write_atomically(
-        out / "table.json", (json.dumps({"settings": asdict(settings), "rows": rows}, indent=1) + "\n").encode()
+    rows = finished_rows(
+        out,
+        keys,
+        stamped(settings, "families", "methods", "stages", "seeds"),
+        partial(made, settings),
+        settings.workers,
     )
+    numbers = write_table(out, {"settings": settings, "rows": rows})
     columns = ["family", "method", "weights", *settings.stages, "seconds"]
     caption = (
         f"relative L2 error, mean ± sd over {len(settings.seeds)} seeds; {settings.seconds:g} s a row, one thread, "
@@ -205,5 +199,5 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     )
     show(table("Families of problems by physics-informed networks", columns, _cells(settings, rows), caption))
     _figure(settings, rows, out / "errors.png")
-    print(f"numbers: {out / 'table.json'}\nfigure: {out / 'errors.png'}")
+    print(f"numbers: {numbers}\nfigure: {out / 'errors.png'}")
     return 0

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciode.data import IrregularSeries, Split, drop, load, path, stratified
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import finished_rows, named, stamped
 from sciode.experiments.rocket import majority, minirocket
 from sciode.experiments.uea_lines import LINES, line, single
 from sciode.experiments.uea_tables import accuracy_tables, curves, summary
@@ -110,8 +110,7 @@ class Settings:
             "sets": (*PAPER, *IRREGULAR),
         }
         for name, names in known.items():
-            if unknown := set(getattr(self, name)) - set(names):
-                raise ValueError(f"{name}: {'; '.join(sorted(unknown))} is unknown; there are {'; '.join(names)}")
+            named(name, getattr(self, name), names)
         if not all(0 <= rate < 1 for rate in self.rates):
             raise ValueError(f"rates: each must be in [0, 1), got {self.rates}")
 
@@ -308,9 +307,7 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     sets = list(settings.sets) or present((*PAPER, *IRREGULAR))
     if not sets:
         raise ValueError("no set is on this machine: `sciode data get NAME` brings one")
-    stamp = json.loads(json.dumps({**asdict(settings), "grid": TRIALS[: settings.trials]}))
-    for free in ("sets", "models", "mechanics", "workers"):
-        del stamp[free]  # a row has its own, and stays good beside others
+    stamp = stamped(settings, "sets", "models", "mechanics", grid=TRIALS[: settings.trials])
     trained = dict.fromkeys(single(model) for model in settings.models if model not in BASELINES)
     pairs = [{"set": name, "model": model} for name in sets for model in trained]
     tuning = finished_rows(out / "tuning", pairs, stamp, partial(tuned, settings), settings.workers)

@@ -37,7 +37,7 @@ def evolve(
     *,
     dt: float,
     mode: Literal["optimise", "galerkin"] = "optimise",
-    scheme: str | ImplicitTableau | MultistepTableau | Splitting = "cranknicolson",
+    scheme: str | ImplicitTableau | MultistepTableau | Splitting | None = None,
     optimiser: Optimiser | None = None,
     galerkin: Galerkin | None = None,
     fit: Fit | None = None,
@@ -64,7 +64,8 @@ def evolve(
     field: a network x [..., d] -> [..., told c], in float64 for errors below 1e-4. It is copied, not changed. With
         mode="optimise" it tells `scheme_of(scheme).told` fields, u last: one, but for tables of several stages.
     ts: times, increasing; ts[0] is that of the initial values. Steps of dt lead from one to the next, cut to fit.
-    scheme: a name in `sciode.solvers.tableaux.implicit_methods()`, or a table; or a `Splitting`.
+    scheme: of mode="optimise": a name in `sciode.solvers.tableaux.implicit_methods()`, or a table, or a `Splitting`;
+        None = "cranknicolson".
     optimiser: `LevenbergMarquardt` (default: 20 iterations, tolerance 1e-12), or `Descent`; `sciode.training.INSR` is
         the paper's recipe.
     accept: the loss below which the fit or a step is taken; a step above it is tried again, on other points,
@@ -77,12 +78,12 @@ def evolve(
     """
     choose("mode", mode, ("optimise", "galerkin"))
     choose("failing", failing, ("stop", "go on"))
-    table = scheme if isinstance(scheme, Splitting) else scheme_of(scheme)
+    table = scheme if isinstance(scheme, Splitting) else scheme_of("cranknicolson" if scheme is None else scheme)
     told = table.told if mode == "optimise" and isinstance(table, Scheme) else 1
     flat, times = Flat(copy.deepcopy(field)), _times(ts, dt)
     how = optimiser or LevenbergMarquardt(tolerance=min(1e-12, accept)), galerkin or Galerkin()
     _check(problem, flat, told)
-    _check_mode(mode, table, times, optimiser, galerkin)
+    _check_mode(mode, None if scheme is None else table, times, optimiser, galerkin)
     _check_limits(accept, attempts, how[0])
     work = _work(Work(problem, flat, told, points or Points(), seed), table)
     plan = Plan(work, table, mode, *how, fit or Fit(), Limits(accept, attempts, failing))
@@ -133,9 +134,14 @@ def _check_limits(accept: float, attempts: int, optimiser: Optimiser) -> None:
 
 
 def _check_mode(
-    mode: str, table: Scheme | Splitting, times: Sequence[float], optimiser: Optimiser | None, galerkin: Galerkin | None
+    mode: str,
+    table: Scheme | Splitting | None,
+    times: Sequence[float],
+    optimiser: Optimiser | None,
+    galerkin: Galerkin | None,
 ) -> None:
-    """Raise ValueError for what belongs to the other mode, or steps that a multistep table cannot take."""
+    """Raise ValueError for what belongs to the other mode, or steps that a multistep table cannot take; None: no table
+    was given."""
     if (optimiser if mode == "galerkin" else galerkin) is not None:
         other = "optimiser: it belongs to mode='optimise'" if mode == "galerkin" else "galerkin: give mode='galerkin'"
         raise ValueError(f"{other}; this is mode={mode!r}")
@@ -143,7 +149,9 @@ def _check_mode(
         if mode == "galerkin":
             raise ValueError("scheme: a splitting optimises; in mode='galerkin' give a field without divergence")
         return
-    if mode == "optimise" and table.past > 1 and not even(times):
+    if table is not None and mode == "galerkin":
+        raise ValueError("scheme: it belongs to mode='optimise'; in mode='galerkin' give galerkin=Galerkin(method)")
+    if table is not None and table.past > 1 and not even(times):
         raise ValueError(f"scheme: {table.table.name} takes steps of one length: give ts that dt divides")
 
 

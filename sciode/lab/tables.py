@@ -50,6 +50,17 @@ def mean_sd(values: Sequence[float], digits: int = 3) -> str:
     return f"{fmean(values):.{digits}f} ± {stdev(values):.{digits}f}"
 
 
+def small_mean_sd(values: Sequence[float], mean: str = ".2e", sd: str = ".0e") -> str:
+    """Return "mean ± sd" as `mean_sd` does, of numbers of any size: in powers of ten, or as the two formats say.
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError("values is empty: a mean needs at least one number")
+    return f"{fmean(values):{mean}}" + (f" ± {stdev(values):{sd}}" if len(values) > 1 else "")
+
+
 def show(*tables: Table) -> None:
     """Print tables to standard output, as wide as the terminal, or 120 columns where there is none."""
     console = Console()

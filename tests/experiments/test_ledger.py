@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sciode.experiments import frame, spiral_sde
-from sciode.experiments.ledger import finished_rows
+from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 
 KEYS = [{"recipe": "a"}, {"recipe": "b"}, {"recipe": "c"}]
 
@@ -70,3 +71,27 @@ def test_nobody_waits_without_a_word(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.splitlines() == [
         f"2 of 3 rows are finished already: {tmp_path / 'rows.jsonl'}", "row 3 of 3: c",
     ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Settings of a table."""
+
+    lines: tuple[str, ...] = ("a",)
+    width: int = 3
+    workers: int = 2
+
+
+def test_a_stamp_is_what_a_row_hangs_on_as_it_is_read_back(tmp_path: Path) -> None:
+    assert stamped(_Sizes(), "lines", grid=(1, 2)) == {"width": 3, "grid": [1, 2]}
+    file = write_table(tmp_path, {"settings": _Sizes(), "rows": [{"x": 1}]})
+    assert json.loads(file.read_text()) == {
+        "settings": {"lines": ["a"], "width": 3, "workers": 2},
+        "rows": [{"x": 1}],
+    }
+
+
+def test_a_name_that_is_not_there_is_told_with_those_that_are() -> None:
+    named("lines", ("a",), ("a", "b"))
+    with pytest.raises(ValueError, match="lines: c is unknown; there are a; b"):
+        named("lines", ("a", "c"), ("a", "b"))

@@ -308,6 +308,7 @@ def test_a_galerkin_step_that_cannot_follow_says_so() -> None:
         ({"accept": 1e-9, "optimiser": LevenbergMarquardt(tolerance=0.5)}, "tolerance"),
         ({"galerkin": Galerkin()}, "mode='galerkin'"),
         ({"mode": "galerkin", "optimiser": LevenbergMarquardt()}, "mode='optimise'"),
+        ({"mode": "galerkin", "scheme": "cranknicolson"}, "galerkin=Galerkin"),
         ({"scheme": "bdf2", "ts": [0.0, 0.1, 0.25]}, "one length"),
         ({"field": nn.Linear(2, 1)}, "point"),
         ({"field": nn.Linear(1, 1).double()}, "PeriodicEmbedding"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciode.lab.tables import mean_sd, show, table
+from sciode.lab.tables import mean_sd, show, small_mean_sd, table
 
 
 def test_cells_and_alignment(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,3 +43,11 @@ def test_one_value_has_no_deviation_and_none_is_refused() -> None:
     assert mean_sd([0.25]) == "0.250"
     with pytest.raises(ValueError, match="at least one"):
         mean_sd([])
+
+
+def test_small_numbers_keep_their_digits() -> None:
+    assert small_mean_sd([2e-6, 4e-6]) == "3.00e-06 ± 1e-06"
+    assert small_mean_sd([6.27, 6.28], ".4g", ".1g") == "6.275 ± 0.007"
+    assert small_mean_sd([1e-9]) == "1.00e-09"
+    with pytest.raises(ValueError, match="at least one"):
+        small_mean_sd([])
