@@ -141,7 +141,7 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
         for line in settings.lines
         for seed in settings.seeds
     ]
-    stamp = stamped(settings, "families", "networks", "lines", "seeds", "batch")
+    stamp = stamped(settings, "families", "networks", "lines", "seeds", "batch", "engine")
     rows = finished_rows(out / "agents", keys, stamp, partial(played, settings, known))
     found = summary(settings, known, rows)
     kept = {"settings": settings, "summary": found, "agents": [_without(row) for row in rows]}

@@ -40,7 +40,8 @@ class Table:
     agents pair. train, test: tasks of a family that agents play, and that they never see. networks: seeds of initial
     weights; each has a table of its own. shares: how much of a family's range of parameters is drawn from, 1 by
     default. adam, lr, lbfgs: both stages; width, hidden: of a piece's network; inside, data, interface: points.
-    official: tell the exact values at the last time, too. batch: arms at a time, 0 = all. workers: rows at a time.
+    official: tell the exact values at the last time, too. batch: arms at a time, 0 = all. engine: see
+    `sciode.pinn.solve`; "compile" pays on a card, with a batch that divides the arms. workers: rows at a time.
 
     Raises ValueError for unknown names, sizes below one, or a share outside (0, 1].
     """
@@ -64,6 +65,7 @@ class Table:
     dtype: str = "float64"
     device: str = "cpu"
     batch: int = 0
+    engine: str = "auto"
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class Table:
             dtype=_DTYPES[self.dtype],
             device=self.device,
             batch=self.batch or None,
+            engine=self.engine,
         )
 
     @property
@@ -127,7 +130,7 @@ class Known(NamedTuple):
 def known_rewards(table: Table, out: Path) -> dict[tuple[str, str, int], Known]:
     """Make the rows that <out>/rows.jsonl lacks; return all by family, part and seed of the networks."""
     # What else a row hangs on; it has its own family and task, and stays good beside others.
-    free = ("families", "train", "test", "networks", "workers", "batch")
+    free = ("families", "train", "test", "networks", "workers", "batch", "engine")
     stamp = {one.name: getattr(table, one.name) for one in fields(Table) if one.name not in free}
     stamp = json.loads(json.dumps(stamp))
     keys = [

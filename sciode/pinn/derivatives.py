@@ -15,6 +15,8 @@ from sciode.pinn.taylor import Orders, unit
 
 __all__ = ["Derivatives", "Equation", "Names", "asked_of", "residual_of", "total_gradient", "tried"]
 
+_PLAIN = torch.contiguous_format
+
 Equation = Callable[["Derivatives", Any], Any]
 """(derivatives, parameters) -> a residual at each point, or a sequence of them."""
 
@@ -157,7 +159,8 @@ def total_gradient(equation: Equation, d: Derivatives, parameters: Any, orders: 
     orders: those that the equation reads; the values must hold their derivatives along each axis, too.
     """
     names, own = d.names, sorted(orders)
-    points = d.points.expand(*next(iter(d.values.values())).shape[:-1], names.axes)
+    # Tangents must lie in memory as what they belong to does: some compilers insist.
+    points = d.points.expand(*next(iter(d.values.values())).shape[:-1], names.axes).clone(memory_format=_PLAIN)
 
     def residual(x: Tensor, *values: Tensor) -> Tensor:
         return residual_of(equation, Derivatives(names, dict(zip(own, values, strict=True)), x), parameters)
@@ -165,9 +168,9 @@ def total_gradient(equation: Equation, d: Derivatives, parameters: Any, orders: 
     found = []
     for axis in range(names.axes):
         one = unit(axis, names.axes)
-        raised = [d.of(tuple(a + b for a, b in zip(k, one, strict=True))) for k in own]
+        raised = [d.of(tuple(a + b for a, b in zip(k, one, strict=True))).contiguous() for k in own]
         along = torch.zeros_like(points)
         along[..., axis] = 1.0
-        primal = (points.contiguous(), *(d.of(k) for k in own))
+        primal = (points, *(d.of(k).contiguous() for k in own))
         found.append(jvp(residual, primal, (along, *raised))[1])
     return found

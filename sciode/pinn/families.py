@@ -49,24 +49,23 @@ def poisson(sharpness: float = 20.0, official_supervision: bool = False, cells: 
     f = g(x) g(y) / max, g(x) = erf s(x - 1/4) - erf s(x - 3/4). The reference is the five-point scheme on cells^2, by
     sine transforms, at 101^2 points. There is no time, so nothing to leak.
     """
-    top = 4 * math.erf(sharpness / 4) ** 2
 
-    def bump(x: Tensor) -> Tensor:
-        return torch.erf(sharpness * (x - 0.25)) - torch.erf(sharpness * (x - 0.75))
+    def force(x: Tensor, y: Tensor, s: float | Tensor) -> Tensor:
+        def bump(along: Tensor) -> Tensor:
+            return torch.erf(s * (along - 0.25)) - torch.erf(s * (along - 0.75))
 
-    def force(x: Tensor) -> Tensor:
-        return bump(x[..., :1]) * bump(x[..., 1:]) / top
+        return bump(x) * bump(y) / bump(torch.full_like(x, 0.5)) ** 2
 
     every = max(cells // 100, 1)
     axis = torch.linspace(0, 1, cells + 1, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
-    values = torch.from_numpy(five_point(force(points)[..., 0].numpy(), 1 / cells))
+    values = torch.from_numpy(five_point(force(*points.unbind(-1), sharpness).numpy(), 1 / cells))
     coarse = points[::every, ::every].reshape(-1, 2), values[::every, ::every].reshape(-1, 1)
     return Problem(
         name="poisson",
         names=_XY,
         domain=Box((0, 0), (1, 1)),
-        equation=lambda d, p: d.u_xx + d.u_yy - bump(d.x) * bump(d.y) / top,
+        equation=lambda d, p: d.u_xx + d.u_yy - force(d.x, d.y, p.sharpness),
         conditions=(dirichlet(Edge(), lambda x: torch.zeros_like(x[..., :1]), name="boundary"),),
         parameters={"sharpness": sharpness},
         reference=Reference(*coarse),

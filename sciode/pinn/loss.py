@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from sciode.pinn.causal import Causal
+from sciode.pinn.engines import Eager, Engine, Program
 from sciode.pinn.terms import EQUATION, Group, Numbers, Sample
 from sciode.training import Block, derive_seed
 
@@ -50,16 +52,27 @@ class Loss:
 
     groups: what is evaluated. chunk: how many points of a set are evaluated at a time, None = all: less memory, the
     same numbers to rounding (products with the Hessian, for `NewtonCG`, take all at once). causal: weights of the
-    equation's points by what is left to do at earlier times.
+    equation's points by what is left to do at earlier times. engine: how the loss and its gradient are evaluated.
     """
 
-    def __init__(self, groups: Sequence[Group], chunk: int | None = None, causal: Causal | None = None) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        chunk: int | None = None,
+        causal: Causal | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, or None for all, got {chunk}")
-        self.groups, self.chunk, self.causal = groups, chunk, causal
+        self.groups, self.chunk, self.causal, self.engine = groups, chunk, causal, engine or Eager()
         self.names = tuple(name for group in groups for name in group.names)
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"terms need names of their own, got {', '.join(self.names)}")
+        self._ready: dict[Any, tuple[Program, list[Tensor]]] = {}
+
+    def without_causal(self) -> Loss:
+        """The same for a stage that needs a function which stays, and what was made ready with it."""
+        return self if self.causal is None else Loss(self.groups, self.chunk, None, self.engine)
 
     def draw(self, numbers: Numbers, seed: int, like: Tensor) -> list[Sample]:
         """Points of all groups for one seed."""
@@ -74,14 +87,52 @@ class Loss:
         self, theta: Tensor, samples: Sequence[Sample], weights: Tensor, multiplier: Tensor | None = None
     ) -> Measured:
         """The loss, its gradient and its terms. multiplier: of the squares at the equation's points, [arms, K, N]."""
+        inputs = [theta.detach(), weights, *([] if multiplier is None else [multiplier])]
+        inputs += [value for sample in samples for value in sample.data.values()]
+        layout = tuple((sample.which, tuple(sample.data)) for sample in samples)
+        key = (layout, multiplier is None, tuple((x.shape, x.dtype, x.device) for x in inputs))
+        if key not in self._ready:
+            lifted = self._numbers(theta) if self.engine.lifts else {}
+            told, numbers = tuple(lifted), list(lifted.values())
+            program = partial(self._program, layout, multiplier is not None, told)
+            self._ready[key] = self.engine.bound(program, [*inputs, *numbers]), numbers
+        program, numbers = self._ready[key]
+        loss, gradient, terms, singular = program(*inputs, *numbers)
+        if any(len(group.names) > 1 for group in self.groups) and bool(singular):
+            loss, gradient, terms, _ = self._evaluated(theta, samples, weights, multiplier, apart=True)
+        return Measured(loss, gradient, terms)
+
+    def _numbers(self, theta: Tensor) -> dict[str, Tensor]:
+        """The equation's numbers as tensors, so that tasks that differ in them are one program."""
+        known = self.groups[0].problem.parameters
+        return {name: theta.new_tensor(value) for name, value in known.items() if isinstance(value, float)}
+
+    def _program(
+        self, layout: Sequence[tuple[Any, Sequence[str]]], weighted: bool, told: Sequence[str], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`measure` as a function of tensors alone."""
+        theta, weights, *rest = inputs
+        multiplier = rest.pop(0) if weighted else None
+        samples = [Sample(which, {name: rest.pop(0) for name in names}) for which, names in layout]
+        with self.groups[0].of.told(dict(zip(told, rest, strict=True))):
+            return self._evaluated(theta, samples, weights, multiplier, apart=False)
+
+    def _evaluated(
+        self, theta: Tensor, samples: Sequence[Sample], weights: Tensor, multiplier: Tensor | None, apart: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Loss, gradient, terms, and whether an arm may have met what is singular in a term that it leaves out.
+
+        apart: terms have gradients of their own, so that none reaches an arm that leaves it out.
+        """
         if self.causal is not None:
             earlier = self.causal.weights(self.squares(theta, samples[0]), samples[0], self.groups[0].problem)
             multiplier = earlier if multiplier is None else multiplier * earlier
-        gradient, terms = torch.zeros_like(theta), theta.new_zeros(len(theta), len(self.names))
-        loss = theta.new_zeros(len(theta))
-        place = 0
+        gradient, loss = torch.zeros_like(theta), theta.new_zeros(len(theta))
+        terms, singular, place = [], torch.zeros((), dtype=torch.bool, device=theta.device), 0
         for group, sample in zip(self.groups, samples, strict=True):
             many = slice(place, place + len(group.names))
+            place += len(group.names)
+            plain = theta.new_zeros(len(theta), len(group.names))
             for begin in range(0, sample.count, self.chunk or sample.count):
                 end = min(begin + (self.chunk or sample.count), sample.count)
                 factor = None
@@ -89,18 +140,17 @@ class Loss:
                     factor = multiplier[:, :, begin:end]
                 leaf = theta.detach().requires_grad_()
                 with torch.enable_grad():
-                    plain, pressed = _terms(group, leaf, sample.rows(begin, end), factor)
+                    some, pressed = _terms(group, leaf, sample.rows(begin, end), factor)
                     # An arm that leaves a condition out is not touched by what it comes to there.
-                    used = weights[:, many] > 0
-                    total = torch.where(used, weights[:, many] * pressed, 0.0).sum(1)
+                    total = torch.where(weights[:, many] > 0, weights[:, many] * pressed, 0.0).sum(1)
                     own = torch.autograd.grad(total.sum(), leaf)[0]
-                if len(group.names) > 1 and bool((total.isfinite() & ~own.isfinite().all(1)).any()):
-                    own = _term_by_term(group, theta, sample.rows(begin, end), weights[:, many])
-                gradient = gradient + own
-                loss = loss + total.detach()
-                terms[:, many] += plain.detach()
-            place += len(group.names)
-        return Measured(loss, gradient, terms)
+                if len(group.names) > 1:
+                    singular = singular | (total.isfinite() & ~own.isfinite().all(1)).any()
+                    if apart:
+                        own = _term_by_term(group, theta, sample.rows(begin, end), weights[:, many])
+                gradient, loss, plain = gradient + own, loss + total.detach(), plain + some.detach()
+            terms.append(plain)
+        return loss, gradient, torch.cat(terms, 1), singular
 
     def terms(self, theta: Tensor, samples: Sequence[Sample]) -> Tensor:
         """The terms without weights [arms, T], without a gradient."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import final
 
@@ -34,6 +35,7 @@ class Representation(ABC):
         self.problem, self.decomposition, self.network = problem, decomposition, network
         self.names = problem.names
         self.scaling = decomposition.scaling.to(like)
+        self.known: Mapping[str, float | Tensor] = problem.parameters
         self.weights = decomposition.size * network.size(self.names.axes, self.names.channels)
 
     @property
@@ -62,7 +64,16 @@ class Representation(ABC):
     def parameters(self, theta: Tensor) -> SimpleNamespace:
         """Return what equations read as p; an unknown is [arms, 1, 1]."""
         unknown = {name: value[:, None, None] for name, value in self.unknowns(theta).items()}
-        return SimpleNamespace(**self.problem.parameters, **unknown)
+        return SimpleNamespace(**self.known, **unknown)
+
+    @contextmanager
+    def told(self, numbers: Mapping[str, Tensor]) -> Iterator[None]:
+        """While this lasts, equations read these tensors in the place of their numbers."""
+        before, self.known = self.known, {**self.known, **numbers}
+        try:
+            yield
+        finally:
+            self.known = before
 
     def extras(self, points: Tensor, which: Sequence[int], orders: Iterable[Orders]) -> dict[str, Tensor]:
         """Return what travels with points [arms or 1, K, N, d]: Taylor coefficients of hard constraints."""

@@ -16,6 +16,7 @@ from sciode.pinn.balance import Balance, ReLoBRaLo
 from sciode.pinn.causal import Causal
 from sciode.pinn.decomposition import Decomposition, single
 from sciode.pinn.distributed import Averaged
+from sciode.pinn.engines import engine_of
 from sciode.pinn.interfaces import CONDITIONS, XPINN, weights_of
 from sciode.pinn.library import Apart, Library
 from sciode.pinn.loss import Loss, Measured, Weights
@@ -54,6 +55,7 @@ def solve(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     chunk: int | None = None,
+    engine: str = "auto",
     log: int = 100,
     folder: str | Path | None = None,
     limits: Sequence[float] | None = None,
@@ -73,6 +75,8 @@ def solve(
     numbers: of points; redraw: when they are drawn anew and whether adaptively. Levenberg-Marquardt draws new uniform
         ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
+    engine: "eager", "capture" (the loss as a CUDA graph), "compile" (fused kernels; some 30 s at first, for long or
+        many runs), "auto" (default): "capture" on a card. See `sciode.pinn.engines`.
     seed: of points and weights; seeds: one an arm, for weights; start: weights [arms, P] of a `Solution` to go on from.
     log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
     limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
@@ -87,7 +91,7 @@ def solve(
     like = torch.zeros((), dtype=dtype, device=device)
     representation = representation_of(problem, cut, network or Network(), like)
     used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
-    loss = Loss(groups_of(representation, used), chunk, causal)
+    loss = Loss(groups_of(representation, used), chunk, causal, engine_of(engine, like.device))
     base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
     drawn = [derive_seed(one, 1) for one in _seeds(seeds, seed, len(arms))]
     known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
@@ -132,7 +136,7 @@ def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callabl
         run.draw(place, 0)
         memory = stage.begin(run.theta)
         memory["state"] = torch.where(run.fine, GOING, NONFINITE)
-    loss = Loss(run.loss.groups, run.loss.chunk) if stage.still else run.loss
+    loss = run.loss.without_causal() if stage.still else run.loss
     k = begin - 1
     for k in range(begin, stage.iterations):
         if every and k and k % every == 0:

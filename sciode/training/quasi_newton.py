@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -23,10 +23,16 @@ _LEAST = 1e-12
 class LBFGS(Minimiser):
     """theta <- theta - t B g with B from the last `history` steps, and t by bisection for the weak Wolfe conditions.
 
-    An arm without a step that lowers its loss forgets its history and descends along its gradient; fails that, too, it
-    is stuck. tolerance: the largest entry of a gradient that counts as none. searches: evaluations a line search may
-    take. Good values: the defaults; after Adam. Raises ValueError for bad numbers.
-    Source: Nocedal & Wright (2006), section 7.2; Lewis & Overton, Math. Program. 141 (2013), algorithm 4.6.
+    iterations: evaluations. Every arm has a search of its own and begins the next one as soon as its last is over, so
+    that none waits for another's. searches: evaluations one may take; then the best length seen is taken. An arm
+    without any that lowers its loss forgets its history and descends along its gradient; fails that, too, it is stuck.
+    tolerance: the largest entry of a gradient that counts as none. Good values: the defaults; after Adam. Raises
+    ValueError for bad numbers.
+
+    B is kept in compact form: products of steps and changes with one another, so that B g is four products of matrices
+    and two triangular solves, whatever the history.
+    Source: Nocedal & Wright (2006), section 7.2; Byrd, Nocedal & Schnabel, Math. Program. 63 (1994), theorem 2.2;
+    Lewis & Overton, Math. Program. 141 (2013), algorithm 4.6.
     """
 
     iterations: int = 1000
@@ -42,106 +48,120 @@ class LBFGS(Minimiser):
     def begin(self, theta: Tensor) -> Memory:
         """See `Minimiser.begin`."""
         empty = theta.new_zeros(len(theta), self.history, theta.shape[1])
-        pairs = {"steps": empty, "changes": empty.clone(), "inverse": empty[..., 0].clone()}
+        square = theta.new_zeros(len(theta), self.history, self.history)
+        pairs = {"steps": empty, "changes": empty.clone(), "products": square, "squares": square.clone()}
         return {**super().begin(theta), **pairs, "gradient": torch.full_like(theta, torch.nan)}
 
     def step(self, memory: Mapping[str, Tensor], objective: Objective, k: int) -> Memory:
-        """See `Minimiser.step`."""
+        """See `Minimiser.step`; the first evaluation is that of the start."""
         now = dict(memory)
         if k == 0:
             loss, now["gradient"] = objective(now["theta"])
             now = stopped(now, loss, now["gradient"])
+            return self._turned_to(now, torch.ones_like(loss, dtype=torch.bool))
+        going = now["state"] == GOING
+        now, enough = self._looked(now, objective, going)
+        found = now["best"].isfinite()
+        over = going & (enough | (now["tries"] >= self.searches))
+        if k == self.iterations - 1:
+            over = over | (going & found)
+        return self._turned_to(_moved(now, over & found, over & ~found), over)
+
+    def _looked(self, now: Memory, objective: Objective, going: Tensor) -> tuple[Memory, Tensor]:
+        """One evaluation of each arm's search; which of them have a length that does."""
+        length, direction, slope = now["length"], now["direction"], now["slope"]
+        at = torch.where(going[:, None], now["theta"] + length[:, None] * direction, now["theta"])
+        value, gradient = objective(at)
+        fine = going & value.isfinite() & gradient.isfinite().all(1)
+        lower = fine & (value <= now["loss"] + _ARMIJO * length * slope) & (value < now["loss"])
+        flat = (gradient * direction).sum(1) >= _CURVATURE * slope
+        better = lower & (value <= now["best"])
+        high = torch.where(lower, now["high"], length)
+        low = torch.where(lower & ~flat, length, now["low"])
+        return {
+            **now,
+            "best": torch.where(better, value, now["best"]),
+            "best theta": torch.where(better[:, None], at, now["best theta"]),
+            "best gradient": torch.where(better[:, None], gradient, now["best gradient"]),
+            "low": low,
+            "high": high,
+            "length": torch.where(high.isfinite(), (low + high) / 2, 2 * low),
+            "tries": now["tries"] + 1,
+        }, lower & flat
+
+    def _turned_to(self, now: Memory, over: Tensor) -> Memory:
+        """New directions for arms whose search is over, and what a search begins with."""
         gradient = now["gradient"]
         small = gradient.abs().amax(1) <= self.tolerance
         now["state"] = torch.where((now["state"] == GOING) & small, CONVERGED, now["state"])
-        going = now["state"] == GOING
-        if not bool(going.any()):
-            return now
-        fresh = now["inverse"][:, -1] == 0
-        direction = -self._turned(now, gradient, min(k, self.history))
+        direction = -_turned(now, gradient)
         slope = (direction * gradient).sum(1)
         # Where rounding has spoilt the history, the gradient itself leads down.
-        fresh = fresh | ~(slope < 0)
-        direction = torch.where(fresh[:, None], -gradient, direction)
-        slope = (direction * gradient).sum(1)
-        length = torch.where(fresh, 1 / gradient.abs().sum(1).clamp(min=1.0), torch.ones_like(slope))
-        found = _searched(objective, now["theta"], now["loss"], direction, slope, length, going, self.searches)
-        step, change = found.theta - now["theta"], found.gradient - gradient
-        product = (step * change).sum(1)
-        kept = found.moved & (product > _LEAST * change.square().sum(1))
-        failed = going & ~found.moved
-        now["state"] = torch.where(failed & fresh, STUCK, now["state"])
-        for name, new in (("steps", step), ("changes", change), ("inverse", 1 / product)):
-            old = now[name]
-            pushed = torch.cat((old[:, 1:], new.unsqueeze(1)), 1)
-            shape = (-1,) + (1,) * (old.ndim - 1)
-            now[name] = torch.where(kept.view(shape), pushed, torch.where(failed.view(shape), 0.0, old))
-        theta = torch.where(found.moved[:, None], found.theta, now["theta"])
-        return {
-            **now,
-            "theta": theta,
-            "good": theta,
-            "loss": torch.where(found.moved, found.loss, now["loss"]),
-            "gradient": torch.where(found.moved[:, None], found.gradient, gradient),
-        }
-
-    def _turned(self, memory: Mapping[str, Tensor], gradient: Tensor, filled: int) -> Tensor:
-        """B g by two loops over the pairs, the newest last; pairs that are not there weigh nothing."""
-        steps, changes, inverse = memory["steps"], memory["changes"], memory["inverse"]
-        last = range(self.history - 1, self.history - 1 - filled, -1)
-        turned, shares = gradient, {}
-        for i in last:
-            shares[i] = inverse[:, i] * (steps[:, i] * turned).sum(1)
-            turned = turned - shares[i][:, None] * changes[:, i]
-        size = changes[:, -1].square().sum(1)
-        scale = torch.where(size > 0, 1 / (inverse[:, -1] * size).clamp(min=1e-300), 1.0)
-        turned = torch.where((inverse[:, -1] > 0) & (size > 0), scale, 1.0)[:, None] * turned
-        for i in reversed(last):
-            back = inverse[:, i] * (changes[:, i] * turned).sum(1)
-            turned = turned + (shares[i] - back)[:, None] * steps[:, i]
-        return turned
+        plain = (now["products"][:, -1, -1] == 0) | ~(slope < 0)
+        direction = torch.where(plain[:, None], -gradient, direction)
+        length = torch.where(plain, 1 / gradient.abs().sum(1).clamp(min=1.0), 1.0)
+        unknown = torch.full_like(slope, torch.inf)
+        begun = {
+            "direction": direction, "slope": (direction * gradient).sum(1), "plain": plain, "length": length,
+            "low": torch.zeros_like(slope), "high": unknown, "tries": torch.zeros_like(now["state"]),
+            "best": unknown, "best theta": now["theta"], "best gradient": gradient,
+        }  # fmt: skip
+        for name, new in begun.items():
+            old = now.get(name, new)
+            now[name] = torch.where(over.view(-1, *[1] * (new.ndim - 1)), new, old)
+        return now
 
 
-class _Found(NamedTuple):
-    """Where line searches ended, and which of them lowered their loss."""
+def _moved(now: Memory, moved: Tensor, failed: Tensor) -> Memory:
+    """Arms at the best place of their search; those without one have no history, and are stuck if they had none."""
+    step, change = now["best theta"] - now["theta"], now["best gradient"] - now["gradient"]
+    product = (step * change).sum(1)
+    kept = moved & (product > _LEAST * change.square().sum(1))
+    now.update(_pushed(now, step, change, kept, failed))
+    theta = torch.where(moved[:, None], now["best theta"], now["theta"])
+    return {
+        **now,
+        "state": torch.where(failed & now["plain"], STUCK, now["state"]),
+        "theta": theta,
+        "good": theta,
+        "loss": torch.where(moved, now["best"], now["loss"]),
+        "gradient": torch.where(moved[:, None], now["best gradient"], now["gradient"]),
+    }
 
-    theta: Tensor
-    loss: Tensor
-    gradient: Tensor
-    moved: Tensor
+
+def _turned(memory: Mapping[str, Tensor], gradient: Tensor) -> Tensor:
+    """B g of each arm; pairs that are not there are zeros, and weigh nothing.
+
+    With S and Y the steps and changes, oldest first, R the upper triangle of S'Y, D its diagonal and c = s'y / y'y of
+    the newest pair: a = R^-1 S'g and B g = c g + S R^-T (D a + c (Y'Y a - Y'g)) - c Y a.
+    """
+    steps, changes, products = memory["steps"], memory["changes"], memory["products"]
+    diagonal = products.diagonal(dim1=1, dim2=2)
+    upper = products + torch.diag_embed((diagonal == 0).to(products))
+    newest, size = diagonal[:, -1], memory["squares"][:, -1, -1]
+    scale = torch.where(size > 0, newest / torch.where(size > 0, size, 1.0), 1.0)[:, None, None]
+    column = gradient.unsqueeze(-1)
+    shares = torch.linalg.solve_triangular(upper, steps @ column, upper=True)
+    inner = diagonal.unsqueeze(-1) * shares + scale * (memory["squares"] @ shares - changes @ column)
+    back = torch.linalg.solve_triangular(upper.mT, inner, upper=False)
+    turned = scale * (column - changes.mT @ shares) + steps.mT @ back
+    return turned.squeeze(-1)
 
 
-def _searched(
-    objective: Objective,
-    theta: Tensor,
-    loss: Tensor,
-    direction: Tensor,
-    slope: Tensor,
-    length: Tensor,
-    going: Tensor,
-    tries: int,
-) -> _Found:
-    """Bisect for a length that lowers the loss enough and flattens its slope enough; else the best one seen."""
-    low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
-    best = _Found(theta, loss, torch.zeros_like(theta), torch.zeros_like(going))
-    looking = going.clone()
-    for _ in range(tries):
-        at = theta + torch.where(looking, length, 0.0)[:, None] * direction
-        value, gradient = objective(at)
-        fine = value.isfinite() & gradient.isfinite().all(1)
-        lower = looking & fine & (value <= loss + _ARMIJO * length * slope) & (value < loss)
-        flat = (gradient * direction).sum(1) >= _CURVATURE * slope
-        better = lower & (value <= best.loss)
-        best = _Found(
-            torch.where(better[:, None], at, best.theta),
-            torch.where(better, value, best.loss),
-            torch.where(better[:, None], gradient, best.gradient),
-            best.moved | better,
-        )
-        high = torch.where(looking & ~lower, length, high)
-        low = torch.where(lower & ~flat, length, low)
-        looking = looking & ~(lower & flat)
-        if not bool(looking.any()):
-            break
-        length = torch.where(looking, torch.where(high.isfinite(), (low + high) / 2, 2 * low), length)
-    return best
+def _pushed(memory: Mapping[str, Tensor], step: Tensor, change: Tensor, kept: Tensor, failed: Tensor) -> Memory:
+    """The pairs with the newest last, of arms that keep it; arms that failed have none any more."""
+    keep, none = kept[:, None, None], failed[:, None, None]
+
+    def chosen(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(keep, new, torch.where(none, 0.0, old))
+
+    def followed(old: Tensor, new: Tensor) -> Tensor:
+        return torch.cat((old[:, 1:], new.unsqueeze(1)), 1)
+
+    steps, changes = followed(memory["steps"], step), followed(memory["changes"], change)
+    column = change.unsqueeze(-1)
+    products, squares = memory["products"].roll((-1, -1), (1, 2)), memory["squares"].roll((-1, -1), (1, 2))
+    products[:, -1], products[:, :, -1] = 0.0, (steps @ column).squeeze(-1)
+    squares[:, :, -1] = squares[:, -1] = (changes @ column).squeeze(-1)
+    new = {"steps": steps, "changes": changes, "products": products, "squares": squares}
+    return {name: chosen(value, memory[name]) for name, value in new.items()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sciode.training import LBFGS, Adam, Minimiser, NewtonCG
+from sciode.training.quasi_newton import _pushed, _turned
 from sciode.training.side_by_side import CONVERGED, GOING, NONFINITE
 
 
@@ -94,6 +95,48 @@ def test_lbfgs_ends_on_a_quadratic_within_its_dimension_and_a_few() -> None:
     found = ran(LBFGS(40, tolerance=1e-8), Functions(lambda theta: (scales * theta**2).sum(1)), STARTS)
     assert found["state"].tolist() == [CONVERGED] * 3
     assert float(found["theta"].abs().max()) < 1e-7
+
+
+def test_lbfgs_turns_gradients_by_the_matrix_that_its_pairs_make() -> None:
+    """B <- (I - r s y') B (I - r y s') + r s s', r = 1 / s'y, from c I with c = s'y / y'y of the newest pair."""
+    draw = torch.Generator().manual_seed(0)
+    size, arms, history = 7, 3, 4
+    root = torch.randn(arms, size, size, generator=draw, dtype=torch.float64)
+    curved = root @ root.mT + torch.eye(size, dtype=torch.float64)
+    memory = LBFGS(history=history).begin(torch.zeros(arms, size, dtype=torch.float64))
+    pairs: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(arms)]
+    for k in range(6):
+        step = torch.randn(arms, size, generator=draw, dtype=torch.float64)
+        change = (curved @ step.unsqueeze(-1)).squeeze(-1)
+        # The second arm leaves out every other pair; the third forgets all of them once.
+        kept, failed = torch.tensor([True, k % 2 == 0, k != 3]), torch.tensor([False, False, k == 3])
+        memory |= _pushed(memory, step, change, kept, failed)
+        for arm, own in enumerate(pairs):
+            if failed[arm]:
+                own.clear()
+            elif kept[arm]:
+                own.append((step[arm], change[arm]))
+        gradient = torch.randn(arms, size, generator=draw, dtype=torch.float64)
+        found = _turned(memory, gradient)
+        for arm, own in enumerate(pairs):
+            eye = torch.eye(size, dtype=torch.float64)
+            scale = float(own[-1][0] @ own[-1][1] / (own[-1][1] @ own[-1][1])) if own else 1.0
+            dense = scale * eye
+            for s, y in own[-history:]:
+                left = eye - torch.outer(s, y) / (s @ y)
+                dense = left @ dense @ left.T + torch.outer(s, s) / (s @ y)
+            torch.testing.assert_close(found[arm], dense @ gradient[arm], rtol=1e-9, atol=1e-11)
+
+
+def test_an_arm_of_lbfgs_does_not_wait_for_the_search_of_another() -> None:
+    """A parabola takes its steps at the first try, whatever another arm, which begins far too short, has to look for."""
+    scales = torch.tensor([[0.5], [1e-8]], dtype=torch.float64)
+    evaluations = 12
+    functions = Functions(lambda theta: (scales[: len(theta)] * theta**2).sum(1))
+    start = torch.tensor([[1.0], [1.0]], dtype=torch.float64)
+    both, alone = (ran(LBFGS(evaluations, tolerance=0.0), functions, start[:arms]) for arms in (2, 1))
+    torch.testing.assert_close(both["theta"][0], alone["theta"][0], rtol=0, atol=0)
+    assert float(both["theta"][0].abs()) < 1e-12 and float(both["theta"][1]) > 1e-3
 
 
 @pytest.mark.parametrize("how", [Adam(300, lr=0.05), LBFGS(20), NewtonCG(20)])

@@ -20,7 +20,7 @@ __all__ = ["FAILED", "Budget", "reward_of", "rewards", "single_reward"]
 
 FAILED = 100.0
 """The relative error that a failure counts as."""
-_STAGE = 11
+_STAGE, _SHUFFLE = 11, 13
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Budget:
     """What every arm of every task is trained with: see `sciode.pinn.solve`.
 
     The defaults are those of Li et al. (ICML 2023), whose L-BFGS goes on for up to 20,000 iterations. batch: arms at a
-    time, None = all.
+    time, None = all. engine: see `sciode.pinn.solve`.
     """
 
     stages: tuple[Stage, ...] = (Adam(2000), LBFGS(2000))
@@ -38,6 +38,7 @@ class Budget:
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
     batch: int | None = None
+    engine: str = "auto"
 
 
 def reward_of(error: Tensor) -> Tensor:
@@ -114,17 +115,26 @@ def _trained(
     seed: int,
     start: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Weights and errors of arms after a stage, some arms at a time."""
-    thetas: list[Tensor] = []
-    errors: list[Tensor] = []
-    size = budget.batch or len(arms)
+    """Weights and errors of arms after a stage, some arms at a time.
+
+    All batches have one size and, being shuffled, in all likelihood all conditions: so that one program serves them.
+    """
+    size = min(budget.batch or len(arms), len(arms))
+    order = torch.randperm(len(arms), generator=torch.Generator().manual_seed(_SHUFFLE))
+    if size == len(arms):
+        order = torch.arange(len(arms))
+    theta: Tensor | None = None
+    error = torch.empty(len(arms), dtype=torch.float64)
     for begin in range(0, len(arms), size):
-        own = slice(begin, begin + size)
+        # The last ones begin earlier, with some that are trained a second time.
+        own = order[min(begin, len(arms) - size) :][:size]
         found = solve(
             problem, cut, network=budget.network, conditions=arms[own], stages=[stage], numbers=budget.numbers,
             weights=budget.weights, seed=seed, dtype=budget.dtype, device=budget.device, log=stage.iterations,
-            start=None if start is None else start[own],
+            start=None if start is None else start[own.to(start.device)], engine=budget.engine,
         )  # fmt: skip
-        thetas.append(found.theta)
-        errors.append(found.error.cpu())
-    return torch.cat(thetas), torch.cat(errors)
+        theta = found.theta.new_empty(len(arms), found.theta.shape[1]) if theta is None else theta
+        theta[own.to(theta.device)] = found.theta
+        error[own] = found.error.cpu().double()
+    assert theta is not None
+    return theta, error

@@ -32,6 +32,7 @@ __all__ = [
     "compiler_error",
     "own_code",
     "quietly",
+    "without_questions",
     "without_vmap",
 ]
 
@@ -182,14 +183,18 @@ def without_vmap(graph: fx.GraphModule, inputs: list[Tensor]) -> fx.GraphModule:
     with torch.no_grad():
         # On fakes, because the graph may write to its inputs.
         plain = make_fx(graph, tracing_mode="fake")(*(x.detach() for x in inputs))
-    # Forward-mode derivatives leave questions behind (are two shapes alike?) whose answers Dynamo would refuse.
-    for node in reversed(plain.graph.nodes):
+    return without_questions(plain)
+
+
+def without_questions(graph: fx.GraphModule) -> fx.GraphModule:
+    """The graph without what forward-mode derivatives ask (are two shapes alike?), whose answers Dynamo would refuse."""
+    for node in reversed(graph.graph.nodes):
         if isinstance(node.target, torch._ops.OpOverload) and not node.users:
             kinds = {str(result.type) for result in node.target._schema.returns}
             if kinds == {"bool"}:
-                plain.graph.erase_node(node)
-    plain.recompile()
-    return plain
+                graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
 
 
 def check_repeatable(graph: fx.GraphModule, inputs: list[Tensor], writable: list[Tensor]) -> None:

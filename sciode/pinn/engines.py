@@ -1,0 +1,171 @@
+"""How a loss is evaluated: as it is written, replayed as one graph of the device, or compiled before that.
+
+A program is a pure function of tensors. What runs it is chosen by name:
+
+- "eager": operation by operation.
+- "capture": recorded once as a CUDA graph and replayed, which takes away what launching costs; the same numbers.
+- "compile": traced, fused by Inductor, and recorded where there is a card. Programs that come to the same operations
+  share what was compiled: tasks of a family that differ in parameters alone compile once.
+- "auto" (default): "capture" on a card, "eager" elsewhere and where recording fails.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from sciode.solvers.engines.lift import by_inductor, own_code, without_questions
+from sciode.solvers.suggest import choose
+
+__all__ = ["ENGINES", "Engine", "Program", "engine_of"]
+
+Program = Callable[..., tuple[Tensor, ...]]
+"""Tensors -> tensors, nothing else read or written."""
+
+_KEPT = 4
+"""How many compiled programs stay, the latest ones: each holds the memory of its graph."""
+
+
+class Engine(ABC):
+    """Runs programs. lifts: whether numbers of the equation are handed to it as tensors."""
+
+    lifts = False
+
+    @abstractmethod
+    def bound(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """Return the program made ready for inputs of these shapes."""
+
+
+@final
+class Eager(Engine):
+    """Operation by operation."""
+
+    def bound(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.bound`."""
+        return program
+
+
+@final
+class Capturing(Engine):
+    """As one CUDA graph. cautious: operation by operation, with a warning, where that cannot be recorded."""
+
+    def __init__(self, cautious: bool) -> None:
+        self.cautious = cautious
+
+    def bound(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.bound`."""
+        try:
+            return _Recorded(program, inputs)
+        except RuntimeError as error:
+            if not self.cautious:
+                raise ValueError(f'the loss cannot be recorded: {_first(error)}; take engine="eager"') from error
+            warnings.warn(f"the loss cannot be recorded and runs operation by operation: {_first(error)}", stacklevel=2)
+            return program
+
+
+@final
+class Compiling(Engine):
+    """By Inductor, and as one CUDA graph where there is a card."""
+
+    lifts = True
+
+    def bound(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.bound`."""
+        # On stand-ins, so that nothing is computed; constants that the program holds are real.
+        plain = [x.detach() for x in inputs]
+        graph = without_questions(make_fx(program, tracing_mode="fake", _allow_non_fake_inputs=True)(*plain))
+        key = _digest(graph, plain)
+        if key not in _compiled:
+            ready = _inductor(graph)
+            _compiled[key] = _Recorded(ready, plain) if plain[0].is_cuda else ready
+            while len(_compiled) > _KEPT:
+                _compiled.popitem(last=False)
+        _compiled.move_to_end(key)
+        return _compiled[key]
+
+
+_compiled: OrderedDict[str, Program] = OrderedDict()
+
+ENGINES: dict[str, Callable[[torch.device], Engine]] = {
+    "auto": lambda device: Capturing(cautious=True) if device.type == "cuda" else Eager(),
+    "eager": lambda device: Eager(),
+    "capture": lambda device: Capturing(cautious=False),
+    "compile": lambda device: Compiling(),
+}
+"""By name: the device -> an engine."""
+
+
+def engine_of(name: str, device: torch.device) -> Engine:
+    """Return the engine of a name. ValueError for an unknown one, or for "capture" without a card."""
+    choose("engine", name, ENGINES)
+    if name == "capture" and device.type != "cuda":
+        raise ValueError('engine="capture" needs a CUDA device: take "eager" or "compile"')
+    return ENGINES[name](device)
+
+
+@final
+class _Recorded:
+    """A program as a CUDA graph, with inputs of its own that those of a call are copied into."""
+
+    def __init__(self, program: Program, inputs: Sequence[Tensor]) -> None:
+        # A graph knows the program's own tensors by their place in memory alone: they have to stay.
+        self.program = program
+        self.inputs = [x.detach().clone(memory_format=torch.contiguous_format) for x in inputs]
+        self.seen: list[tuple[Tensor, int] | None] = [None] * len(inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            # Compiles, and lets libraries allocate, outside of the recording.
+            for _ in range(2):
+                program(*self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self.outputs = program(*self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Replay; what has not changed since the last call is not copied again."""
+        for place, x in enumerate(inputs):
+            # Held, so that no other tensor can take its place in memory and pass for it.
+            if (old := self.seen[place]) is None or old[0] is not x or old[1] != x._version:
+                self.inputs[place].copy_(x)
+                self.seen[place] = (x, x._version)
+        self.graph.replay()
+        return tuple(x.clone() for x in self.outputs)
+
+
+def _inductor(graph: fx.GraphModule) -> Program:
+    """Operations fused into kernels; what is returned holds the graph and its constants."""
+
+    def run(*inputs: Tensor) -> Any:
+        return graph(*inputs)
+
+    compiled = torch.compile(own_code(run), backend=by_inductor({}), fullgraph=True, dynamic=False)
+
+    def ready(*inputs: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return tuple(compiled(*inputs))
+
+    return ready
+
+
+def _digest(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
+    """What a compiled program hangs on: operations, constants, and the inputs' shapes."""
+    found = sha256(graph.code.encode())
+    for name, value in sorted(graph.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.cpu().numpy().tobytes())
+    found.update(repr([(x.dtype, tuple(x.shape), x.stride(), str(x.device)) for x in inputs]).encode())
+    return found.hexdigest()
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
