@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -41,8 +41,8 @@ _WEIGHT = 5.0
 class Task:
     """How much there is to do. dtype: "float32" or "float64"."""
 
-    numbers: Numbers = Numbers()
-    network: Network = Network()
+    numbers: Numbers = field(default_factory=Numbers)
+    network: Network = field(default_factory=Network)
     dtype: str = "float32"
 
     def trainer(self, stage: Minimiser, arms: int, engine: str, device: torch.device) -> Callable[[int], None]:

@@ -82,6 +82,8 @@ class Compiling(Engine):
         # On stand-ins, so that nothing is computed; constants that the program holds are real.
         plain = [x.detach() for x in inputs]
         graph = without_questions(make_fx(program, tracing_mode="fake", _allow_non_fake_inputs=True)(*plain))
+        # Forward-mode derivatives bring numbers as tensors of the host, which no recording could read.
+        graph = graph.to(plain[0].device)
         key = _digest(graph, plain)
         if key not in _compiled:
             ready = _inductor(graph)

@@ -59,7 +59,7 @@ def poisson(sharpness: float = 20.0, official_supervision: bool = False, cells: 
     every = max(cells // 100, 1)
     axis = torch.linspace(0, 1, cells + 1, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
-    values = torch.from_numpy(five_point(force(*points.unbind(-1), sharpness).numpy(), 1 / cells))
+    values = torch.from_numpy(five_point(force(points[..., 0], points[..., 1], sharpness).numpy(), 1 / cells))
     coarse = points[::every, ::every].reshape(-1, 2), values[::every, ::every].reshape(-1, 1)
     return Problem(
         name="poisson",

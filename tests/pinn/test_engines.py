@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from sciode.pde import Box
 from sciode.pinn import CPINN, FAMILIES, RAD, Causal, Network, Numbers, Redraw, solve, strips
 from sciode.pinn import engines as module
 from sciode.training import LBFGS, Adam
@@ -48,6 +49,7 @@ def test_constants_of_a_program_tell_it_from_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "_compiled", type(module._compiled)())
     monkeypatch.setattr(module, "_inductor", lambda graph: made.append(graph) or graph)
     problem = FAMILIES["reaction"].make(2.0)
+    assert isinstance(problem.domain, Box)
     for cut in (0.5, 0.7):
         how = {"network": TINY, "numbers": FEW, "stages": [Adam(3, lr=1e-2)], "conditions": ("average",)}
         found = [
@@ -91,7 +93,6 @@ def test_inductor_gives_the_same_numbers() -> None:
 def test_a_number_of_the_equation_may_be_anything_that_is_no_float(monkeypatch: pytest.MonkeyPatch) -> None:
     """An int stays one: equations may count with it."""
     monkeypatch.setattr(module, "_inductor", lambda graph: graph)
-    from sciode.pde import Box
     from sciode.pinn import Face, Names, Problem, dirichlet
 
     problem = Problem(

@@ -129,7 +129,7 @@ def test_lbfgs_turns_gradients_by_the_matrix_that_its_pairs_make() -> None:
 
 
 def test_an_arm_of_lbfgs_does_not_wait_for_the_search_of_another() -> None:
-    """A parabola takes its steps at the first try, whatever another arm, which begins far too short, has to look for."""
+    """A parabola takes its steps at the first try; another arm, which begins far too short, has to look for long."""
     scales = torch.tensor([[0.5], [1e-8]], dtype=torch.float64)
     evaluations = 12
     functions = Functions(lambda theta: (scales[: len(theta)] * theta**2).sum(1))

@@ -187,7 +187,7 @@ def without_vmap(graph: fx.GraphModule, inputs: list[Tensor]) -> fx.GraphModule:
 
 
 def without_questions(graph: fx.GraphModule) -> fx.GraphModule:
-    """The graph without what forward-mode derivatives ask (are two shapes alike?), whose answers Dynamo would refuse."""
+    """The graph without what forward-mode derivatives ask (are shapes alike?), whose answers Dynamo would refuse."""
     for node in reversed(graph.graph.nodes):
         if isinstance(node.target, torch._ops.OpOverload) and not node.users:
             kinds = {str(result.type) for result in node.target._schema.returns}
