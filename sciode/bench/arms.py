@@ -62,7 +62,7 @@ class Task:
         def go(iterations: int) -> None:
             nonlocal memory, done
             for _ in range(iterations):
-                memory = stage.step(memory, target, done)
+                memory = target.advanced(stage, memory, done)
                 done += 1
             if device.type == "cuda":
                 torch.cuda.synchronize()

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from sciode.solvers.engines.graphs import copied
 from sciode.solvers.engines.lift import by_inductor, own_code, without_questions
 from sciode.solvers.suggest import choose
 
@@ -30,26 +31,36 @@ __all__ = ["ENGINES", "Engine", "Program", "engine_of"]
 Program = Callable[..., tuple[Tensor, ...]]
 """Tensors -> tensors, nothing else read or written."""
 
-_KEPT = 4
-"""How many compiled programs stay, the latest ones: each holds the memory of its graph."""
+_KEPT = 16
+"""How many compiled programs stay, the latest ones."""
 
 
 class Engine(ABC):
-    """Runs programs. lifts: whether numbers of the equation are handed to it as tensors."""
+    """Runs programs. lifts: whether numbers of the equation are handed to it as tensors. records: whether a program of
+    more operations, a whole iteration, is worth being made."""
 
     lifts = False
+    records = False
 
     @abstractmethod
-    def bound(self, program: Program, inputs: Sequence[Tensor]) -> Program:
-        """Return the program made ready for inputs of these shapes."""
+    def prepared(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """Return the same function of inputs of these shapes, faster if it can be, to be part of others."""
+
+    @abstractmethod
+    def recorded(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """Return the same function of inputs of these shapes, to be called many times."""
 
 
 @final
 class Eager(Engine):
     """Operation by operation."""
 
-    def bound(self, program: Program, inputs: Sequence[Tensor]) -> Program:
-        """See `Engine.bound`."""
+    def prepared(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.prepared`."""
+        return program
+
+    def recorded(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.recorded`."""
         return program
 
 
@@ -57,11 +68,17 @@ class Eager(Engine):
 class Capturing(Engine):
     """As one CUDA graph. cautious: operation by operation, with a warning, where that cannot be recorded."""
 
+    records = True
+
     def __init__(self, cautious: bool) -> None:
         self.cautious = cautious
 
-    def bound(self, program: Program, inputs: Sequence[Tensor]) -> Program:
-        """See `Engine.bound`."""
+    def prepared(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.prepared`."""
+        return program
+
+    def recorded(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.recorded`."""
         try:
             return _Recorded(program, inputs)
         except RuntimeError as error:
@@ -77,8 +94,11 @@ class Compiling(Engine):
 
     lifts = True
 
-    def bound(self, program: Program, inputs: Sequence[Tensor]) -> Program:
-        """See `Engine.bound`."""
+    def __init__(self, device: torch.device) -> None:
+        self.records = device.type == "cuda"
+
+    def prepared(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.prepared`."""
         # On stand-ins, so that nothing is computed; constants that the program holds are real.
         plain = [x.detach() for x in inputs]
         graph = without_questions(make_fx(program, tracing_mode="fake", _allow_non_fake_inputs=True)(*plain))
@@ -86,12 +106,15 @@ class Compiling(Engine):
         graph = graph.to(plain[0].device)
         key = _digest(graph, plain)
         if key not in _compiled:
-            ready = _inductor(graph)
-            _compiled[key] = _Recorded(ready, plain) if plain[0].is_cuda else ready
+            _compiled[key] = _inductor(graph)
             while len(_compiled) > _KEPT:
                 _compiled.popitem(last=False)
         _compiled.move_to_end(key)
         return _compiled[key]
+
+    def recorded(self, program: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `Engine.recorded`."""
+        return _Recorded(program, inputs) if self.records else program
 
 
 _compiled: OrderedDict[str, Program] = OrderedDict()
@@ -100,7 +123,7 @@ ENGINES: dict[str, Callable[[torch.device], Engine]] = {
     "auto": lambda device: Capturing(cautious=True) if device.type == "cuda" else Eager(),
     "eager": lambda device: Eager(),
     "capture": lambda device: Capturing(cautious=False),
-    "compile": lambda device: Compiling(),
+    "compile": Compiling,
 }
 """By name: the device -> an engine."""
 
@@ -135,13 +158,17 @@ class _Recorded:
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Replay; what has not changed since the last call is not copied again."""
+        fresh = []
         for place, x in enumerate(inputs):
             # Held, so that no other tensor can take its place in memory and pass for it.
             if (old := self.seen[place]) is None or old[0] is not x or old[1] != x._version:
-                self.inputs[place].copy_(x)
+                fresh.append(place)
                 self.seen[place] = (x, x._version)
+        copied([self.inputs[place] for place in fresh], [inputs[place] for place in fresh])
         self.graph.replay()
-        return tuple(x.clone() for x in self.outputs)
+        given = [torch.empty_like(x) for x in self.outputs]
+        copied(given, self.outputs)
+        return tuple(given)
 
 
 def _inductor(graph: fx.GraphModule) -> Program:

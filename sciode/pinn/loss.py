@@ -14,7 +14,7 @@ from torch import Tensor
 from sciode.pinn.causal import Causal
 from sciode.pinn.engines import Eager, Engine, Program
 from sciode.pinn.terms import EQUATION, Group, Numbers, Sample
-from sciode.training import Block, derive_seed
+from sciode.training import Block, Minimiser, derive_seed
 
 __all__ = ["Loss", "Measured", "Weights"]
 
@@ -46,6 +46,47 @@ class Measured(NamedTuple):
     terms: Tensor
 
 
+class _Layout(NamedTuple):
+    """What a program's inputs are: names of the memory, whether points have weights, networks and data of samples."""
+
+    memory: tuple[str, ...]
+    weighted: bool
+    samples: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...]
+
+
+@final
+class _Once:
+    """An `Objective` that keeps what it found."""
+
+    def __init__(self, evaluated: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+        self.evaluated = evaluated
+        self.found: tuple[Tensor, ...] = ()
+
+    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses and gradients."""
+        assert not self.found, "a stage that is `whole` evaluates once"
+        self.found = self.evaluated(theta)
+        return self.found[0], self.found[1]
+
+    def curvature(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """None is recorded."""
+        raise NotImplementedError
+
+
+@final
+class _Lazily:
+    """A program that is recorded when it is called a second time: many are called once."""
+
+    def __init__(self, engine: Engine, program: Program) -> None:
+        self.engine, self.program, self.calls = engine, program, 0
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        self.calls += 1
+        if self.calls == 2:
+            self.program = self.engine.recorded(self.program, inputs)
+        return self.program(*inputs)
+
+
 @final
 class Loss:
     """sum_t weights[arm, t] term_t(theta[arm]), for all arms at once.
@@ -68,7 +109,7 @@ class Loss:
         self.names = tuple(name for group in groups for name in group.names)
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"terms need names of their own, got {', '.join(self.names)}")
-        self._ready: dict[Any, tuple[Program, list[Tensor]]] = {}
+        self._ready: dict[Any, Program] = {}
 
     def without_causal(self) -> Loss:
         """The same for a stage that needs a function which stays, and what was made ready with it."""
@@ -87,33 +128,76 @@ class Loss:
         self, theta: Tensor, samples: Sequence[Sample], weights: Tensor, multiplier: Tensor | None = None
     ) -> Measured:
         """The loss, its gradient and its terms. multiplier: of the squares at the equation's points, [arms, K, N]."""
-        inputs = [theta.detach(), weights, *([] if multiplier is None else [multiplier])]
+        found = self._run(None, {"theta": theta.detach()}, samples, weights, multiplier)
+        if self._singular(found):
+            found = self._evaluated(theta, samples, weights, multiplier, apart=True)
+        return Measured(*found[:3])
+
+    def iterated(
+        self,
+        stage: Minimiser,
+        memory: Mapping[str, Tensor],
+        samples: Sequence[Sample],
+        weights: Tensor,
+        multiplier: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], Measured] | None:
+        """An iteration of a stage that is `whole`, as one program: its memory, and what it measured.
+
+        None where terms need gradients of their own; then it has to be made step by step.
+        """
+        found = self._run(stage, memory, samples, weights, multiplier)
+        if self._singular(found):
+            return None
+        return dict(zip(memory, found, strict=False)), Measured(*found[len(memory) : -1])
+
+    def _singular(self, found: Sequence[Tensor]) -> bool:
+        """Whether an arm may have met what is singular in a term that it leaves out."""
+        return any(len(group.names) > 1 for group in self.groups) and bool(found[-1])
+
+    def _run(
+        self,
+        stage: Minimiser | None,
+        memory: Mapping[str, Tensor],
+        samples: Sequence[Sample],
+        weights: Tensor,
+        multiplier: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """Run a program, which is made ready the first time."""
+        layout = _Layout(tuple(memory), multiplier is not None, tuple((one.which, tuple(one.data)) for one in samples))
+        inputs = [*memory.values(), weights, *([] if multiplier is None else [multiplier])]
         inputs += [value for sample in samples for value in sample.data.values()]
-        layout = tuple((sample.which, tuple(sample.data)) for sample in samples)
-        key = (layout, multiplier is None, tuple((x.shape, x.dtype, x.device) for x in inputs))
-        if key not in self._ready:
-            lifted = self._numbers(theta) if self.engine.lifts else {}
-            told, numbers = tuple(lifted), list(lifted.values())
-            program = partial(self._program, layout, multiplier is not None, told)
-            self._ready[key] = self.engine.bound(program, [*inputs, *numbers]), numbers
-        program, numbers = self._ready[key]
-        loss, gradient, terms, singular = program(*inputs, *numbers)
-        if any(len(group.names) > 1 for group in self.groups) and bool(singular):
-            loss, gradient, terms, _ = self._evaluated(theta, samples, weights, multiplier, apart=True)
-        return Measured(loss, gradient, terms)
+        key = (layout, tuple((x.shape, x.dtype, x.device) for x in inputs))
+        if (stage, key) not in self._ready:
+            self._ready[stage, key] = self._made_ready(stage, layout, inputs)
+        return self._ready[stage, key](*inputs)
+
+    def _made_ready(self, stage: Minimiser | None, layout: _Layout, inputs: Sequence[Tensor]) -> Program:
+        """An evaluation, or a stage's iteration with one in it, as a function of tensors alone."""
+        theta, rest = inputs[layout.memory.index("theta")], inputs[len(layout.memory) :]
+        lifted = self._numbers(theta) if self.engine.lifts else {}
+        numbers = tuple(lifted.values())
+        evaluated = self.engine.prepared(partial(self._program, layout, tuple(lifted)), [theta, *rest, *numbers])
+        if stage is None:
+            return _Lazily(self.engine, lambda *given: evaluated(*given, *numbers))
+
+        def iteration(*given: Tensor) -> tuple[Tensor, ...]:
+            memory, rest = dict(zip(layout.memory, given, strict=False)), given[len(layout.memory) :]
+            once = _Once(lambda theta: evaluated(theta, *rest, *numbers))
+            new = stage.step(memory, once, 1)
+            return (*(new[name] for name in layout.memory), *once.found)
+
+        return self.engine.recorded(iteration, inputs)
 
     def _numbers(self, theta: Tensor) -> dict[str, Tensor]:
         """The equation's numbers as tensors, so that tasks that differ in them are one program."""
         known = self.groups[0].problem.parameters
         return {name: theta.new_tensor(value) for name, value in known.items() if isinstance(value, float)}
 
-    def _program(
-        self, layout: Sequence[tuple[Any, Sequence[str]]], weighted: bool, told: Sequence[str], *inputs: Tensor
-    ) -> tuple[Tensor, ...]:
-        """`measure` as a function of tensors alone."""
-        theta, weights, *rest = inputs
-        multiplier = rest.pop(0) if weighted else None
-        samples = [Sample(which, {name: rest.pop(0) for name in names}) for which, names in layout]
+    def _program(self, layout: _Layout, told: Sequence[str], theta: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """An evaluation as a function of tensors alone."""
+        weights, *rest = inputs
+        multiplier = rest.pop(0) if layout.weighted else None
+        samples = [Sample(which, {name: rest.pop(0) for name in names}) for which, names in layout.samples]
         with self.groups[0].of.told(dict(zip(told, rest, strict=True))):
             return self._evaluated(theta, samples, weights, multiplier, apart=False)
 

@@ -142,7 +142,7 @@ def _minimised(run: Run, stage: Minimiser, place: int, kept: Kept, tick: Callabl
         if every and k and k % every == 0:
             run.draw(place, k // every)
         target = Target(loss, run.samples, *run.balanced(), share=run.share)
-        before, memory = memory, stage.step(memory, target, k)
+        before, memory = memory, target.advanced(stage, memory, k)
         broke = (memory["state"] == NONFINITE) & (before["state"] == GOING)
         # What the host has to know, in one word from the device.
         some_broke, some_go = torch.stack((broke.any(), (memory["state"] == GOING).any())).tolist()

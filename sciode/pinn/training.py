@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,7 @@ from sciode.pinn.problem import Problem
 from sciode.pinn.representation import Representation
 from sciode.pinn.solution import Moment, relative_error
 from sciode.pinn.terms import Inside, Numbers, Sample
-from sciode.training import derive_seed
+from sciode.training import Minimiser, derive_seed
 
 __all__ = ["Redraw", "Run", "Target"]
 
@@ -57,6 +57,15 @@ class Target:
         found = self.loss.measure(theta, self.samples, self.weights, self.multiplier)
         self.measured = found if self.share is None else self.share(found)
         return self.measured.loss, self.measured.gradient
+
+    def advanced(self, stage: Minimiser, memory: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+        """An iteration of a stage; as one program where the engine makes such and the stage is `whole`."""
+        if stage.whole and self.loss.engine.records and self.share is None and 0 < k < stage.iterations - 1:
+            found = self.loss.iterated(stage, memory, self.samples, self.weights, self.multiplier)
+            if found is not None:
+                self.measured = found[1]
+                return found[0]
+        return stage.step(memory, self, k)
 
     def curvature(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """Return v -> H v."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class LBFGS(Minimiser):
     tolerance: float = 1e-10
     searches: int = 20
     still: bool = True
+    whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if min(self.iterations, self.history, self.searches) < 1 or not self.tolerance >= 0:

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import ClassVar, Protocol, final
 
 import torch
 from torch import Tensor
@@ -39,10 +39,15 @@ class Objective(Protocol):
 
 
 class Minimiser(ABC):
-    """How to minimise. iterations: at most. still: whether the function must stay the same from one to the next."""
+    """How to minimise. iterations: at most. still: whether the function must stay the same from one to the next.
+
+    whole: whether every iteration but the first and the last is one evaluation and the same operations on the memory,
+    so that it can be recorded.
+    """
 
     iterations: int
     still: bool = False
+    whole: bool = False
 
     def begin(self, theta: Tensor) -> Memory:
         """Return what is remembered before the first iteration: theta, the last good one, losses, arms' states."""
@@ -80,6 +85,7 @@ class Adam(Minimiser):
     lr: float = 1e-3
     schedule: str = "constant"
     betas: tuple[float, float] = (0.9, 0.999)
+    whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choose("schedule", self.schedule, ("constant", "cosine"))
@@ -88,7 +94,13 @@ class Adam(Minimiser):
 
     def begin(self, theta: Tensor) -> Memory:
         """See `Minimiser.begin`."""
-        return {**super().begin(theta), "mean": torch.zeros_like(theta), "square": torch.zeros_like(theta)}
+        done = torch.zeros((), dtype=torch.float64, device=theta.device)
+        return {
+            **super().begin(theta),
+            "mean": torch.zeros_like(theta),
+            "square": torch.zeros_like(theta),
+            "done": done,
+        }
 
     def step(self, memory: Mapping[str, Tensor], objective: Objective, k: int) -> Memory:
         """See `Minimiser.step`."""
@@ -98,7 +110,9 @@ class Adam(Minimiser):
         gradient = torch.where(going, gradient, 0.0)
         mean = self.betas[0] * now["mean"] + (1 - self.betas[0]) * gradient
         square = self.betas[1] * now["square"] + (1 - self.betas[1]) * gradient**2
-        lr = self.lr * (0.5 * (1 + math.cos(math.pi * k / self.iterations)) if self.schedule == "cosine" else 1.0)
-        root = (square / (1 - self.betas[1] ** (k + 1))).sqrt() + 1e-8
-        moved = now["theta"] - lr * (mean / (1 - self.betas[0] ** (k + 1))) / root
-        return {**now, "theta": torch.where(going, moved, now["theta"]), "mean": mean, "square": square}
+        past, done = now["done"], now["done"] + 1
+        lr = self.lr * (0.5 * (1 + torch.cos(math.pi * past / self.iterations)) if self.schedule == "cosine" else 1.0)
+        root = (square / (1 - self.betas[1] ** done)).sqrt() + 1e-8
+        moved = now["theta"] - lr * (mean / (1 - self.betas[0] ** done)) / root
+        theta = torch.where(going, moved, now["theta"])
+        return {**now, "theta": theta, "mean": mean, "square": square, "done": done}

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import ClassVar, final
 
 import pytest
 import torch
+from torch import Tensor
 
 from sciode.pde import Box
-from sciode.pinn import CPINN, FAMILIES, RAD, Causal, Network, Numbers, Redraw, solve, strips
+from sciode.pinn import (
+    CPINN,
+    FAMILIES,
+    RAD,
+    Causal,
+    Face,
+    Names,
+    Network,
+    Numbers,
+    Problem,
+    Redraw,
+    dirichlet,
+    solve,
+    strips,
+)
 from sciode.pinn import engines as module
 from sciode.training import LBFGS, Adam
 
@@ -93,8 +110,6 @@ def test_inductor_gives_the_same_numbers() -> None:
 def test_a_number_of_the_equation_may_be_anything_that_is_no_float(monkeypatch: pytest.MonkeyPatch) -> None:
     """An int stays one: equations may count with it."""
     monkeypatch.setattr(module, "_inductor", lambda graph: graph)
-    from sciode.pinn import Face, Names, Problem, dirichlet
-
     problem = Problem(
         name="waves",
         names=Names(("x",), ("u",)),
@@ -115,3 +130,47 @@ def test_unknown_engines_and_recording_without_a_card_are_refused() -> None:
         solved("reaction", 2.0, "fast")
     with pytest.raises(ValueError, match="CUDA"):
         solved("reaction", 2.0, "capture")
+
+
+@final
+class Whole(module.Engine):
+    """Makes a program of every iteration, and runs it as it is written."""
+
+    records = True
+    made: ClassVar[list[module.Program]] = []
+
+    def prepared(self, program: module.Program, inputs: Sequence[Tensor]) -> module.Program:
+        return program
+
+    def recorded(self, program: module.Program, inputs: Sequence[Tensor]) -> module.Program:
+        self.made.append(program)
+        return program
+
+
+def test_an_iteration_as_one_program_is_the_same_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.ENGINES, "auto", lambda device: Whole())
+    stages = [Adam(6, lr=1e-2, schedule="cosine"), LBFGS(8)]
+    Whole.made.clear()
+    theirs, ours = (solved("burgers", 0.02, engine, stages=stages) for engine in ("eager", "auto"))
+    torch.testing.assert_close(ours.theta, theirs.theta, rtol=0, atol=0)
+    # Both stages' iterations, and the evaluation that was made more than once.
+    assert len(Whole.made) == 3
+
+
+def test_an_iteration_that_meets_what_is_singular_is_made_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The square root of a distance has no slope at the interface; the arm that does not look there is not touched."""
+    problem = Problem(
+        name="root",
+        names=Names(("x",), ("u",)),
+        domain=Box((0,), (1,)),
+        equation=lambda d, p: d.u_xx,
+        conditions=(dirichlet(Face("x"), lambda x: 0 * x),),
+        flux=lambda d, p: (torch.sqrt(0 * d.u**2) * d.u_x,),
+    )
+    monkeypatch.setitem(module.ENGINES, "auto", lambda device: Whole())
+    how = {"network": TINY, "numbers": FEW, "stages": [Adam(5, lr=1e-2)], "conditions": [("average",), ("flux",)]}
+    cut = strips(Box((0,), (1,)), 0, [0.5])
+    theirs, ours = (solve(problem, cut, engine=engine, **how) for engine in ("eager", "auto"))
+    assert theirs.status[0] == "budget" and theirs.status[1].startswith("non-finite")
+    assert ours.status == theirs.status
+    torch.testing.assert_close(ours.theta, theirs.theta, rtol=0, atol=0)

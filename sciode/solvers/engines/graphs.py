@@ -7,6 +7,7 @@ solve like the last one is looked at once. Static buffers stay inside: what come
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, final
 
@@ -19,7 +20,7 @@ from .repeat import Part, Repeat, Spare, Use, beginning
 from .shelf import Shelf
 from .tuning import LONG, flops_of
 
-__all__ = ["InGraphs", "on_device"]
+__all__ = ["InGraphs", "copied", "on_device"]
 
 _LONGEST = 32
 """Most turns in one CUDA graph."""
@@ -108,7 +109,7 @@ class InGraphs(Launches):
         """Copy this solve's tensors in."""
         fresh = [i for i in self.fresh if self.uses[i] != "own" or self._changed(i, others[i])]
         to, source = [self.buffers[i] for i in fresh], [others[i] for i in fresh]
-        _copy(to + self.state, source + state) if state is not None else _copy(to, source)
+        copied(to + self.state, source + state) if state is not None else copied(to, source)
         if state is not None:
             self.said[:-1].copy_(state[-1])
             self.said[-1].zero_()
@@ -124,7 +125,7 @@ class InGraphs(Launches):
 
     def unload(self, others: list[Tensor], spare: bool) -> list[Tensor]:
         """Copy out what was written, and the state; what is spare and not wanted stays where it is."""
-        _copy([others[i] for i in self.sinks], [self.buffers[i] for i in self.sinks])
+        copied([others[i] for i in self.sinks], [self.buffers[i] for i in self.sinks])
         return self.shelf.copies(self.spare.tensors if self.spare is not None and spare else ())
 
     def begin(self, fresh: bool, turns: int, steady: bool) -> None:
@@ -182,7 +183,7 @@ class InGraphs(Launches):
     def _keep(self) -> None:
         """Put the state and its word where they stay."""
         steps = self.steps
-        _copy([*self.state, self.said], [*steps.state, steps.said])
+        copied([*self.state, self.said], [*steps.state, steps.said])
         steps.state, steps.said = self.state, self.said
 
     def _graph(self, turns: int) -> Any:
@@ -214,7 +215,7 @@ def _copy_of(x: Tensor) -> Tensor:
     return x.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+def copied(to: Sequence[Tensor], source: Sequence[Tensor]) -> None:
     """Copy many tensors, in one launch for each dtype."""
     for dtype in {x.dtype for x in to}:
         at = [i for i, x in enumerate(to) if x.dtype == dtype]
