@@ -129,4 +129,3 @@ EQUATIONS: Mapping[str, Callable[[ModuleType, float], Callable[[Tensor, Tensor],
     "burgers": _burgers,
 }
 """(deepxde, parameter) -> (x [N, 2], u [N, 1]) -> residual [N, 1], by family."""
-

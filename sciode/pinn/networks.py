@@ -70,14 +70,14 @@ class Network:
 
     def unpacked(self, theta: Tensor, inputs: int, outputs: int, pieces: int) -> list[tuple[Tensor, Tensor]]:
         """Return each layer's weights [arms, pieces, in, out] and biases [arms, pieces, 1, out] of theta [arms, P]."""
-        found, place = [], 0
-        for a, b in self.layers(inputs, outputs):
-            weight = theta[:, place : place + pieces * a * b].reshape(-1, pieces, a, b)
-            place += pieces * a * b
-            bias = theta[:, place : place + pieces * b].reshape(-1, pieces, 1, b)
-            place += pieces * b
-            found.append((weight, bias))
-        return found
+        layers = self.layers(inputs, outputs)
+        sizes = [pieces * size for a, b in layers for size in (a * b, b)]
+        # One split has one derivative; each slice would have a zero vector of all weights, for every point of a Jacobian.
+        parts = iter(theta.split([*sizes, theta.shape[1] - sum(sizes)], 1))
+        return [
+            (weight.reshape(-1, pieces, a, b), bias.reshape(-1, pieces, 1, b))
+            for (a, b), weight, bias in zip(layers, parts, parts, strict=False)
+        ]
 
     def series(
         self,
