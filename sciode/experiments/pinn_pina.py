@@ -150,12 +150,19 @@ def _problem(task: Task, told: Given, dtype: torch.dtype) -> Any:
     for one in told.told:
         own[one.name] = pina.Condition(input=labelled(one.points, axes), target=labelled(one.values, ["u"]))
 
-    class Problem(importlib.import_module("pina.problem").SpatialProblem):
-        output_variables = ["u"]  # noqa: RUF012 - PINA's way to say it
-        spatial_domain = domain({axis: [-1.0, 1.0] for axis in axes})  # all points are given: it is not looked at
-        conditions = own
-
-    return Problem()
+    # PINA puts coordinates of one kind in alphabetical order, and those of space before that of time.
+    problem = importlib.import_module("pina.problem")
+    kinds = (problem.TimeDependentProblem,) if "t" in axes else ()
+    space = {axis: [-1.0, 1.0] for axis in axes if axis != "t"}  # all points are given: domains are not looked at
+    members = {
+        "output_variables": ["u"],
+        "spatial_domain": domain(space),
+        "temporal_domain": domain({"t": [-1.0, 1.0]}),
+        "conditions": own,
+    }
+    built = type("Given", (*kinds, problem.SpatialProblem), members)()
+    assert list(built.input_variables) == axes
+    return built
 
 
 def _poisson(sharpness: float) -> Callable[[Any, Any], Any]:

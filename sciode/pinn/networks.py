@@ -72,7 +72,7 @@ class Network:
         """Return each layer's weights [arms, pieces, in, out] and biases [arms, pieces, 1, out] of theta [arms, P]."""
         layers = self.layers(inputs, outputs)
         sizes = [pieces * size for a, b in layers for size in (a * b, b)]
-        # One split has one derivative; each slice would have a zero vector of all weights, for every point of a Jacobian.
+        # A split has one derivative; each slice would have a zero vector of all weights, for every point of a Jacobian.
         parts = iter(theta.split([*sizes, theta.shape[1] - sum(sizes)], 1))
         return [
             (weight.reshape(-1, pieces, a, b), bias.reshape(-1, pieces, 1, b))

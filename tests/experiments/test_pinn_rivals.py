@@ -33,7 +33,10 @@ def task(family: str, seconds: float) -> Task:
 @pytest.mark.parametrize("family", PARAMETERS)
 @pytest.mark.parametrize("rival", RIVALS)
 def test_a_rival_takes_our_steps_of_adam_and_then_goes_down_by_its_own_l_bfgs(rival: str, family: str) -> None:
-    """Same points, weights, loss and rate: the same course of errors, to rounding, though derivatives differ."""
+    """Same points, weights, loss and rate: the same course of errors, to rounding, though derivatives differ.
+
+    Adam divides slopes by their own sizes, so that rounding in small ones grows from step to step.
+    """
     if util.find_spec(LINES[rival].module) is None:
         pytest.skip(f'{rival} is not installed: pip install "sciode[rivals]"')
     recipe = Recipe("float64", 1e-2, 20)
@@ -43,7 +46,7 @@ def test_a_rival_takes_our_steps_of_adam_and_then_goes_down_by_its_own_l_bfgs(ri
     ours = own.curve
     adam = [one for one in theirs if one.stage == 0]
     assert [one.iteration for one in adam] == [one.iteration for one in ours] == [0, 5, 10, 15, 20]
-    assert [one.error for one in adam] == pytest.approx([one.error for one in ours], rel=1e-9)
+    assert [one.error for one in adam] == pytest.approx([one.error for one in ours], rel=1e-6)
     later = [one for one in theirs if one.stage == 1]
     assert later and later[-1].iteration > 0 and later[-1].seconds >= adam[-1].seconds
     assert min(one.error for one in later) < adam[-1].error

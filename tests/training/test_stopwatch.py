@@ -20,4 +20,3 @@ def test_pauses_are_left_out_also_where_they_fail(monkeypatch: pytest.MonkeyPatc
     assert watch.spent() == pytest.approx(5.0)
     now[0] += 1.0
     assert watch.spent() == pytest.approx(6.0)
-
