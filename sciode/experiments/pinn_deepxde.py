@@ -41,7 +41,8 @@ def train(task: Task, recipe: Recipe) -> list[Entry]:
 
 
 def _trained(dde: ModuleType, task: Task, recipe: Recipe) -> Journal:
-    told = given(task)
+    with torch.device("cpu"):  # where points are drawn, whatever the default
+        told = given(task)
     net = _network(dde, task, told)
     data = _data(dde, task, told)
     journal = Journal(task, told.known, net, recipe.dtype)

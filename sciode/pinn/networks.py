@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sciode.pinn.taylor import ACTIVATIONS, Orders, closed, unit
+from sciode.pinn.taylor import ACTIVATIONS, CURVES, Low, Orders, closed, unit
 from sciode.solvers.suggest import choose
 
 __all__ = ["Network", "Scaling"]
@@ -99,9 +99,11 @@ class Network:
             layers = [(_chosen(weight, which, 1), _chosen(bias, which, 1)) for weight, bias in layers]
             centre, half = _chosen(centre, which, 0), _chosen(half, which, 0)
         asked = closed(orders, axes)
+        scaled = (points - centre[:, None]) / half[:, None]
+        if sum(asked[-1]) <= 2:
+            return self._low(layers, scaled, half, Low(asked))
         act = ACTIVATIONS[self.activation]
         weight, bias = layers[0]
-        scaled = (points - centre[:, None]) / half[:, None]
         z = {asked[0]: scaled @ weight + bias}
         for axis in range(axes):
             if unit(axis, axes) in asked:
@@ -115,6 +117,21 @@ class Network:
             z[asked[0]] = z[asked[0]] + bias
             y = z if place == len(layers) - 1 else act(z, asked)
         return y
+
+    def _low(
+        self, layers: Sequence[tuple[Tensor, Tensor]], scaled: Tensor, half: Tensor, low: Low
+    ) -> dict[Orders, Tensor]:
+        """As `series` for orders of at most two, all coefficients in one tensor [arms, K, M, N, width]."""
+        curve = CURVES[self.activation]
+        (weight, bias), *others = layers
+        z = [(scaled @ weight + bias).unsqueeze(2)]
+        if low.first:
+            # The coordinates' own series: constant first derivatives, and nothing beyond them.
+            z.append((_chosen(weight, low.first, 2) / _chosen(half, low.first, 1)[:, :, None]).unsqueeze(3))
+        for weight, bias in others:
+            z = low.split(_turned(low.bent(curve, *z), weight))
+            z[0] = z[0] + bias.unsqueeze(2)
+        return dict(zip(low.orders, (row for rows in z for row in rows.unbind(2)), strict=True))
 
 
 def _chosen(values: Tensor, which: Sequence[int], axis: int) -> Tensor:
