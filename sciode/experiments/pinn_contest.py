@@ -100,11 +100,11 @@ class Given(NamedTuple):
 def problem_of(family: str, part: str) -> Problem:
     """The family's problem, whose errors are measured on the points of a part."""
     problem = FAMILIES[family].make(PARAMETERS[family])
-    return replace(problem, exact=None, reference=_known(family)[part])
+    return replace(problem, exact=None, reference=known(family)[part])
 
 
 @cache
-def _known(family: str) -> Mapping[str, Reference]:
+def known(family: str) -> Mapping[str, Reference]:
     """Points and values of each part; no training point is drawn from them."""
     problem = FAMILIES[family].make(PARAMETERS[family])
     if problem.reference is not None:

@@ -88,9 +88,9 @@ def test_looks_at_the_error_take_no_time_of_a_rival(monkeypatch: pytest.MonkeyPa
 
 def test_parts_share_no_point_and_training_points_are_none_of_theirs() -> None:
     for family in PARAMETERS:
-        parts = {part: given(task(family, 1.0)).known for part in ("test",)}
-        parts["validation"] = pinn_contest.problem_of(family, "validation").reference
-        held, tested = (set(map(tuple, parts[part].points.tolist())) for part in ("validation", "test"))
+        held, tested = (
+            set(map(tuple, pinn_contest.known(family)[part].points.tolist())) for part in ("validation", "test")
+        )
         trained = set(map(tuple, given(task(family, 1.0)).inside.tolist()))
         assert len(held) > 1000 and len(tested) > 1000 and not held & tested and not trained & (held | tested)
 

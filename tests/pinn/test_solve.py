@@ -49,7 +49,7 @@ from sciode.pinn import (
 )
 from sciode.pinn.representation import representation_of
 from sciode.pinn.taylor import derivatives_of
-from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG, Stopwatch
+from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
 
 SMALL = Numbers(64, 16, 16)
 TINY = Network(8, 2)
@@ -469,43 +469,3 @@ def test_conditions_that_contradict_one_another_are_named_before_anything_is_tra
 def test_misuse_says_the_mend(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         solve(moving(), **{"network": TINY, "numbers": SMALL, **changes})
-
-
-@pytest.mark.parametrize("stage", [Adam(4, lr=1e-2), LBFGS(4)])
-def test_the_history_tells_seconds_of_training_without_those_of_looking(
-    stage: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A step takes 1 s, a look at the error 100 s, by a clock that is made up."""
-    now, step, error = [0.0], type(stage).step, training.relative_error
-    monkeypatch.setattr(Stopwatch, "_now", lambda self: now[0])
-
-    def stepped(self: Any, memory: Any, objective: Any, k: int) -> Any:
-        now[0] += 1.0
-        return step(self, memory, objective, k)
-
-    def looked(*given: Any) -> Any:
-        now[0] += 100.0
-        return error(*given)
-
-    monkeypatch.setattr(type(stage), "step", stepped)
-    monkeypatch.setattr(training, "relative_error", looked)
-    found = solve(moving(), network=TINY, numbers=SMALL, stages=[stage], log=1)
-    assert [entry.seconds for entry in found.history] == [1.0, 2.0, 3.0, 4.0, 4.0]
-
-
-def test_seconds_of_an_interrupted_run_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_SECONDS", 0.0)
-    step, stops = Adam.step, [7]
-
-    def stopping(self: Adam, memory: Any, objective: Any, k: int) -> Any:
-        if k in stops:
-            raise KeyboardInterrupt
-        return step(self, memory, objective, k)
-
-    monkeypatch.setattr(Adam, "step", stopping)
-    same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(10)], "folder": tmp_path, "log": 1}
-    with pytest.raises(KeyboardInterrupt):
-        solve(moving(), **same)
-    stops.clear()
-    seconds = [entry.seconds for entry in solve(moving(), **same).history]
-    assert len(seconds) == 11 and seconds == sorted(seconds)
