@@ -4,7 +4,7 @@ EXPERIMENTS = (
     "mnist_ode", "physionet_latent_ode", "spiral_sde", "mnist_sde", "cnf",
     "hopper_forecast", "physionet_interpolation", "physionet_mortality", "uea",
     "insr_advection", "insr_elastic", "insr_taylor_green", "insr_two_scale",
-    "pinn_families", "metalic",
+    "pinn_families", "pinn_rivals", "metalic",
 )  # fmt: skip
 
 __all__ = ["EXPERIMENTS"]

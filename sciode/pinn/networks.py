@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sciode.pinn.taylor import ACTIVATIONS, Orders, closed, unit
+from sciode.pinn.taylor import ACTIVATIONS, CURVES, Low, Orders, closed, unit
 from sciode.solvers.suggest import choose
 
 __all__ = ["Network", "Scaling"]
@@ -70,14 +70,14 @@ class Network:
 
     def unpacked(self, theta: Tensor, inputs: int, outputs: int, pieces: int) -> list[tuple[Tensor, Tensor]]:
         """Return each layer's weights [arms, pieces, in, out] and biases [arms, pieces, 1, out] of theta [arms, P]."""
-        found, place = [], 0
-        for a, b in self.layers(inputs, outputs):
-            weight = theta[:, place : place + pieces * a * b].reshape(-1, pieces, a, b)
-            place += pieces * a * b
-            bias = theta[:, place : place + pieces * b].reshape(-1, pieces, 1, b)
-            place += pieces * b
-            found.append((weight, bias))
-        return found
+        layers = self.layers(inputs, outputs)
+        sizes = [pieces * size for a, b in layers for size in (a * b, b)]
+        # A split has one derivative; each slice would have a zero vector of all weights, for every point of a Jacobian.
+        parts = iter(theta.split([*sizes, theta.shape[1] - sum(sizes)], 1))
+        return [
+            (weight.reshape(-1, pieces, a, b), bias.reshape(-1, pieces, 1, b))
+            for (a, b), weight, bias in zip(layers, parts, parts, strict=False)
+        ]
 
     def series(
         self,
@@ -99,9 +99,11 @@ class Network:
             layers = [(_chosen(weight, which, 1), _chosen(bias, which, 1)) for weight, bias in layers]
             centre, half = _chosen(centre, which, 0), _chosen(half, which, 0)
         asked = closed(orders, axes)
+        scaled = (points - centre[:, None]) / half[:, None]
+        if sum(asked[-1]) <= 2:
+            return self._low(layers, scaled, half, Low(asked))
         act = ACTIVATIONS[self.activation]
         weight, bias = layers[0]
-        scaled = (points - centre[:, None]) / half[:, None]
         z = {asked[0]: scaled @ weight + bias}
         for axis in range(axes):
             if unit(axis, axes) in asked:
@@ -115,6 +117,21 @@ class Network:
             z[asked[0]] = z[asked[0]] + bias
             y = z if place == len(layers) - 1 else act(z, asked)
         return y
+
+    def _low(
+        self, layers: Sequence[tuple[Tensor, Tensor]], scaled: Tensor, half: Tensor, low: Low
+    ) -> dict[Orders, Tensor]:
+        """As `series` for orders of at most two, all coefficients in one tensor [arms, K, M, N, width]."""
+        curve = CURVES[self.activation]
+        (weight, bias), *others = layers
+        z = [(scaled @ weight + bias).unsqueeze(2)]
+        if low.first:
+            # The coordinates' own series: constant first derivatives, and nothing beyond them.
+            z.append((_chosen(weight, low.first, 2) / _chosen(half, low.first, 1)[:, :, None]).unsqueeze(3))
+        for weight, bias in others:
+            z = low.split(_turned(low.bent(curve, *z), weight))
+            z[0] = z[0] + bias.unsqueeze(2)
+        return dict(zip(low.orders, (row for rows in z for row in rows.unbind(2)), strict=True))
 
 
 def _chosen(values: Tensor, which: Sequence[int], axis: int) -> Tensor:

@@ -78,7 +78,7 @@ class Kept:
         run.theta = tensors["theta"].to(run.theta.device)
         run.inside = tensors.get("inside")
         run.memory = {name: value.to(run.theta.device) for name, value in unflatten("balance", tensors).items()}
-        run.history = [Moment(*entry) for entry in record["history"]]
+        run.go_on([Moment(*entry) for entry in record["history"]])
         run.faults = {int(arm): said for arm, said in record["faults"].items()}
         memory = {name: value.to(run.theta.device) for name, value in unflatten("memory", tensors).items()}
         far = (record["stage"], record["iteration"], memory, record["states"], record["seconds"], record["spent"])

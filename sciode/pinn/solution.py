@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,13 +17,16 @@ __all__ = ["Moment", "Solution", "relative_error", "test_points"]
 
 
 class Moment(NamedTuple):
-    """An entry of the history: stage, iteration, losses [arms], terms without weights [arms, T], errors [arms]."""
+    """An entry of the history: stage, iteration, losses [arms], terms without weights [arms, T], errors [arms], and the
+    seconds of training until then, those that errors took left out (of this process on a CPU, else of the wall).
+    """
 
     stage: int
     iteration: int
     loss: list[float]
     terms: list[list[float]]
     error: list[float]
+    seconds: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class Data(Group):
             count = min(len(own.points), wanted)
             points.append(own.points[rows % count])
             normals.append(own.normals[rows % count])
-            shares.append(torch.where(rows < count, 1.0 / count, 0.0).double())
+            shares.append((rows < count).double() / count)
         places = torch.stack(points)[None]
         extra = {
             "normals": torch.stack(normals)[None],

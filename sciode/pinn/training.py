@@ -18,7 +18,7 @@ from sciode.pinn.problem import Problem
 from sciode.pinn.representation import Representation
 from sciode.pinn.solution import Moment, relative_error
 from sciode.pinn.terms import Inside, Numbers, Sample
-from sciode.training import Minimiser, derive_seed
+from sciode.training import Minimiser, Stopwatch, derive_seed
 
 __all__ = ["Redraw", "Run", "Target"]
 
@@ -92,6 +92,10 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     inside: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    watch: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Stopwatch(self.theta.device)
 
     @property
     def problem(self) -> Problem:
@@ -150,10 +154,17 @@ class Run:
             finite = value.isfinite().flatten(1).all(1)
             self.memory[name] = torch.where(finite.view(-1, *[1] * (value.ndim - 1)), value, self.memory[name])
 
+    def go_on(self, history: list[Moment]) -> None:
+        """Take up the history of an interrupted run; its seconds go on from the last entry."""
+        self.history = history
+        self.watch = Stopwatch(self.theta.device, history[-1].seconds if history else 0.0)
+
     def note(self, stage: int, k: int, measured: Measured) -> None:
         """Add an entry to the history."""
-        error = relative_error(self.representation, self.theta, self.known)
-        self.history.append(Moment(stage, k, measured.loss.tolist(), measured.terms.tolist(), error.tolist()))
+        loss, terms, seconds = measured.loss.tolist(), measured.terms.tolist(), self.watch.spent()
+        with self.watch.paused():
+            error = relative_error(self.representation, self.theta, self.known).tolist()
+        self.history.append(Moment(stage, k, loss, terms, error, seconds))
 
     def fault(self, arms: Tensor, measured: Measured, stage: int, k: int) -> None:
         """Write down which term of these arms was not finite."""

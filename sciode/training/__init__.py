@@ -14,6 +14,7 @@ from sciode.training.options import FitOptions, learning_rate
 from sciode.training.quasi_newton import LBFGS
 from sciode.training.run import Batch, Epoch, History
 from sciode.training.side_by_side import Adam, Minimiser, Objective
+from sciode.training.stopwatch import Stopwatch
 from sciode.training.weights import decaying, growing
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Minimum",
     "NewtonCG",
     "Objective",
+    "Stopwatch",
     "append_json",
     "choose_device",
     "decaying",

@@ -43,6 +43,28 @@ def _stack(axes: int, activation: str, arms: int = 2, pieces: int = 3) -> tuple[
     return network, theta, scaling, points
 
 
+LOW = [
+    (1, [(0,)]), (1, [(1,)]), (1, [(2,)]), (2, [(0, 1)]), (2, [(0, 2)]), (2, [(2, 0), (0, 1)]), (2, [(2, 0), (0, 2)]),
+    (2, [(1, 1)]), (2, [(1, 1), (0, 2)]), (2, [(2, 0), (1, 1), (0, 2)]), (3, [(2, 0, 0), (0, 0, 2)]),
+    (3, [(1, 0, 1), (0, 2, 0)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sine"])
+@pytest.mark.parametrize(("axes", "orders"), LOW)
+def test_orders_of_at_most_two_are_what_nested_differentiation_gives(
+    axes: int, orders: list[Orders], activation: str
+) -> None:
+    network, theta, scaling, points = _stack(axes, activation)
+    found = network.series(theta, points, range(3), orders, scaling, 2)
+    assert set(found) == set(closed(orders, axes))
+    for arm, piece in product(range(2), range(3)):
+        plain = _plain(network, theta, scaling, arm, piece, 2)
+        exact = derivatives_of(plain, points[0, piece], orders)  # type: ignore[arg-type]
+        for one, value in exact.items():
+            torch.testing.assert_close(found[one][arm, piece] * factorial(one), value, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("activation", ["tanh", "sine"])
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_series_are_what_nested_differentiation_gives(axes: int, activation: str) -> None:
