@@ -33,7 +33,6 @@ __all__ = ["Stage", "solve"]
 
 Stage = Minimiser | LevenbergMarquardt | Library
 _TESTS, _TEST_SEED, _LEAST_SQUARES = 4096, 3, 7
-_FEW = 5
 
 
 def solve(
@@ -196,18 +195,11 @@ def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], 
 
 
 def _within(clock: Clock, left: int, draw: Callable, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
-    """One arm's least squares in its part of what is left of the time; looked at after every few iterations."""
+    """One arm's least squares in its part of what is left of the time."""
     if clock.limit == math.inf:
         return minimise(draw, theta, stage)
-    until, done = clock.spent() + (clock.limit - clock.spent()) / left, 0
-    found = Minimum(theta, math.inf, [], "budget")
-    while done < stage.iterations and clock.spent() < until:
-        few = min(_FEW, stage.iterations - done)
-        new = minimise(lambda k, begin=done: draw(begin + k), found.theta, replace(stage, iterations=few))
-        found, done = new, done + few
-        if new.status in ("converged", "non-finite"):
-            break
-    return found
+    until = clock.spent() + (clock.limit - clock.spent()) / left
+    return minimise(draw, theta, stage, lambda: clock.spent() >= until)
 
 
 def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None], clock: Clock) -> list[str]:

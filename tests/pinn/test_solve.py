@@ -47,6 +47,7 @@ from sciode.pinn import (
     training,
     windows,
 )
+from sciode.pinn.loss import Loss
 from sciode.pinn.representation import representation_of
 from sciode.pinn.taylor import derivatives_of
 from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
@@ -382,6 +383,23 @@ def test_a_stage_that_runs_out_of_time_tells_how_far_it_came() -> None:
     found = solve(line(), network=Network(3, 1), numbers=Numbers(8, 2, 1), stages=stages, limits=[0.2, 0.2], log=10**6)
     reached = {entry.stage: entry.iteration for entry in found.history}
     assert 1 <= reached[0] < 10**5 and 1 <= reached[1] < 10**5
+
+
+def test_least_squares_under_a_limit_take_the_steps_that_they_take_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a clock that counts draws, 13 iterations: the damping goes on from one to the next."""
+    drawn = [0]
+    blocks = Loss.blocks
+
+    def counted(self: Loss, *given: Any) -> Any:
+        drawn[0] += 1
+        return blocks(self, *given)
+
+    monkeypatch.setattr(Loss, "blocks", counted)
+    monkeypatch.setattr(progress.Clock, "_now", lambda self: float(drawn[0]))
+    same: dict[str, Any] = {"network": Network(6, 1), "numbers": Numbers(24, 2, 1)}
+    limited = solve(line(), stages=[LevenbergMarquardt(60, 0.0, 1e-2)], limits=[14.0], **same)
+    free = solve(line(), stages=[LevenbergMarquardt(13, 0.0, 1e-2)], **same)
+    assert limited.history[-1].iteration == 13 and torch.equal(limited.theta, free.theta)
 
 
 def test_weights_of_terms_go_on_to_the_next_stage_and_weights_of_points_begin_anew_with_their_points(
