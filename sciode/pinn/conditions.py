@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
 from types import SimpleNamespace
 from typing import Any, final
 
@@ -33,7 +33,7 @@ __all__ = [
 
 Function = Callable[[Tensor], Tensor]
 _ORDER = 11
-_CORNER_POINTS, _CORNER_SEED, _CORNER_SLACK = 16, 0, 1e-6
+_ROUNDS, _MOST = 12, 2**16
 
 
 class Where(ABC):
@@ -90,13 +90,20 @@ class Edge(Where):
     def draw(self, names: Names, domain: Domain, n: int, seed: int) -> Boundary:
         """See `Where`. ValueError where the part seems to be empty."""
         points: list[Boundary] = []
-        for attempt in range(12):
-            found = domain.boundary(2 * n + 16, seed + 7919 * attempt, dtype=torch.float64)
+        many, tried, count = 2 * n + 16, 0, 0
+        for attempt in range(_ROUNDS):
+            found = domain.boundary(many, seed + 7919 * attempt, dtype=torch.float64)
             kept = slice(None) if self.part is None else self.part(found.points)
             points.append(Boundary(found.points[kept], found.normals[kept]))
-            if sum(len(one.points) for one in points) >= n:
+            tried, count = tried + many, count + len(points[-1].points)
+            if count >= n:
                 return shuffled(Boundary(*(torch.cat(parts) for parts in zip(*points, strict=True))), n, seed)
-        raise ValueError("Edge: fewer points of the boundary lie in this part than were asked for: is it empty?")
+            # As many more as the share of the boundary that is in the part asks for.
+            many = min(math.ceil(1.3 * (n - count) * tried / max(count, 1)) + 16, _MOST)
+        raise ValueError(
+            f"Edge: {count} of {tried} points of the boundary lie in this part, and {n} are asked for: is it empty? "
+            "(It is asked of points on the boundary to rounding: compare with a little slack, as in x[..., 0] < 1e-6)"
+        )
 
 
 @final
@@ -223,39 +230,3 @@ def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -
 
     said = name or f"{field} observed"
     return Condition(said, Given(points), lambda d, p, g: getattr(d, field) - g[..., 0], value)
-
-
-def disagreements(names: Names, domain: Domain, conditions: Sequence[Condition | Periodic]) -> str:
-    """Say which first-kind conditions of a box or slab differ where their sets meet; "" if none do."""
-    told = [one for one in conditions if isinstance(one, Condition) and one.fixes]
-    for one, other in combinations(told, 2):
-        for meeting in _meetings(names, domain, one.where, other.where) if one.fixes == other.fixes else ():
-            first, second = one.value(meeting)[:, 0], other.value(meeting)[:, 0]
-            gap = (first - second).abs()
-            worst = int(gap.argmax())
-            if float(gap[worst]) > _CORNER_SLACK * (1 + float(first.abs().max())):
-                return (
-                    f"{one.name} and {other.name} tell {float(first[worst]):.6g} and {float(second[worst]):.6g} at "
-                    f"{[round(v, 6) for v in meeting[worst].tolist()]}, where they meet"
-                )
-    return ""
-
-
-def _meetings(names: Names, domain: Domain, one: Where, other: Where) -> list[Tensor]:
-    """Points that belong to two sets, where these are faces of a box, or a face in time and the walls of a slab."""
-    if isinstance(one, Walls):
-        one, other = other, one
-    if not isinstance(one, Face) or (not one.side and not isinstance(domain, Box)):
-        return []
-    if isinstance(domain, Slab) and isinstance(other, Walls):
-        points = domain.walls(_CORNER_POINTS, _CORNER_SEED).points
-        points[:, -1] = domain.begin if one.side < 0 else domain.end
-        return [points]
-    if not isinstance(domain, Box) or not isinstance(other, Face) or one.coordinate == other.coordinate:
-        return []
-    found, axis = [], names.coordinates.index(other.coordinate)
-    for side in (other.side,) if other.side else (-1, 1):
-        points = one.draw(names, domain, _CORNER_POINTS, _CORNER_SEED).points.clone()
-        points[:, axis] = domain.low[axis] if side < 0 else domain.high[axis]
-        found.append(points)
-    return found

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from sciode.pde import Domain
-from sciode.pinn.conditions import Condition, Periodic, disagreements
+from sciode.pinn.agreement import disagreement
+from sciode.pinn.conditions import Condition, Periodic
 from sciode.pinn.derivatives import Derivatives, Equation, Names, asked_of, tried
 from sciode.pinn.taylor import Orders
 
@@ -82,7 +83,8 @@ class Problem:
     flux: (d, p) -> one component an axis, a tensor or a number, of what flows through an interface; None: grad u.
     exact: x [..., d] -> [..., c]; reference: values on a grid of its own. Errors are measured against either.
     time: the name of the coordinate that causal weights follow. hard: conditions that need no loss.
-    corners: whether first-kind conditions whose faces meet must agree there ("check") or may not ("ignore").
+    corners: whether first-kind conditions, periodic and hard ones must agree where their sets touch ("check") or may
+        not ("ignore"). Of sets that are no faces of a box, within 0.4 % of the domain's sides in the plane.
 
     Raises ValueError for names or shapes that do not fit, or conditions that contradict one another.
     """
@@ -122,7 +124,10 @@ class Problem:
         ):
             if function and tuple(function(probe).shape) != (*probe.shape[:-1], width):
                 raise ValueError(f"{kind} must map points [..., {self.names.axes}] to [..., {width}]")
-        if self.corners == "check" and (said := disagreements(self.names, self.domain, self.conditions)):
+        if self.corners not in ("check", "ignore"):
+            raise ValueError(f'corners must be "check" or "ignore", got {self.corners!r}')
+        held = None if self.hard is None else (self.hard.value, self.hard.distance)
+        if self.corners == "check" and (said := disagreement(self.names, self.domain, self.conditions, held)):
             raise ValueError(f'{said}: mend the data, or say corners="ignore"')
 
     @cached_property

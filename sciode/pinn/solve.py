@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,9 +23,20 @@ from sciode.pinn.problem import Problem
 from sciode.pinn.progress import Clock, Kept, bar
 from sciode.pinn.representation import representation_of
 from sciode.pinn.solution import Solution, relative_error, test_points
-from sciode.pinn.terms import EQUATION, Numbers, groups_of
+from sciode.pinn.terms import EQUATION, Numbers, Sample, groups_of
 from sciode.pinn.training import Redraw, Run, Target
-from sciode.training import Adam, LevenbergMarquardt, Minimiser, Minimum, NewtonCG, derive_seed, minimise
+from sciode.training import (
+    Adam,
+    Block,
+    Following,
+    LevenbergMarquardt,
+    Minimiser,
+    Minimum,
+    NewtonCG,
+    derive_seed,
+    minimise,
+)
+from sciode.training.blocks import Draw
 from sciode.training.side_by_side import CONVERGED, GOING, NONFINITE, STUCK
 
 __all__ = ["Stage", "solve"]
@@ -172,29 +182,33 @@ def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], 
     weights, _ = run.balanced()
     theta, states, done = run.theta.clone(), [], [0] * len(run.theta)
     for arm in range(len(theta)):
+        last: list[tuple[Sequence[Sample], Tensor]] = []
 
-        def draw(k: int, arm: int = arm) -> Sequence:
+        def draw(k: int, at: Tensor, arm: int = arm, last: list = last) -> Sequence[Block]:
             done[arm] = k
             samples = run.loss.draw(run.numbers, derive_seed(run.seed, _LEAST_SQUARES, place, k) % 2**31, run.theta)
+            last[:] = [(samples, at)]
             tick()
             return run.loss.blocks(samples, weights, arm)
 
         if arm in run.faults:
             states.append("non-finite")
             continue
-        found = _within(clock, len(theta) - arm, draw, theta[arm], stage)
+        found = _within(clock, len(theta) - arm, Following(draw), theta[arm], stage)
         states.append(found.status)
         if found.status == "non-finite":
-            fresh = replace(run, samples=run.samples, theta=theta)
+            # Named where it happened: by those points and weights.
+            samples, at = last[0]
             alone = torch.arange(len(theta), device=theta.device) == arm
-            run.fault(alone, fresh.measure(), place, done[arm])
+            met = torch.where(alone[:, None], at, theta)
+            run.fault(alone, run.loss.measure(met, samples, weights), place, done[arm])
         theta[arm] = found.theta
     run.theta = theta
     run.note(place, max(done), run.measure())
     return states
 
 
-def _within(clock: Clock, left: int, draw: Callable, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
+def _within(clock: Clock, left: int, draw: Draw, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
     """One arm's least squares in its part of what is left of the time."""
     if clock.limit == math.inf:
         return minimise(draw, theta, stage)

@@ -338,7 +338,7 @@ def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     bent = Decomposition(box, ((quarters[0], quarters[3]), (quarters[1], quarters[2])))
 
     def initial(scale: float) -> Problem:
-        told = dirichlet(Face("t", -1), lambda x: scale * x[..., :1], name="initial")
+        told = dirichlet(Face("t", -1), lambda x: scale * torch.sin(2 * math.pi * x[..., :1]), name="initial")
         return moving(conditions=(told, Periodic("x", 0)), exact=None)
 
     def other() -> Problem:
