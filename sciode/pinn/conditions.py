@@ -16,6 +16,7 @@ from torch import Tensor
 from sciode.pde import Boundary, Box, Domain, Slab
 from sciode.pinn.derivatives import Derivatives, Names, asked_of
 from sciode.pinn.taylor import Orders
+from sciode.training import derive_seed
 
 __all__ = [
     "Condition",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 Function = Callable[[Tensor], Tensor]
-_ORDER = 11
+_ORDER, _HIGH = 11, 12
 _ROUNDS, _MOST = 12, 2**16
 
 
@@ -53,7 +54,7 @@ class Face(Where):
     side: int = 0
 
     def draw(self, names: Names, domain: Domain, n: int, seed: int) -> Boundary:
-        """See `Where`; of both faces, half the points each."""
+        """See `Where`; of both faces, half the points each, independent of one another."""
         if self.coordinate not in names.coordinates:
             raise ValueError(f"there is no face {self.coordinate!r}: name one of {', '.join(names.coordinates)}")
         axis = names.coordinates.index(self.coordinate)
@@ -63,7 +64,10 @@ class Face(Where):
             raise ValueError(f"{type(domain).__name__} has no such face: take Walls() or Edge(part=...)")
         if self.side:
             return domain.face(axis, self.side, n, seed, dtype=torch.float64)
-        low, high = (domain.face(axis, side, (n + 1) // 2, seed, dtype=torch.float64) for side in (-1, 1))
+        low, high = (
+            domain.face(axis, side, (n + 1) // 2, own, dtype=torch.float64)
+            for side, own in ((-1, seed), (1, derive_seed(seed, _HIGH) % 2**31))
+        )
         # Alternately, so that any first part of them lies on both.
         return Boundary(*(torch.stack(pair, 1).flatten(0, 1)[:n] for pair in zip(low, high, strict=True)))
 

@@ -162,3 +162,13 @@ def test_conditions_on_parts_of_a_boundary_and_faces_that_do_not_exist() -> None
     low, high = Periodic("x").draw(names, box, 10, 0)
     assert torch.equal(low.points[:, 1], high.points[:, 1]) and bool((high.points[:, 0] == 1).all())
     assert single(box).meetings == ()
+
+
+def test_the_two_walls_of_an_axis_are_drawn_independently_and_evenly() -> None:
+    """Times on both walls: none in common, their correlation 0 and their means 1/2 to 5 sigma."""
+    found = Face("x").draw(Names(("x", "t"), ("u",)), Box((0, 0), (1, 1)), 2001, 3)
+    low, high = (found.points[found.points[:, 0] == end, 1].numpy() for end in (0.0, 1.0))
+    assert (len(low), len(high)) == (1001, 1000) and not np.isin(low, high).any()
+    assert abs(np.corrcoef(low[:1000], high)[0, 1]) < 5 / math.sqrt(1000)
+    assert all(abs(times.mean() - 0.5) < 5 / math.sqrt(12 * 1000) for times in (low, high))
+    torch.testing.assert_close(found.normals[:, 0], 2 * found.points[:, 0] - 1)
