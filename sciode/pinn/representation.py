@@ -103,9 +103,14 @@ class Representation(ABC):
     ) -> Mapping[Orders, Tensor]:
         """Taylor coefficients [arms, K, N, c] without hard constraints."""
 
-    @abstractmethod
     def at(self, theta: Tensor, points: Tensor) -> Tensor:
         """Return the fields of all arms at points [N, d] of the domain, [arms, N, c]."""
+        value = (0,) * self.names.axes
+        return self.read(theta, points, (value,))[value]
+
+    @abstractmethod
+    def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
+        """Return derivatives of these orders, of all fields and arms, at points [N, d] of the domain: [arms, N, c]."""
 
 
 @final
@@ -122,18 +127,19 @@ class Piecewise(Representation):
     ) -> Mapping[Orders, Tensor]:
         return self.network.series(theta, points, which, asked, self.scaling, self.names.channels)
 
-    def at(self, theta: Tensor, points: Tensor) -> Tensor:
-        """See `Representation.at`; a point of an interface is told by the first of its pieces."""
+    def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
+        """See `Representation.read`; a point of an interface is told by the first of its pieces."""
+        asked = tuple(orders)
         owners = self.decomposition.owner(points)
         if bool((owners < 0).any()):
             raise ValueError(f"{int((owners < 0).sum())} of {len(points)} points lie outside the domain")
-        found = theta.new_empty(len(theta), len(points), self.names.channels)
-        value = (0,) * self.names.axes
+        found = {one: theta.new_empty(len(theta), len(points), self.names.channels) for one in asked}
         for piece in owners.unique().tolist():
             rows = torch.nonzero(owners == piece)[:, 0]
             own = points[rows][None, None]
-            d = self.derivatives(theta, own, (piece,), (value,), self.extras(own, (piece,), (value,)))
-            found[:, rows] = d.of(value)[:, 0]
+            d = self.derivatives(theta, own, (piece,), asked, self.extras(own, (piece,), asked))
+            for one in asked:
+                found[one][:, rows] = d.of(one)[:, 0]
         return found
 
 
@@ -166,10 +172,11 @@ class Windowed(Representation):
         heard = multiplied(found, shares, asked)
         return {one: value.sum(1).unflatten(1, sets) for one, value in heard.items()}
 
-    def at(self, theta: Tensor, points: Tensor) -> Tensor:
-        """See `Representation.at`."""
-        own, value = points[None, None], (0,) * self.names.axes
-        return self.derivatives(theta, own, (0,), (value,), self.extras(own, (0,), (value,))).of(value)[:, 0]
+    def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
+        """See `Representation.read`."""
+        own, asked = points[None, None], tuple(orders)
+        d = self.derivatives(theta, own, (0,), asked, self.extras(own, (0,), asked))
+        return {one: d.of(one)[:, 0] for one in asked}
 
 
 @final
@@ -191,10 +198,11 @@ class Known(Representation):
     ) -> Mapping[Orders, Tensor]:
         return _split(extras["exact"], asked)
 
-    def at(self, theta: Tensor, points: Tensor) -> Tensor:
-        """See `Representation.at`."""
+    def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
+        """See `Representation.read`."""
         assert self.problem.exact is not None
-        return self.problem.exact(points).expand(len(theta), -1, -1)
+        found = derivatives_of(self.problem.exact, points, orders)
+        return {one: value.expand(len(theta), -1, -1) for one, value in found.items()}
 
 
 def representation_of(problem: Problem, decomposition: Decomposition, network: Network, like: Tensor) -> Representation:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sciode.pinn.derivatives import Derivatives, residual_of
 from sciode.pinn.problem import Problem
 from sciode.pinn.representation import Representation
 
@@ -53,12 +54,38 @@ class Solution:
         return self.representation.unknowns(self.theta)
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Return the fields of all arms at points [N, d] of the domain, [arms, N, c]."""
+        """Return the fields of all arms at points [N, d] of the domain, [arms, N, c], where the networks are."""
+        with torch.no_grad():
+            return self.representation.at(self.theta, self._checked(points))
+
+    def read(self, name: str, points: Tensor) -> Tensor:
+        """Return a field or a derivative by its name, "u" or "u_xx", at points [N, d], [arms, N].
+
+        Raises ValueError for a name that is neither, or points of another shape.
+        """
+        try:
+            kind, channel, orders = self.representation.names.read(name)
+        except AttributeError as error:
+            raise ValueError(str(error)) from None
+        if kind != "field":
+            raise ValueError(f"{name!r} is a coordinate: it is in the points")
+        with torch.no_grad():
+            return self.representation.read(self.theta, self._checked(points), (orders,))[orders][..., channel]
+
+    def residual(self, points: Tensor) -> Tensor:
+        """Return what the equation leaves at points [N, d], [arms, N, m]: where a solution is wrong shows here."""
+        of, at = self.representation, self._checked(points)
+        with torch.no_grad():
+            values = {one: value[:, None] for one, value in of.read(self.theta, at, of.problem.orders).items()}
+            d = Derivatives(of.names, values, at[None, None])
+            return residual_of(of.problem.equation, d, of.parameters(self.theta))[:, 0]
+
+    def _checked(self, points: Tensor) -> Tensor:
+        """The points in the networks' dtype and on their device. ValueError for another shape."""
         axes = self.representation.names.axes
         if points.ndim != 2 or points.shape[1] != axes:
             raise ValueError(f"points must be [N, {axes}], got {tuple(points.shape)}")
-        with torch.no_grad():
-            return self.representation.at(self.theta, points.to(self.theta))
+        return points.to(self.theta)
 
     def field(self, arm: int = 0) -> Callable[[Tensor], Tensor]:
         """Return one arm's fields as a function of points, [N, d] -> [N, c]."""
