@@ -50,13 +50,19 @@ class Loss:
 
     groups: what is evaluated. chunk: how many points of a set are evaluated at a time, None = all: less memory, the
     same numbers to rounding (products with the Hessian, for `NewtonCG`, take all at once). causal: weights of the
-    equation's points by what is left to do at earlier times.
+    equation's points by what is left to do at earlier times. summed: sums over processes that divide the points.
     """
 
-    def __init__(self, groups: Sequence[Group], chunk: int | None = None, causal: Causal | None = None) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        chunk: int | None = None,
+        causal: Causal | None = None,
+        summed: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, or None for all, got {chunk}")
-        self.groups, self.chunk, self.causal = groups, chunk, causal
+        self.groups, self.chunk, self.causal, self.summed = groups, chunk, causal, summed
         self.names = tuple(name for group in groups for name in group.names)
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"terms need names of their own, got {', '.join(self.names)}")
@@ -75,7 +81,8 @@ class Loss:
     ) -> Measured:
         """The loss, its gradient and its terms. multiplier: of the squares at the equation's points, [arms, K, N]."""
         if self.causal is not None:
-            earlier = self.causal.weights(self.squares(theta, samples[0]), samples[0], self.groups[0].problem)
+            squares, problem = self.squares(theta, samples[0]), self.groups[0].problem
+            earlier = self.causal.weights(squares, samples[0], problem, self.summed)
             multiplier = earlier if multiplier is None else multiplier * earlier
         gradient, terms = torch.zeros_like(theta), theta.new_zeros(len(theta), len(self.names))
         loss = theta.new_zeros(len(theta))

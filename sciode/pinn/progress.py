@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from sciode.pinn.solution import Moment
@@ -18,8 +20,10 @@ from sciode.training.checkpoint import flatten, unflatten
 
 __all__ = ["Clock", "Kept", "bar"]
 
-_FILE, _SECONDS = "pinn.safetensors", 20.0
-"""Written at the end of a stage, and within one so often."""
+_FILE, _SECONDS, _ASKED = "pinn.safetensors", 20.0, 16
+"""Written at the end of a stage, and within one so often; after so many iterations ranks ask the first one for it."""
+_DIGITS = 11
+"""Hexadecimal digits of a hash, so few that the sum over 512 ranks is exact in float64."""
 
 
 @final
@@ -66,7 +70,12 @@ class Kept:
 
     @classmethod
     def opened(cls, folder: str | Path | None, identity: Mapping[str, Any], run: Run) -> Kept:
-        """What a folder holds, put into the run. ValueError if that is another run's."""
+        """What a folder holds, put into the run. ValueError if that is another run's, or ranks were told otherwise."""
+        if run.share is not None:
+            identity = {**identity, "share": f"{type(run.share).__name__} over {run.share.size}"}
+            told = int(sha256(f"{folder is None} {identity}".encode()).hexdigest()[:_DIGITS], 16)
+            if float(run.share.summed(run.theta.new_full((), told, dtype=torch.float64))) != run.share.size * told:
+                raise ValueError("share: ranks were given different arguments, or some a folder and some none")
         if folder is None:
             return cls(identity)
         path = Path(folder) / _FILE
@@ -77,6 +86,8 @@ class Kept:
             raise ValueError(f"folder: {path} holds a run that differs in {', '.join(differs)}: give another folder")
         run.theta = tensors["theta"].to(run.theta.device)
         run.inside = tensors.get("inside")
+        if run.inside is not None and run.share is not None and not run.share.same:
+            run.inside = run.inside[run.share.rank]
         run.memory = {name: value.to(run.theta.device) for name, value in unflatten("balance", tensors).items()}
         run.history = [Moment(*entry) for entry in record["history"]]
         run.faults = {int(arm): said for arm, said in record["faults"].items()}
@@ -86,7 +97,7 @@ class Kept:
 
     def passed(self, run: Run, stage: int, iteration: int, memory: Mapping[str, Tensor], spent: float) -> None:
         """An iteration is over; now and then it is written down."""
-        if self.path is not None and time.monotonic() - self.written >= _SECONDS:
+        if self.path is not None and self._due(run, iteration):
             self.stage, self.iteration, self.memory, self.spent = stage, iteration, dict(memory), spent
             self._save(run)
 
@@ -98,11 +109,23 @@ class Kept:
         if self.path is not None:
             self._save(run)
 
+    def _due(self, run: Run, iteration: int) -> bool:
+        """Whether it is time to write; ranks look at the first one's clock, now and then."""
+        late = time.monotonic() - self.written >= _SECONDS
+        if run.share is None:
+            return late
+        return iteration % _ASKED == 0 and bool(run.share.of_first(late, run.theta))
+
     def _save(self, run: Run) -> None:
+        """All that ranks do not share is brought to the first, which writes."""
         assert self.path is not None
+        self.written = time.monotonic()
         tensors = {"theta": run.theta, **flatten("memory", self.memory), **flatten("balance", run.memory)}
         if run.inside is not None:
-            tensors["inside"] = run.inside
+            apart = run.share if run.share is not None and not run.share.same else None
+            tensors["inside"] = run.inside if apart is None else apart.gathered(run.inside, run.theta)
+        if run.share is not None and run.share.rank:
+            return
         record = {
             "identity": dict(self.identity),
             "stage": self.stage,
@@ -115,7 +138,6 @@ class Kept:
         }
         # Copies: some are one tensor under two names, which the format refuses.
         save_checkpoint(self.path, {name: value.clone() for name, value in tensors.items()}, record)
-        self.written = time.monotonic()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from sciode.pinn.balance import Balance, ReLoBRaLo
 from sciode.pinn.causal import Causal
 from sciode.pinn.decomposition import Decomposition, single
-from sciode.pinn.distributed import Averaged
+from sciode.pinn.distributed import Share
 from sciode.pinn.interfaces import CONDITIONS, XPINN, weights_of
 from sciode.pinn.library import Apart, Library
 from sciode.pinn.loss import Loss, Measured, Weights
@@ -32,7 +32,6 @@ from sciode.training import (
     LevenbergMarquardt,
     Minimiser,
     Minimum,
-    NewtonCG,
     derive_seed,
     minimise,
 )
@@ -66,7 +65,7 @@ def solve(
     log: int = 100,
     folder: str | Path | None = None,
     limits: Sequence[float] | None = None,
-    share: Averaged | None = None,
+    share: Share | None = None,
     progress: bool = False,
 ) -> Solution:
     """Solve R(u) = 0 by networks whose loss is sum_t weight_t mean |residual_t|^2, stage after stage.
@@ -85,7 +84,8 @@ def solve(
     seed: of points and weights; seeds: one an arm, for weights; start: weights [arms, P] of a `Solution` to go on from.
     log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
     limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
-    share: means over processes, `sciode.pinn.distributed.averaged()` under torchrun.
+    share: of a run on several processes under torchrun, `sciode.pinn.distributed.averaged()` over points or `divided()`
+        over pieces. All ranks get the same arguments.
 
     Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
     the last good weights and is named in `Solution.status`.
@@ -93,10 +93,12 @@ def solve(
     cut, steps, arms = decomposition or single(problem.domain), list(stages), weights_of(conditions)
     _check(problem, cut, steps, causal, balance, redraw, log)
     _check_limits(steps, limits, share, balance)
+    if share is not None:
+        share.check(cut.size, bool(cut.overlap))
     like = torch.zeros((), dtype=dtype, device=device)
     representation = representation_of(problem, cut, network or Network(), like)
     used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
-    loss = Loss(groups_of(representation, used), chunk, causal)
+    loss = Loss(groups_of(representation, used), chunk, causal, share.summed if share and share.same else None)
     base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
     drawn = [derive_seed(one, 1) for one in _seeds(seeds, seed, len(arms))]
     known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
@@ -109,10 +111,11 @@ def solve(
 
 def _staged(run: Run, stages: Sequence[tuple[Stage, Clock]], kept: Kept, progress: bool) -> Solution:
     """All stages that are left."""
+    first = run.share is None or run.share.rank == 0
     for place in range(kept.stage, len(stages)):
         stage, clock = stages[place]
         clock.start(kept.spent)
-        with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress) as tick:
+        with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress and first) as tick:
             if isinstance(stage, Minimiser):
                 states = _minimised(run, stage, place, kept, tick, clock)
             elif isinstance(stage, Library):
@@ -303,13 +306,13 @@ def _seeds(seeds: Sequence[int] | None, seed: int, arms: int) -> Sequence[int]:
 
 
 def _check_limits(
-    stages: Sequence[Stage], limits: Sequence[float] | None, share: Averaged | None, balance: Balance | None
+    stages: Sequence[Stage], limits: Sequence[float] | None, share: Share | None, balance: Balance | None
 ) -> None:
     """Raise ValueError for limits that are none, or stages and schemes that cannot be spread over processes."""
-    alone = any(isinstance(one, LevenbergMarquardt | NewtonCG) for one in stages)
+    alone = any(isinstance(one, LevenbergMarquardt) for one in stages)
     if share is not None and (alone or not (balance is None or isinstance(balance, ReLoBRaLo))):
         raise ValueError(
-            "share: Levenberg-Marquardt, NewtonCG and balances but ReLoBRaLo look at one rank's points alone"
+            "share: Levenberg-Marquardt and balances but ReLoBRaLo look at one rank's points alone: leave them out"
         )
     if share is not None and limits is not None:
         raise ValueError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,11 +31,10 @@ from sciode.pinn import (
 )
 from sciode.pinn.adaptive import sizes
 from sciode.pinn.balance import Moment
-from sciode.pinn.distributed import Averaged, averaged
 from sciode.pinn.loss import Loss
 from sciode.pinn.representation import representation_of
 from sciode.pinn.terms import groups_of
-from sciode.training import LBFGS, Adam, LevenbergMarquardt
+from sciode.training import LBFGS, Adam
 
 LIKE = torch.zeros((), dtype=torch.float64)
 
@@ -193,38 +190,3 @@ def test_a_balanced_run_learns(changes: dict[str, Any]) -> None:
 def test_misuse_says_the_mend(make: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make()
-
-
-def _rank(rank: int, size: int, folder: str) -> None:
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    found = solve(
-        heat(), network=Network(4, 1), numbers=Numbers(16, 8, 1), stages=[Adam(3), LBFGS(2)], share=averaged()
-    )
-    torch.save({"theta": found.theta}, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_hold_one_network_and_average_their_points(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_rank, args=(rank, 2, str(tmp_path))) for rank in range(2)]
-    for one in ranks:
-        one.start()
-    for one in ranks:
-        one.join(120)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True)["theta"] for rank in range(2))
-    alone = solve(heat(), network=Network(4, 1), numbers=Numbers(16, 8, 1), stages=[Adam(3), LBFGS(2)])
-    torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-13)
-    assert not torch.allclose(first, alone.theta)
-
-
-def test_sharing_needs_a_group_and_stages_that_share() -> None:
-    with pytest.raises(ValueError, match="torchrun"):
-        averaged()
-    with pytest.raises(ValueError, match="one rank's points"):
-        solve(heat(), stages=[LevenbergMarquardt()], share=Averaged(0, 1))
-    with pytest.raises(ValueError, match="leave out limits"):
-        solve(heat(), stages=[Adam(1)], share=Averaged(0, 1), limits=[1.0])
