@@ -5,8 +5,10 @@ Each looks at one point of the interface, from both sides. For the exact solutio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -77,10 +79,18 @@ def _enhanced(sides: Sides) -> Tensor:
 
 
 def _tangential(sides: Sides, times: int) -> Tensor:
+    """The jump of all derivatives of an order along the interface, in numbers whose squares sum to the tensor's.
+
+    That sum is the same for all pairs of tangents; one of the mixed ones, of which there are several, stands for all.
+    """
     along = tangents(sides.normals)
     if not along:
         return 0 * sides.jump(_value)
-    return torch.cat([sides.jump(lambda d, t=t: d.directed(*[t] * times)) for t in along], -1)
+    found = []
+    for places in combinations_with_replacement(range(len(along)), times):
+        alike = math.factorial(times) / math.prod(math.factorial(places.count(k)) for k in set(places))
+        found.append(math.sqrt(alike) * sides.jump(lambda d, p=places: d.directed(*(along[k] for k in p))))
+    return torch.cat(found, -1)
 
 
 def _value(d: Derivatives) -> Tensor:
@@ -137,7 +147,7 @@ CONDITIONS: Mapping[str, Interface] = MappingProxyType(
 )
 """By name, in the order of Li et al. (ICML 2023): u_1 - u_2; both from their mean; both residuals; their difference;
 the flux through the interface; the second derivative across; the gradients of both residuals; first and second
-derivatives along the interface. "average" is "value" times 1/2."""
+derivatives along the interface (in space: all of them, the mixed ones too). "average" is "value" times 1/2."""
 
 XPINN: tuple[str, ...] = ("average", "residual continuity")
 """Jagtap & Karniadakis (2020)."""

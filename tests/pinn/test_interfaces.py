@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sciode.pde import Ball, Box, Domain, Polygon, Slab, difference, union
-from sciode.pinn import CONDITIONS, FAMILIES, Decomposition, Names, Problem, grid, strips, weights_of
+from sciode.pinn import CONDITIONS, FAMILIES, Decomposition, Names, Problem, grid, interfaces, strips, weights_of
 from sciode.pinn.derivatives import Derivatives
 from sciode.pinn.interfaces import Sides, tangents
 from sciode.pinn.networks import Network
@@ -125,6 +125,38 @@ def test_tangents_are_unit_vectors_across() -> None:
         normals = torch.nn.functional.normalize(torch.randn(50, axes, generator=generator), dim=-1)
         frame = torch.stack([normals, *tangents(normals)], -1)
         torch.testing.assert_close(frame.mT @ frame, torch.eye(axes).expand(50, -1, -1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tangential derivative", "second tangential derivative"])
+def test_derivatives_along_a_surface_have_a_size_that_no_choice_of_tangents_changes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """|P g| and the Frobenius norm of P H P with P = I - n n^T, of a jump with gradient g and Hessian H at 0."""
+    generator = torch.Generator().manual_seed(2)
+    g, matrix = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3,), (3, 3)))
+    hessian = matrix + matrix.T
+    normal = torch.nn.functional.normalize(torch.randn(3, generator=generator, dtype=torch.float64), dim=0)
+    across = torch.eye(3, dtype=torch.float64) - normal[:, None] * normal
+    exact = (across @ g).norm() if name == "tangential derivative" else (across @ hessian @ across).norm()
+
+    def jump(x: Tensor) -> Tensor:
+        return (x @ g + 0.5 * ((x @ hessian) * x).sum(-1))[..., None]
+
+    problem = Problem("space", Names(("x", "y", "z"), ("u",)), Box((-1, -1, -1), (1, 1, 1)), lambda d, p: d.u_xx)
+    points = torch.zeros(1, 1, 1, 3, dtype=torch.float64)
+    both = [
+        Derivatives(problem.names, derivatives_of(f, points, [(2, 1, 1), (1, 2, 1), (1, 1, 2)]), points)
+        for f in (lambda x: 0 * x[..., :1], jump)
+    ]
+    sides = Sides(problem, both[0], both[1], normal.expand_as(points), SimpleNamespace())
+    first, second = tangents(normal)
+    for angle in (0.0, 0.4, 2.1):
+        turned = [
+            math.cos(angle) * first + math.sin(angle) * second,
+            math.cos(angle) * second - math.sin(angle) * first,
+        ]
+        monkeypatch.setattr(interfaces, "tangents", lambda normals, t=turned: [one.expand_as(normals) for one in t])
+        assert float(CONDITIONS[name].residual(sides).norm()) == pytest.approx(float(exact), rel=1e-12)
 
 
 def test_any_pieces_meet_where_they_touch() -> None:
