@@ -19,6 +19,7 @@ from sciode.pinn import (
     RAD,
     Causal,
     Face,
+    GradientAnnealing,
     Hard,
     Names,
     Network,
@@ -114,6 +115,7 @@ def test_optimisers_of_libraries_lower_the_loss_there(stage: Any) -> None:
     "how",
     [
         {"balance": NTK(3)},
+        {"balance": GradientAnnealing(3)},
         {"balance": ReLoBRaLo(alpha=0.5, stay=0.5)},
         {"balance": ResidualAttention()},
         {"balance": SelfAdaptive()},

@@ -22,6 +22,7 @@ from sciode.pinn import (
     Causal,
     Decomposition,
     Face,
+    GradientAnnealing,
     Hard,
     Library,
     Names,
@@ -181,7 +182,9 @@ ARMS = [("average", "flux"), ("value", "residual continuity", "tangential deriva
 
 
 @pytest.mark.parametrize("stage", [Adam(12, lr=1e-2), LBFGS(6, history=5), NewtonCG(2, rank=4, sweeps=5)])
-@pytest.mark.parametrize("balance", [None, ReLoBRaLo(alpha=0.5, stay=0.5), ResidualAttention(), NTK(every=5)])
+@pytest.mark.parametrize(
+    "balance", [None, ReLoBRaLo(alpha=0.5, stay=0.5), ResidualAttention(), NTK(5), GradientAnnealing(3)]
+)
 def test_arms_in_a_batch_are_arms_alone(stage: Any, balance: Any) -> None:
     problem = moving()
     cut = strips(Box((0, 0), (1, 1)), 1, [0.5])
