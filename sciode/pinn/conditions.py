@@ -150,8 +150,12 @@ class Condition:
         """Raise ValueError for a set or values that do not fit."""
         points = self.where.draw(names, domain, len(probe[0, 0]), 0).points
         values = self.value(points)
-        if values.ndim != 2 or len(values) != len(points):
-            raise ValueError(f"{self.name}: value must map points [n, {names.axes}] to [n, v], got {values.shape}")
+        if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(points):
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"{self.name}: value must map points [n, {names.axes}] to [n, v], as lambda x: x[..., :1] does, or be "
+                f"a number; got {got}"
+            )
         if not bool(values.isfinite().all()):
             raise ValueError(f"{self.name}: value is not finite on its set")
         if isinstance(self.where, Given):
@@ -196,23 +200,35 @@ def shuffled(found: Boundary, n: int, seed: int) -> Boundary:
     return Boundary(found.points[order], found.normals[order])
 
 
-def dirichlet(where: Where, value: Function, field: str = "u", name: str = "") -> Condition:
-    """Return u = value on a set: the first kind; at the first time, initial values."""
-    return Condition(name or f"{field} on {where}", where, lambda d, p, g: getattr(d, field) - g[..., 0], value, field)
+def dirichlet(where: Where, value: Function | float, field: str = "u", name: str = "") -> Condition:
+    """Return u = value on a set: the first kind; at the first time, initial values.
+
+    value, here and in other kinds: points [..., d] -> [..., 1], or a number.
+    """
+    return Condition(
+        name or f"{field} on {where}", where, lambda d, p, g: getattr(d, field) - g[..., 0], _function(value), field
+    )
 
 
-def neumann(where: Where, value: Function, field: str = "u", name: str = "") -> Condition:
+def neumann(where: Where, value: Function | float, field: str = "u", name: str = "") -> Condition:
     """Return du/dn = value with the outward normal n: the second kind."""
-    return Condition(name or f"slope of {field} on {where}", where, lambda d, p, g: d.normal(field) - g[..., 0], value)
+    return Condition(
+        name or f"slope of {field} on {where}", where, lambda d, p, g: d.normal(field) - g[..., 0], _function(value)
+    )
 
 
-def robin(where: Where, a: float, b: float, value: Function, field: str = "u", name: str = "") -> Condition:
+def robin(where: Where, a: float, b: float, value: Function | float, field: str = "u", name: str = "") -> Condition:
     """Return a u + b du/dn = value: the third kind."""
 
     def residual(d: Derivatives, p: Any, g: Tensor) -> Tensor:
         return a * getattr(d, field) + b * d.normal(field) - g[..., 0]
 
-    return Condition(name or f"mixed of {field} on {where}", where, residual, value)
+    return Condition(name or f"mixed of {field} on {where}", where, residual, _function(value))
+
+
+def _function(value: Function | float) -> Function:
+    """A number as the function that is that everywhere."""
+    return value if callable(value) else lambda x: torch.full_like(x[..., :1], float(value))
 
 
 def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -> Condition:

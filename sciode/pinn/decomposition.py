@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciode.pde import Ball, Boundary, Box, Domain, Polygon, draw
+from sciode.pde import Ball, Boundary, Box, Domain, Polygon, Slab, draw
 from sciode.pinn.networks import Scaling
 from sciode.pinn.touching import Contact, contacts, drawn
 from sciode.training import derive_seed
@@ -41,7 +41,7 @@ class Meeting:
 class Decomposition:
     """Pieces of a domain, each one region or several that share a network.
 
-        Decomposition(domain, ((Box((-1, 0), (-0.1, 1)), Box((0.1, 0), (1, 1))), (Box((-0.1, 0), (0.1, 1)),)))
+        Decomposition(domain, [(Box((-1, 0), (-0.1, 1)), Box((0.1, 0), (1, 1))), Box((-0.1, 0), (0.1, 1))])
 
     Pieces fill the domain without overlap and meet in interfaces. Those of boxes, polygons and `Slab`s are known; those
     of other regions are looked for among 4,096 points of both boundaries, so one below a thousandth of either is better
@@ -57,7 +57,14 @@ class Decomposition:
     pieces: tuple[tuple[Domain, ...], ...]
     overlap: float = 0.0
 
-    def __post_init__(self) -> None:
+    def __init__(self, domain: Domain, pieces: Sequence[Domain | Sequence[Domain]], overlap: float = 0.0) -> None:
+        object.__setattr__(self, "domain", domain)
+        regions = tuple((one,) if isinstance(one, Domain) else tuple(one) for one in pieces)
+        object.__setattr__(self, "pieces", regions)
+        object.__setattr__(self, "overlap", float(overlap))
+        self._check()
+
+    def _check(self) -> None:
         if not self.pieces or not all(self.pieces):
             raise ValueError("pieces: give at least one, each of at least one region")
         for number, piece in enumerate(self.pieces):
@@ -238,40 +245,58 @@ class Decomposition:
 
 def single(domain: Domain) -> Decomposition:
     """Return the domain as one piece: a plain physics-informed network."""
-    return Decomposition(domain, ((domain,),))
+    return Decomposition(domain, [domain])
 
 
-def strips(domain: Box, axis: int, cuts: Sequence[float]) -> Decomposition:
-    """Return a box cut across an axis, at these places in ascending order."""
+def strips(domain: Domain, axis: int, cuts: Sequence[float]) -> Decomposition:
+    """Return a box cut across an axis, or any `Slab` cut across its last one, time, at these places in ascending order.
+
+    Raises ValueError for other cuts, or a domain that cannot be cut like this.
+    """
+    low, high = domain.hull.low, domain.hull.high
     fault = f"cuts must ascend inside the domain along an axis it has, got {list(cuts)} on axis {axis}"
     if not 0 <= axis < domain.dimension:
         raise ValueError(fault)
-    ends = [domain.low[axis], *map(float, cuts), domain.high[axis]]
+    ends = [low[axis], *map(float, cuts), high[axis]]
     if sorted(set(ends)) != ends:
         raise ValueError(fault)
+    if isinstance(domain, Slab) and axis == domain.dimension - 1:
+        return Decomposition(domain, [Slab(domain.space, a, b) for a, b in pairwise(ends)])
+    _boxed(domain)
 
     def strip(a: float, b: float) -> Box:
-        low, high = list(domain.low), list(domain.high)
-        low[axis], high[axis] = a, b
-        return Box(low, high)
+        return Box([*low[:axis], a, *low[axis + 1 :]], [*high[:axis], b, *high[axis + 1 :]])
 
-    return Decomposition(domain, tuple((strip(a, b),) for a, b in pairwise(ends)))
+    return Decomposition(domain, [strip(a, b) for a, b in pairwise(ends)])
 
 
-def grid(domain: Box, counts: Sequence[int]) -> Decomposition:
-    """Return a box cut into equal boxes, counts of them along each axis, the last axis fastest."""
+def grid(domain: Domain, counts: Sequence[int]) -> Decomposition:
+    """Return a box cut into equal boxes, counts of them along each axis, the last axis fastest; or any `Slab` in time.
+
+    Raises ValueError for other counts, or a domain that cannot be cut like this.
+    """
     if len(counts) != domain.dimension or min(counts) < 1:
         raise ValueError(f"counts must be one number >= 1 for each of {domain.dimension} axes, got {list(counts)}")
     sides = [
         torch.linspace(a, b, count + 1, dtype=torch.float64).tolist()
-        for a, b, count in zip(domain.low, domain.high, counts, strict=True)
+        for a, b, count in zip(domain.hull.low, domain.hull.high, counts, strict=True)
     ]
+    if max(counts[:-1], default=1) == 1:
+        return strips(domain, domain.dimension - 1, sides[-1][1:-1])
+    _boxed(domain)
 
     def corner(cell: Sequence[int], far: int) -> list[float]:
         return [side[k + far] for side, k in zip(sides, cell, strict=True)]
 
-    boxes = [Box(corner(cell, 0), corner(cell, 1)) for cell in product(*(range(count) for count in counts))]
-    return Decomposition(domain, tuple((box,) for box in boxes))
+    return Decomposition(domain, [Box(corner(cell, 0), corner(cell, 1)) for cell in product(*map(range, counts))])
+
+
+def _boxed(domain: Domain) -> None:
+    """Raise ValueError for a domain that is no box."""
+    if not isinstance(domain, Box) and not (isinstance(domain, Slab) and isinstance(domain.space, Box)):
+        raise ValueError(
+            f"{type(domain).__name__} is no box, which this cuts: give the pieces, Decomposition(domain, [piece, ...])"
+        )
 
 
 def windows(cells: Decomposition, overlap: float = 0.25) -> Decomposition:

@@ -21,17 +21,18 @@ __all__ = ["Loss", "Measured", "Weights"]
 class Weights:
     """What terms are multiplied by at first: the equation, each condition, each interface condition.
 
-    The defaults are those of Li et al. (ICML 2023); own: weights of terms by their names, in the place of these.
-    ValueError for negative ones.
+    The defaults are those of Li et al. (ICML 2023); own: weights of terms by their names, in the place of these, as
+    pairs or a mapping. ValueError for negative ones.
     """
 
     equation: float = 1.0
     data: float = 20.0
     interface: float = 5.0
-    own: tuple[tuple[str, float], ...] = ()
+    own: tuple[tuple[str, float], ...] | Mapping[str, float] = ()
 
     def __post_init__(self) -> None:
-        values = (self.equation, self.data, self.interface, *(value for _, value in self.own))
+        object.__setattr__(self, "own", tuple(dict(self.own).items()))
+        values = (self.equation, self.data, self.interface, *dict(self.own).values())
         if not all(0 <= value < math.inf for value in values):
             raise ValueError(f"weights must be finite and >= 0, got {self}")
 

@@ -78,7 +78,7 @@ class Problem:
     equation: (d, p) -> residual at each point, or a tuple of several; d has fields, derivatives and coordinates by name
         (d.u, d.u_xx, d.x), p the parameters (p.nu). It runs once at 4 points when the problem is made, so that its own
         error, with its own traceback, comes then.
-    conditions: what is known (`sciode.pinn.dirichlet`, `neumann`, `robin`, `Periodic`, `observed`).
+    conditions: what is known (`sciode.pinn.dirichlet`, `neumann`, `robin`, `Periodic`, `observed`); one alone will do.
     parameters: known numbers. unknowns: those to be found, by name.
     flux: (d, p) -> one component an axis, a tensor or a number, of what flows through an interface; None: grad u.
     exact: x [..., d] -> [..., c]; reference: values on a grid of its own. Errors are measured against either.
@@ -105,6 +105,11 @@ class Problem:
     source: str = ""
 
     def __post_init__(self) -> None:
+        alone = isinstance(self.conditions, Condition | Periodic)
+        object.__setattr__(self, "conditions", (self.conditions,) if alone else tuple(self.conditions))
+        for name, one in self.unknowns.items():
+            if not isinstance(one, Unknown):
+                raise ValueError(f"unknowns: {name} is {one!r}; say where its search begins: Unknown({one!r})")
         if self.names.axes != self.domain.dimension:
             raise ValueError(f"{self.names.axes} coordinates on a domain of {self.domain.dimension} axes: name each")
         if self.time is not None and self.time not in self.names.coordinates:

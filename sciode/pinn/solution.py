@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +17,10 @@ from sciode.pinn.representation import Representation
 __all__ = ["Moment", "Solution", "relative_error", "test_points"]
 
 
+_SHOWN = 4
+"""Arms whose errors are told in one line."""
+
+
 class Moment(NamedTuple):
     """An entry of the history: stage, iteration, losses [arms], terms without weights [arms, T], errors [arms]."""
 
@@ -26,7 +31,7 @@ class Moment(NamedTuple):
     error: list[float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """Fields of all arms, [arms, ...] throughout.
 
@@ -42,6 +47,24 @@ class Solution:
     status: tuple[str, ...]
     error: Tensor
     seconds: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        of, pieces = self.representation, self.representation.decomposition.size
+        shown = [f"{value:.2g}" for value in self.error[:_SHOWN].tolist() if not math.isnan(value)]
+        more = ", ..." if self.arms > _SHOWN else ""
+        found = [
+            f"{name} {', '.join(f'{value:.6g}' for value in values[:_SHOWN].tolist())}{more}"
+            for name, values in self.unknowns.items()
+        ]
+        parts = (
+            f"{of.problem.name!r}: {self.arms} {'arm' if self.arms == 1 else 'arms'}",
+            f"{pieces} {'piece' if pieces == 1 else 'pieces'} of {of.network.width} x {of.network.hidden}",
+            *([f"relative error {', '.join(shown)}{more}"] if shown else []),
+            *found,
+            f"status {', '.join(dict.fromkeys(self.status))}",
+            f"{sum(self.seconds):.1f} s",
+        )
+        return f"Solution({'; '.join(parts)})"
 
     @property
     def arms(self) -> int:
@@ -81,7 +104,8 @@ class Solution:
             return residual_of(of.problem.equation, d, of.parameters(self.theta))[:, 0]
 
     def _checked(self, points: Tensor) -> Tensor:
-        """The points in the networks' dtype and on their device. ValueError for another shape."""
+        """The points in the networks' dtype and on their device, arrays and lists too. ValueError for another shape."""
+        points = torch.as_tensor(points)
         axes = self.representation.names.axes
         if points.ndim != 2 or points.shape[1] != axes:
             raise ValueError(f"points must be [N, {axes}], got {tuple(points.shape)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sciode.pinn.arguments import check_kinds, several
 from sciode.pinn.balance import Balance, ReLoBRaLo
 from sciode.pinn.causal import Causal
 from sciode.pinn.decomposition import Decomposition, single
@@ -41,6 +42,7 @@ from sciode.training.side_by_side import CONVERGED, GOING, NONFINITE, STUCK
 __all__ = ["Stage", "solve"]
 
 Stage = Minimiser | LevenbergMarquardt | Library
+_ADAM: tuple[Stage, ...] = (Adam(),)
 _TESTS, _TEST_SEED, _LEAST_SQUARES = 4096, 3, 7
 
 
@@ -49,8 +51,8 @@ def solve(
     decomposition: Decomposition | None = None,
     *,
     network: Network | None = None,
-    conditions: Sequence[str] | Sequence[Sequence[str]] | Tensor = XPINN,
-    stages: Sequence[Stage] = (Adam(),),
+    conditions: str | Sequence[str] | Sequence[Sequence[str]] | Tensor = XPINN,
+    stages: Stage | Sequence[Stage] = _ADAM,
     numbers: Numbers | None = None,
     redraw: Redraw | None = None,
     weights: Weights | None = None,
@@ -64,7 +66,7 @@ def solve(
     chunk: int | None = None,
     log: int = 100,
     folder: str | Path | None = None,
-    limits: Sequence[float] | None = None,
+    limits: float | Sequence[float] | None = None,
     share: Share | None = None,
     progress: bool = False,
 ) -> Solution:
@@ -90,8 +92,14 @@ def solve(
     Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
     the last good weights and is named in `Solution.status`.
     """
-    cut, steps, arms = decomposition or single(problem.domain), list(stages), weights_of(conditions)
+    check_kinds(
+        problem=problem, decomposition=decomposition, network=network, numbers=numbers, redraw=redraw,
+        weights=weights, balance=balance, causal=causal,
+    )  # fmt: skip
+    cut, steps = decomposition or single(problem.domain), several("stages", stages, Stage)
+    arms = weights_of([conditions] if isinstance(conditions, str) else conditions)
     _check(problem, cut, steps, causal, balance, redraw, log)
+    limits = None if limits is None else several("limits", limits, int | float)
     _check_limits(steps, limits, share, balance)
     if share is not None:
         share.check(cut.size, bool(cut.overlap))
@@ -300,9 +308,10 @@ def _said(value: object) -> str:
 
 def _seeds(seeds: Sequence[int] | None, seed: int, arms: int) -> Sequence[int]:
     """A seed for each arm. ValueError for another number of them."""
-    if seeds is not None and len(seeds) != arms:
-        raise ValueError(f"seeds must be one for each of {arms} arms, got {len(seeds)}")
-    return [seed] * arms if seeds is None else seeds
+    found = [seed] * arms if seeds is None else several("seeds", seeds, int)
+    if len(found) != arms:
+        raise ValueError(f"seeds must be one for each of {arms} arms, got {len(found)}")
+    return found
 
 
 def _check_limits(
@@ -319,7 +328,7 @@ def _check_limits(
             "share: ranks would run out of time at different iterations and wait for ever: leave out limits"
         )
     if limits is not None and (len(limits) != len(stages) or not all(one > 0 for one in limits)):
-        raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {list(limits)}")
+        raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {limits}")
 
 
 def _checked(start: Tensor | None, initial: Tensor) -> Tensor:

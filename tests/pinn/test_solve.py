@@ -479,12 +479,17 @@ def test_conditions_that_contradict_one_another_are_named_before_anything_is_tra
     [
         ({"stages": []}, "at least one"),
         ({"stages": ["adam"]}, "there are Adam"),
+        ({"stages": "adam"}, "give a list"),
         ({"decomposition": strips(Box((0, 0), (1, 2)), 1, [0.5])}, "another domain"),
         ({"conditions": ("jump",)}, "interface condition"),
         ({"seeds": (0, 1)}, "one for each of 1 arms"),
         ({"weights": Weights(own=(("wall", 1.0),))}, "there is no term wall"),
         ({"balance": SelfAdaptive(), "redraw": Redraw(5, RAD())}, "points that stay"),
         ({"chunk": 0}, "chunk"),
+        ({"network": 20}, "give Network"),
+        ({"numbers": (8, 4, 4)}, "give Numbers"),
+        ({"redraw": RAD()}, "give Redraw"),
+        ({"limits": "long"}, "limits: give a list"),
     ],
 )
 def test_misuse_says_the_mend(changes: dict[str, Any], says: str) -> None:
