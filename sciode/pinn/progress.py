@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from sciode.pinn.training import Run
 from sciode.training import load_checkpoint, save_checkpoint
 from sciode.training.checkpoint import flatten, unflatten
 
-__all__ = ["Clock", "Kept", "bar"]
+__all__ = ["Bar", "Clock", "Kept", "bar"]
 
 _FILE, _SECONDS, _ASKED = "pinn.safetensors", 20.0, 16
 """Written at the end of a stage, and within one so often; after so many iterations ranks ask the first one for it."""
@@ -140,13 +141,24 @@ class Kept:
         save_checkpoint(self.path, {name: value.clone() for name, value in tensors.items()}, record)
 
 
+class Bar(NamedTuple):
+    """Of a stage: tick() after each iteration, tell(losses) when they were looked at."""
+
+    tick: Callable[[], None]
+    tell: Callable[[Sequence[float]], None]
+
+
 @contextmanager
-def bar(iterations: int, said: str, wanted: bool) -> Iterator[Callable[[], None]]:
-    """A bar over a stage's iterations, where one is wanted and a terminal shows it."""
+def bar(iterations: int, said: str, wanted: bool) -> Iterator[Bar]:
+    """A bar over a stage's iterations with the least loss of an arm, where one is wanted and a terminal shows it."""
     if not wanted:
-        yield lambda: None
+        yield Bar(lambda: None, lambda losses: None)
         return
     from tqdm.auto import tqdm
 
     with tqdm(total=iterations, desc=said, leave=False, disable=None) as shown:
-        yield lambda: (shown.update(), None)[1]
+
+        def tell(losses: Sequence[float]) -> None:
+            shown.set_postfix_str(f"loss {min((one for one in losses if one == one), default=math.nan):.2e}", False)
+
+        yield Bar(lambda: (shown.update(), None)[1], tell)

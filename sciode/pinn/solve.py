@@ -123,7 +123,7 @@ def _staged(run: Run, stages: Sequence[tuple[Stage, Clock]], kept: Kept, progres
     for place in range(kept.stage, len(stages)):
         stage, clock = stages[place]
         clock.start(kept.spent)
-        with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress and first) as tick:
+        with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress and first) as (tick, run.tell):
             if isinstance(stage, Minimiser):
                 states = _minimised(run, stage, place, kept, tick, clock)
             elif isinstance(stage, Library):

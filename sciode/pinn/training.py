@@ -84,6 +84,7 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     inside: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    tell: Callable[[Sequence[float]], None] = lambda losses: None
 
     @property
     def problem(self) -> Problem:
@@ -156,6 +157,7 @@ class Run:
         """Add an entry to the history."""
         error = relative_error(self.representation, self.theta, self.known)
         self.history.append(Moment(stage, k, measured.loss.tolist(), measured.terms.tolist(), error.tolist()))
+        self.tell(self.history[-1].loss)
 
     def fault(self, arms: Tensor, measured: Measured, stage: int, k: int) -> None:
         """Write down which term of these arms was not finite."""
