@@ -79,7 +79,8 @@ def solve(
     ----------
     decomposition: None is `single`, one network. conditions: of the interfaces, names of `CONDITIONS`, a list of names
         for each arm, or weights [arms, 9]. `XPINN` (default) and `CPINN` are the literature's.
-    stages: `Adam`, `LBFGS`, `NewtonCG`, `LevenbergMarquardt` (all of `sciode.training`), `muon()`, `soap()`, in order.
+    stages: `Adam`, `LBFGS`, `Broyden`, `NewtonCG`, `LevenbergMarquardt` (all of `sciode.training`), `muon()`, `soap()`,
+        in order.
     numbers: of points; redraw: when they are drawn anew and whether adaptively. Levenberg-Marquardt draws new uniform
         ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
@@ -290,7 +291,9 @@ def _check(
         raise ValueError("stages: give at least one")
     for one in stages:
         if not isinstance(one, Stage):
-            raise ValueError(f"stages: {one!r} is none; there are Adam, LBFGS, NewtonCG, LevenbergMarquardt, Library")
+            raise ValueError(
+                f"stages: {one!r} is none; there are Adam, LBFGS, Broyden, NewtonCG, LevenbergMarquardt, Library"
+            )
     if log < 1:
         raise ValueError(f"log must be at least 1, got {log}")
     if cut.domain != problem.domain:

@@ -1,6 +1,7 @@
 """The visible training loop, and what makes it safe: isolated randomness, atomic checkpoints, a log a line an epoch."""
 
 from sciode.training.blocks import Block, Following
+from sciode.training.broyden import Broyden
 from sciode.training.checkpoint import load_checkpoint, save_checkpoint
 from sciode.training.descent import INSR, Descent, descend
 from sciode.training.device import choose_device
@@ -22,6 +23,7 @@ __all__ = [
     "Adam",
     "Batch",
     "Block",
+    "Broyden",
     "Descent",
     "Epoch",
     "FitOptions",

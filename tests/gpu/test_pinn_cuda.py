@@ -42,7 +42,7 @@ from sciode.pinn import (
     strips,
     windows,
 )
-from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
+from sciode.training import LBFGS, Adam, Broyden, LevenbergMarquardt, NewtonCG
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda"
@@ -85,6 +85,7 @@ def agree(problem: Problem, *given: Any, **how: Any) -> Solution:
 STAGES = {
     "Adam": Adam(20, lr=1e-2),
     "L-BFGS": LBFGS(10, history=5),
+    "Broyden": Broyden(8),
     "NewtonCG": NewtonCG(3, rank=6, sweeps=10),
     "Levenberg-Marquardt": LevenbergMarquardt(5, damping=1e-2),
 }
@@ -95,7 +96,7 @@ def test_a_stage_on_the_device_takes_the_cpus_steps(name: str) -> None:
     agree(moving(), HALVES, conditions=ARMS, stages=[Adam(3, lr=1e-2), STAGES[name]])
 
 
-@pytest.mark.parametrize("name", ["Adam", "L-BFGS", "NewtonCG"])
+@pytest.mark.parametrize("name", ["Adam", "L-BFGS", "Broyden", "NewtonCG"])
 def test_an_arm_in_a_batch_is_the_arm_alone(name: str) -> None:
     how: dict[str, Any] = {**SMALL, "stages": [Adam(3, lr=1e-2), STAGES[name]], "device": DEVICE}
     together = solve(moving(), HALVES, conditions=ARMS, **how)

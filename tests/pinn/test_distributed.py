@@ -41,7 +41,7 @@ from sciode.pinn.distributed import Averaged, Divided, averaged, divided
 from sciode.pinn.loss import Loss
 from sciode.pinn.representation import representation_of
 from sciode.pinn.terms import groups_of
-from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
+from sciode.training import LBFGS, Adam, Broyden, LevenbergMarquardt, NewtonCG
 
 BOX = Box((0, 0), (1, 1))
 THIRDS, HALVES = strips(BOX, 1, [0.3, 0.6]), strips(BOX, 0, [0.5])
@@ -69,6 +69,7 @@ SAME: dict[str, Any] = {
 RUNS: dict[str, dict[str, Any]] = {
     "Adam and L-BFGS": {"decomposition": THIRDS, "stages": [Adam(4, lr=1e-2), LBFGS(5)]},
     "across a period": {"decomposition": HALVES, "stages": [Adam(6, lr=1e-2)], "chunk": 7},
+    "Broyden": {"decomposition": THIRDS, "stages": [Broyden(4)]},
     "NewtonCG": {"decomposition": THIRDS, "stages": [NewtonCG(2, rank=5, sweeps=8)]},
     "causal": {"decomposition": THIRDS, "stages": [Adam(6, lr=1e-2)], "causal": Causal(2.0, 5)},
     "ReLoBRaLo": {"decomposition": THIRDS, "stages": [Adam(6, lr=1e-2)], "balance": ReLoBRaLo(alpha=0.5, stay=0.5)},

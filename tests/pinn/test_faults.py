@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sciode.pde import Box
 from sciode.pinn import Face, Hard, Library, Names, Network, Numbers, Problem, dirichlet, muon, solve
-from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
+from sciode.training import LBFGS, Adam, Broyden, LevenbergMarquardt, NewtonCG
 
 BOX, XT = Box((0, 0), (1, 1)), Names(("x", "t"), ("u",))
 LEAST, REACH = 0.2, 0.05
@@ -36,14 +36,16 @@ def test_a_stage_that_meets_nan_names_term_and_iteration_and_keeps_the_last_good
     assert float(found(BOX.sample(50, 0)).min()) >= LEAST - REACH
 
 
-@pytest.mark.parametrize("stage", [LBFGS(60), NewtonCG(20, rank=8, sweeps=10)])
+@pytest.mark.parametrize("stage", [LBFGS(60), Broyden(60), NewtonCG(20, rank=8, sweeps=10)])
 def test_line_searches_turn_away_from_nan(stage: Any) -> None:
     found = solve(rooted(), stages=[stage], **SAME)
     losses = [entry.loss[0] for entry in found.history]
     assert found.status[0] in ("budget", "stuck", "converged") and losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("stage", [Adam(3), LBFGS(3), NewtonCG(2, rank=4, sweeps=3), LevenbergMarquardt(2), muon(3)])
+@pytest.mark.parametrize(
+    "stage", [Adam(3), LBFGS(3), Broyden(3), NewtonCG(2, rank=4, sweeps=3), LevenbergMarquardt(2), muon(3)]
+)
 def test_a_run_that_begins_with_nan_says_so_and_leaves_the_weights_it_was_given(stage: Any) -> None:
     def equation(d: Any, p: Any) -> Tensor:
         return d.u_t + torch.sqrt(d.x - 0.5) * d.u_x

@@ -51,7 +51,7 @@ from sciode.pinn import (
 from sciode.pinn.loss import Loss
 from sciode.pinn.representation import representation_of
 from sciode.pinn.taylor import derivatives_of
-from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
+from sciode.training import LBFGS, Adam, Broyden, LevenbergMarquardt, NewtonCG
 
 SMALL = Numbers(64, 16, 16)
 TINY = Network(8, 2)
@@ -181,7 +181,7 @@ def test_windows_and_a_periodic_condition_meet() -> None:
 ARMS = [("average", "flux"), ("value", "residual continuity", "tangential derivative"), ("gradient-enhanced residual",)]
 
 
-@pytest.mark.parametrize("stage", [Adam(12, lr=1e-2), LBFGS(6, history=5), NewtonCG(2, rank=4, sweeps=5)])
+@pytest.mark.parametrize("stage", [Adam(12, lr=1e-2), LBFGS(6, history=5), Broyden(5), NewtonCG(2, rank=4, sweeps=5)])
 @pytest.mark.parametrize(
     "balance", [None, ReLoBRaLo(alpha=0.5, stay=0.5), ResidualAttention(), NTK(5), GradientAnnealing(3)]
 )
@@ -365,7 +365,7 @@ def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
         solve(moving(), folder=tmp_path / "muon", network=TINY, numbers=SMALL, stages=[muon(1, lr=1e-2)])
 
 
-@pytest.mark.parametrize("stage", [Adam(3), LBFGS(3), NewtonCG(2, rank=4, sweeps=5)])
+@pytest.mark.parametrize("stage", [Adam(3), LBFGS(3), Broyden(3), NewtonCG(2, rank=4, sweeps=5)])
 def test_the_history_tells_the_loss_of_the_weights_and_not_of_a_line_searchs_last_try(stage: Any) -> None:
     """The entry of iteration k is the last one of a run of k iterations, on the same points."""
     same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "log": 1}
