@@ -34,6 +34,8 @@ class Representation(ABC):
         self.problem, self.decomposition, self.network = problem, decomposition, network
         self.names = problem.names
         self.scaling = decomposition.scaling.to(like)
+        sizes = [problem.scale.get(name, 1.0) for name in problem.names.fields]
+        self.sizes = like.new_tensor(sizes) if any(size != 1 for size in sizes) else None
         self.weights = decomposition.size * network.size(self.names.axes, self.names.channels)
 
     @property
@@ -97,6 +99,13 @@ class Representation(ABC):
         values = {one: value * factorial(one) if factorial(one) != 1 else value for one, value in series.items()}
         return Derivatives(self.names, values, points, normals)
 
+    def _networks(
+        self, theta: Tensor, points: Tensor, which: Sequence[int], asked: Sequence[Orders]
+    ) -> Mapping[Orders, Tensor]:
+        """Series of the networks `which`, each field's of its own size."""
+        found = self.network.series(theta, points, which, asked, self.scaling, self.names.channels)
+        return found if self.sizes is None else {one: value * self.sizes for one, value in found.items()}
+
     @abstractmethod
     def _series(
         self, theta: Tensor, points: Tensor, which: Sequence[int], asked: Sequence[Orders], extras: Extras
@@ -125,7 +134,7 @@ class Piecewise(Representation):
     def _series(
         self, theta: Tensor, points: Tensor, which: Sequence[int], asked: Sequence[Orders], extras: Extras
     ) -> Mapping[Orders, Tensor]:
-        return self.network.series(theta, points, which, asked, self.scaling, self.names.channels)
+        return self._networks(theta, points, which, asked)
 
     def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
         """See `Representation.read`; a point of an interface is told by the first of its pieces."""
@@ -165,7 +174,7 @@ class Windowed(Representation):
         pieces, sets = self.decomposition.size, points.shape[1:3]
         # All sets of points are one to the networks, each of which sees it.
         every = points.flatten(1, 2).unsqueeze(1).expand(-1, pieces, -1, -1)
-        found = self.network.series(theta, every, range(pieces), asked, self.scaling, self.names.channels)
+        found = self._networks(theta, every, range(pieces), asked)
         # [arms, K, N, pieces] -> [arms, pieces, K N, 1].
         split = _split(extras["windows"], asked)
         shares = {one: w.flatten(1, 2).transpose(1, 2).unsqueeze(-1) for one, w in split.items()}

@@ -349,7 +349,7 @@ def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Te
     parts = {
         "problem": (problem.name, dict(problem.parameters), problem.names, problem.conditions, problem.hard),
         "functions": problem.digits,
-        "unknowns": dict(problem.unknowns),
+        "unknowns": (dict(problem.unknowns), dict(problem.scale)),
         "pieces": of.decomposition,
         "network": of.network,
         "weights": run.base.tolist(),

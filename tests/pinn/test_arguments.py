@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sciode.pde import Ball, Box, Polygon, Slab
 from sciode.pinn import (
@@ -24,6 +25,7 @@ from sciode.pinn import (
     robin,
     solve,
     strips,
+    windows,
 )
 from sciode.training import Adam
 
@@ -86,3 +88,39 @@ def test_a_solution_says_in_one_line_how_it_went_and_takes_lists_of_points() -> 
     known = solve(heat(exact=lambda x: x[..., :1]), network=Network(4, 1), numbers=Numbers(8, 4, 4), stages=Adam(1))
     assert f"relative error {float(known.error):.2g}" in repr(known) and "\n" not in said
     assert torch.equal(found([[0.5, 0.5]]), found(torch.tensor([[0.5, 0.5]])))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_fields_of_any_size_and_length_are_found_where_their_scale_is_said(windowed: bool) -> None:
+    """u'' L^2 + 16 u = 0 with u = 1000 sin(4 x / L), L = 50: to rounding the run of u / 1000 on [0, 1]."""
+
+    def made(length: float, size: float, scale: dict[str, float]) -> Problem:
+        def exact(x: Tensor) -> Tensor:
+            return size * torch.sin(4 * x[..., :1] / length)
+
+        return Problem(
+            "wave", Names(("x",), ("u",)), Box(0, length), lambda d, p: d.u_xx * length**2 + 16 * d.u,
+            (dirichlet(Face("x"), exact),), exact=exact, scale=scale,
+        )  # fmt: skip
+
+    def run(problem: Problem) -> Any:
+        length = problem.domain.hull.high[0]
+        cut = strips(problem.domain, 0, [0.5 * length])
+        return solve(
+            problem, windows(cut) if windowed else cut, conditions=("value",), network=Network(8, 1),
+            numbers=Numbers(30, 2, 1), stages=[Adam(200, lr=2e-2)],
+        )  # fmt: skip
+
+    plain, sized = run(made(1.0, 1.0, {})), run(made(50.0, 1000.0, {"u": 1000.0}))
+    torch.testing.assert_close(sized.theta, plain.theta, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sized.error, plain.error, rtol=1e-5, atol=1e-6)
+    assert sized.history[-1].loss == pytest.approx([1e6 * loss for loss in plain.history[-1].loss], rel=1e-5)
+
+
+def test_a_field_far_from_its_scale_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r'u is told to be as large as 300, .* near 1: say scale={"u": 3e\+02}'):
+        heat(conditions=dirichlet(Face("t", -1), 300.0))
+    heat(conditions=dirichlet(Face("t", -1), 300.0), scale={"u": 200.0})
+    for wrong in ({"v": 2.0}, {"u": 0.0}):
+        with pytest.raises(ValueError, match="scale must be positive numbers of u"):
+            heat(scale=wrong)
