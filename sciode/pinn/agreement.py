@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from sciode.pde import Box, Domain, Slab
+from sciode.pde.regions import boxed
 from sciode.pinn.conditions import Condition, Edge, Face, Given, Periodic, Walls, Where
 from sciode.pinn.derivatives import Names
 
@@ -61,6 +62,7 @@ def _between(names: Names, domain: Domain, told: Sequence[Condition]) -> Iterato
 
 def _around(names: Names, domain: Domain, told: Sequence[Condition], periods: Sequence[Periodic]) -> Iterator[str]:
     """A condition on a face, and a periodic one that joins its ends."""
+    domain = boxed(domain)
     for one, period in product(told, periods):
         face = one.where
         if isinstance(domain, Box) and isinstance(face, Face) and face.coordinate != period.coordinate:
@@ -135,11 +137,12 @@ def _touching(names: Names, domain: Domain, one: Where, other: Where) -> list[To
     if isinstance(domain, Slab) and isinstance(face, Face) and face.side and isinstance(walls, Walls):
         points = domain.walls(_POINTS, _SEED).points
         return [_same(_pinned(points, domain.dimension - 1, domain.begin if face.side < 0 else domain.end))]
-    if not (isinstance(domain, Box) and isinstance(one, Face) and isinstance(other, Face)):
+    box = boxed(domain)
+    if not (isinstance(box, Box) and isinstance(one, Face) and isinstance(other, Face)):
         return [touch] if len((touch := _nearest(names, domain, one, other)).first) else []
     axis = names.coordinates.index(other.coordinate)
     points = one.draw(names, domain, _POINTS, _SEED).points
-    ends = [domain.low[axis] if side < 0 else domain.high[axis] for side in _sides(other)]
+    ends = [box.low[axis] if side < 0 else box.high[axis] for side in _sides(other)]
     if one.coordinate == other.coordinate:
         ends = [end for end in ends if bool((points[:, axis] == end).any())]
     return [_same(_pinned(points, axis, end)) for end in ends]

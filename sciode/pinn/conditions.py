@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sciode.pde import Boundary, Box, Domain, Slab
+from sciode.pde.regions import boxed
 from sciode.pinn.derivatives import Derivatives, Names, asked_of
 from sciode.pinn.taylor import Orders
 from sciode.training import derive_seed
@@ -60,6 +61,7 @@ class Face(Where):
         axis = names.coordinates.index(self.coordinate)
         if isinstance(domain, Slab) and axis == domain.dimension - 1 and self.side:
             return domain.at(self.side, n, seed)
+        domain = boxed(domain)
         if not isinstance(domain, Box):
             raise ValueError(f"{type(domain).__name__} has no such face: take Walls() or Edge(part=...)")
         if self.side:
@@ -174,6 +176,7 @@ class Periodic:
 
     def draw(self, names: Names, domain: Domain, n: int, seed: int) -> tuple[Boundary, Boundary]:
         """Points that belong to one another, low and high."""
+        domain = boxed(domain)
         if not isinstance(domain, Box):
             raise ValueError(f"{self.name}: periodic conditions need a Box, which {type(domain).__name__} is not")
         low = Face(self.coordinate, -1).draw(names, domain, n, seed)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sciode.pde import Ball, Boundary, Box, Domain, Polygon, Slab, draw
+from sciode.pde.regions import boxed
 from sciode.pinn.networks import Scaling
 from sciode.pinn.touching import Contact, contacts, drawn
 from sciode.training import derive_seed
@@ -262,7 +263,7 @@ def strips(domain: Domain, axis: int, cuts: Sequence[float]) -> Decomposition:
         raise ValueError(fault)
     if isinstance(domain, Slab) and axis == domain.dimension - 1:
         return Decomposition(domain, [Slab(domain.space, a, b) for a, b in pairwise(ends)])
-    _boxed(domain)
+    _check_box(domain)
 
     def strip(a: float, b: float) -> Box:
         return Box([*low[:axis], a, *low[axis + 1 :]], [*high[:axis], b, *high[axis + 1 :]])
@@ -283,7 +284,7 @@ def grid(domain: Domain, counts: Sequence[int]) -> Decomposition:
     ]
     if max(counts[:-1], default=1) == 1:
         return strips(domain, domain.dimension - 1, sides[-1][1:-1])
-    _boxed(domain)
+    _check_box(domain)
 
     def corner(cell: Sequence[int], far: int) -> list[float]:
         return [side[k + far] for side, k in zip(sides, cell, strict=True)]
@@ -291,9 +292,9 @@ def grid(domain: Domain, counts: Sequence[int]) -> Decomposition:
     return Decomposition(domain, [Box(corner(cell, 0), corner(cell, 1)) for cell in product(*map(range, counts))])
 
 
-def _boxed(domain: Domain) -> None:
+def _check_box(domain: Domain) -> None:
     """Raise ValueError for a domain that is no box."""
-    if not isinstance(domain, Box) and not (isinstance(domain, Slab) and isinstance(domain.space, Box)):
+    if not isinstance(boxed(domain), Box):
         raise ValueError(
             f"{type(domain).__name__} is no box, which this cuts: give the pieces, Decomposition(domain, [piece, ...])"
         )

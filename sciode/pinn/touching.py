@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sciode.pde import Boundary, Box, Domain, Polygon, Slab
+from sciode.pde.regions import boxed
 
 __all__ = ["Contact", "Moment", "Patch", "contacts", "drawn"]
 
@@ -106,7 +107,7 @@ def contacts(a: Domain, b: Domain, slack: float) -> list[Contact] | None:
 
     slack: a distance that is none, and a length below which a contact is a corner.
     """
-    a, b = _plain(a), _plain(b)
+    a, b = boxed(a), boxed(b)
     if isinstance(a, Box) and isinstance(b, Box):
         return _of_boxes(a, b, slack)
     if isinstance(a, Box | Polygon) and isinstance(b, Box | Polygon):
@@ -114,13 +115,6 @@ def contacts(a: Domain, b: Domain, slack: float) -> list[Contact] | None:
     if isinstance(a, Box | Slab) and isinstance(b, Box | Slab):
         return _of_slabs(_slab(a), _slab(b), slack)
     return None
-
-
-def _plain(domain: Domain) -> Domain:
-    """A slab of a box as the box that it is."""
-    if isinstance(domain, Slab) and isinstance(domain.space, Box):
-        return domain.hull
-    return domain
 
 
 def _slab(domain: Box | Slab) -> Slab:

@@ -46,6 +46,7 @@ def named(where: Any, value: Any, name: str) -> Any:
         (Slab(BEND, 0, 1), Walls(), Given(torch.tensor([[1.5, 1.0, 0.4]]))),
         (BEND, LEFT, BOTTOM),
         (Slab(BEND, 0, 1), Face("t", -1), Walls()),
+        (Slab(SQUARE, 0, 1), Face("t", -1), Face("x", 1)),
         (Slab(BEND, 0, 1), Walls(), Face("t", 1)),
         (Box((0, 0, 0), (1, 1, 1)), Face("t", -1), LEFT),
     ],
