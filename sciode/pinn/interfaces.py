@@ -156,11 +156,11 @@ CPINN: tuple[str, ...] = ("average", "flux")
 """Conservative physics-informed networks: Jagtap, Kharazmi & Karniadakis (2020)."""
 
 
-def weights_of(arms: Sequence[str] | Sequence[Sequence[str]] | Tensor) -> Tensor:
+def weights_of(arms: str | Sequence[str] | Sequence[Sequence[str]] | Tensor) -> Tensor:
     """Return a weight for each condition and arm, float64 [arms, 9].
 
-    arms: names of conditions, one arm; a list of such lists; or a tensor [arms, 9] of weights or booleans in the order
-    of `CONDITIONS`. Raises ValueError for unknown names or negative weights.
+    arms: the name of a condition or several, one arm; a list of such lists; or a tensor [arms, 9] of weights or of
+    booleans in the order of `CONDITIONS`. Raises ValueError for unknown names or negative weights.
     """
     if isinstance(arms, Tensor):
         if arms.ndim != 2 or arms.shape[1] != len(CONDITIONS) or not len(arms):
@@ -169,6 +169,7 @@ def weights_of(arms: Sequence[str] | Sequence[Sequence[str]] | Tensor) -> Tensor
         if not bool((found >= 0).all()):
             raise ValueError("weights of interface conditions must be >= 0")
         return found
+    arms = [arms] if isinstance(arms, str) else arms
     sets: Any = [arms] if all(isinstance(one, str) for one in arms) else arms
     places = list(CONDITIONS)
     found = torch.zeros(len(sets), len(CONDITIONS), dtype=torch.float64)

@@ -22,7 +22,7 @@ from sciode.pinn.loss import Loss, Measured, Weights
 from sciode.pinn.networks import Network
 from sciode.pinn.problem import Problem
 from sciode.pinn.progress import Clock, Kept, bar
-from sciode.pinn.representation import representation_of
+from sciode.pinn.representation import Representation, representation_of
 from sciode.pinn.solution import Solution, relative_error, test_points
 from sciode.pinn.terms import EQUATION, Numbers, Sample, groups_of
 from sciode.pinn.training import Redraw, Run, Target
@@ -79,43 +79,39 @@ def solve(
     ----------
     decomposition: None is `single`, one network. conditions: of the interfaces, names of `CONDITIONS`, a list of names
         for each arm, or weights [arms, 9]. `XPINN` (default) and `CPINN` are the literature's.
-    stages: `Adam`, `LBFGS`, `Broyden`, `NewtonCG`, `LevenbergMarquardt` (all of `sciode.training`), `muon()`, `soap()`,
-        in order.
+    stages: `Adam`, `LBFGS`, `Broyden`, `NewtonCG`, `LevenbergMarquardt` (all of `sciode.training`), `muon()`, `soap()`.
     numbers: of points; redraw: when they are drawn anew and whether adaptively. Levenberg-Marquardt draws new uniform
         ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
     seed: of points and weights; seeds: one an arm, for weights; start: weights [arms, P] of a `Solution` to go on from.
     log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
     limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
-    share: of a run on several processes under torchrun, `sciode.pinn.distributed.averaged()` over points or `divided()`
-        over pieces. All ranks get the same arguments.
+    share: of a run on several processes, see `sciode.pinn.distributed`; all ranks get the same arguments.
 
     Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
     the last good weights and is named in `Solution.status`.
     """
-    check_kinds(
-        problem=problem, decomposition=decomposition, network=network, numbers=numbers, redraw=redraw,
-        weights=weights, balance=balance, causal=causal,
-    )  # fmt: skip
-    cut, steps = decomposition or single(problem.domain), several("stages", stages, Stage)
-    arms = weights_of([conditions] if isinstance(conditions, str) else conditions)
-    _check(problem, cut, steps, causal, balance, redraw, log)
-    limits = None if limits is None else several("limits", limits, int | float)
-    _check_limits(steps, limits, share, balance)
-    if share is not None:
-        share.check(cut.size, bool(cut.overlap))
+    check_kinds(problem=problem, decomposition=decomposition, network=network, numbers=numbers, redraw=redraw)
+    check_kinds(weights=weights, balance=balance, causal=causal)
+    cut, steps, arms = decomposition or single(problem.domain), several("stages", stages, Stage), weights_of(conditions)
+    _check(problem, cut, steps, causal, balance, redraw, log, share)
     like = torch.zeros((), dtype=dtype, device=device)
+    clocks = _clocks(limits, steps, like.device.type, share)
     representation = representation_of(problem, cut, network or Network(), like)
-    used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
-    loss = Loss(groups_of(representation, used), chunk, causal, share.summed if share and share.same else None)
+    loss = _loss(representation, arms, chunk, causal, share)
     base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
     drawn = [derive_seed(one, 1) for one in _seeds(seeds, seed, len(arms))]
     known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
     theta = _checked(start, representation.initial(drawn, like))
     run = Run(representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log, theta, share)
-    clocks = [Clock(one, like.device.type) for one in limits or [math.inf] * len(steps)]
-    kept = Kept.opened(folder, {**_identity(run, steps, drawn, start), "limits": repr(limits and list(limits))}, run)
+    kept = Kept.opened(folder, _identity(run, steps, clocks, drawn, start), run)
     return _staged(run, list(zip(steps, clocks, strict=True)), kept, progress)
+
+
+def _loss(of: Representation, arms: Tensor, chunk: int | None, causal: Causal | None, share: Share | None) -> Loss:
+    """The terms that any arm uses."""
+    used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
+    return Loss(groups_of(of, used), chunk, causal, share.summed if share and share.same else None)
 
 
 def _staged(run: Run, stages: Sequence[tuple[Stage, Clock]], kept: Kept, progress: bool) -> Solution:
@@ -285,8 +281,9 @@ def _check(
     balance: Balance | None,
     redraw: Redraw | None,
     log: int,
+    share: Share | None,
 ) -> None:
-    """Raise ValueError for parts that do not go together."""
+    """Raise ValueError for parts that do not go together, or cannot be spread over processes."""
     if not stages:
         raise ValueError("stages: give at least one")
     for one in stages:
@@ -302,6 +299,14 @@ def _check(
         raise ValueError("causal weights need the problem's time= coordinate")
     if balance is not None and balance.pointwise and redraw is not None and redraw.adaptive is not None:
         raise ValueError("weights of points need points that stay: leave out `balance` or redraw=Redraw(adaptive=...)")
+    if share is None:
+        return
+    share.check(cut.size, bool(cut.overlap))
+    alone = any(isinstance(one, LevenbergMarquardt) for one in stages)
+    if alone or not (balance is None or isinstance(balance, ReLoBRaLo)):
+        raise ValueError(
+            "share: Levenberg-Marquardt and balances but ReLoBRaLo look at one rank's points alone: leave them out"
+        )
 
 
 def _said(value: object) -> str:
@@ -317,21 +322,20 @@ def _seeds(seeds: Sequence[int] | None, seed: int, arms: int) -> Sequence[int]:
     return found
 
 
-def _check_limits(
-    stages: Sequence[Stage], limits: Sequence[float] | None, share: Share | None, balance: Balance | None
-) -> None:
-    """Raise ValueError for limits that are none, or stages and schemes that cannot be spread over processes."""
-    alone = any(isinstance(one, LevenbergMarquardt) for one in stages)
-    if share is not None and (alone or not (balance is None or isinstance(balance, ReLoBRaLo))):
-        raise ValueError(
-            "share: Levenberg-Marquardt and balances but ReLoBRaLo look at one rank's points alone: leave them out"
-        )
-    if share is not None and limits is not None:
+def _clocks(
+    limits: float | Sequence[float] | None, stages: Sequence[Stage], device: str, share: Share | None
+) -> list[Clock]:
+    """One a stage. ValueError for limits that are none, or of a run on several processes."""
+    if limits is None:
+        return [Clock(math.inf, device) for _ in stages]
+    if share is not None:
         raise ValueError(
             "share: ranks would run out of time at different iterations and wait for ever: leave out limits"
         )
-    if limits is not None and (len(limits) != len(stages) or not all(one > 0 for one in limits)):
-        raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {limits}")
+    found = several("limits", limits, int | float)
+    if len(found) != len(stages) or not all(one > 0 for one in found):
+        raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {found}")
+    return [Clock(one, device) for one in found]
 
 
 def _checked(start: Tensor | None, initial: Tensor) -> Tensor:
@@ -343,7 +347,9 @@ def _checked(start: Tensor | None, initial: Tensor) -> Tensor:
     return start.detach().to(initial)
 
 
-def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Tensor | None) -> dict[str, str]:
+def _identity(
+    run: Run, stages: Sequence[Stage], clocks: Sequence[Clock], drawn: Sequence[int], start: Tensor | None
+) -> dict[str, str]:
     """What a run hangs on, in words: a checkpoint of another run is not taken for this one's."""
     of, problem = run.representation, run.problem
     parts = {
@@ -360,6 +366,7 @@ def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Te
         "causal": run.loss.causal,
         "seeds": (run.seed, list(drawn)),
         "dtype": run.theta.dtype,
+        "limits": [one.limit for one in clocks],
     }
     if start is not None:
         parts["start"] = sha256(run.theta.cpu().numpy().tobytes()).hexdigest()

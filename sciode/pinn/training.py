@@ -64,6 +64,10 @@ class Target:
         return product if share is None else lambda vector: share.total(product(vector))
 
 
+def silent(losses: Sequence[float]) -> None:
+    """Tell nobody."""
+
+
 @dataclass
 class Run:
     """Everything that changes: theta [arms, P], faults, points, balance, history."""
@@ -84,7 +88,7 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     inside: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
-    tell: Callable[[Sequence[float]], None] = lambda losses: None
+    tell: Callable[[Sequence[float]], None] = silent
 
     @property
     def problem(self) -> Problem:
