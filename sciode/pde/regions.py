@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciode.pde.domains import Ball, Boundary, Box, Domain
 
-__all__ = ["Polygon", "Slab"]
+__all__ = ["Polygon", "Slab", "boxed"]
 
 _EDGE = 1e-12
 """A point so near to an edge, as a share of the polygon's diameter, counts as inside."""
@@ -201,6 +201,11 @@ class Slab(Domain):
         makers = (lambda m, s: self.at(-1, m, s), lambda m, s: self.at(1, m, s), self.walls)
         parts = [make(int(m), int(s)) for make, m, s in zip(makers, counts, seeds, strict=True) if m]
         return Boundary(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def boxed(domain: Domain) -> Domain:
+    """Return a slab over a box as the box that it is, and any other domain as it is."""
+    return domain.hull if isinstance(domain, Slab) and isinstance(domain.space, Box) else domain
 
 
 def _surface(space: Domain) -> float:

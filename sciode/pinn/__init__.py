@@ -1,7 +1,7 @@
 """Physics-informed networks on a domain or its pieces, with interface conditions as data and arms as an axis."""
 
 from sciode.pinn.adaptive import R3, RAD
-from sciode.pinn.balance import NTK, Balance, ReLoBRaLo, ResidualAttention, SelfAdaptive
+from sciode.pinn.balance import NTK, Balance, GradientAnnealing, ReLoBRaLo, ResidualAttention, SelfAdaptive
 from sciode.pinn.causal import Causal
 from sciode.pinn.conditions import Condition, Edge, Face, Given, Periodic, Walls, dirichlet, neumann, observed, robin
 from sciode.pinn.decomposition import Decomposition, grid, single, strips, windows
@@ -34,6 +34,7 @@ __all__ = [
     "Face",
     "Family",
     "Given",
+    "GradientAnnealing",
     "Hard",
     "Library",
     "Names",

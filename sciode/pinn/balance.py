@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 from zlib import crc32
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from sciode.pinn.loss import Loss, Measured
-from sciode.pinn.terms import Sample
+from sciode.pinn.terms import EQUATION, Sample
 from sciode.training import derive_seed
 
-__all__ = ["NTK", "Balance", "Moment", "ReLoBRaLo", "ResidualAttention", "SelfAdaptive"]
+__all__ = ["NTK", "Balance", "GradientAnnealing", "Moment", "ReLoBRaLo", "ResidualAttention", "SelfAdaptive"]
 
 Memory = dict[str, Tensor]
 
@@ -82,22 +82,67 @@ class NTK(Balance):
 
     def _traces(self, now: Moment, place: int) -> Tensor:
         """Of a group's terms [arms, T], by Hutchinson's estimate: E |J^T s|^2 = tr J J^T for random signs s."""
-        group, sample = now.loss.groups[place], now.samples[place]
-        leaf = now.theta.detach().requires_grad_()
-        with torch.enable_grad():
-            rows = group.residuals(leaf, sample)
-            root = sample.data["share"].sqrt()[..., None]
-            found = []
-            for name, one in rows.items():
-                # Signs of a term's own, the same for all arms: alone or beside others, an arm sees the same.
-                generator = torch.Generator().manual_seed(derive_seed(now.seed, 1, crc32(name.encode())))
-                trace = one.new_zeros(len(one))
-                for _ in range(self.draws):
-                    signs = torch.randint(0, 2, one.shape[1:], generator=generator).to(one) * 2 - 1
-                    pulled = torch.autograd.grad((one * root * signs).sum(), leaf, retain_graph=True)[0]
-                    trace = trace + pulled.square().sum(1) / self.draws
-                found.append(trace)
+        found = []
+        for name, rows, pulled in _pulled(now, place):
+            # Signs of a term's own, the same for all arms: alone or beside others, an arm sees the same.
+            generator = torch.Generator().manual_seed(derive_seed(now.seed, 1, crc32(name.encode())))
+            trace = rows.new_zeros(len(rows))
+            for _ in range(self.draws):
+                signs = torch.randint(0, 2, rows.shape[1:], generator=generator).to(rows) * 2 - 1
+                trace = trace + pulled((rows * signs).sum()).square().sum(1) / self.draws
+            found.append(trace)
         return torch.stack(found, 1)
+
+
+@final
+@dataclass(frozen=True)
+class GradientAnnealing(Balance):
+    """factor_t <- keep factor_t + (1 - keep) max |d L_r / d theta| / mean |d L_t / d theta|; 1 for the equation L_r.
+
+    Both losses with their weights at first: so what a condition pulls by becomes as large as what the equation pulls
+    by, and only the equation's own weight is kept. Fault-proof: a term that pulls at nothing, being fulfilled or
+    singular, keeps its factor, and a ratio beyond `most` is taken for `most`.
+    Source: Wang, Teng, Perdikaris: Understanding and mitigating gradient flow pathologies in physics-informed neural
+    networks (SIAM J. Sci. Comput. 43, 2021), algorithm 1: its learning rate annealing, with every and keep as in its
+    code.
+    """
+
+    every: int = 10
+    keep: float = 0.9
+    most: float = 1e4
+
+    def __post_init__(self) -> None:
+        _at_least_one(self.every)
+        if not (0 <= self.keep < 1 and 1 <= self.most < math.inf):
+            raise ValueError(f"keep must lie in [0, 1) and most be at least 1, got {self}")
+
+    def update(self, memory: Mapping[str, Tensor], now: Moment) -> Memory:
+        """See `Balance.update`."""
+        slopes, names = [], []
+        for place in range(len(now.loss.groups)):
+            for name, rows, pulled in _pulled(now, place):
+                slopes.append(pulled(rows.square().sum()))
+                names.append(name)
+        weighted = torch.stack(slopes, 1) * now.base[..., None]
+        equation = weighted[:, names.index(EQUATION)].abs().amax(1, keepdim=True)
+        size = weighted.abs().mean(2)
+        ratio = (equation / size).clamp(max=self.most)
+        told = (now.base > 0) & (size > 0) & size.isfinite() & (equation > 0) & equation.isfinite()
+        told[:, names.index(EQUATION)] = False
+        kept = self.keep * memory["factors"] + (1 - self.keep) * ratio
+        return {"factors": torch.where(told, kept, memory["factors"])}
+
+
+def _pulled(now: Moment, place: int) -> Iterator[tuple[str, Tensor, Callable[[Tensor], Tensor]]]:
+    """Of each term of a group: its name, its residuals, of which the squares sum to the term, and what takes a number
+    that is made of them to its slope, [arms, P].
+    """
+    group, sample = now.loss.groups[place], now.samples[place]
+    leaf = now.theta.detach().requires_grad_()
+    with torch.enable_grad():
+        root = sample.data["share"].sqrt()[..., None]
+        for name, one in group.residuals(leaf, sample).items():
+            yield name, one * root, lambda number: torch.autograd.grad(number, leaf, retain_graph=True)[0]
 
 
 @final

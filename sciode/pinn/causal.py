@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +31,13 @@ class Causal:
         if not 0 < self.epsilon < math.inf or self.slabs < 2:
             raise ValueError(f"epsilon must be positive and slabs at least 2, got {self.epsilon} and {self.slabs}")
 
-    def weights(self, squares: Tensor, sample: Sample, problem: Problem) -> Tensor:
-        """Return weights of points [arms, K, N] from their squared residuals [arms, K, N]."""
+    def weights(
+        self, squares: Tensor, sample: Sample, problem: Problem, summed: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Return weights of points [arms, K, N] from their squared residuals [arms, K, N].
+
+        summed: sums over processes, where these have some of the points each.
+        """
         assert problem.time is not None
         axis = problem.names.coordinates.index(problem.time)
         hull = problem.domain.hull
@@ -40,6 +46,8 @@ class Causal:
         flat = squares.flatten(1)
         sums = flat.new_zeros(len(flat), self.slabs).scatter_add(1, slab, flat)
         counts = torch.zeros_like(sums).scatter_add(1, slab, torch.ones_like(flat))
+        if summed is not None:
+            sums, counts = summed(torch.stack((sums, counts)))
         means = sums / counts.clamp(min=1)
         before = means.cumsum(1) - means
         return torch.exp(-self.epsilon * before).gather(1, slab).reshape(squares.shape)

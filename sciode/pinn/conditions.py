@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
 from types import SimpleNamespace
 from typing import Any, final
 
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from sciode.pde import Boundary, Box, Domain, Slab
+from sciode.pde.regions import boxed
 from sciode.pinn.derivatives import Derivatives, Names, asked_of
 from sciode.pinn.taylor import Orders
+from sciode.training import derive_seed
 
 __all__ = [
     "Condition",
@@ -32,8 +34,8 @@ __all__ = [
 ]
 
 Function = Callable[[Tensor], Tensor]
-_ORDER = 11
-_CORNER_POINTS, _CORNER_SEED, _CORNER_SLACK = 16, 0, 1e-6
+_ORDER, _HIGH = 11, 12
+_ROUNDS, _MOST = 12, 2**16
 
 
 class Where(ABC):
@@ -53,17 +55,21 @@ class Face(Where):
     side: int = 0
 
     def draw(self, names: Names, domain: Domain, n: int, seed: int) -> Boundary:
-        """See `Where`; of both faces, half the points each."""
+        """See `Where`; of both faces, half the points each, independent of one another."""
         if self.coordinate not in names.coordinates:
             raise ValueError(f"there is no face {self.coordinate!r}: name one of {', '.join(names.coordinates)}")
         axis = names.coordinates.index(self.coordinate)
         if isinstance(domain, Slab) and axis == domain.dimension - 1 and self.side:
             return domain.at(self.side, n, seed)
+        domain = boxed(domain)
         if not isinstance(domain, Box):
             raise ValueError(f"{type(domain).__name__} has no such face: take Walls() or Edge(part=...)")
         if self.side:
             return domain.face(axis, self.side, n, seed, dtype=torch.float64)
-        low, high = (domain.face(axis, side, (n + 1) // 2, seed, dtype=torch.float64) for side in (-1, 1))
+        low, high = (
+            domain.face(axis, side, (n + 1) // 2, own, dtype=torch.float64)
+            for side, own in ((-1, seed), (1, derive_seed(seed, _HIGH) % 2**31))
+        )
         # Alternately, so that any first part of them lies on both.
         return Boundary(*(torch.stack(pair, 1).flatten(0, 1)[:n] for pair in zip(low, high, strict=True)))
 
@@ -90,13 +96,20 @@ class Edge(Where):
     def draw(self, names: Names, domain: Domain, n: int, seed: int) -> Boundary:
         """See `Where`. ValueError where the part seems to be empty."""
         points: list[Boundary] = []
-        for attempt in range(12):
-            found = domain.boundary(2 * n + 16, seed + 7919 * attempt, dtype=torch.float64)
+        many, tried, count = 2 * n + 16, 0, 0
+        for attempt in range(_ROUNDS):
+            found = domain.boundary(many, seed + 7919 * attempt, dtype=torch.float64)
             kept = slice(None) if self.part is None else self.part(found.points)
             points.append(Boundary(found.points[kept], found.normals[kept]))
-            if sum(len(one.points) for one in points) >= n:
+            tried, count = tried + many, count + len(points[-1].points)
+            if count >= n:
                 return shuffled(Boundary(*(torch.cat(parts) for parts in zip(*points, strict=True))), n, seed)
-        raise ValueError("Edge: fewer points of the boundary lie in this part than were asked for: is it empty?")
+            # As many more as the share of the boundary that is in the part asks for.
+            many = min(math.ceil(1.3 * (n - count) * tried / max(count, 1)) + 16, _MOST)
+        raise ValueError(
+            f"Edge: {count} of {tried} points of the boundary lie in this part, and {n} are asked for: is it empty? "
+            "(It is asked of points on the boundary to rounding: compare with a little slack, as in x[..., 0] < 1e-6)"
+        )
 
 
 @final
@@ -139,8 +152,12 @@ class Condition:
         """Raise ValueError for a set or values that do not fit."""
         points = self.where.draw(names, domain, len(probe[0, 0]), 0).points
         values = self.value(points)
-        if values.ndim != 2 or len(values) != len(points):
-            raise ValueError(f"{self.name}: value must map points [n, {names.axes}] to [n, v], got {values.shape}")
+        if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(points):
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"{self.name}: value must map points [n, {names.axes}] to [n, v], as lambda x: x[..., :1] does, or be "
+                f"a number; got {got}"
+            )
         if not bool(values.isfinite().all()):
             raise ValueError(f"{self.name}: value is not finite on its set")
         if isinstance(self.where, Given):
@@ -159,6 +176,7 @@ class Periodic:
 
     def draw(self, names: Names, domain: Domain, n: int, seed: int) -> tuple[Boundary, Boundary]:
         """Points that belong to one another, low and high."""
+        domain = boxed(domain)
         if not isinstance(domain, Box):
             raise ValueError(f"{self.name}: periodic conditions need a Box, which {type(domain).__name__} is not")
         low = Face(self.coordinate, -1).draw(names, domain, n, seed)
@@ -185,23 +203,35 @@ def shuffled(found: Boundary, n: int, seed: int) -> Boundary:
     return Boundary(found.points[order], found.normals[order])
 
 
-def dirichlet(where: Where, value: Function, field: str = "u", name: str = "") -> Condition:
-    """Return u = value on a set: the first kind; at the first time, initial values."""
-    return Condition(name or f"{field} on {where}", where, lambda d, p, g: getattr(d, field) - g[..., 0], value, field)
+def dirichlet(where: Where, value: Function | float, field: str = "u", name: str = "") -> Condition:
+    """Return u = value on a set: the first kind; at the first time, initial values.
+
+    value, here and in other kinds: points [..., d] -> [..., 1], or a number.
+    """
+    return Condition(
+        name or f"{field} on {where}", where, lambda d, p, g: getattr(d, field) - g[..., 0], _function(value), field
+    )
 
 
-def neumann(where: Where, value: Function, field: str = "u", name: str = "") -> Condition:
+def neumann(where: Where, value: Function | float, field: str = "u", name: str = "") -> Condition:
     """Return du/dn = value with the outward normal n: the second kind."""
-    return Condition(name or f"slope of {field} on {where}", where, lambda d, p, g: d.normal(field) - g[..., 0], value)
+    return Condition(
+        name or f"slope of {field} on {where}", where, lambda d, p, g: d.normal(field) - g[..., 0], _function(value)
+    )
 
 
-def robin(where: Where, a: float, b: float, value: Function, field: str = "u", name: str = "") -> Condition:
+def robin(where: Where, a: float, b: float, value: Function | float, field: str = "u", name: str = "") -> Condition:
     """Return a u + b du/dn = value: the third kind."""
 
     def residual(d: Derivatives, p: Any, g: Tensor) -> Tensor:
         return a * getattr(d, field) + b * d.normal(field) - g[..., 0]
 
-    return Condition(name or f"mixed of {field} on {where}", where, residual, value)
+    return Condition(name or f"mixed of {field} on {where}", where, residual, _function(value))
+
+
+def _function(value: Function | float) -> Function:
+    """A number as the function that is that everywhere."""
+    return value if callable(value) else lambda x: torch.full_like(x[..., :1], float(value))
 
 
 def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -> Condition:
@@ -223,39 +253,3 @@ def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -
 
     said = name or f"{field} observed"
     return Condition(said, Given(points), lambda d, p, g: getattr(d, field) - g[..., 0], value)
-
-
-def disagreements(names: Names, domain: Domain, conditions: Sequence[Condition | Periodic]) -> str:
-    """Say which first-kind conditions of a box or slab differ where their sets meet; "" if none do."""
-    told = [one for one in conditions if isinstance(one, Condition) and one.fixes]
-    for one, other in combinations(told, 2):
-        for meeting in _meetings(names, domain, one.where, other.where) if one.fixes == other.fixes else ():
-            first, second = one.value(meeting)[:, 0], other.value(meeting)[:, 0]
-            gap = (first - second).abs()
-            worst = int(gap.argmax())
-            if float(gap[worst]) > _CORNER_SLACK * (1 + float(first.abs().max())):
-                return (
-                    f"{one.name} and {other.name} tell {float(first[worst]):.6g} and {float(second[worst]):.6g} at "
-                    f"{[round(v, 6) for v in meeting[worst].tolist()]}, where they meet"
-                )
-    return ""
-
-
-def _meetings(names: Names, domain: Domain, one: Where, other: Where) -> list[Tensor]:
-    """Points that belong to two sets, where these are faces of a box, or a face in time and the walls of a slab."""
-    if isinstance(one, Walls):
-        one, other = other, one
-    if not isinstance(one, Face) or (not one.side and not isinstance(domain, Box)):
-        return []
-    if isinstance(domain, Slab) and isinstance(other, Walls):
-        points = domain.walls(_CORNER_POINTS, _CORNER_SEED).points
-        points[:, -1] = domain.begin if one.side < 0 else domain.end
-        return [points]
-    if not isinstance(domain, Box) or not isinstance(other, Face) or one.coordinate == other.coordinate:
-        return []
-    found, axis = [], names.coordinates.index(other.coordinate)
-    for side in (other.side,) if other.side else (-1, 1):
-        points = one.draw(names, domain, _CORNER_POINTS, _CORNER_SEED).points.clone()
-        points[:, axis] = domain.low[axis] if side < 0 else domain.high[axis]
-        found.append(points)
-    return found

@@ -5,8 +5,10 @@ Each looks at one point of the interface, from both sides. For the exact solutio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -77,10 +79,18 @@ def _enhanced(sides: Sides) -> Tensor:
 
 
 def _tangential(sides: Sides, times: int) -> Tensor:
+    """The jump of all derivatives of an order along the interface, in numbers whose squares sum to the tensor's.
+
+    That sum is the same for all pairs of tangents; one of the mixed ones, of which there are several, stands for all.
+    """
     along = tangents(sides.normals)
     if not along:
         return 0 * sides.jump(_value)
-    return torch.cat([sides.jump(lambda d, t=t: d.directed(*[t] * times)) for t in along], -1)
+    found = []
+    for places in combinations_with_replacement(range(len(along)), times):
+        alike = math.factorial(times) / math.prod(math.factorial(places.count(k)) for k in set(places))
+        found.append(math.sqrt(alike) * sides.jump(lambda d, p=places: d.directed(*(along[k] for k in p))))
+    return torch.cat(found, -1)
 
 
 def _value(d: Derivatives) -> Tensor:
@@ -137,7 +147,7 @@ CONDITIONS: Mapping[str, Interface] = MappingProxyType(
 )
 """By name, in the order of Li et al. (ICML 2023): u_1 - u_2; both from their mean; both residuals; their difference;
 the flux through the interface; the second derivative across; the gradients of both residuals; first and second
-derivatives along the interface. "average" is "value" times 1/2."""
+derivatives along the interface (in space: all of them, the mixed ones too). "average" is "value" times 1/2."""
 
 XPINN: tuple[str, ...] = ("average", "residual continuity")
 """Jagtap & Karniadakis (2020)."""
@@ -146,11 +156,11 @@ CPINN: tuple[str, ...] = ("average", "flux")
 """Conservative physics-informed networks: Jagtap, Kharazmi & Karniadakis (2020)."""
 
 
-def weights_of(arms: Sequence[str] | Sequence[Sequence[str]] | Tensor) -> Tensor:
+def weights_of(arms: str | Sequence[str] | Sequence[Sequence[str]] | Tensor) -> Tensor:
     """Return a weight for each condition and arm, float64 [arms, 9].
 
-    arms: names of conditions, one arm; a list of such lists; or a tensor [arms, 9] of weights or booleans in the order
-    of `CONDITIONS`. Raises ValueError for unknown names or negative weights.
+    arms: the name of a condition or several, one arm; a list of such lists; or a tensor [arms, 9] of weights or of
+    booleans in the order of `CONDITIONS`. Raises ValueError for unknown names or negative weights.
     """
     if isinstance(arms, Tensor):
         if arms.ndim != 2 or arms.shape[1] != len(CONDITIONS) or not len(arms):
@@ -159,6 +169,7 @@ def weights_of(arms: Sequence[str] | Sequence[Sequence[str]] | Tensor) -> Tensor
         if not bool((found >= 0).all()):
             raise ValueError("weights of interface conditions must be >= 0")
         return found
+    arms = [arms] if isinstance(arms, str) else arms
     sets: Any = [arms] if all(isinstance(one, str) for one in arms) else arms
     places = list(CONDITIONS)
     found = torch.zeros(len(sets), len(CONDITIONS), dtype=torch.float64)

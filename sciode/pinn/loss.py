@@ -23,17 +23,18 @@ __all__ = ["Loss", "Measured", "Weights"]
 class Weights:
     """What terms are multiplied by at first: the equation, each condition, each interface condition.
 
-    The defaults are those of Li et al. (ICML 2023); own: weights of terms by their names, in the place of these.
-    ValueError for negative ones.
+    The defaults are those of Li et al. (ICML 2023); own: weights of terms by their names, in the place of these, as
+    pairs or a mapping. ValueError for negative ones.
     """
 
     equation: float = 1.0
     data: float = 20.0
     interface: float = 5.0
-    own: tuple[tuple[str, float], ...] = ()
+    own: tuple[tuple[str, float], ...] | Mapping[str, float] = ()
 
     def __post_init__(self) -> None:
-        values = (self.equation, self.data, self.interface, *(value for _, value in self.own))
+        object.__setattr__(self, "own", tuple(dict(self.own).items()))
+        values = (self.equation, self.data, self.interface, *dict(self.own).values())
         if not all(0 <= value < math.inf for value in values):
             raise ValueError(f"weights must be finite and >= 0, got {self}")
 
@@ -94,6 +95,7 @@ class Loss:
     groups: what is evaluated. chunk: how many points of a set are evaluated at a time, None = all: less memory, the
     same numbers to rounding (products with the Hessian, for `NewtonCG`, take all at once). causal: weights of the
     equation's points by what is left to do at earlier times. engine: how the loss and its gradient are evaluated.
+    summed: sums over processes that divide the points.
     """
 
     def __init__(
@@ -102,10 +104,12 @@ class Loss:
         chunk: int | None = None,
         causal: Causal | None = None,
         engine: Engine | None = None,
+        summed: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, or None for all, got {chunk}")
         self.groups, self.chunk, self.causal, self.engine = groups, chunk, causal, engine or Eager()
+        self.summed = summed
         self.names = tuple(name for group in groups for name in group.names)
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"terms need names of their own, got {', '.join(self.names)}")
@@ -113,7 +117,7 @@ class Loss:
 
     def without_causal(self) -> Loss:
         """The same for a stage that needs a function which stays, and what was made ready with it."""
-        return self if self.causal is None else Loss(self.groups, self.chunk, None, self.engine)
+        return self if self.causal is None else Loss(self.groups, self.chunk, None, self.engine, self.summed)
 
     def draw(self, numbers: Numbers, seed: int, like: Tensor) -> list[Sample]:
         """Points of all groups for one seed."""
@@ -209,7 +213,8 @@ class Loss:
         apart: terms have gradients of their own, so that none reaches an arm that leaves it out.
         """
         if self.causal is not None:
-            earlier = self.causal.weights(self.squares(theta, samples[0]), samples[0], self.groups[0].problem)
+            squares, problem = self.squares(theta, samples[0]), self.groups[0].problem
+            earlier = self.causal.weights(squares, samples[0], problem, self.summed)
             multiplier = earlier if multiplier is None else multiplier * earlier
         gradient, loss = torch.zeros_like(theta), theta.new_zeros(len(theta))
         terms, singular, place = [], torch.zeros((), dtype=torch.bool, device=theta.device), 0

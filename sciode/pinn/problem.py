@@ -14,6 +14,8 @@ Time is a coordinate like others. Functions of points are given all of them, x [
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,13 +26,16 @@ import torch
 from torch import Tensor
 
 from sciode.pde import Domain
-from sciode.pinn.conditions import Condition, Periodic, disagreements
+from sciode.pinn.agreement import disagreement
+from sciode.pinn.conditions import Condition, Periodic
 from sciode.pinn.derivatives import Derivatives, Equation, Names, asked_of, tried
 from sciode.pinn.taylor import Orders
 
 __all__ = ["Hard", "Problem", "Reference", "Unknown"]
 
 _PROBE_POINTS, _PROBE_SEED = 4, 0
+_SIZED, _FAR = 32, 100.0
+"""Of so many values the largest is looked at; a field so many times larger or smaller than its scale is warned of."""
 
 Function = Callable[[Tensor], Tensor]
 
@@ -77,12 +82,15 @@ class Problem:
     equation: (d, p) -> residual at each point, or a tuple of several; d has fields, derivatives and coordinates by name
         (d.u, d.u_xx, d.x), p the parameters (p.nu). It runs once at 4 points when the problem is made, so that its own
         error, with its own traceback, comes then.
-    conditions: what is known (`sciode.pinn.dirichlet`, `neumann`, `robin`, `Periodic`, `observed`).
+    conditions: what is known (`sciode.pinn.dirichlet`, `neumann`, `robin`, `Periodic`, `observed`); one alone will do.
     parameters: known numbers. unknowns: those to be found, by name.
     flux: (d, p) -> one component an axis, a tensor or a number, of what flows through an interface; None: grad u.
     exact: x [..., d] -> [..., c]; reference: values on a grid of its own. Errors are measured against either.
     time: the name of the coordinate that causal weights follow. hard: conditions that need no loss.
-    corners: whether first-kind conditions whose faces meet must agree there ("check") or may not ("ignore").
+    scale: about how large each field is, {"p": 1e5}, 1 if not said: its networks are multiplied by it. Coordinates are
+        scaled by themselves, piece by piece; first-kind values far from their field's scale are warned of.
+    corners: whether first-kind conditions, periodic and hard ones must agree where their sets touch ("check") or may
+        not ("ignore"). Of sets that are no faces of a box, within 0.4 % of the domain's sides in the plane.
 
     Raises ValueError for names or shapes that do not fit, or conditions that contradict one another.
     """
@@ -99,14 +107,22 @@ class Problem:
     reference: Reference | None = None
     time: str | None = None
     hard: Hard | None = None
+    scale: Mapping[str, float] = field(default_factory=dict)
     corners: str = "check"
     source: str = ""
 
     def __post_init__(self) -> None:
+        alone = isinstance(self.conditions, Condition | Periodic)
+        object.__setattr__(self, "conditions", (self.conditions,) if alone else tuple(self.conditions))
+        for name, one in self.unknowns.items():
+            if not isinstance(one, Unknown):
+                raise ValueError(f"unknowns: {name} is {one!r}; say where its search begins: Unknown({one!r})")
         if self.names.axes != self.domain.dimension:
             raise ValueError(f"{self.names.axes} coordinates on a domain of {self.domain.dimension} axes: name each")
         if self.time is not None and self.time not in self.names.coordinates:
             raise ValueError(f"time is {self.time!r}, which is no coordinate: {', '.join(self.names.coordinates)}")
+        if set(self.scale) - set(self.names.fields) or not all(0 < one < math.inf for one in self.scale.values()):
+            raise ValueError(f"scale must be positive numbers of {', '.join(self.names.fields)}, got {self.scale}")
         if twice := set(self.parameters) & set(self.unknowns):
             raise ValueError(f"{', '.join(sorted(twice))}: a parameter is known or to be found, not both")
         if len({one.name for one in self.conditions}) != len(self.conditions):
@@ -122,8 +138,28 @@ class Problem:
         ):
             if function and tuple(function(probe).shape) != (*probe.shape[:-1], width):
                 raise ValueError(f"{kind} must map points [..., {self.names.axes}] to [..., {width}]")
-        if self.corners == "check" and (said := disagreements(self.names, self.domain, self.conditions)):
+        if self.corners not in ("check", "ignore"):
+            raise ValueError(f'corners must be "check" or "ignore", got {self.corners!r}')
+        held = None if self.hard is None else (self.hard.value, self.hard.distance)
+        if self.corners == "check" and (said := disagreement(self.names, self.domain, self.conditions, held)):
             raise ValueError(f'{said}: mend the data, or say corners="ignore"')
+
+        self._warn_of_sizes()
+
+    def _warn_of_sizes(self) -> None:
+        """Networks begin with values of about 1: far larger or smaller ones take for ever to reach."""
+        largest = dict.fromkeys(self.names.fields, 0.0)
+        for one in self.conditions:
+            if isinstance(one, Condition) and one.fixes:
+                points = one.where.draw(self.names, self.domain, _SIZED, _PROBE_SEED).points
+                largest[one.fixes] = max(largest[one.fixes], float(one.value(points)[:, 0].abs().max()))
+        for name, size in largest.items():
+            if size and not 1 / _FAR < size / self.scale.get(name, 1.0) < _FAR:
+                warnings.warn(
+                    f"{self.name}: {name} is told to be as large as {size:.3g}, and its networks begin near "
+                    f'{self.scale.get(name, 1.0):g}: say scale={{"{name}": {size:.1g}}}',
+                    stacklevel=4,
+                )
 
     @cached_property
     def _probe(self) -> Tensor:

@@ -36,6 +36,8 @@ class Representation(ABC):
         self.names = problem.names
         self.scaling = decomposition.scaling.to(like)
         self.known: Mapping[str, float | Tensor] = problem.parameters
+        sizes = [problem.scale.get(name, 1.0) for name in problem.names.fields]
+        self.sizes = like.new_tensor(sizes) if any(size != 1 for size in sizes) else None
         self.weights = decomposition.size * network.size(self.names.axes, self.names.channels)
 
     @property
@@ -108,15 +110,27 @@ class Representation(ABC):
         values = {one: value * factorial(one) if factorial(one) != 1 else value for one, value in series.items()}
         return Derivatives(self.names, values, points, normals)
 
+    def _networks(
+        self, theta: Tensor, points: Tensor, which: Sequence[int], asked: Sequence[Orders]
+    ) -> Mapping[Orders, Tensor]:
+        """Series of the networks `which`, each field's of its own size."""
+        found = self.network.series(theta, points, which, asked, self.scaling, self.names.channels)
+        return found if self.sizes is None else {one: value * self.sizes for one, value in found.items()}
+
     @abstractmethod
     def _series(
         self, theta: Tensor, points: Tensor, which: Sequence[int], asked: Sequence[Orders], extras: Extras
     ) -> Mapping[Orders, Tensor]:
         """Taylor coefficients [arms, K, N, c] without hard constraints."""
 
-    @abstractmethod
     def at(self, theta: Tensor, points: Tensor) -> Tensor:
         """Return the fields of all arms at points [N, d] of the domain, [arms, N, c]."""
+        value = (0,) * self.names.axes
+        return self.read(theta, points, (value,))[value]
+
+    @abstractmethod
+    def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
+        """Return derivatives of these orders, of all fields and arms, at points [N, d] of the domain: [arms, N, c]."""
 
 
 @final
@@ -131,20 +145,21 @@ class Piecewise(Representation):
     def _series(
         self, theta: Tensor, points: Tensor, which: Sequence[int], asked: Sequence[Orders], extras: Extras
     ) -> Mapping[Orders, Tensor]:
-        return self.network.series(theta, points, which, asked, self.scaling, self.names.channels)
+        return self._networks(theta, points, which, asked)
 
-    def at(self, theta: Tensor, points: Tensor) -> Tensor:
-        """See `Representation.at`; a point of an interface is told by the first of its pieces."""
+    def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
+        """See `Representation.read`; a point of an interface is told by the first of its pieces."""
+        asked = tuple(orders)
         owners = self.decomposition.owner(points)
         if bool((owners < 0).any()):
             raise ValueError(f"{int((owners < 0).sum())} of {len(points)} points lie outside the domain")
-        found = theta.new_empty(len(theta), len(points), self.names.channels)
-        value = (0,) * self.names.axes
+        found = {one: theta.new_empty(len(theta), len(points), self.names.channels) for one in asked}
         for piece in owners.unique().tolist():
             rows = torch.nonzero(owners == piece)[:, 0]
             own = points[rows][None, None]
-            d = self.derivatives(theta, own, (piece,), (value,), self.extras(own, (piece,), (value,)))
-            found[:, rows] = d.of(value)[:, 0]
+            d = self.derivatives(theta, own, (piece,), asked, self.extras(own, (piece,), asked))
+            for one in asked:
+                found[one][:, rows] = d.of(one)[:, 0]
         return found
 
 
@@ -170,17 +185,18 @@ class Windowed(Representation):
         pieces, sets = self.decomposition.size, points.shape[1:3]
         # All sets of points are one to the networks, each of which sees it.
         every = points.flatten(1, 2).unsqueeze(1).expand(-1, pieces, -1, -1)
-        found = self.network.series(theta, every, range(pieces), asked, self.scaling, self.names.channels)
+        found = self._networks(theta, every, range(pieces), asked)
         # [arms, K, N, pieces] -> [arms, pieces, K N, 1].
         split = _split(extras["windows"], asked)
         shares = {one: w.flatten(1, 2).transpose(1, 2).unsqueeze(-1) for one, w in split.items()}
         heard = multiplied(found, shares, asked)
         return {one: value.sum(1).unflatten(1, sets) for one, value in heard.items()}
 
-    def at(self, theta: Tensor, points: Tensor) -> Tensor:
-        """See `Representation.at`."""
-        own, value = points[None, None], (0,) * self.names.axes
-        return self.derivatives(theta, own, (0,), (value,), self.extras(own, (0,), (value,))).of(value)[:, 0]
+    def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
+        """See `Representation.read`."""
+        own, asked = points[None, None], tuple(orders)
+        d = self.derivatives(theta, own, (0,), asked, self.extras(own, (0,), asked))
+        return {one: d.of(one)[:, 0] for one in asked}
 
 
 @final
@@ -202,10 +218,11 @@ class Known(Representation):
     ) -> Mapping[Orders, Tensor]:
         return _split(extras["exact"], asked)
 
-    def at(self, theta: Tensor, points: Tensor) -> Tensor:
-        """See `Representation.at`."""
+    def read(self, theta: Tensor, points: Tensor, orders: Iterable[Orders]) -> dict[Orders, Tensor]:
+        """See `Representation.read`."""
         assert self.problem.exact is not None
-        return self.problem.exact(points).expand(len(theta), -1, -1)
+        found = derivatives_of(self.problem.exact, points, orders)
+        return {one: value.expand(len(theta), -1, -1) for one, value in found.items()}
 
 
 def representation_of(problem: Problem, decomposition: Decomposition, network: Network, like: Tensor) -> Representation:

@@ -10,10 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sciode.pinn.derivatives import Derivatives, residual_of
 from sciode.pinn.problem import Problem
 from sciode.pinn.representation import Representation
 
 __all__ = ["Moment", "Solution", "relative_error", "test_points"]
+
+
+_SHOWN = 4
+"""Arms whose errors are told in one line."""
 
 
 class Moment(NamedTuple):
@@ -29,7 +34,7 @@ class Moment(NamedTuple):
     seconds: float = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """Fields of all arms, [arms, ...] throughout.
 
@@ -46,6 +51,24 @@ class Solution:
     error: Tensor
     seconds: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        of, pieces = self.representation, self.representation.decomposition.size
+        shown = [f"{value:.2g}" for value in self.error[:_SHOWN].tolist() if not math.isnan(value)]
+        more = ", ..." if self.arms > _SHOWN else ""
+        found = [
+            f"{name} {', '.join(f'{value:.6g}' for value in values[:_SHOWN].tolist())}{more}"
+            for name, values in self.unknowns.items()
+        ]
+        parts = (
+            f"{of.problem.name!r}: {self.arms} {'arm' if self.arms == 1 else 'arms'}",
+            f"{pieces} {'piece' if pieces == 1 else 'pieces'} of {of.network.width} x {of.network.hidden}",
+            *([f"relative error {', '.join(shown)}{more}"] if shown else []),
+            *found,
+            f"status {', '.join(dict.fromkeys(self.status))}",
+            f"{sum(self.seconds):.1f} s",
+        )
+        return f"Solution({'; '.join(parts)})"
+
     @property
     def arms(self) -> int:
         """How many there are."""
@@ -57,12 +80,39 @@ class Solution:
         return self.representation.unknowns(self.theta)
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Return the fields of all arms at points [N, d] of the domain, [arms, N, c]."""
+        """Return the fields of all arms at points [N, d] of the domain, [arms, N, c], where the networks are."""
+        with torch.no_grad():
+            return self.representation.at(self.theta, self._checked(points))
+
+    def read(self, name: str, points: Tensor) -> Tensor:
+        """Return a field or a derivative by its name, "u" or "u_xx", at points [N, d], [arms, N].
+
+        Raises ValueError for a name that is neither, or points of another shape.
+        """
+        try:
+            kind, channel, orders = self.representation.names.read(name)
+        except AttributeError as error:
+            raise ValueError(str(error)) from None
+        if kind != "field":
+            raise ValueError(f"{name!r} is a coordinate: it is in the points")
+        with torch.no_grad():
+            return self.representation.read(self.theta, self._checked(points), (orders,))[orders][..., channel]
+
+    def residual(self, points: Tensor) -> Tensor:
+        """Return what the equation leaves at points [N, d], [arms, N, m]: where a solution is wrong shows here."""
+        of, at = self.representation, self._checked(points)
+        with torch.no_grad():
+            values = {one: value[:, None] for one, value in of.read(self.theta, at, of.problem.orders).items()}
+            d = Derivatives(of.names, values, at[None, None])
+            return residual_of(of.problem.equation, d, of.parameters(self.theta))[:, 0]
+
+    def _checked(self, points: Tensor) -> Tensor:
+        """The points in the networks' dtype and on their device, arrays and lists too. ValueError for another shape."""
+        points = torch.as_tensor(points)
         axes = self.representation.names.axes
         if points.ndim != 2 or points.shape[1] != axes:
             raise ValueError(f"points must be [N, {axes}], got {tuple(points.shape)}")
-        with torch.no_grad():
-            return self.representation.at(self.theta, points.to(self.theta))
+        return points.to(self.theta)
 
     def field(self, arm: int = 0) -> Callable[[Tensor], Tensor]:
         """Return one arm's fields as a function of points, [N, d] -> [N, c]."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sciode.pinn.arguments import check_kinds, several
 from sciode.pinn.balance import Balance, ReLoBRaLo
 from sciode.pinn.causal import Causal
 from sciode.pinn.decomposition import Decomposition, single
-from sciode.pinn.distributed import Averaged
+from sciode.pinn.distributed import Share
 from sciode.pinn.engines import engine_of
 from sciode.pinn.interfaces import CONDITIONS, XPINN, weights_of
 from sciode.pinn.library import Apart, Library
@@ -23,18 +23,28 @@ from sciode.pinn.loss import Loss, Measured, Weights
 from sciode.pinn.networks import Network
 from sciode.pinn.problem import Problem
 from sciode.pinn.progress import Clock, Kept, bar
-from sciode.pinn.representation import representation_of
+from sciode.pinn.representation import Representation, representation_of
 from sciode.pinn.solution import Solution, relative_error, test_points
-from sciode.pinn.terms import EQUATION, Numbers, groups_of
+from sciode.pinn.terms import EQUATION, Numbers, Sample, groups_of
 from sciode.pinn.training import Redraw, Run, Target
-from sciode.training import Adam, LevenbergMarquardt, Minimiser, Minimum, NewtonCG, derive_seed, minimise
+from sciode.training import (
+    Adam,
+    Block,
+    Following,
+    LevenbergMarquardt,
+    Minimiser,
+    Minimum,
+    derive_seed,
+    minimise,
+)
+from sciode.training.blocks import Draw
 from sciode.training.side_by_side import CONVERGED, GOING, NONFINITE, STUCK
 
 __all__ = ["Stage", "solve"]
 
 Stage = Minimiser | LevenbergMarquardt | Library
+_ADAM: tuple[Stage, ...] = (Adam(),)
 _TESTS, _TEST_SEED, _LEAST_SQUARES = 4096, 3, 7
-_FEW = 5
 
 
 def solve(
@@ -42,8 +52,8 @@ def solve(
     decomposition: Decomposition | None = None,
     *,
     network: Network | None = None,
-    conditions: Sequence[str] | Sequence[Sequence[str]] | Tensor = XPINN,
-    stages: Sequence[Stage] = (Adam(),),
+    conditions: str | Sequence[str] | Sequence[Sequence[str]] | Tensor = XPINN,
+    stages: Stage | Sequence[Stage] = _ADAM,
     numbers: Numbers | None = None,
     redraw: Redraw | None = None,
     weights: Weights | None = None,
@@ -58,8 +68,8 @@ def solve(
     engine: str = "auto",
     log: int = 100,
     folder: str | Path | None = None,
-    limits: Sequence[float] | None = None,
-    share: Averaged | None = None,
+    limits: float | Sequence[float] | None = None,
+    share: Share | None = None,
     progress: bool = False,
 ) -> Solution:
     """Solve R(u) = 0 by networks whose loss is sum_t weight_t mean |residual_t|^2, stage after stage.
@@ -71,7 +81,7 @@ def solve(
     ----------
     decomposition: None is `single`, one network. conditions: of the interfaces, names of `CONDITIONS`, a list of names
         for each arm, or weights [arms, 9]. `XPINN` (default) and `CPINN` are the literature's.
-    stages: `Adam`, `LBFGS`, `NewtonCG`, `LevenbergMarquardt` (all of `sciode.training`), `muon()`, `soap()`, in order.
+    stages: `Adam`, `LBFGS`, `Broyden`, `NewtonCG`, `LevenbergMarquardt` (all of `sciode.training`), `muon()`, `soap()`.
     numbers: of points; redraw: when they are drawn anew and whether adaptively. Levenberg-Marquardt draws new uniform
         ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
@@ -80,34 +90,45 @@ def solve(
     seed: of points and weights; seeds: one an arm, for weights; start: weights [arms, P] of a `Solution` to go on from.
     log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
     limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
-    share: means over processes, `sciode.pinn.distributed.averaged()` under torchrun.
+    share: of a run on several processes, see `sciode.pinn.distributed`; all ranks get the same arguments.
 
     Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
     the last good weights and is named in `Solution.status`.
     """
-    cut, steps, arms = decomposition or single(problem.domain), list(stages), weights_of(conditions)
-    _check(problem, cut, steps, causal, balance, redraw, log)
-    _check_limits(steps, limits, share, balance)
+    check_kinds(problem=problem, decomposition=decomposition, network=network, numbers=numbers, redraw=redraw)
+    check_kinds(weights=weights, balance=balance, causal=causal)
+    cut, steps, arms = decomposition or single(problem.domain), several("stages", stages, Stage), weights_of(conditions)
+    _check(problem, cut, steps, causal, balance, redraw, log, share)
     like = torch.zeros((), dtype=dtype, device=device)
+    clocks = _clocks(limits, steps, like.device.type, share)
     representation = representation_of(problem, cut, network or Network(), like)
-    used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
-    loss = Loss(groups_of(representation, used), chunk, causal, engine_of(engine, like.device))
+    loss = _loss(representation, arms, chunk, causal, share, engine)
     base = _base(loss, weights or Weights(), arms if cut.meetings else arms * 0).to(like)
     drawn = [derive_seed(one, 1) for one in _seeds(seeds, seed, len(arms))]
     known = test_points(problem, _TESTS, derive_seed(seed, _TEST_SEED) % 2**31)
     theta = _checked(start, representation.initial(drawn, like))
     run = Run(representation, loss, base, numbers or Numbers(), redraw, balance, seed, known, log, theta, share)
-    clocks = [Clock(one, like.device.type) for one in limits or [math.inf] * len(steps)]
-    kept = Kept.opened(folder, {**_identity(run, steps, drawn, start), "limits": repr(limits and list(limits))}, run)
+    kept = Kept.opened(folder, _identity(run, steps, clocks, drawn, start), run)
     return _staged(run, list(zip(steps, clocks, strict=True)), kept, progress)
+
+
+def _loss(
+    of: Representation, arms: Tensor, chunk: int | None, causal: Causal | None, share: Share | None, engine: str
+) -> Loss:
+    """The terms that any arm uses. Processes talk to one another in between, which nothing can record."""
+    used = [name for place, name in enumerate(CONDITIONS) if bool((arms[:, place] > 0).any())]
+    summed = share.summed if share and share.same else None
+    runs = engine_of("eager" if share else engine, of.scaling.centre.device)
+    return Loss(groups_of(of, used), chunk, causal, runs, summed)
 
 
 def _staged(run: Run, stages: Sequence[tuple[Stage, Clock]], kept: Kept, progress: bool) -> Solution:
     """All stages that are left."""
+    first = run.share is None or run.share.rank == 0
     for place in range(kept.stage, len(stages)):
         stage, clock = stages[place]
         clock.start(kept.spent)
-        with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress) as tick:
+        with bar(stage.iterations, f"stage {place + 1} of {len(stages)}", progress and first) as (tick, run.tell):
             if isinstance(stage, Minimiser):
                 states = _minimised(run, stage, place, kept, tick, clock)
             elif isinstance(stage, Library):
@@ -177,41 +198,38 @@ def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], 
     weights, _ = run.balanced()
     theta, states, done = run.theta.clone(), [], [0] * len(run.theta)
     for arm in range(len(theta)):
+        last: list[tuple[Sequence[Sample], Tensor]] = []
 
-        def draw(k: int, arm: int = arm) -> Sequence:
+        def draw(k: int, at: Tensor, arm: int = arm, last: list = last) -> Sequence[Block]:
             done[arm] = k
             samples = run.loss.draw(run.numbers, derive_seed(run.seed, _LEAST_SQUARES, place, k) % 2**31, run.theta)
+            last[:] = [(samples, at)]
             tick()
             return run.loss.blocks(samples, weights, arm)
 
         if arm in run.faults:
             states.append("non-finite")
             continue
-        found = _within(clock, len(theta) - arm, draw, theta[arm], stage)
+        found = _within(clock, len(theta) - arm, Following(draw), theta[arm], stage)
         states.append(found.status)
         if found.status == "non-finite":
-            fresh = replace(run, samples=run.samples, theta=theta)
+            # Named where it happened: by those points and weights.
+            samples, at = last[0]
             alone = torch.arange(len(theta), device=theta.device) == arm
-            run.fault(alone, fresh.measure(), place, done[arm])
+            met = torch.where(alone[:, None], at, theta)
+            run.fault(alone, run.loss.measure(met, samples, weights), place, done[arm])
         theta[arm] = found.theta
     run.theta = theta
     run.note(place, max(done), run.measure())
     return states
 
 
-def _within(clock: Clock, left: int, draw: Callable, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
-    """One arm's least squares in its part of what is left of the time; looked at after every few iterations."""
+def _within(clock: Clock, left: int, draw: Draw, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
+    """One arm's least squares in its part of what is left of the time."""
     if clock.limit == math.inf:
         return minimise(draw, theta, stage)
-    until, done = clock.spent() + (clock.limit - clock.spent()) / left, 0
-    found = Minimum(theta, math.inf, [], "budget")
-    while done < stage.iterations and clock.spent() < until:
-        few = min(_FEW, stage.iterations - done)
-        new = minimise(lambda k, begin=done: draw(begin + k), found.theta, replace(stage, iterations=few))
-        found, done = new, done + few
-        if new.status in ("converged", "non-finite"):
-            break
-    return found
+    until = clock.spent() + (clock.limit - clock.spent()) / left
+    return minimise(draw, theta, stage, lambda: clock.spent() >= until)
 
 
 def _moved(run: Run, stage: Library, place: int, tick: Callable[[], None], clock: Clock) -> list[str]:
@@ -271,13 +289,16 @@ def _check(
     balance: Balance | None,
     redraw: Redraw | None,
     log: int,
+    share: Share | None,
 ) -> None:
-    """Raise ValueError for parts that do not go together."""
+    """Raise ValueError for parts that do not go together, or cannot be spread over processes."""
     if not stages:
         raise ValueError("stages: give at least one")
     for one in stages:
         if not isinstance(one, Stage):
-            raise ValueError(f"stages: {one!r} is none; there are Adam, LBFGS, NewtonCG, LevenbergMarquardt, Library")
+            raise ValueError(
+                f"stages: {one!r} is none; there are Adam, LBFGS, Broyden, NewtonCG, LevenbergMarquardt, Library"
+            )
     if log < 1:
         raise ValueError(f"log must be at least 1, got {log}")
     if cut.domain != problem.domain:
@@ -286,6 +307,14 @@ def _check(
         raise ValueError("causal weights need the problem's time= coordinate")
     if balance is not None and balance.pointwise and redraw is not None and redraw.adaptive is not None:
         raise ValueError("weights of points need points that stay: leave out `balance` or redraw=Redraw(adaptive=...)")
+    if share is None:
+        return
+    share.check(cut.size, bool(cut.overlap))
+    alone = any(isinstance(one, LevenbergMarquardt) for one in stages)
+    if alone or not (balance is None or isinstance(balance, ReLoBRaLo)):
+        raise ValueError(
+            "share: Levenberg-Marquardt and balances but ReLoBRaLo look at one rank's points alone: leave them out"
+        )
 
 
 def _said(value: object) -> str:
@@ -295,26 +324,26 @@ def _said(value: object) -> str:
 
 def _seeds(seeds: Sequence[int] | None, seed: int, arms: int) -> Sequence[int]:
     """A seed for each arm. ValueError for another number of them."""
-    if seeds is not None and len(seeds) != arms:
-        raise ValueError(f"seeds must be one for each of {arms} arms, got {len(seeds)}")
-    return [seed] * arms if seeds is None else seeds
+    found = [seed] * arms if seeds is None else several("seeds", seeds, int)
+    if len(found) != arms:
+        raise ValueError(f"seeds must be one for each of {arms} arms, got {len(found)}")
+    return found
 
 
-def _check_limits(
-    stages: Sequence[Stage], limits: Sequence[float] | None, share: Averaged | None, balance: Balance | None
-) -> None:
-    """Raise ValueError for limits that are none, or stages and schemes that cannot be spread over processes."""
-    alone = any(isinstance(one, LevenbergMarquardt | NewtonCG) for one in stages)
-    if share is not None and (alone or not (balance is None or isinstance(balance, ReLoBRaLo))):
-        raise ValueError(
-            "share: Levenberg-Marquardt, NewtonCG and balances but ReLoBRaLo look at one rank's points alone"
-        )
-    if share is not None and limits is not None:
+def _clocks(
+    limits: float | Sequence[float] | None, stages: Sequence[Stage], device: str, share: Share | None
+) -> list[Clock]:
+    """One a stage. ValueError for limits that are none, or of a run on several processes."""
+    if limits is None:
+        return [Clock(math.inf, device) for _ in stages]
+    if share is not None:
         raise ValueError(
             "share: ranks would run out of time at different iterations and wait for ever: leave out limits"
         )
-    if limits is not None and (len(limits) != len(stages) or not all(one > 0 for one in limits)):
-        raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {list(limits)}")
+    found = several("limits", limits, int | float)
+    if len(found) != len(stages) or not all(one > 0 for one in found):
+        raise ValueError(f"limits must be positive seconds, one for each of {len(stages)} stages, got {found}")
+    return [Clock(one, device) for one in found]
 
 
 def _checked(start: Tensor | None, initial: Tensor) -> Tensor:
@@ -326,13 +355,15 @@ def _checked(start: Tensor | None, initial: Tensor) -> Tensor:
     return start.detach().to(initial)
 
 
-def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Tensor | None) -> dict[str, str]:
+def _identity(
+    run: Run, stages: Sequence[Stage], clocks: Sequence[Clock], drawn: Sequence[int], start: Tensor | None
+) -> dict[str, str]:
     """What a run hangs on, in words: a checkpoint of another run is not taken for this one's."""
     of, problem = run.representation, run.problem
     parts = {
         "problem": (problem.name, dict(problem.parameters), problem.names, problem.conditions, problem.hard),
         "functions": problem.digits,
-        "unknowns": dict(problem.unknowns),
+        "unknowns": (dict(problem.unknowns), dict(problem.scale)),
         "pieces": of.decomposition,
         "network": of.network,
         "weights": run.base.tolist(),
@@ -343,6 +374,7 @@ def _identity(run: Run, stages: Sequence[Stage], drawn: Sequence[int], start: Te
         "causal": run.loss.causal,
         "seeds": (run.seed, list(drawn)),
         "dtype": run.theta.dtype,
+        "limits": [one.limit for one in clocks],
     }
     if start is not None:
         parts["start"] = sha256(run.theta.cpu().numpy().tobytes()).hexdigest()

@@ -57,11 +57,16 @@ class Sample(NamedTuple):
         """Points begin to end of every set; shares stay what they are."""
         return Sample(self.which, {name: value[:, :, begin:end] for name, value in self.data.items()})
 
-    def group(self, k: int, arm: int = 0) -> Sample:
-        """Set k alone, of one arm; the networks of pairs stay together."""
+    def sets(self, places: Sequence[int]) -> Sample:
+        """Some of the sets; the networks of pairs stay together."""
         sets = self.data["share"].shape[1]
-        which = tuple(self.which[place] for place in range(k, len(self.which), sets))
-        return Sample(which, {name: value[arm % len(value), k : k + 1][None] for name, value in self.data.items()})
+        which = tuple(self.which[k + side] for side in range(0, len(self.which), sets) for k in places)
+        return Sample(which, {name: value[:, list(places)] for name, value in self.data.items()})
+
+    def group(self, k: int, arm: int = 0) -> Sample:
+        """Set k alone, of one arm."""
+        alone = self.sets([k])
+        return Sample(alone.which, {name: value[arm % len(value)][None] for name, value in alone.data.items()})
 
     @property
     def count(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sciode.pinn.adaptive import Adaptive
 from sciode.pinn.balance import Balance
 from sciode.pinn.balance import Moment as Look
-from sciode.pinn.distributed import Averaged
+from sciode.pinn.distributed import Share
 from sciode.pinn.loss import Loss, Measured
 from sciode.pinn.problem import Problem
 from sciode.pinn.representation import Representation
@@ -50,7 +50,7 @@ class Target:
     weights: Tensor
     multiplier: Tensor | None = None
     measured: Measured | None = None
-    share: Averaged | None = None
+    share: Share | None = None
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses and gradients; the measurement is kept."""
@@ -69,7 +69,12 @@ class Target:
 
     def curvature(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """Return v -> H v."""
-        return self.loss.curvature(theta, self.samples, self.weights, self.multiplier)
+        product, share = self.loss.curvature(theta, self.samples, self.weights, self.multiplier), self.share
+        return product if share is None else lambda vector: share.total(product(vector))
+
+
+def silent(losses: Sequence[float]) -> None:
+    """Tell nobody."""
 
 
 @dataclass
@@ -86,12 +91,13 @@ class Run:
     known: tuple[Tensor, Tensor] | None
     log: int
     theta: Tensor
-    share: Averaged | None = None
+    share: Share | None = None
     faults: dict[int, str] = field(default_factory=dict)
     history: list[Moment] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     inside: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    tell: Callable[[Sequence[float]], None] = silent
     watch: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,8 +126,11 @@ class Run:
             if old is None:
                 old = self.representation.decomposition.inside(self.numbers.inside, self.numbers.how, seed)[None]
             begun = stage > 0 or number > 0
-            self.inside = adaptive.points(self.loss, self.theta, old, self.numbers, seed) if begun else old
+            if begun:
+                old = adaptive.points(self.loss, self.theta, old, self.numbers, seed, self.share)
+            self.inside = old
             self.samples[0] = group.sample(self.inside, self.theta)
+        self._divide()
 
     def back(self, stage: int, number: int) -> None:
         """Take up the points of a draw that was made before an interruption."""
@@ -131,10 +140,17 @@ class Run:
         assert isinstance(group, Inside)
         if self.inside is not None:
             self.samples[0] = group.sample(self.inside, self.theta)
+        self._divide()
+
+    def _divide(self) -> None:
+        """Of points that all ranks draw, keep this one's."""
+        if self.share is not None:
+            pieces = self.representation.decomposition.size
+            self.samples = [self.share.own(sample, pieces) for sample in self.samples]
 
     def _of_draw(self, stage: int, number: int) -> int:
-        """The seed of a draw, on each rank another."""
-        return derive_seed(self.seed, _DRAWS, stage, number, self.share.rank if self.share else 0) % 2**31
+        """The seed of a draw; where ranks draw points of their own, on each another."""
+        return derive_seed(self.seed, _DRAWS, stage, number, self.share.stream if self.share else 0) % 2**31
 
     def balanced(self) -> tuple[Tensor, Tensor | None]:
         """The weights of the terms [arms, T] and of the equation's points."""
@@ -165,6 +181,7 @@ class Run:
         with self.watch.paused():
             error = relative_error(self.representation, self.theta, self.known).tolist()
         self.history.append(Moment(stage, k, loss, terms, error, seconds))
+        self.tell(loss)
 
     def fault(self, arms: Tensor, measured: Measured, stage: int, k: int) -> None:
         """Write down which term of these arms was not finite."""

@@ -8,7 +8,7 @@ on small networks that reaches losses which gradient descent does not, in hundre
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -109,10 +109,13 @@ class LevenbergMarquardt:
             raise ValueError(f"fall must be at least 0 and below 1, got {self.fall}")
 
 
-def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -> Minimum:
+def minimise(
+    draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None, over: Callable[[], bool] | None = None
+) -> Minimum:
     """Move theta [P] down the loss of `draw(k)`, the blocks of iteration k, with points of its own.
 
     A `Following` draw sees the weights of its iteration besides, and may look for points where they are wrong.
+    over: asked before each iteration whether its budget, of time say, is used up.
 
     A loss is judged before theta is moved by its points; so `Minimum.loss` and the choice of the best theta are those
     of points that it has not seen. Nothing is drawn here: the same blocks give the same result.
@@ -130,7 +133,7 @@ def minimise(draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None) -
             return Minimum(best, least, losses, "non-finite", fall)
         if loss < least:
             best, least = theta, loss
-        if enough(blocks, loss, how.tolerance) or k == how.iterations or failed > 1:
+        if enough(blocks, loss, how.tolerance) or k == how.iterations or failed > 1 or (over is not None and over()):
             break
         # Derivatives are only formed where they are needed: at the end of an evolution's step they are not.
         here = _Here(blocks, theta, rows, loss, _slope(blocks, theta))

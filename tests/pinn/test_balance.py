@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,9 @@ from sciode.pinn import (
     R3,
     RAD,
     Causal,
+    Condition,
     Face,
+    GradientAnnealing,
     Names,
     Network,
     Numbers,
@@ -33,11 +34,10 @@ from sciode.pinn import (
 )
 from sciode.pinn.adaptive import sizes
 from sciode.pinn.balance import Moment
-from sciode.pinn.distributed import Averaged, averaged
 from sciode.pinn.loss import Loss
 from sciode.pinn.representation import representation_of
 from sciode.pinn.terms import groups_of
-from sciode.training import LBFGS, Adam, LevenbergMarquardt
+from sciode.training import LBFGS, Adam
 
 LIKE = torch.zeros((), dtype=torch.float64)
 
@@ -80,6 +80,43 @@ def test_ntk_factors_are_ratios_of_exact_traces() -> None:
     exact = sum(traces) / torch.stack(traces)
     found = NTK(draws=400).update({}, now)["factors"][0]
     torch.testing.assert_close(found, exact, rtol=0.15, atol=0)
+
+
+def test_annealed_factors_make_conditions_pull_as_the_equation_does() -> None:
+    """Against slopes of each term alone; a mean over all looks of a ratio that stays is the ratio."""
+    now = moment(heat())
+    base = now.base * torch.tensor([2.0, 0.0, 3.0], dtype=torch.float64)
+    now = now._replace(base=base)
+    slopes = []
+    for place in range(3):
+        alone = torch.zeros_like(base)
+        alone[:, place] = base[:, place]
+        slopes.append(now.loss.measure(now.theta, now.samples, alone).gradient)
+    ratio = slopes[0].abs().amax(1) / slopes[2].abs().mean(1)
+    scheme = GradientAnnealing(keep=0.75)
+    memory = scheme.begin(base, torch.zeros(()))
+    once = scheme.update(memory, now)["factors"]
+    torch.testing.assert_close(once[:, 2], 0.75 + 0.25 * ratio)
+    for _ in range(150):
+        memory = scheme.update(memory, now)
+    torch.testing.assert_close(memory["factors"][:, 2], ratio)
+    assert memory["factors"][:, :2].eq(1.0).all()
+    capped = GradientAnnealing(keep=0.0, most=1.5).update(memory, now)["factors"][:, 2]
+    torch.testing.assert_close(capped, ratio.clamp(max=1.5))
+    assert float(ratio.max()) > 1.5
+
+
+def test_annealing_lets_be_what_pulls_at_nothing_or_at_infinity() -> None:
+    """Walls that are fulfilled exactly, and a slope of the root at 0."""
+
+    def rooted(d: Any, p: Any, g: Tensor) -> Tensor:
+        return torch.sqrt(0 * d.u)
+
+    still = Condition("walls", Face("x"), lambda d, p, g: 0 * d.u, lambda x: 0 * x[..., :1])
+    steep = Condition("steep", Face("t", -1), rooted, lambda x: 0 * x[..., :1])
+    now = moment(replace(heat(), conditions=(still, steep)))
+    factors = GradientAnnealing(keep=0.5).update({"factors": torch.full_like(now.base, 7.0)}, now)["factors"]
+    assert factors.eq(7.0).all()
 
 
 def test_relobralo_weighs_most_what_has_fallen_least() -> None:
@@ -163,6 +200,7 @@ def test_rad_takes_the_candidates_that_the_sampler_of_one_domain_takes() -> None
 
 BALANCED = [
     {"balance": NTK(20)},
+    {"balance": GradientAnnealing()},
     {"balance": ReLoBRaLo()},
     {"balance": ResidualAttention()},
     {"balance": SelfAdaptive()},
@@ -183,6 +221,7 @@ def test_a_balanced_run_learns(changes: dict[str, Any]) -> None:
     ("make", "says"),
     [
         (lambda: NTK(0), "every"),
+        (lambda: GradientAnnealing(keep=1.0), "keep"),
         (lambda: ReLoBRaLo(alpha=2.0), "alpha"),
         (lambda: ResidualAttention(decay=1.0), "decay"),
         (lambda: SelfAdaptive(rate=0.0), "rate"),
@@ -193,38 +232,3 @@ def test_a_balanced_run_learns(changes: dict[str, Any]) -> None:
 def test_misuse_says_the_mend(make: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make()
-
-
-def _rank(rank: int, size: int, folder: str) -> None:
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    found = solve(
-        heat(), network=Network(4, 1), numbers=Numbers(16, 8, 1), stages=[Adam(3), LBFGS(2)], share=averaged()
-    )
-    torch.save({"theta": found.theta}, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_hold_one_network_and_average_their_points(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_rank, args=(rank, 2, str(tmp_path))) for rank in range(2)]
-    for one in ranks:
-        one.start()
-    for one in ranks:
-        one.join(120)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True)["theta"] for rank in range(2))
-    alone = solve(heat(), network=Network(4, 1), numbers=Numbers(16, 8, 1), stages=[Adam(3), LBFGS(2)])
-    torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-13)
-    assert not torch.allclose(first, alone.theta)
-
-
-def test_sharing_needs_a_group_and_stages_that_share() -> None:
-    with pytest.raises(ValueError, match="torchrun"):
-        averaged()
-    with pytest.raises(ValueError, match="one rank's points"):
-        solve(heat(), stages=[LevenbergMarquardt()], share=Averaged(0, 1))
-    with pytest.raises(ValueError, match="leave out limits"):
-        solve(heat(), stages=[Adam(1)], share=Averaged(0, 1), limits=[1.0])

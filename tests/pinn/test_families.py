@@ -10,7 +10,7 @@ import scipy.sparse
 import torch
 from scipy.sparse.linalg import spsolve
 
-from sciode.pde import Box, Polygon, Slab
+from sciode.pde import Ball, Box, Polygon, Slab
 from sciode.pinn import (
     FAMILIES,
     Edge,
@@ -156,9 +156,28 @@ def test_conditions_on_parts_of_a_boundary_and_faces_that_do_not_exist() -> None
     with pytest.raises(ValueError, match="is it empty"):
         Edge(lambda x: x[..., 0] > 2).draw(names, box, 20, 0)
     with pytest.raises(ValueError, match="need a Box"):
-        Periodic("t").draw(Names(("x", "t"), ("u",)), Slab(Box(0, 1), 0.0, 1.0), 10, 0)
+        Periodic("t").draw(Names(("x", "t"), ("u",)), Slab(Ball(0.0, 1.0), 0.0, 1.0), 10, 0)
     with pytest.raises(ValueError, match="no face 'z'"):
         Face("z").draw(names, box, 20, 0)
     low, high = Periodic("x").draw(names, box, 10, 0)
     assert torch.equal(low.points[:, 1], high.points[:, 1]) and bool((high.points[:, 0] == 1).all())
     assert single(box).meetings == ()
+
+
+def test_the_two_walls_of_an_axis_are_drawn_independently_and_evenly() -> None:
+    """Times on both walls: none in common, their correlation 0 and their means 1/2 to 5 sigma."""
+    found = Face("x").draw(Names(("x", "t"), ("u",)), Box((0, 0), (1, 1)), 2001, 3)
+    low, high = (found.points[found.points[:, 0] == end, 1].numpy() for end in (0.0, 1.0))
+    assert (len(low), len(high)) == (1001, 1000) and not np.isin(low, high).any()
+    assert abs(np.corrcoef(low[:1000], high)[0, 1]) < 5 / math.sqrt(1000)
+    assert all(abs(times.mean() - 0.5) < 5 / math.sqrt(12 * 1000) for times in (low, high))
+    torch.testing.assert_close(found.normals[:, 0], 2 * found.points[:, 0] - 1)
+
+
+def test_space_and_time_over_a_box_have_the_faces_of_the_box_that_they_are() -> None:
+    names, over = Names(("x", "y", "t"), ("u",)), Slab(Box((0, 0), (1, 2)), 0, 3)
+    for where in (Face("x"), Face("y", 1)):
+        for ours, box in zip(where.draw(names, over, 9, 4), where.draw(names, over.hull, 9, 4), strict=True):
+            assert torch.equal(ours, box)
+    low, high = Periodic("y").draw(names, over, 5, 0)
+    assert torch.equal(high.points - low.points, torch.tensor([0.0, 2.0, 0.0]).double().expand(5, -1))

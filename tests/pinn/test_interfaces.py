@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from sciode.pde import Ball, Box, difference, union
-from sciode.pinn import CONDITIONS, FAMILIES, Decomposition, Names, Problem, grid, strips, weights_of
+from sciode.pde import Ball, Box, Domain, Polygon, Slab, difference, union
+from sciode.pinn import CONDITIONS, FAMILIES, Decomposition, Names, Problem, grid, interfaces, strips, weights_of
 from sciode.pinn.derivatives import Derivatives
 from sciode.pinn.interfaces import Sides, tangents
 from sciode.pinn.networks import Network
 from sciode.pinn.representation import Known
 from sciode.pinn.taylor import derivatives_of
 from sciode.pinn.terms import Joints, Numbers, groups_of
+from sciode.pinn.touching import contacts
 
 LIKE = torch.zeros((), dtype=torch.float64)
 EXACT = [name for name, family in FAMILIES.items() if family.make().exact is not None]
@@ -125,6 +127,38 @@ def test_tangents_are_unit_vectors_across() -> None:
         torch.testing.assert_close(frame.mT @ frame, torch.eye(axes).expand(50, -1, -1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["tangential derivative", "second tangential derivative"])
+def test_derivatives_along_a_surface_have_a_size_that_no_choice_of_tangents_changes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """|P g| and the Frobenius norm of P H P with P = I - n n^T, of a jump with gradient g and Hessian H at 0."""
+    generator = torch.Generator().manual_seed(2)
+    g, matrix = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3,), (3, 3)))
+    hessian = matrix + matrix.T
+    normal = torch.nn.functional.normalize(torch.randn(3, generator=generator, dtype=torch.float64), dim=0)
+    across = torch.eye(3, dtype=torch.float64) - normal[:, None] * normal
+    exact = (across @ g).norm() if name == "tangential derivative" else (across @ hessian @ across).norm()
+
+    def jump(x: Tensor) -> Tensor:
+        return (x @ g + 0.5 * ((x @ hessian) * x).sum(-1))[..., None]
+
+    problem = Problem("space", Names(("x", "y", "z"), ("u",)), Box((-1, -1, -1), (1, 1, 1)), lambda d, p: d.u_xx)
+    points = torch.zeros(1, 1, 1, 3, dtype=torch.float64)
+    both = [
+        Derivatives(problem.names, derivatives_of(f, points, [(2, 1, 1), (1, 2, 1), (1, 1, 2)]), points)
+        for f in (lambda x: 0 * x[..., :1], jump)
+    ]
+    sides = Sides(problem, both[0], both[1], normal.expand_as(points), SimpleNamespace())
+    first, second = tangents(normal)
+    for angle in (0.0, 0.4, 2.1):
+        turned = [
+            math.cos(angle) * first + math.sin(angle) * second,
+            math.cos(angle) * second - math.sin(angle) * first,
+        ]
+        monkeypatch.setattr(interfaces, "tangents", lambda normals, t=turned: [one.expand_as(normals) for one in t])
+        assert float(CONDITIONS[name].residual(sides).norm()) == pytest.approx(float(exact), rel=1e-12)
+
+
 def test_any_pieces_meet_where_they_touch() -> None:
     """A disc in a square: the interface is its circle, its normals are radial."""
     square, disc = Box((-1, -1), (1, 1)), Ball((0, 0), 0.5)
@@ -167,6 +201,80 @@ def test_faults_of_decompositions_are_named() -> None:
     with pytest.raises(ValueError, match="cannot be reached"):
         cut = grid(whole, (2, 2))
         cut.interface(type(cut.meetings[0])(0, 3), 10, 0)
+
+
+LONG = Box((0, 0), (1000, 1))
+NOTCHED = Polygon(((0, 0), (1, 0), (1, 0.5), (0.999, 0.5), (0.999, 0.501), (1, 0.501), (1, 1), (0, 1)))
+STEP = Polygon(((0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)))
+HOLED = difference(Box((-1, -1), (1, 1)), Ball((0.2, 0.1), 0.3))
+
+
+@pytest.mark.parametrize(
+    ("domain", "pieces", "measure", "where"),
+    [
+        (LONG, (Box((0, 0), (400, 1)), Box((400, 0), (1000, 1))), 1.0, lambda x: x[:, 0] - 400),
+        (
+            Box((0, 0), (1, 1)), (NOTCHED, Box((0.999, 0.5), (1, 0.501))), 0.003,
+            lambda x: torch.stack((x[:, 0] - 0.999, x[:, 1] - 0.5, x[:, 1] - 0.501)).abs().amin(0),
+        ),
+        (STEP, (Box((0, 0), (1, 2)), Box((1, 0), (2, 1))), 1.0, lambda x: x[:, 0] - 1),
+        (Box(0, 9), (Box(0, 2), Box(2, 9)), 1.0, lambda x: x[:, 0] - 2),
+        (
+            Slab(STEP, 0, 2), (Slab(STEP, 0, 0.5), Slab(STEP, 0.5, 2)), 3.0, lambda x: x[:, 2] - 0.5,
+        ),
+        (
+            Slab(HOLED, 0, 2), (Slab(HOLED, 0, 0.5), Slab(HOLED, 0.5, 2)), 4 - math.pi * 0.09, lambda x: x[:, 2] - 0.5,
+        ),
+        (
+            Box((0, 0, 0), (1, 1, 1)),
+            (Slab(Polygon(((0, 0), (1, 0), (0, 1))), 0, 1), Slab(Polygon(((1, 0), (1, 1), (0, 1))), 0, 1)),
+            math.sqrt(2), lambda x: x[:, 0] + x[:, 1] - 1,
+        ),
+    ],
+)  # fmt: skip
+def test_an_interface_of_boxes_polygons_and_slabs_is_known_however_small(
+    domain: Domain, pieces: tuple[Domain, Domain], measure: float, where: Callable[[Tensor], Tensor]
+) -> None:
+    """All points lie on it and fill it evenly, a step along a normal leads from left to right, its size is exact."""
+    cut = Decomposition(domain, tuple((one,) for one in pieces))
+    assert [(one.left, one.right) for one in cut.meetings] == [(0, 1)]
+    found = cut.interface(cut.meetings[0], 400, 1)
+    assert found.points.shape == (400, domain.dimension) == found.normals.shape
+    assert float(where(found.points).abs().max()) < 1e-12
+    step = 1e-6 * found.normals
+    assert bool((cut.owner(found.points - step) == 0).double().mean() > 0.99)
+    assert bool((cut.owner(found.points + step) == 1).double().mean() > 0.99)
+    known = contacts(*pieces, 1e-9)
+    assert known is not None
+    assert sum(one.measure for one in known) == pytest.approx(measure, rel=5e-3 if domain.hull != domain else 1e-9)
+    for axis in range(domain.dimension):
+        values = found.points[:, axis].sort().values
+        if float(values[-1] - values[0]) > 1e-9:
+            assert float((values[1:] - values[:-1]).max()) < 0.5 * float(values[-1] - values[0])
+
+
+def test_a_small_disc_is_joined_to_what_is_around_it_from_its_own_boundary() -> None:
+    """A circle of 1/130 of the square's outline, on whose far side the normals of the left piece point."""
+    square, disc = Box((-1, -1), (1, 1)), Ball((0.3, 0.2), 0.01)
+    cut = Decomposition(square, ((difference(square, disc),), (disc,)))
+    assert [(one.left, one.right) for one in cut.meetings] == [(0, 1)]
+    found = cut.interface(cut.meetings[0], 100, 0)
+    off = found.points - torch.tensor([0.3, 0.2], dtype=torch.float64)
+    torch.testing.assert_close(found.normals, -off / 0.01)
+
+
+def test_boxes_that_meet_in_corners_or_edges_or_not_at_all_have_no_interface() -> None:
+    cube = Box((0, 0, 0), (1, 1, 1))
+    for other in (Box((1, 1, 0), (2, 2, 1)), Box((1, 1, 1), (2, 2, 2)), Box((1.1, 0, 0), (2, 1, 1))):
+        assert contacts(cube, other, 1e-9) == []
+    assert contacts(Box((0, 0), (1, 1)), Polygon(((1, 1), (2, 1), (2, 2))), 1e-9) == []
+    assert contacts(cube, Slab(Ball((0, 0), 1), 2, 3), 1e-9) == []
+    assert contacts(Box((0, 0), (1, 1)), Ball((2, 0.5), 1), 1e-9) is None
+
+
+def test_a_gap_too_small_to_be_met_by_points_shows_in_volumes() -> None:
+    with pytest.raises(ValueError, match=r"pieces have 99\.9995\d+% of the domain's volume"):
+        Decomposition(Box((0, 0), (1, 1)), ((Box((0, 0), (0.499995, 1)),), (Box((0.5, 0), (1, 1)),)))
 
 
 def test_a_piece_that_touches_no_other_is_named() -> None:

@@ -22,6 +22,7 @@ from sciode.pinn import (
     Causal,
     Decomposition,
     Face,
+    GradientAnnealing,
     Hard,
     Library,
     Names,
@@ -47,9 +48,10 @@ from sciode.pinn import (
     training,
     windows,
 )
+from sciode.pinn.loss import Loss
 from sciode.pinn.representation import representation_of
 from sciode.pinn.taylor import derivatives_of
-from sciode.training import LBFGS, Adam, LevenbergMarquardt, NewtonCG
+from sciode.training import LBFGS, Adam, Broyden, LevenbergMarquardt, NewtonCG
 
 SMALL = Numbers(64, 16, 16)
 TINY = Network(8, 2)
@@ -179,8 +181,10 @@ def test_windows_and_a_periodic_condition_meet() -> None:
 ARMS = [("average", "flux"), ("value", "residual continuity", "tangential derivative"), ("gradient-enhanced residual",)]
 
 
-@pytest.mark.parametrize("stage", [Adam(12, lr=1e-2), LBFGS(6, history=5), NewtonCG(2, rank=4, sweeps=5)])
-@pytest.mark.parametrize("balance", [None, ReLoBRaLo(alpha=0.5, stay=0.5), ResidualAttention(), NTK(every=5)])
+@pytest.mark.parametrize("stage", [Adam(12, lr=1e-2), LBFGS(6, history=5), Broyden(5), NewtonCG(2, rank=4, sweeps=5)])
+@pytest.mark.parametrize(
+    "balance", [None, ReLoBRaLo(alpha=0.5, stay=0.5), ResidualAttention(), NTK(5), GradientAnnealing(3)]
+)
 def test_arms_in_a_batch_are_arms_alone(stage: Any, balance: Any) -> None:
     problem = moving()
     cut = strips(Box((0, 0), (1, 1)), 1, [0.5])
@@ -337,7 +341,7 @@ def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     bent = Decomposition(box, ((quarters[0], quarters[3]), (quarters[1], quarters[2])))
 
     def initial(scale: float) -> Problem:
-        told = dirichlet(Face("t", -1), lambda x: scale * x[..., :1], name="initial")
+        told = dirichlet(Face("t", -1), lambda x: scale * torch.sin(2 * math.pi * x[..., :1]), name="initial")
         return moving(conditions=(told, Periodic("x", 0)), exact=None)
 
     def other() -> Problem:
@@ -361,7 +365,7 @@ def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
         solve(moving(), folder=tmp_path / "muon", network=TINY, numbers=SMALL, stages=[muon(1, lr=1e-2)])
 
 
-@pytest.mark.parametrize("stage", [Adam(3), LBFGS(3), NewtonCG(2, rank=4, sweeps=5)])
+@pytest.mark.parametrize("stage", [Adam(3), LBFGS(3), Broyden(3), NewtonCG(2, rank=4, sweeps=5)])
 def test_the_history_tells_the_loss_of_the_weights_and_not_of_a_line_searchs_last_try(stage: Any) -> None:
     """The entry of iteration k is the last one of a run of k iterations, on the same points."""
     same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "log": 1}
@@ -382,6 +386,23 @@ def test_a_stage_that_runs_out_of_time_tells_how_far_it_came() -> None:
     found = solve(line(), network=Network(3, 1), numbers=Numbers(8, 2, 1), stages=stages, limits=[0.2, 0.2], log=10**6)
     reached = {entry.stage: entry.iteration for entry in found.history}
     assert 1 <= reached[0] < 10**5 and 1 <= reached[1] < 10**5
+
+
+def test_least_squares_under_a_limit_take_the_steps_that_they_take_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a clock that counts draws, 13 iterations: the damping goes on from one to the next."""
+    drawn = [0]
+    blocks = Loss.blocks
+
+    def counted(self: Loss, *given: Any) -> Any:
+        drawn[0] += 1
+        return blocks(self, *given)
+
+    monkeypatch.setattr(Loss, "blocks", counted)
+    monkeypatch.setattr(progress.Clock, "_now", lambda self: float(drawn[0]))
+    same: dict[str, Any] = {"network": Network(6, 1), "numbers": Numbers(24, 2, 1)}
+    limited = solve(line(), stages=[LevenbergMarquardt(60, 0.0, 1e-2)], limits=[14.0], **same)
+    free = solve(line(), stages=[LevenbergMarquardt(13, 0.0, 1e-2)], **same)
+    assert limited.history[-1].iteration == 13 and torch.equal(limited.theta, free.theta)
 
 
 def test_weights_of_terms_go_on_to_the_next_stage_and_weights_of_points_begin_anew_with_their_points(
@@ -458,12 +479,17 @@ def test_conditions_that_contradict_one_another_are_named_before_anything_is_tra
     [
         ({"stages": []}, "at least one"),
         ({"stages": ["adam"]}, "there are Adam"),
+        ({"stages": "adam"}, "give a list"),
         ({"decomposition": strips(Box((0, 0), (1, 2)), 1, [0.5])}, "another domain"),
         ({"conditions": ("jump",)}, "interface condition"),
         ({"seeds": (0, 1)}, "one for each of 1 arms"),
         ({"weights": Weights(own=(("wall", 1.0),))}, "there is no term wall"),
         ({"balance": SelfAdaptive(), "redraw": Redraw(5, RAD())}, "points that stay"),
         ({"chunk": 0}, "chunk"),
+        ({"network": 20}, "give Network"),
+        ({"numbers": (8, 4, 4)}, "give Numbers"),
+        ({"redraw": RAD()}, "give Redraw"),
+        ({"limits": "long"}, "limits: give a list"),
     ],
 )
 def test_misuse_says_the_mend(changes: dict[str, Any], says: str) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciode.training import LBFGS, Adam, Minimiser, NewtonCG
-from sciode.training.quasi_newton import _pushed, _turned
+from sciode.training import LBFGS, Adam, Broyden, Minimiser, NewtonCG
+from sciode.training.broyden import UPDATES
+from sciode.training.lbfgs import _pushed, _turned
 from sciode.training.side_by_side import CONVERGED, GOING, NONFINITE
 
 
@@ -47,7 +48,10 @@ def ran(how: Minimiser, function: Functions, theta: Tensor) -> dict[str, Tensor]
 STARTS = torch.tensor([[-1.2, 1.0, 0.5, -0.3], [0.0, 0.0, 0.0, 0.0], [2.0, -1.0, 1.5, 2.0]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("how", [LBFGS(200, tolerance=1e-9), NewtonCG(200, rank=3, damping=1e-8, renew=5)])
+SCALED = [Broyden(200, name, tolerance=1e-9) for name in UPDATES]
+
+
+@pytest.mark.parametrize("how", [LBFGS(200, tolerance=1e-9), NewtonCG(200, rank=3, damping=1e-8, renew=5), *SCALED])
 def test_second_order_methods_find_rosenbrocks_valley_floor(how: Minimiser) -> None:
     found = ran(how, Functions(rosenbrock), STARTS)
     # In four dimensions there is a second, local minimum near (-1, 1, 1, 1).
@@ -56,7 +60,13 @@ def test_second_order_methods_find_rosenbrocks_valley_floor(how: Minimiser) -> N
 
 
 @pytest.mark.parametrize(
-    "how", [Adam(30, lr=0.05, schedule="cosine"), LBFGS(25, history=4), NewtonCG(8, rank=3, renew=3, damping=1e-4)]
+    "how",
+    [
+        Adam(30, lr=0.05, schedule="cosine"),
+        LBFGS(25, history=4),
+        NewtonCG(8, rank=3, renew=3, damping=1e-4),
+        *(Broyden(25, name) for name in UPDATES),
+    ],
 )
 def test_an_arm_among_others_is_what_it_is_alone(how: Minimiser) -> None:
     together = ran(how, Functions(rosenbrock), STARTS)
@@ -139,7 +149,63 @@ def test_an_arm_of_lbfgs_does_not_wait_for_the_search_of_another() -> None:
     assert float(both["theta"][0].abs()) < 1e-12 and float(both["theta"][1]) > 1e-3
 
 
-@pytest.mark.parametrize("how", [Adam(300, lr=0.05), LBFGS(20), NewtonCG(20)])
+@pytest.mark.parametrize("name", UPDATES)
+def test_an_inverse_hessian_turns_the_last_change_into_the_last_step_and_stays_positive(name: str) -> None:
+    """The secant equation H y = s after every step of a valley, symmetry, and no eigenvalue below 0."""
+    how, function = Broyden(40, name), Functions(rosenbrock)
+    memory, scaled = how.begin(STARTS), 0
+    for k in range(how.iterations):
+        before, memory = memory, how.step(memory, function, k)
+        gradient = before["gradient"] if k else function(STARTS)[1]
+        step, change = memory["theta"] - before["theta"], memory["gradient"] - gradient
+        counted = (step * change).sum(1) > 1e-12 * change.square().sum(1)
+        turned = (memory["inverse"] @ change.unsqueeze(-1))[..., 0]
+        torch.testing.assert_close(turned[counted], step[counted], rtol=1e-6, atol=1e-10)
+        torch.testing.assert_close(memory["inverse"], memory["inverse"].mT, rtol=1e-9, atol=1e-12)
+        assert bool((torch.linalg.eigvalsh(memory["inverse"]) > 0).all())
+        scaled += int(counted.sum())
+    assert scaled > 50
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_an_update_of_the_inverse_is_the_inverse_of_broydens_update(name: str) -> None:
+    """B+ = tau (B - Bs s^T B / s.Bs + theta w w^T) + y y^T / y.s with phi = (1 - theta) / (1 + a theta)."""
+    generator = torch.Generator().manual_seed(3)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    factor, gradient, s = draw(4, 5, 5), draw(4, 5), draw(4, 5)
+    inverse = factor @ factor.mT + 0.1 * torch.eye(5, dtype=torch.float64)
+    direction = -(inverse @ gradient.unsqueeze(-1))[..., 0]
+    s = 0.7 * direction
+    y = -0.4 * gradient + 0.05 * draw(4, 5)
+    y = torch.where(((s * y).sum(1) > 0)[:, None], y, -0.4 * gradient)
+    never, always = torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
+    found = Broyden(1, name)._updated(inverse, gradient, direction, s, y, never, always)
+    for arm in range(4):
+        old = torch.linalg.inv(inverse[arm])
+        step, change = s[arm], y[arm]
+        sy, bs = step @ change, old @ step
+        b, h = (step @ bs) / sy, (change @ inverse[arm] @ change) / sy
+        tau, phi = (float(part) for part in UPDATES[name](b[None], h[None], 5))
+        theta = (1 - phi) / (1 + (float(b * h) - 1) * phi)
+        w = (step @ bs).sqrt() * (change / sy - bs / (step @ bs))
+        new = tau * (old - torch.outer(bs, bs) / (step @ bs) + theta * torch.outer(w, w))
+        new = new + torch.outer(change, change) / sy
+        torch.testing.assert_close(torch.linalg.inv(found[arm]), new, rtol=1e-7, atol=1e-8)
+
+
+def test_updates_meet_what_is_known_of_them() -> None:
+    """BFGS scales nothing; self-scaled BFGS shrinks B by 1 / b where b > 1; where b = 1, Broyden's choice is BFGS."""
+    b = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
+    h = torch.tensor([3.0, 2.0, 1.5], dtype=torch.float64)
+    assert all(part.eq(1).all() for part in UPDATES["bfgs"](b, h, 7))
+    tau, phi = UPDATES["ssbfgs"](b, h, 7)
+    assert tau.tolist() == [1.0, 1.0, 0.25] and phi.eq(1).all()
+    tau, phi = UPDATES["ssbroyden"](b, h, 7)
+    assert float(tau[1]) == pytest.approx(1.0) and float(phi[1]) == pytest.approx(1.0)
+    assert bool((tau > 0).all()) and bool((tau <= 1).all())
+
+
+@pytest.mark.parametrize("how", [Adam(300, lr=0.05), LBFGS(20), NewtonCG(20), Broyden(20)])
 def test_an_arm_that_breaks_keeps_its_last_good_weights_and_others_go_on(how: Minimiser) -> None:
     """The first arm's function ends in NaN below 0.5, towards which it falls; the second is a parabola."""
 
@@ -154,7 +220,7 @@ def test_an_arm_that_breaks_keeps_its_last_good_weights_and_others_go_on(how: Mi
         assert found["state"].tolist() == [NONFINITE, GOING]
 
 
-@pytest.mark.parametrize("how", [Adam(300, lr=0.05), LBFGS(20), NewtonCG(20)])
+@pytest.mark.parametrize("how", [Adam(300, lr=0.05), LBFGS(20), NewtonCG(20), Broyden(20)])
 def test_an_arm_that_is_not_finite_from_the_start_does_not_stop_the_others(how: Minimiser) -> None:
     """Not even a Hessian of NaN, whose sketch is decomposed in one batch with those of the others."""
 
@@ -173,6 +239,7 @@ def test_an_arm_that_is_not_finite_from_the_start_does_not_stop_the_others(how: 
         (lambda: Adam(0), "iterations"),
         (lambda: Adam(schedule="step"), "cosine"),
         (lambda: LBFGS(history=0), "history"),
+        (lambda: Broyden(update="bfsg"), "bfgs"),
         (lambda: NewtonCG(damping=0.0), "damping"),
     ],
 )
