@@ -60,7 +60,7 @@ class Broyden(Minimiser):
     Good values: "ssbroyden" after Adam, in float64: in float32 gradients are too coarse for it. Measured: relative
     errors after 500 steps of Adam and 20 s of one core, 501 weights, three seeds: advection (speed 10) 1e-6 to 3e-5,
     "ssbfgs" 5e-6 to 9e-5, "bfgs" 4e-4 to 6e-4, `LBFGS` 3e-4 to 5e-4; Burgers (viscosity 0.01) 1.6e-3 to 1.8e-3,
-    `LBFGS` 7e-3 to 5e-2. `LevenbergMarquardt` was better still (3e-7 to 8e-7, 2e-4 to 5e-4), on points that it draws anew.
+    `LBFGS` 7e-3 to 5e-2. `LevenbergMarquardt`, on points drawn anew, was better still: 3e-7 to 8e-7, 2e-4 to 5e-4.
     tolerance, searches: as in `LBFGS`. Raises ValueError for bad numbers or an unknown update.
     Source: Al-Baali & Khalfan, J. Comput. Appl. Math. 175 (2005); Urban, Stefanou, Pons, J. Comput. Phys. 523 (2025),
     for physics-informed networks; so Kiyani et al., Comput. Methods Appl. Mech. Eng. 446 (2025).
