@@ -35,6 +35,7 @@ from sciode.pde.regions import Polygon, Slab
 from sciode.pde.sampling import WAYS, Way, Weighted, draw, resampled, weighted
 from sciode.pde.shapes import SHAPES
 from sciode.pde.strain import arap, rotation
+from sciode.pde.vorticity import diagonal_forcing, random_vorticity, simulate_vorticity, velocity_of
 
 __all__ = [
     "PRESETS",
@@ -62,6 +63,7 @@ __all__ = [
     "Weighted",
     "arap",
     "curl",
+    "diagonal_forcing",
     "difference",
     "divergence",
     "draw",
@@ -79,11 +81,14 @@ __all__ = [
     "partial",
     "potential",
     "problem_of",
+    "random_vorticity",
     "resampled",
     "rotation",
     "simulate",
+    "simulate_vorticity",
     "stored_energy",
     "stretched",
     "union",
+    "velocity_of",
     "weighted",
 ]
