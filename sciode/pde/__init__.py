@@ -33,11 +33,14 @@ from sciode.pde.operators import (
 from sciode.pde.problems import PROBLEMS, problem_of
 from sciode.pde.regions import Polygon, Slab
 from sciode.pde.sampling import WAYS, Way, Weighted, draw, resampled, weighted
+from sciode.pde.shallow_water import EARTH, Jet, Planet, Weather, balanced, jets, random_jets, simulate_shallow_water
 from sciode.pde.shapes import SHAPES
+from sciode.pde.spherical import SphereGrid
 from sciode.pde.strain import arap, rotation
 from sciode.pde.vorticity import diagonal_forcing, random_vorticity, simulate_vorticity, velocity_of
 
 __all__ = [
+    "EARTH",
     "PRESETS",
     "PROBLEMS",
     "SHAPES",
@@ -49,19 +52,24 @@ __all__ = [
     "Evolution",
     "FieldFunction",
     "Implicit",
+    "Jet",
     "Load",
     "Material",
     "Mesh",
     "NeoHookean",
     "Plane",
+    "Planet",
     "Polygon",
     "Setup",
     "Shape",
     "Slab",
     "Sphere",
+    "SphereGrid",
     "Way",
+    "Weather",
     "Weighted",
     "arap",
+    "balanced",
     "curl",
     "diagonal_forcing",
     "difference",
@@ -75,16 +83,19 @@ __all__ = [
     "incremental_potential",
     "intersection",
     "jacobian",
+    "jets",
     "laplacian",
     "lattice_mesh",
     "over",
     "partial",
     "potential",
     "problem_of",
+    "random_jets",
     "random_vorticity",
     "resampled",
     "rotation",
     "simulate",
+    "simulate_shallow_water",
     "simulate_vorticity",
     "stored_energy",
     "stretched",

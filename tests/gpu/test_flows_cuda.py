@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from sciode.pde.semilinear import march
+from sciode.pde.shallow_water import jets, random_jets, simulate_shallow_water
+from sciode.pde.spherical import SphereGrid
 from sciode.pde.vorticity import diagonal_forcing, random_vorticity, simulate_vorticity
 
 pytestmark = pytest.mark.gpu
@@ -34,3 +36,13 @@ def test_a_graph_knows_the_time() -> None:
     found = list(march(torch.zeros_like(start), lambda t, u: t.cos().expand_as(u), start, TS, 0.01, capture=8))
     exact = torch.tensor(TS, dtype=torch.float64).sin()
     torch.testing.assert_close(torch.stack(found)[:, 0].cpu(), exact, rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("capture", [0, 4])
+def test_shallow_water_is_the_cpus_answer(capture: int) -> None:
+    def run(device: str) -> torch.Tensor:
+        grid = SphereGrid(21, device=device)
+        start = jets(grid, [random_jets(0), random_jets(1)])
+        return simulate_shallow_water(grid, start, [0.0, 3600.0, 21600.0], dt=600.0, capture=capture).height
+
+    torch.testing.assert_close(run("cuda").cpu(), run("cpu"), rtol=1e-9, atol=0.0)
