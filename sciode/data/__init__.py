@@ -1,8 +1,11 @@
-"""Data sets by name, series on their own clocks, masks, splits and standardisation."""
+"""Data sets by name, series on their own clocks, flows on points, masks, splits and standardisation."""
 
 from .archives import unpack
 from .covariates import Covariates
 from .densities import DENSITIES, Density
+from .flow import Flow, FlowSet, Space
+from .flow_files import read_flows, write_flow_sets
+from .flow_sets import flows
 from .hopper_simulation import simulate_hopper, simulated_hopper
 from .liver import Patients, pbc2
 from .loading import load
@@ -19,14 +22,18 @@ __all__ = [
     "DENSITIES",
     "Covariates",
     "Density",
+    "Flow",
+    "FlowSet",
     "IrregularSeries",
     "Manifest",
     "Patients",
+    "Space",
     "Split",
     "Standardizer",
     "Stays",
     "Windows",
     "drop",
+    "flows",
     "get",
     "hopper",
     "in_order",
@@ -36,10 +43,12 @@ __all__ = [
     "official",
     "path",
     "pbc2",
+    "read_flows",
     "simulate_hopper",
     "simulated_hopper",
     "stays",
     "stratified",
     "unpack",
     "windows",
+    "write_flow_sets",
 ]
