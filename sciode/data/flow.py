@@ -89,7 +89,7 @@ class Flow:
 
         return Flow(
             floating(points),
-            torch.as_tensor(times).to(torch.float64),
+            torch.as_tensor(times, dtype=torch.float64),
             floating(values),
             None if walls is None else torch.as_tensor(walls).to(torch.bool),
             None if cells is None else torch.as_tensor(cells).to(torch.int64),

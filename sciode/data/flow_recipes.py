@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciode.pde.penalised_flow import PenalisedFlow
 from sciode.pde.shallow_water import jets, random_jets, simulate_shallow_water
 from sciode.pde.spherical import SphereGrid
+from sciode.pde.step_flow import VIEW, mesh_of, random_scene, sample_on_mesh, simulate_scenes
 from sciode.pde.vorticity import diagonal_forcing, random_vorticity, simulate_vorticity
 from sciode.solvers.suggest import choose
 
 from .flow import Flow, FlowSet, Space
 from .flow_files import write_flow_sets
 
-__all__ = ["PARTS", "RECIPES", "ShallowWaterRecipe", "VorticityRecipe", "make_flows", "write_flows"]
+__all__ = ["PARTS", "RECIPES", "ShallowWaterRecipe", "StepsRecipe", "VorticityRecipe", "make_flows", "write_flows"]
 
 PARTS = ("train", "validation", "test")
 Seeds = Sequence[Sequence[int]]
@@ -79,7 +81,7 @@ class ShallowWaterRecipe:
     latitudes: int = 128
     stride: int = 2
     hyperdiffusion: float = 4e15
-    burn_in: float = 48.0
+    burn_in: float = 72.0
     frames: int = 160
     interval: float = 1.0
     dt: float = 450.0
@@ -106,9 +108,49 @@ class ShallowWaterRecipe:
         )
 
 
-RECIPES: Mapping[str, type[VorticityRecipe] | type[ShallowWaterRecipe]] = {
+@dataclass(frozen=True)
+class StepsRecipe:
+    """Wind over random steps and rotors above them (`random_scene`), on a Delaunay mesh a flow: like Eagle, not Eagle.
+
+    ny: points of the grid across, with twice as many along; viscosity, porosity, dt: see `simulate_penalised_flow`.
+    burn_in: time before the first of `frames` frames, interval apart. finest, coarsest: of `mesh_of`.
+    """
+
+    ny: int = 128
+    viscosity: float = 8e-4
+    porosity: float = 2e-3
+    finest: float = 0.008
+    coarsest: float = 0.0165
+    burn_in: float = 1.0
+    frames: int = 80
+    interval: float = 0.04
+    dt: float = 0.0025
+    batch: int = 4
+
+    def simulate(self, seeds: Seeds, device: torch.device) -> FlowSet:
+        """Flows of these seeds."""
+        scenes = [random_scene(seed) for seed in seeds]
+        ts = _clock(self.burn_in, self.frames, self.interval)
+        found = simulate_scenes(
+            scenes, self.ny, ts, viscosity=self.viscosity, porosity=self.porosity, dt=self.dt, device=device,
+            capture=_CAPTURE,
+        )  # fmt: skip
+        found = PenalisedFlow(found.velocity[-self.frames :], found.pressure[-self.frames :])
+        flows = []
+        for number, (scene, seed) in enumerate(zip(scenes, seeds, strict=True)):
+            mesh = mesh_of(scene, (*seed, 1), self.finest, self.coarsest)
+            values = sample_on_mesh(found, number, mesh.points).float().cpu()
+            points = torch.from_numpy(mesh.points).float()
+            flows.append(Flow.from_arrays(points, ts[-self.frames :], values, mesh.walls, mesh.cells))
+        return FlowSet(
+            "random_steps", tuple(flows), ("vx", "vy", "pressure"), ("1", "1", "1"), Space("plane", *VIEW), "time"
+        )
+
+
+RECIPES: Mapping[str, type[VorticityRecipe] | type[ShallowWaterRecipe] | type[StepsRecipe]] = {
     "vorticity": VorticityRecipe,
     "shallow_water": ShallowWaterRecipe,
+    "steps": StepsRecipe,
 }
 """What a manifest's recipe may name as its solver: settings with defaults, and `simulate(seeds, device)`."""
 
@@ -167,7 +209,7 @@ def write_flows(target: Path, recipe: Mapping[str, Any], progress: bool = False)
     write_flow_sets(target, named, recipe)
 
 
-def _recipe(solver: str, settings: Mapping[str, Any]) -> VorticityRecipe | ShallowWaterRecipe:
+def _recipe(solver: str, settings: Mapping[str, Any]) -> VorticityRecipe | ShallowWaterRecipe | StepsRecipe:
     made = RECIPES[choose("solver", solver, RECIPES)]
     known = [field.name for field in fields(made)]
     for name in settings:

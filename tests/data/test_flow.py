@@ -37,6 +37,7 @@ def test_arrays_of_any_library_become_tensors_of_their_precision() -> None:
     assert found.points.dtype == torch.float32 and found.values.dtype == torch.float64
     assert found.times.dtype == torch.float64 and found.walls is not None and found.walls.dtype == torch.bool
     assert found.cells is not None and found.cells.dtype == torch.int64
+    assert Flow.from_arrays(points, [0.1, 0.2], values).times.tolist() == [0.1, 0.2]
     assert Flow.from_arrays([[0, 0], [1, 0]], [0], [[[1], [2]]]).values.dtype == torch.float32
 
 
