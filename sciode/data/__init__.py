@@ -10,12 +10,14 @@ from .hopper_simulation import simulate_hopper, simulated_hopper
 from .liver import Patients, pbc2
 from .loading import load
 from .masks import drop
+from .original_flows import dino_shallow_water, eagle, eagle_simulations
 from .physionet import Stays, stays
 from .registry import Manifest, manifest, manifests
 from .series import IrregularSeries
 from .splits import Split, in_order, official, stratified
 from .standardizer import Standardizer
 from .store import get, path
+from .sums import pin
 from .windows import Windows, hopper, windows
 
 __all__ = [
@@ -32,7 +34,10 @@ __all__ = [
     "Standardizer",
     "Stays",
     "Windows",
+    "dino_shallow_water",
     "drop",
+    "eagle",
+    "eagle_simulations",
     "flows",
     "get",
     "hopper",
@@ -43,6 +48,7 @@ __all__ = [
     "official",
     "path",
     "pbc2",
+    "pin",
     "read_flows",
     "simulate_hopper",
     "simulated_hopper",
