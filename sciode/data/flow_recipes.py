@@ -62,10 +62,9 @@ class VorticityRecipe:
             "navier_stokes",
             _flows(points, ts[-self.frames :], found.flatten(2)[..., None]),
             ("vorticity",),
-            ("1/time",),
+            ("",),
             Space("periodic", (0.0, 0.0), (1.0, 1.0)),
-            "time",
-            (kept, kept),
+            grid=(kept, kept),
         )
 
 
@@ -142,9 +141,7 @@ class StepsRecipe:
             values = sample_on_mesh(found, number, mesh.points).float().cpu()
             points = torch.from_numpy(mesh.points).float()
             flows.append(Flow.from_arrays(points, ts[-self.frames :], values, mesh.walls, mesh.cells))
-        return FlowSet(
-            "random_steps", tuple(flows), ("vx", "vy", "pressure"), ("1", "1", "1"), Space("plane", *VIEW), "time"
-        )
+        return FlowSet("random_steps", tuple(flows), ("vx", "vy", "pressure"), ("", "", ""), Space("plane", *VIEW))
 
 
 RECIPES: Mapping[str, type[VorticityRecipe] | type[ShallowWaterRecipe] | type[StepsRecipe]] = {

@@ -178,7 +178,7 @@ def jets(grid: SphereGrid, flows: Sequence[Sequence[Jet]], planet: Planet = EART
 def random_jets(seed: int | Sequence[int]) -> tuple[Jet, Jet]:
     """A jet in each hemisphere, one mirrored, with bumps of their own: a function of the seed.
 
-    Speeds of 60 to 80 m/s, bumps of 100 to 300 m at any longitude and within 6 degrees of the jet's middle.
+    Speeds of 70 to 90 m/s, bumps of 200 to 500 m at any longitude and within 6 degrees of the jet's middle.
     """
     rng = np.random.default_rng(seed)
 
@@ -186,7 +186,7 @@ def random_jets(seed: int | Sequence[int]) -> tuple[Jet, Jet]:
         low, high = math.pi / 7.0, math.pi / 2.0 - math.pi / 7.0
         edges = (low, high) if side > 0 else (-high, -low)
         at = side * math.pi / 4.0 + rng.uniform(-0.1, 0.1), rng.uniform(0.0, 2.0 * math.pi)
-        return Jet(rng.uniform(60.0, 80.0), edges, rng.uniform(100.0, 300.0), at)
+        return Jet(rng.uniform(70.0, 90.0), edges, rng.uniform(200.0, 500.0), at)
 
     return jet(1), jet(-1)
 
