@@ -90,21 +90,14 @@ def simulate_penalised_flow(
         raise ValueError(f"velocity is [B, 2, nx, ny] on the grid of solid, {list(shape)}, got {list(velocity.shape)}")
     size = shape[2:]
     modes = _modes(box)
-    friction = (box.solid / box.porosity).unsqueeze(1)
-    if box.sponge is not None and box.inflow is not None:
-        friction = friction + box.sponge.to(friction)
-        drawn = box.sponge.to(friction) * box.inflow.to(friction)
-    else:
-        drawn = None
+    friction, drawn = _resistance(box)
 
     def push(t: Tensor, hat: Tensor) -> tuple[Tensor, Tensor]:
         """(modes of all forces before the projection, the velocity)."""
         along, across = modes.slope
         curl = torch.fft.irfft2(along * hat[:, 1] - across * hat[:, 0], s=size)
         u = torch.fft.irfft2(hat, s=size)
-        total = torch.stack((u[:, 1] * curl, -u[:, 0] * curl), 1) - friction * u
-        if drawn is not None:
-            total = total + drawn
+        total = torch.stack((u[:, 1] * curl, -u[:, 0] * curl), 1) - friction * u + drawn
         if force is not None:
             total = total + force(t).to(total.dtype)
         return torch.fft.rfft2(total) * modes.kept, u
@@ -124,6 +117,15 @@ def simulate_penalised_flow(
         velocities.append(torch.fft.irfft2(hat, s=size))
         pressures.append(pressure(t, hat))
     return PenalisedFlow(torch.stack(velocities), torch.stack(pressures))
+
+
+def _resistance(box: FluidBox) -> tuple[Tensor, Tensor]:
+    """(friction, drawn) of the force drawn - friction u by walls and sponge."""
+    friction = (box.solid / box.porosity).unsqueeze(1)
+    if box.sponge is None or box.inflow is None:
+        return friction, torch.zeros_like(friction)
+    sponge = box.sponge.to(friction)
+    return friction + sponge, sponge * box.inflow.to(friction)
 
 
 class _Modes(NamedTuple):
