@@ -118,11 +118,12 @@ class ListData:
         rows = []
         for name, manifest in data.manifests().items():
             shape = manifest.shape
-            cases = f"{shape.train}+{shape.test}" if shape.test else str(shape.train)
+            cases = "+".join(str(part) for part in (shape.train, shape.validation, shape.test) if part)
             size = f"{shape.channels}x{'-'.join(str(end) for end in sorted(set(shape.length)))}"
             rows.append((name, manifest.kind, cases, size, shape.irregular, _here(name)))
         caption = (
-            "cases: train+test; size: channels x time points. sciode data get NAME brings a set, and says its licence."
+            "cases: train(+validation)+test; size: channels x time points. sciode data get NAME brings a set, and says "
+            "its licence."
         )
         show(table("Data sets", ("name", "kind", "cases", "size", "irregular", "here"), rows, caption))
         return 0
@@ -141,7 +142,7 @@ class GetData:
         manifest = data.manifest(self.name)
         print(f"{manifest.title}\nlicence: {manifest.licence}\ncite: {manifest.citation}", file=sys.stderr)
         if _here(self.name) is None and any(file.made_by for file in manifest.files):
-            print("it is simulated on this machine, once, which takes a minute or two", file=sys.stderr)
+            print(f"it is simulated on this machine, once. {manifest.note}", file=sys.stderr)
         print(data.get(self.name, progress=sys.stderr.isatty()))
         return 0
 

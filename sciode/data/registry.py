@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from .digests import DIGESTS
 
-Kind = Literal["classification", "clinical", "forecasting", "images"]
+Kind = Literal["classification", "clinical", "flow", "forecasting", "images"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Shape:
-    """Numbers of cases (train, test), channels, shortest and longest length in time points, number of classes.
+    """Numbers of cases (train, test, and validation where a set has that part), channels, shortest and longest length
+    in time points, number of classes.
 
     ``irregular`` says how the set departs from a shared grid: "no", "missing", "length" or "times". A number that
     does not apply (classes of a forecasting set) is 0.
@@ -71,11 +73,16 @@ class Shape:
     length: tuple[int, int]
     classes: int
     irregular: str
+    validation: int = 0
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a data set; see the fields' own types. ``note`` is what a user must know before using it."""
+    """What is known of a data set; see the fields' own types. ``note`` is what a user must know before using it.
+
+    ``recipe`` is how a set of flows is made here (see :mod:`sciode.data.flow_recipes`): its file is made anew where it
+    was made by another one.
+    """
 
     name: str
     title: str
@@ -87,6 +94,7 @@ class Manifest:
     files: tuple[File, ...]
     sample: Sample | None = None
     note: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def folder() -> Path:

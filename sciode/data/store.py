@@ -15,8 +15,9 @@ from .registry import File, Manifest, folder, manifest
 from .ts_format import read_ts
 
 ARCHIVES = (".zip", ".whl")
-MAKERS = {"hopper": ("hopper_simulation", "write_hopper")}
-"""What makes a file on this machine: module of this package and function, called with where to write."""
+MAKERS = {"hopper": ("hopper_simulation", "write_hopper"), "flows": ("flow_recipes", "write_flows")}
+"""What makes a file on this machine: module of this package and function, called with where to write and, for a
+manifest that has a recipe, with that and whether to show progress."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,16 @@ def locate(wanted: Manifest) -> Place | None:
 
 
 def _complete(wanted: Manifest, root: Path) -> bool:
-    return all((root / file.path).is_file() for file in wanted.files)
+    return all(_current(root / file.path, wanted) for file in wanted.files)
+
+
+def _current(found: Path, wanted: Manifest) -> bool:
+    """Whether a file is there, and made by the manifest's recipe if it has one."""
+    if not wanted.recipe:
+        return found.is_file()
+    from .flow_files import made_by_recipe
+
+    return made_by_recipe(found, wanted.recipe)
 
 
 def _visible(place: Place, wanted: Manifest) -> Path:
@@ -109,20 +119,20 @@ def fetch(wanted: Manifest, root: Path, progress: bool = False) -> Place:
     with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as scratch:
         for file in wanted.files:
             target = root / file.path
-            if not target.is_file():
-                found = _made(file, Path(scratch)) or _from_any_source(file, wanted, Path(scratch), progress)
+            if not _current(target, wanted):
+                bring = _from_any_source if file.made_by is None else _made
+                found = bring(file, wanted, Path(scratch), progress)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 found.replace(target)
     return Place(root)
 
 
-def _made(file: File, scratch: Path) -> Path | None:
-    """The file as its maker makes it; None for one that is to be downloaded."""
-    if file.made_by is None:
-        return None
-    module, function = MAKERS[file.made_by]
+def _made(file: File, wanted: Manifest, scratch: Path, progress: bool) -> Path:
+    """The file as its maker makes it."""
+    module, function = MAKERS[file.made_by or ""]
     found = scratch / PurePosixPath(file.path).name
-    getattr(importlib.import_module(f".{module}", __package__), function)(found)
+    make = getattr(importlib.import_module(f".{module}", __package__), function)
+    make(*((found, wanted.recipe, progress) if wanted.recipe else (found,)))
     return found
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sciode.solvers.suggest import choose
 
-__all__ = ["DEGREES", "degree_of", "interpolate"]
+__all__ = ["DEGREES", "degree_of", "interpolate", "periodic_stencil"]
 
 Array = NDArray[np.floating[Any]]
 
@@ -43,6 +43,25 @@ def interpolate(values: Array, places: tuple[Array, ...], degree: int) -> Array:
         index = tuple(base + offset for base, offset in zip(bases, corner, strict=True))
         total += values[index] * math.prod(axis[offset] for axis, offset in zip(weights, corner, strict=True))
     return total
+
+
+def periodic_stencil(
+    points: Array, shape: tuple[int, ...], sides: tuple[float, ...], degree: int = 3
+) -> tuple[NDArray[np.int64], Array]:
+    """Which nodes of a periodic grid a value at each point is made of, and by which weights, [N, (degree + 1)^d] both.
+
+    points [N, d]: anywhere; node i of axis k stands at sides[k] i / shape[k]; the numbers of nodes are those of the
+    grid flattened. As `interpolate`, for many fields on one grid.
+    """
+    index, weights = np.zeros((len(points), 1), dtype=np.int64), np.ones((len(points), 1))
+    for place, count, side in zip(points.T, shape, sides, strict=True):
+        place = place * (count / side)
+        base = np.floor(place).astype(np.int64) - (degree - 1) // 2
+        nodes = (base[:, None] + np.arange(degree + 1)) % count
+        shares = np.stack(_weights(place - base, degree), 1)
+        index = (index[:, :, None] * count + nodes[:, None, :]).reshape(len(points), -1)
+        weights = (weights[:, :, None] * shares[:, None, :]).reshape(len(points), -1)
+    return index, weights
 
 
 def _weights(place: Array, degree: int) -> list[Array]:

@@ -85,18 +85,17 @@ def solve(
     numbers: of points; redraw: when they are drawn anew and whether adaptively. Levenberg-Marquardt draws new uniform
         ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
-    engine: "eager", "capture" (the loss as a CUDA graph), "compile" (fused kernels; some 30 s at first, for long or
-        many runs), "auto" (default): "capture" on a card. See `sciode.pinn.engines`.
+    engine: how losses run, see `sciode.pinn.engines`; "auto" is a CUDA graph on a card, "compile" pays in long runs.
     seed: of points and weights; seeds: one an arm, for weights; start: weights [arms, P] of a `Solution` to go on from.
-    log: iterations between entries of the history. folder: where the run is kept; the same call goes on from there.
+    log: iterations between entries of the history; folder: where the run is kept, the same call goes on from there;
     limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
     share: of a run on several processes, see `sciode.pinn.distributed`; all ranks get the same arguments.
 
     Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
     the last good weights and is named in `Solution.status`.
     """
-    check_kinds(problem=problem, decomposition=decomposition, network=network, numbers=numbers, redraw=redraw)
-    check_kinds(weights=weights, balance=balance, causal=causal)
+    check_kinds(problem=problem, decomposition=decomposition, network=network, numbers=numbers, redraw=redraw,
+                weights=weights, balance=balance, causal=causal)  # fmt: skip
     cut, steps, arms = decomposition or single(problem.domain), several("stages", stages, Stage), weights_of(conditions)
     _check(problem, cut, steps, causal, balance, redraw, log, share)
     like = torch.zeros((), dtype=dtype, device=device)

@@ -107,7 +107,7 @@ class QuasiNewton(Minimiser):
         return now
 
     def _moved(self, now: Memory, moved: Tensor, failed: Tensor) -> Memory:
-        """Arms at the best place of their search; those without one forget, and are stuck if there was nothing to forget."""
+        """Arms at the best place of their search; those without one forget, and are stuck if they knew nothing."""
         step, change = now["best theta"] - now["theta"], now["best gradient"] - now["gradient"]
         product = (step * change).sum(1)
         kept = moved & (product > _LEAST * change.square().sum(1))
