@@ -74,28 +74,26 @@ def solve(
 ) -> Solution:
     """Solve R(u) = 0 by networks whose loss is sum_t weight_t mean |residual_t|^2, stage after stage.
 
-    An arm is one choice of interface conditions, with networks of its own: the axis before everything. All arms are
-    trained in one batch, each as if it were alone. (Levenberg-Marquardt and library stages take them one by one.)
+    An arm is one choice of interface conditions with its networks, the axis before everything. All arms are trained in
+    one batch, each as if alone. (Levenberg-Marquardt and library stages take them one by one.)
 
     Parameters
     ----------
-    decomposition: None is `single`, one network. conditions: of the interfaces, names of `CONDITIONS`, a list of names
-        for each arm, or weights [arms, 9]. `XPINN` (default) and `CPINN` are the literature's.
+    decomposition: None is one network. conditions: names of `CONDITIONS`, a list of names for each arm, or weights
+        [arms, 9]; `XPINN` (default) and `CPINN` are the literature's.
     stages: `Adam`, `LBFGS`, `Broyden`, `NewtonCG`, `LevenbergMarquardt` (all of `sciode.training`), `muon()`, `soap()`.
     numbers: of points; redraw: when they are drawn anew and whether adaptively. Levenberg-Marquardt draws new uniform
         ones at every iteration, for it would fit fixed ones alone, and leaves weights of points aside.
     weights: at first; balance: a scheme that moves them; causal: by time, in Adam's stages. chunk: see `Loss`.
-    engine: how losses run, see `sciode.pinn.engines`; "auto" is a CUDA graph on a card, "compile" pays in long runs.
-    seed: of points and weights; seeds: one an arm, for weights; start: weights [arms, P] of a `Solution` to go on from.
-    log: iterations between entries of the history; folder: where the run is kept, the same call goes on from there;
-    limits: seconds a stage may take, one a stage, for comparisons at equal cost; on a CPU, of this process's own time.
-    share: of a run on several processes, see `sciode.pinn.distributed`; all ranks get the same arguments.
+    engine: see `sciode.pinn.engines`; "auto" is a CUDA graph on a card, "compile" pays in long runs. seed: of points
+        and weights; seeds: one an arm, for weights; start: weights [arms, P] of a `Solution`.
+    log: iterations between entries of the history; folder: where the run is kept, to be gone on with; limits: seconds
+        for each stage, on a CPU those of this process; share: of processes, see `sciode.pinn.distributed`.
 
-    Raises ValueError for what does not fit, before anything is trained. A loss that is not finite stops its arm with
-    the last good weights and is named in `Solution.status`.
+    Raises ValueError for what does not fit. A loss that is not finite stops its arm, with good weights; see `status`.
     """
-    check_kinds(problem=problem, decomposition=decomposition, network=network, numbers=numbers, redraw=redraw,
-                weights=weights, balance=balance, causal=causal)  # fmt: skip
+    points = {"numbers": numbers, "redraw": redraw, "weights": weights, "balance": balance, "causal": causal}
+    check_kinds(problem=problem, decomposition=decomposition, network=network, **points)
     cut, steps, arms = decomposition or single(problem.domain), several("stages", stages, Stage), weights_of(conditions)
     _check(problem, cut, steps, causal, balance, redraw, log, share)
     like = torch.zeros((), dtype=dtype, device=device)
