@@ -1,0 +1,34 @@
+"""Operators and symbolic equations from one transformer: systems as data, symbols as tokens, and a grammar."""
+
+from sciode.prose.display import latex, to_sympy
+from sciode.prose.grammar import Grammar, State
+from sciode.prose.programs import Programs
+from sciode.prose.systems import SYSTEMS, System, of_dimension
+from sciode.prose.trees import OPERATORS, Expression, constant, cos, parameter, sin, square, variable, variables
+from sciode.prose.vocabulary import Vocabulary, on_grid
+from sciode.prose.wrong_terms import misspecified, with_another_term, without_a_term
+
+__all__ = [
+    "OPERATORS",
+    "SYSTEMS",
+    "Expression",
+    "Grammar",
+    "Programs",
+    "State",
+    "System",
+    "Vocabulary",
+    "constant",
+    "cos",
+    "latex",
+    "misspecified",
+    "of_dimension",
+    "on_grid",
+    "parameter",
+    "sin",
+    "square",
+    "to_sympy",
+    "variable",
+    "variables",
+    "with_another_term",
+    "without_a_term",
+]
