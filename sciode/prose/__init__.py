@@ -3,6 +3,7 @@
 from sciode.prose.display import latex, to_sympy
 from sciode.prose.grammar import Grammar, State
 from sciode.prose.programs import Programs
+from sciode.prose.samples import Drawing, Samples, draw, equations_of, noisy, simulate
 from sciode.prose.systems import SYSTEMS, System, of_dimension
 from sciode.prose.trees import OPERATORS, Expression, constant, cos, parameter, sin, square, variable, variables
 from sciode.prose.vocabulary import Vocabulary, on_grid
@@ -11,19 +12,25 @@ from sciode.prose.wrong_terms import misspecified, with_another_term, without_a_
 __all__ = [
     "OPERATORS",
     "SYSTEMS",
+    "Drawing",
     "Expression",
     "Grammar",
     "Programs",
+    "Samples",
     "State",
     "System",
     "Vocabulary",
     "constant",
     "cos",
+    "draw",
+    "equations_of",
     "latex",
     "misspecified",
+    "noisy",
     "of_dimension",
     "on_grid",
     "parameter",
+    "simulate",
     "sin",
     "square",
     "to_sympy",

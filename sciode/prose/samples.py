@@ -1,0 +1,132 @@
+"""Trajectories of systems whose numbers are drawn, solved in one batch a system by `sciode.solve`.
+
+Numbers are rounded to what tokens can say BEFORE the solve, so that an equation and its trajectory agree exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciode.prose.systems import SYSTEMS, System
+from sciode.prose.trees import Expression
+from sciode.prose.vocabulary import on_grid
+from sciode.solvers import solve
+from sciode.solvers.suggest import choose
+
+__all__ = ["Drawing", "Samples", "draw", "equations_of", "noisy", "simulate"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn of each system: equations times starts; and how it is solved. The defaults are the paper's.
+
+    systems: names in `SYSTEMS`. equations: sets of numbers a system; starts: initial values a set. end, frames: times.
+    most: trajectories that grow beyond are left out, as are those that the solver gives up. Raises ValueError for
+    unknown systems or sizes below one.
+    """
+
+    systems: tuple[str, ...] = tuple(SYSTEMS)
+    equations: int = 100
+    starts: int = 20
+    end: float = 6.0
+    frames: int = 192
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    most: float = 1e3
+    method: str = "tsit5"
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in self.systems:
+            choose("system", name, SYSTEMS)
+        if min(len(self.systems), self.equations, self.starts, self.frames - 1) < 1 or not self.end > 0:
+            raise ValueError(f"sizes must be at least 1, frames at least 2 and end positive, got {self}")
+
+    @property
+    def times(self) -> Tensor:
+        """Return the times [frames], float64."""
+        return torch.linspace(0, self.end, self.frames, dtype=torch.float64)
+
+
+class Samples(NamedTuple):
+    """Trajectories of one system: values [n, frames, d], the set of numbers that each has [n], and all sets' equations.
+
+    left_out: how many were drawn beside those, which grew too large or were given up.
+    """
+
+    system: str
+    values: Tensor
+    owner: Tensor
+    equations: tuple[tuple[Expression, ...], ...]
+    left_out: int
+
+
+def draw(how: Drawing, seed: int, device: torch.device | str = "cpu") -> Iterator[Samples]:
+    """Yield the samples of one system after another; the same for the same seed, whatever other systems are drawn."""
+    for name in how.systems:
+        system = SYSTEMS[name]
+        generator = np.random.default_rng([seed, list(SYSTEMS).index(name)])
+        numbers = _numbers(system, how.equations, generator)
+        starts = generator.uniform(-system.start, system.start, (how.equations * how.starts, system.dimension))
+        if system.first is not None:
+            starts[:, 0] = system.first
+        owner = torch.arange(how.equations).repeat_interleave(how.starts)
+        values, fine = simulate(system, numbers[owner], torch.from_numpy(starts), how, device)
+        named = [dict(zip(system.nominal, row, strict=True)) for row in numbers.tolist()]
+        equations = tuple(tuple(one.bound(own) for one in system.equations) for own in named)
+        kept = fine.cpu()
+        yield Samples(name, values[fine].cpu(), owner[kept], equations, int((~kept).sum()))
+
+
+def simulate(
+    system: System, numbers: Tensor, starts: Tensor, how: Drawing, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Return trajectories [n, frames, d] and which are fit for use, bool [n]: solved to the end and bounded.
+
+    numbers: the system's parameters [n, p]; starts: [n, d]. Float64.
+    """
+    named, equations = list(system.nominal), system.equations
+
+    def field(t: Tensor, y: Tensor, p: Tensor) -> Tensor:
+        own = dict(zip(named, p.unbind(-1), strict=True))
+        u = y.unbind(-1)
+        return torch.stack([torch.as_tensor(one.at(u, own)).to(y).expand(y.shape[:-1]) for one in equations], -1)
+
+    y0, args = starts.to(device, torch.float64), numbers.to(device, torch.float64)
+    options: dict[str, Any] = {"method": how.method, "rtol": how.rtol, "atol": how.atol, "engine": how.engine}
+    with torch.no_grad():
+        found = solve(field, y0, how.times.to(device), args=args, throw=False, **options)
+    values = found.ys.transpose(0, 1)
+    bounded = values.isfinite().flatten(1).all(1) & (values.abs().flatten(1).amax(1) < how.most)
+    return values, bounded & (found.status == 0)
+
+
+def noisy(values: Tensor, level: float, seed: int) -> Tensor:
+    """Return trajectories [n, frames, d] with white noise whose norm is about `level` times theirs, each its own.
+
+    Raises ValueError for a negative level.
+    """
+    if not 0 <= level < float("inf"):
+        raise ValueError(f"level must be at least 0, got {level}")
+    draws = torch.randn(values.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    size = values.square().mean((1, 2), keepdim=True).sqrt()
+    return values + level * size * draws.to(values)
+
+
+def _numbers(system: System, count: int, generator: np.random.Generator) -> Tensor:
+    """Sets of parameters [count, p], on the grid of tokens."""
+    nominal: NDArray[np.float64] = np.array(list(system.nominal.values()))
+    drawn = nominal * generator.uniform(1 - system.spread, 1 + system.spread, (count, len(nominal)))
+    return torch.tensor([[on_grid(value) for value in row] for row in drawn.tolist()], dtype=torch.float64)
+
+
+def equations_of(samples: Sequence[Samples]) -> list[tuple[Expression, ...]]:
+    """Return the equations of every trajectory of some systems, in their order."""
+    return [one.equations[place] for one in samples for place in one.owner.tolist()]
