@@ -1,0 +1,90 @@
+"""Layers of transformers: attention that is normalised before, with rotary phases where order counts."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Block", "rotated"]
+
+_BASE = 10_000.0
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Return x [B, heads, L, 2 k] with pairs turned by angles that grow with the place: their products know distances.
+
+    Source: Su et al.: RoFormer (Neurocomputing 568, 2024).
+    """
+    half = x.shape[-1] // 2
+    speeds = _BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * speeds
+    cos, sin = angles.cos().to(x), angles.sin().to(x)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+@final
+class Attention(nn.Module):
+    """Multi-head attention of queries [B, Q, width] to tokens [B, L, width]; ordered: rotary phases on both."""
+
+    def __init__(self, width: int, heads: int, ordered: bool) -> None:
+        super().__init__()
+        self.heads, self.ordered = heads, ordered
+        self.query, self.both = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, tokens: Tensor, heard: Tensor | None, causal: bool = False) -> Tensor:
+        """heard: which tokens count, bool [B, L]; a query that hears none gets 0."""
+        q = self._split(self.query(x))
+        k, v = (self._split(part) for part in self.both(tokens).chunk(2, -1))
+        if self.ordered:
+            q, k = rotated(q), rotated(k)
+        mask = None
+        if heard is not None:
+            mask = heard[:, None, None, :].expand(-1, 1, q.shape[-2], -1)
+            if causal:
+                mask = mask & torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
+        if mask is not None:
+            found = torch.where(mask.any(-1, keepdim=True), found, 0.0)
+        return self.out(found.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+@final
+class Block(nn.Module):
+    """x + attention, and x + perceptron, each of what is normalised before.
+
+    own: attention among the queries; other: to other tokens after that. ordered: whether places count in the first.
+    """
+
+    def __init__(
+        self, width: int, heads: int, feedforward: int, own: bool = True, other: bool = False, ordered: bool = False
+    ) -> None:
+        super().__init__()
+        self.own = Attention(width, heads, ordered) if own else None
+        self.other = Attention(width, heads, False) if other else None
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.turn = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
+
+    def forward(
+        self,
+        x: Tensor,
+        heard: Tensor | None = None,
+        tokens: Tensor | None = None,
+        others_heard: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """x: [B, L, width]; heard: which of x count; tokens, others_heard: what `other` attends to."""
+        if self.own is not None:
+            y = self.norms[0](x)
+            x = x + self.own(y, y, heard, causal)
+        if self.other is not None:
+            assert tokens is not None
+            x = x + self.other(self.norms[1](x), tokens, others_heard)
+        return x + self.turn(self.norms[2](x))

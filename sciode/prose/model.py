@@ -1,0 +1,152 @@
+"""The transformer of PROSE: a trajectory and symbols in, a solution operator and symbols out.
+
+Data tokens are frames (time is one of their numbers, so that their order does not count and times may be any), symbol
+tokens are a guess at the equations. Both are encoded, fused by self-attention over all of them, and read by an operator
+decoder (queries are times, which see the data tokens alone) and a causal symbol decoder (which sees the symbol tokens).
+
+Source: Liu, Zhang, Schaeffer (Neural Networks 180, 2024). Differences: layers normalise before, phases are rotary, each
+component is divided by its own size over the frames that are read, and a token of its own tells means and sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from sciode.prose.attention import Block
+from sciode.prose.vocabulary import Vocabulary
+from sciode.solvers.suggest import choose
+
+__all__ = ["PRESETS", "Fused", "Shape", "Transformer"]
+
+_READS = ("both", "data", "symbols")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes. reads: "both", or "data" or "symbols" alone: twins that tell what the other is worth.
+
+    Raises ValueError for sizes below one, a width that heads do not divide into even parts, or an unknown `reads`.
+    """
+
+    dimension: int = 3
+    width: int = 256
+    heads: int = 8
+    feedforward: int = 1024
+    data: int = 2
+    symbols: int = 2
+    fusion: int = 4
+    operator: int = 4
+    writer: int = 4
+    reads: str = "both"
+
+    def __post_init__(self) -> None:
+        choose("reads", self.reads, _READS)
+        sizes = (self.dimension, self.width, self.heads, self.feedforward, self.data, self.symbols, self.fusion)
+        if min(*sizes, self.operator, self.writer) < 1 or self.width % (2 * self.heads):
+            raise ValueError(f"sizes must be at least 1 and width a multiple of twice the heads, got {self}")
+
+
+PRESETS: Mapping[str, Shape] = MappingProxyType(
+    {
+        "tiny": Shape(width=32, heads=2, feedforward=64, data=1, symbols=1, fusion=1, operator=1, writer=1),
+        "small": Shape(),
+        "paper": Shape(5, 512, 8, 2048, 2, 4, 8, 8, 8),
+    }
+)
+"""By name: for tests, 14 million weights for a notebook, and the paper's 103 million."""
+
+
+class Fused(NamedTuple):
+    """What decoders see: data tokens and symbol tokens, which of them count, and each component's mean and size."""
+
+    data: Tensor
+    symbols: Tensor
+    symbols_heard: Tensor
+    mean: Tensor
+    size: Tensor
+
+
+@final
+class Transformer(nn.Module):
+    """See the module. A system of fewer components than `dimension` has zeros in the place of those it lacks."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape, self.vocabulary = shape, Vocabulary(shape.dimension)
+        width, words = shape.width, len(self.vocabulary.words)
+
+        def blocks(count: int, **kind: bool) -> nn.ModuleList:
+            return nn.ModuleList(Block(width, shape.heads, shape.feedforward, **kind) for _ in range(count))
+
+        def embedding(size: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
+
+        self.frame, self.sizes, self.time = embedding(1 + shape.dimension), embedding(3 * shape.dimension), embedding(1)
+        self.word, self.kinds = nn.Embedding(words, width), nn.Parameter(0.02 * torch.randn(2, width))
+        self.encode_data, self.encode_symbols = blocks(shape.data), blocks(shape.symbols, ordered=True)
+        self.fusion = blocks(shape.fusion)
+        self.operator, self.writer = (
+            blocks(shape.operator, own=False, other=True),
+            blocks(shape.writer, other=True, ordered=True),
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
+        self.value, self.score = nn.Linear(width, shape.dimension), nn.Linear(width, words)
+
+    def read(self, times: Tensor, values: Tensor, symbols: Tensor, components: Tensor) -> Fused:
+        """Encode and fuse.
+
+        times: [B, T]. values: [B, T, D], zeros beyond a system's own components, of which there are components [B].
+        symbols: ids [B, L] of the guess, padded by "pad".
+        """
+        there = torch.arange(values.shape[-1], device=values.device) < components[:, None]
+        mean = values.mean(1)
+        size = (values - mean[:, None]).square().mean(1).sqrt().clamp(min=1e-6)
+        scaled = torch.where(there[:, None], (values - mean[:, None]) / size[:, None], 0.0)
+        told = torch.where(there, size.log(), 0.0), torch.where(there, torch.asinh(mean), 0.0), there.to(values)
+        frames = self.frame(torch.cat((times[..., None], scaled), -1))
+        data = torch.cat((self.sizes(torch.cat(told, -1))[:, None], frames), 1)
+        for block in self.encode_data:
+            data = block(data)
+        heard = symbols != self.vocabulary.ids["pad"]
+        words = self.word(symbols)
+        for block in self.encode_symbols:
+            words = block(words, heard)
+        heard = heard & (self.shape.reads != "data")
+        count = data.shape[1]
+        all_heard = torch.cat((heard.new_full(data.shape[:2], self.shape.reads != "symbols"), heard), 1)
+        both = torch.cat((data + self.kinds[0], words + self.kinds[1]), 1)
+        for block in self.fusion:
+            both = block(both, all_heard)
+        return Fused(self.norms[0](both[:, :count]), self.norms[1](both[:, count:]), heard, mean, size)
+
+    def predict(self, fused: Fused, times: Tensor) -> Tensor:
+        """Return u at times [B, Q]: [B, Q, D]; each time is answered alone."""
+        queries = self.time(times[..., None])
+        for block in self.operator:
+            queries = block(queries, tokens=fused.data)
+        return fused.mean[:, None] + fused.size[:, None] * self.value(self.norms[2](queries))
+
+    def score_next(self, fused: Fused, written: Tensor) -> Tensor:
+        """Return scores [B, L, V] of what follows each of the written ids [B, L], the first of which is "start"."""
+        words = self.word(written)
+        # The twin that reads no symbols writes from the data.
+        alone = self.shape.reads == "data"
+        tokens, heard = (fused.data, None) if alone else (fused.symbols, fused.symbols_heard)
+        for block in self.writer:
+            words = block(words, tokens=tokens, others_heard=heard, causal=True)
+        return self.score(self.norms[3](words))
+
+    @property
+    def weights(self) -> int:
+        """How many numbers are trained."""
+        return sum(one.numel() for one in self.parameters())
+
+    def twin(self, reads: str) -> Transformer:
+        """Return a new transformer of these sizes that reads something else."""
+        return Transformer(replace(self.shape, reads=reads))
