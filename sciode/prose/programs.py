@@ -25,7 +25,8 @@ class Programs:
     """The right-hand sides of B systems, each of its own, as one function of u [B, ..., D].
 
     Values of nodes stand one after another: variables, numbers, then what each level adds; nothing is written twice, so
-    that gradients with respect to u and `constants` [K] come by themselves. Components that a system lacks are 0.
+    that gradients with respect to u and `constants` [K] (of all systems and components, in prefix order) come by
+    themselves. Components that a system lacks are 0.
 
     Raises ValueError for a system with parameters, or more components or variables than `dimension`.
     """
@@ -69,11 +70,14 @@ class _Nodes:
     def add(self, tree: Expression, sample: int, dimension: int) -> int:
         """Take a tree up; return its root: a variable's place, or `variables` + the place among what was met."""
         stack: list[tuple[int, int]] = []
+        # In prefix order, in which trees name them; the walk meets them from the end.
+        self.numbers += tree.constants
+        self.owners += [sample] * len(tree.constants)
+        last = len(self.numbers)
         for symbol in reversed(tree.symbols):
             if not isinstance(symbol, str):
-                self.numbers.append(symbol)
-                self.owners.append(sample)
-                stack.append(self._met("number", 0, (len(self.numbers) - 1,)))
+                last -= 1
+                stack.append(self._met("number", 0, (last,)))
             elif symbol in OPERATORS:
                 own = [stack.pop() for _ in range(OPERATORS[symbol].arity)]
                 stack.append(self._met(symbol, 1 + max(level for level, _ in own), tuple(place for _, place in own)))

@@ -88,7 +88,9 @@ def test_a_twin_hears_one_side_alone(reads: str, deaf_to: str) -> None:
 def test_a_component_that_is_scaled_and_shifted_is_answered_so_but_for_what_sizes_tell() -> None:
     """With the token of sizes taken out, u -> a u + b of a component is that of the answer."""
     model = made()
-    torch.nn.init.zeros_(model.sizes[-1].weight)
+    last = model.sizes[-1]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.zeros_(last.weight)
     times, values, symbols, components = batch(model)
     moved = values * torch.tensor([3.0, 0.2, 7.0]) + torch.tensor([1.0, -5.0, 0.3])
     moved[2, :, 2] = 0.0

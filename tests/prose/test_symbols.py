@@ -103,6 +103,18 @@ def test_gradients_of_programs_reach_numbers_and_variables() -> None:
     assert programs.owners.tolist() == [0, 0]
 
 
+@given(st.lists(TREES, min_size=1, max_size=3))
+@settings(deadline=None, max_examples=30)
+def test_numbers_of_programs_are_those_of_trees_in_their_order(trees: list[Expression]) -> None:
+    programs = Programs([[tree] for tree in trees], 3)
+    assert programs.constants.tolist() == [one for tree in trees for one in tree.constants]
+    u = torch.randn(len(trees), 4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    moved = programs.constants + 0.5
+    left = iter(moved.tolist())
+    others = [[tree.with_constants([next(left) for _ in tree.constants])] for tree in trees]
+    torch.testing.assert_close(programs(u, moved), Programs(others, 3)(u), rtol=1e-12, atol=1e-12)
+
+
 def test_a_system_with_parameters_is_no_program() -> None:
     with pytest.raises(ValueError, match="p_a"):
         Programs([[parameter("a") * U]], 2)
