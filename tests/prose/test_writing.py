@@ -78,7 +78,7 @@ def test_a_sample_is_written_the_same_among_others() -> None:
 
 
 def test_numbers_come_back_from_clean_trajectories() -> None:
-    """From numbers that are 10 % off, of four different systems at once; errors at unseen points fall tenfold at least."""
+    """From numbers that are 10 % off, of four different systems at once; errors elsewhere fall tenfold at least."""
     how = Drawing(("lorenz", "sprott_b", "thomas", "aizawa"), equations=1, starts=1, frames=96, end=3.0, engine="eager")
     samples = list(draw(how, 4))
     values, true = torch.cat([one.values for one in samples]), [one.equations[0] for one in samples]
