@@ -181,19 +181,34 @@ class Problem:
 
     @property
     def digits(self) -> str:
-        """What the equation makes of made-up values and what its conditions tell, to nine digits: functions have no
-        other sign by which a kept run knows them.
+        """What the equation, the flux and the conditions make of made-up values, and what is told and built in, to nine
+        digits: functions have no other sign by which a kept run knows them.
         """
-        told = [tried(self.names, self._probe, self.started, self.equation)[0]]
+        points = self.domain.sample(_SIZED, _PROBE_SEED, dtype=torch.float64)[None, None]
+        found = [tried(self.names, points, self.started, self.equation)[0]]
+        if self.flux is not None:
+            normals = torch.arange(1.0, 1.0 + self.names.axes, dtype=torch.float64).expand(points.shape)
+            read = lambda d, p: crossing(self, d, p, normals).unbind(-1)  # noqa: E731
+            found.append(tried(self.names, points, self.started, read)[0])
+        if self.hard is not None:
+            found += [self.hard.value(points), self.hard.distance(points)]
         for one in self.conditions:
             if isinstance(one, Condition):
-                told.append(one.value(one.where.draw(self.names, self.domain, _PROBE_POINTS, _PROBE_SEED).points))
-        return ", ".join(f"{float(values.double().square().sum().sqrt()):.9g}" for values in told)
+                own = one.where.draw(self.names, self.domain, _SIZED, _PROBE_SEED).points
+                read = lambda d, p, one=one: one.residual(d, p, one.value(d.points))  # noqa: E731
+                found += [one.value(own), tried(self.names, own[None, None], self.started, read)[0]]
+        return ", ".join(f"{_mark(values):.9g}" for values in found)
 
     @property
     def started(self) -> SimpleNamespace:
         """The parameters, unknown ones where their search begins."""
         return SimpleNamespace(**self.parameters, **{name: one.initial for name, one in self.unknowns.items()})
+
+
+def _mark(values: Tensor) -> float:
+    """A number by which values are known, their signs and order too."""
+    flat = values.double().flatten()
+    return float(flat @ (1.5 + torch.sin(torch.arange(len(flat), dtype=torch.float64))))
 
 
 def crossing(problem: Problem, d: Derivatives, p: Any, normals: Tensor) -> Tensor:
