@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sciode.pde import Boundary, Box, Domain, Slab
 from sciode.pde.regions import boxed
-from sciode.pinn.derivatives import Derivatives, Names, asked_of
+from sciode.pinn.derivatives import Derivatives, Names, asked_of, probed
 from sciode.pinn.taylor import Orders
 from sciode.training import derive_seed
 
@@ -161,7 +161,7 @@ class Condition:
         if not bool(values.isfinite().all()):
             raise ValueError(f"{self.name}: value is not finite on its set")
         if isinstance(self.where, Given):
-            probe = points[None, None]
+            probe = probed(points)
         self.orders(names, probe, parameters)
 
 

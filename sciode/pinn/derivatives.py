@@ -13,8 +13,12 @@ from torch.func import jvp
 
 from sciode.pinn.taylor import Orders, unit
 
-__all__ = ["Derivatives", "Equation", "Names", "asked_of", "residual_of", "total_gradient", "tried"]
+__all__ = ["ARMS", "Derivatives", "Equation", "Names", "asked_of", "probed", "residual_of", "total_gradient", "tried"]
 
+ARMS = 2
+"""Of how many arms functions are tried: an unknown, a number of each, then passes for no number of Python's, of which
+there would be no derivative.
+"""
 _PLAIN = torch.contiguous_format
 
 Equation = Callable[["Derivatives", Any], Any]
@@ -116,17 +120,22 @@ class _Any(dict[Orders, Tensor]):
         return self[orders]
 
 
+def probed(points: Tensor) -> Tensor:
+    """Return points [n, d] as functions are tried on them, [ARMS, 1, n, d]."""
+    return points.repeat(ARMS, 1, 1, 1)
+
+
 def asked_of(
     names: Names, points: Tensor, parameters: SimpleNamespace, read: Callable[[Derivatives, Any], Any]
 ) -> frozenset[Orders]:
-    """Return the orders that a function reads, by running it once at some points [1, 1, n, d] with made-up values."""
+    """Return the orders that a function reads, by running it once at some points `probed` with made-up values."""
     return tried(names, points, parameters, read)[1]
 
 
 def tried(
     names: Names, points: Tensor, parameters: SimpleNamespace, read: Callable[[Derivatives, Any], Any]
 ) -> tuple[Tensor, frozenset[Orders]]:
-    """Return what a function makes of made-up values at some points [1, 1, n, d], [1, 1, n, m], and what it reads."""
+    """Return what a function makes of made-up values at some points `probed`, [ARMS, 1, n, m], and what it reads."""
     normals = torch.zeros_like(points)
     normals[..., 0] = 1.0
     derivatives = Derivatives(names, _Any(points, names.channels), points, normals)

@@ -28,7 +28,7 @@ from torch import Tensor
 from sciode.pde import Domain
 from sciode.pinn.agreement import disagreement
 from sciode.pinn.conditions import Condition, Periodic
-from sciode.pinn.derivatives import Derivatives, Equation, Names, asked_of, tried
+from sciode.pinn.derivatives import ARMS, Derivatives, Equation, Names, asked_of, probed, tried
 from sciode.pinn.taylor import Orders
 
 __all__ = ["Hard", "Problem", "Reference", "Unknown"]
@@ -44,7 +44,8 @@ Function = Callable[[Tensor], Tensor]
 class Unknown:
     """A number of the equation that is to be found: where the search begins, and whether it can only be positive.
 
-    A positive one is e^v with v trained. ValueError for a positive one that begins at or below 0.
+    A positive one is e^v with v trained. To equations an unknown is a tensor, a number an arm: torch.exp(p.k), for
+    math.exp(p.k) would have no derivative, and fails. ValueError for a positive one that begins at or below 0.
     """
 
     initial: float
@@ -163,7 +164,7 @@ class Problem:
 
     @cached_property
     def _probe(self) -> Tensor:
-        return self.domain.sample(_PROBE_POINTS, _PROBE_SEED, dtype=torch.float64)[None, None]
+        return probed(self.domain.sample(_PROBE_POINTS, _PROBE_SEED, dtype=torch.float64))
 
     @cached_property
     def orders(self) -> frozenset[Orders]:
@@ -184,7 +185,7 @@ class Problem:
         """What the equation, the flux and the conditions make of made-up values, and what is told and built in, to nine
         digits: functions have no other sign by which a kept run knows them.
         """
-        points = self.domain.sample(_SIZED, _PROBE_SEED, dtype=torch.float64)[None, None]
+        points = probed(self.domain.sample(_SIZED, _PROBE_SEED, dtype=torch.float64))
         found = [tried(self.names, points, self.started, self.equation)[0]]
         if self.flux is not None:
             normals = torch.arange(1.0, 1.0 + self.names.axes, dtype=torch.float64).expand(points.shape)
@@ -196,13 +197,16 @@ class Problem:
             if isinstance(one, Condition):
                 own = one.where.draw(self.names, self.domain, _SIZED, _PROBE_SEED).points
                 read = lambda d, p, one=one: one.residual(d, p, one.value(d.points))  # noqa: E731
-                found += [one.value(own), tried(self.names, own[None, None], self.started, read)[0]]
+                found += [one.value(own), tried(self.names, probed(own), self.started, read)[0]]
         return ", ".join(f"{_mark(values):.9g}" for values in found)
 
     @property
     def started(self) -> SimpleNamespace:
-        """The parameters, unknown ones where their search begins."""
-        return SimpleNamespace(**self.parameters, **{name: one.initial for name, one in self.unknowns.items()})
+        """The parameters, unknown ones where their search begins, a number an arm as when they are searched for."""
+        unknown = {
+            name: torch.full((ARMS, 1, 1), one.initial, dtype=torch.float64) for name, one in self.unknowns.items()
+        }
+        return SimpleNamespace(**self.parameters, **unknown)
 
 
 def _mark(values: Tensor) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sciode.pde import Boundary
 from sciode.pinn.conditions import Condition, Given, Periodic, shuffled
-from sciode.pinn.derivatives import Derivatives, residual_of, stacked
+from sciode.pinn.derivatives import Derivatives, probed, residual_of, stacked
 from sciode.pinn.interfaces import CONDITIONS, Sides, orders_of
 from sciode.pinn.problem import Problem
 from sciode.pinn.representation import Representation
@@ -131,7 +131,7 @@ class Data(Group):
         self.condition, self.names = condition, (condition.name,)
         probe, started = self.problem._probe, self.problem.started
         if isinstance(condition.where, Given):
-            probe = condition.where.points.double()[None, None]
+            probe = probed(condition.where.points.to("cpu", torch.float64))
         self.orders = condition.orders(self.problem.names, probe, started)
 
     def draw(self, numbers: Numbers, seed: int, like: Tensor) -> Sample:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from sciode.pinn import (
     strips,
     windows,
 )
-from sciode.training import Adam
+from sciode.training import LBFGS, Adam
 
 XT, BOX = Names(("x", "t"), ("u",)), Box((0, 0), (1, 1))
 BEND = Slab(Polygon(((0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2))), 0, 1)
@@ -124,3 +126,23 @@ def test_a_field_far_from_its_scale_is_warned_of() -> None:
     for wrong in ({"v": 2.0}, {"u": 0.0}):
         with pytest.raises(ValueError, match="scale must be positive numbers of u"):
             heat(scale=wrong)
+
+
+def test_functions_of_an_unknown_have_to_be_those_of_tensors() -> None:
+    """exp k = 2 is found; Python's own functions would leave k where it begins, and fail when the problem is made."""
+
+    def made(exp: Any) -> Problem:
+        told = dirichlet(Face("x"), lambda x: x**2)
+        return Problem(
+            "bent", Names(("x",), ("u",)), Box(0, 1), lambda d, p: d.u_xx - exp(p.k), (told,),
+            unknowns={"k": Unknown(0.0)},
+        )  # fmt: skip
+
+    inside = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)[:, None]
+    problem = made(torch.exp)
+    problem = replace(problem, conditions=(*problem.conditions, observed(inside, inside[:, 0] ** 2)))
+    found = solve(problem, network=Network(6, 1), numbers=Numbers(20, 4, 4), stages=[Adam(30, lr=1e-2), LBFGS(200)])
+    assert float(found.unknowns["k"]) == pytest.approx(math.log(2), abs=0.02)
+    for wrong in (math.exp, lambda k: 1.0 if k > 0 else 2.0):
+        with pytest.raises((ValueError, RuntimeError), match="Tensor with|only one element"):
+            made(wrong)
