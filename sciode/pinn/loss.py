@@ -178,9 +178,7 @@ class Loss:
     def _made_ready(self, stage: Minimiser | None, layout: _Layout, inputs: Sequence[Tensor]) -> Program:
         """An evaluation, or a stage's iteration with one in it, as a function of tensors alone."""
         theta, rest = inputs[layout.memory.index("theta")], inputs[len(layout.memory) :]
-        lifted = self._numbers(theta) if self.engine.lifts else {}
-        numbers = tuple(lifted.values())
-        evaluated = self.engine.prepared(partial(self._program, layout, tuple(lifted)), [theta, *rest, *numbers])
+        evaluated, numbers = self._prepared(layout, [theta, *rest])
         if stage is None:
             return _Lazily(self.engine, lambda *given: evaluated(*given, *numbers))
 
@@ -191,6 +189,18 @@ class Loss:
             return (*(new[name] for name in layout.memory), *once.found)
 
         return self.engine.recorded(iteration, inputs)
+
+    def _prepared(self, layout: _Layout, inputs: Sequence[Tensor]) -> tuple[Program, tuple[Tensor, ...]]:
+        """An evaluation, prepared, and the numbers that it is to be given besides."""
+        lifted = self._numbers(inputs[0]) if self.engine.lifts else {}
+        numbers = tuple(lifted.values())
+        try:
+            return self.engine.prepared(partial(self._program, layout, tuple(lifted)), [*inputs, *numbers]), numbers
+        except ValueError:
+            if not lifted:
+                raise
+        # An equation may ask for a number's value, as math.sqrt(p.nu) does: each value is another program then.
+        return self.engine.prepared(partial(self._program, layout, ()), inputs), ()
 
     def _numbers(self, theta: Tensor) -> dict[str, Tensor]:
         """The equation's numbers as tensors, so that tasks that differ in them are one program."""

@@ -144,5 +144,5 @@ def test_functions_of_an_unknown_have_to_be_those_of_tensors() -> None:
     found = solve(problem, network=Network(6, 1), numbers=Numbers(20, 4, 4), stages=[Adam(30, lr=1e-2), LBFGS(200)])
     assert float(found.unknowns["k"]) == pytest.approx(math.log(2), abs=0.02)
     for wrong in (math.exp, lambda k: 1.0 if k > 0 else 2.0):
-        with pytest.raises((ValueError, RuntimeError), match="Tensor with|only one element"):
+        with pytest.raises((ValueError, RuntimeError), match=r"Tensor with|only one element"):
             made(wrong)
