@@ -57,7 +57,7 @@ class Unknown:
 
 
 class Reference(NamedTuple):
-    """A solution at points [R, d], exact or from a fine grid: values [R, c]."""
+    """A solution at points [R, d], exact or from a fine grid: values [R, c]; tensors or arrays."""
 
     points: Tensor
     values: Tensor
@@ -128,6 +128,8 @@ class Problem:
             raise ValueError(f"{', '.join(sorted(twice))}: a parameter is known or to be found, not both")
         if len({one.name for one in self.conditions}) != len(self.conditions):
             raise ValueError("conditions need names of their own: give name= to those of one kind")
+        if self.reference is not None:
+            object.__setattr__(self, "reference", self._checked(self.reference))
         probe = self._probe
         _ = self.orders
         for one in self.conditions:
@@ -146,6 +148,22 @@ class Problem:
             raise ValueError(f'{said}: mend the data, or say corners="ignore"')
 
         self._warn_of_sizes()
+
+    def _checked(self, known: Reference) -> Reference:
+        """The reference as tensors. ValueError for values that would be compared with those of other points."""
+        points, values = (torch.as_tensor(part) for part in known)
+        axes, channels = self.names.axes, self.names.channels
+        if points.shape != (len(values), axes) or values.shape != (len(points), channels) or not len(points):
+            raise ValueError(
+                f"reference must be points [R, {axes}] and values [R, {channels}], got {tuple(points.shape)} and "
+                f"{tuple(values.shape)}"
+            )
+        outside = int((~self.domain.contains(points.to("cpu", torch.float64))).sum())
+        if outside or not bool(values.isfinite().all()):
+            raise ValueError(
+                f"reference: {outside} of {len(points)} points lie outside the domain, or values are not finite"
+            )
+        return Reference(points, values)
 
     def _warn_of_sizes(self) -> None:
         """Networks begin with values of about 1: far larger or smaller ones take for ever to reach."""

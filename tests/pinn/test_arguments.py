@@ -18,6 +18,7 @@ from sciode.pinn import (
     Network,
     Numbers,
     Problem,
+    Reference,
     Unknown,
     Weights,
     dirichlet,
@@ -146,3 +147,21 @@ def test_functions_of_an_unknown_have_to_be_those_of_tensors() -> None:
     for wrong in (math.exp, lambda k: 1.0 if k > 0 else 2.0):
         with pytest.raises((ValueError, RuntimeError), match=r"Tensor with|only one element"):
             made(wrong)
+
+
+def test_a_reference_has_a_row_of_values_for_each_of_its_points() -> None:
+    """Values [R] would be compared with those of all R points: an error of nothing in particular."""
+    points = BOX.sample(9, 0, dtype=torch.float64)
+    rows = points.sum(1, keepdim=True)
+    arrays: Any = points.numpy(), rows.numpy()
+    found = heat(reference=Reference(*arrays)).reference
+    assert found is not None and torch.equal(found.points, points) and torch.equal(found.values, rows)
+    for wrong in (
+        (points, rows[:, 0]),
+        (points, rows[1:]),
+        (points[:, 0], rows),
+        (points + 1, rows),
+        (points, rows.log1p() * math.nan),
+    ):
+        with pytest.raises(ValueError, match="reference"):
+            heat(reference=Reference(*wrong))
