@@ -275,7 +275,10 @@ def _base(loss: Loss, weights: Weights, arms: Tensor) -> Tensor:
         else:
             value = own.get(name, weights.equation if name == EQUATION else weights.data)
             columns.append(torch.full_like(arms[:, 0], value))
-    return torch.stack(columns, 1)
+    found = torch.stack(columns, 1)
+    if not bool((found > 0).any(1).all()):
+        raise ValueError("weights: an arm has none above 0, and nothing to be trained by")
+    return found
 
 
 def _check(

@@ -165,3 +165,10 @@ def test_a_reference_has_a_row_of_values_for_each_of_its_points() -> None:
     ):
         with pytest.raises(ValueError, match="reference"):
             heat(reference=Reference(*wrong))
+
+
+def test_an_arm_without_any_weight_is_no_arm_that_has_converged() -> None:
+    how = {"network": Network(4, 1), "numbers": Numbers(8, 4, 4), "stages": [LBFGS(3)]}
+    with pytest.raises(ValueError, match="none above 0"):
+        solve(heat(), weights=Weights(0.0, 0.0, 0.0), **how)
+    assert solve(heat(), weights=Weights(0.0, 1.0, 0.0), **how).status == ("budget",)
