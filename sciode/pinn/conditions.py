@@ -235,10 +235,11 @@ def _function(value: Function | float) -> Function:
 
 
 def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -> Condition:
-    """Return u = values [n] at points [n, d]: measurements, for inverse problems. ValueError for other shapes.
+    """Return u = values [n] at points [n, d]: measurements, for inverse problems, tensors or arrays.
 
-    Places may be measured more than once.
+    Places may be measured more than once. ValueError for other shapes.
     """
+    points, values = torch.as_tensor(points), torch.as_tensor(values)
     if values.shape != points.shape[:1]:
         raise ValueError(f"values must be [{len(points)}], one a point, got {tuple(values.shape)}")
     # Of a place that was measured more than once the mean is told, as often: least squares ask for no more.

@@ -27,17 +27,24 @@ Equation = Callable[["Derivatives", Any], Any]
 
 @dataclass(frozen=True)
 class Names:
-    """Coordinates, one letter each, and fields, without an underscore: ("x", "t"), ("u",)."""
+    """Coordinates, one letter each, and fields, without an underscore: ("x", "t"), ("u",), or "xt", "u" for short.
+
+    Raises ValueError for others, or fields of a name that `Derivatives` has for something else.
+    """
 
     coordinates: tuple[str, ...]
     fields: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "coordinates", tuple(self.coordinates))
+        object.__setattr__(self, "fields", (self.fields,) if isinstance(self.fields, str) else tuple(self.fields))
         if not self.coordinates or any(len(name) != 1 for name in self.coordinates):
             raise ValueError(f"coordinates need names of one letter, got {self.coordinates}")
         names = (*self.coordinates, *self.fields)
         if not self.fields or len(set(names)) != len(names) or any("_" in name for name in self.fields):
             raise ValueError(f"fields need names of their own without an underscore, got {self.fields}")
+        if taken := [name for name in self.fields if hasattr(Derivatives, name) or name in _OWN]:
+            raise ValueError(f"a field cannot be called {', '.join(taken)}: in equations that is something else")
 
     @property
     def axes(self) -> int:
@@ -105,6 +112,9 @@ class Derivatives:
         if self.normals is None:
             raise ValueError("normal derivatives are those of boundary and interface points: these are inner points")
         return self.directed(self.normals)[..., self.names.fields.index(name)]
+
+
+_OWN = frozenset(Derivatives.__dataclass_fields__)
 
 
 class _Any(dict[Orders, Tensor]):

@@ -347,9 +347,11 @@ def _clocks(
 
 
 def _checked(start: Tensor | None, initial: Tensor) -> Tensor:
-    """Weights to begin with. ValueError for a start of another shape."""
+    """Weights to begin with. ValueError for a start that is none, or of another shape."""
     if start is None:
         return initial
+    if not isinstance(start, Tensor):
+        raise ValueError(f"start: give weights [arms, P], as those of a solution, solution.theta; got {start!r}")
     if start.shape != initial.shape:
         raise ValueError(f"start must be {tuple(initial.shape)}, got {tuple(start.shape)}")
     return start.detach().to(initial)

@@ -172,3 +172,23 @@ def test_an_arm_without_any_weight_is_no_arm_that_has_converged() -> None:
     with pytest.raises(ValueError, match="none above 0"):
         solve(heat(), weights=Weights(0.0, 0.0, 0.0), **how)
     assert solve(heat(), weights=Weights(0.0, 1.0, 0.0), **how).status == ("budget",)
+
+
+def test_names_are_letters_and_words_which_equations_can_read() -> None:
+    short: Any = ("xt", "temperature"), ("xt", ["u", "v"])
+    for given, fields in zip(short, (("temperature",), ("u", "v")), strict=True):
+        assert Names(*given) == Names(("x", "t"), fields)
+    for taken in ("normal", "points", "of"):
+        with pytest.raises(ValueError, match=f"cannot be called {taken}"):
+            Names(("x",), (taken,))
+
+
+def test_measurements_may_be_arrays_and_a_start_is_a_solutions_weights() -> None:
+    points = BOX.sample(5, 0, dtype=torch.float64)
+    arrays: Any = points.numpy(), points[:, 0].numpy()
+    told, same = observed(*arrays), observed(points, points[:, 0])
+    assert torch.equal(told.value(points), same.value(points))
+    how = {"network": Network(4, 1), "numbers": Numbers(8, 4, 4), "stages": [Adam(2)]}
+    found = solve(heat(conditions=told), **how)
+    with pytest.raises(ValueError, match=r"solution\.theta"):
+        solve(heat(), start=found, **how)  # type: ignore[arg-type]
