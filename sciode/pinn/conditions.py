@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sciode.pde import Boundary, Box, Domain, Slab
 from sciode.pde.regions import boxed
-from sciode.pinn.derivatives import Derivatives, Names, asked_of
+from sciode.pinn.derivatives import Derivatives, Names, asked_of, probed
 from sciode.pinn.taylor import Orders
 from sciode.training import derive_seed
 
@@ -161,7 +161,7 @@ class Condition:
         if not bool(values.isfinite().all()):
             raise ValueError(f"{self.name}: value is not finite on its set")
         if isinstance(self.where, Given):
-            probe = points[None, None]
+            probe = probed(points)
         self.orders(names, probe, parameters)
 
 
@@ -235,10 +235,11 @@ def _function(value: Function | float) -> Function:
 
 
 def observed(points: Tensor, values: Tensor, field: str = "u", name: str = "") -> Condition:
-    """Return u = values [n] at points [n, d]: measurements, for inverse problems. ValueError for other shapes.
+    """Return u = values [n] at points [n, d]: measurements, for inverse problems, tensors or arrays.
 
-    Places may be measured more than once.
+    Places may be measured more than once. ValueError for other shapes.
     """
+    points, values = torch.as_tensor(points), torch.as_tensor(values)
     if values.shape != points.shape[:1]:
         raise ValueError(f"values must be [{len(points)}], one a point, got {tuple(values.shape)}")
     # Of a place that was measured more than once the mean is told, as often: least squares ask for no more.

@@ -13,8 +13,12 @@ from torch.func import jvp
 
 from sciode.pinn.taylor import Orders, unit
 
-__all__ = ["Derivatives", "Equation", "Names", "asked_of", "residual_of", "total_gradient", "tried"]
+__all__ = ["ARMS", "Derivatives", "Equation", "Names", "asked_of", "probed", "residual_of", "total_gradient", "tried"]
 
+ARMS = 2
+"""Of how many arms functions are tried: an unknown, a number of each, then passes for no number of Python's, of which
+there would be no derivative.
+"""
 _PLAIN = torch.contiguous_format
 
 Equation = Callable[["Derivatives", Any], Any]
@@ -23,17 +27,24 @@ Equation = Callable[["Derivatives", Any], Any]
 
 @dataclass(frozen=True)
 class Names:
-    """Coordinates, one letter each, and fields, without an underscore: ("x", "t"), ("u",)."""
+    """Coordinates, one letter each, and fields, without an underscore: ("x", "t"), ("u",), or "xt", "u" for short.
+
+    Raises ValueError for others, or fields of a name that `Derivatives` has for something else.
+    """
 
     coordinates: tuple[str, ...]
     fields: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "coordinates", tuple(self.coordinates))
+        object.__setattr__(self, "fields", (self.fields,) if isinstance(self.fields, str) else tuple(self.fields))
         if not self.coordinates or any(len(name) != 1 for name in self.coordinates):
             raise ValueError(f"coordinates need names of one letter, got {self.coordinates}")
         names = (*self.coordinates, *self.fields)
         if not self.fields or len(set(names)) != len(names) or any("_" in name for name in self.fields):
             raise ValueError(f"fields need names of their own without an underscore, got {self.fields}")
+        if taken := [name for name in self.fields if hasattr(Derivatives, name) or name in _OWN]:
+            raise ValueError(f"a field cannot be called {', '.join(taken)}: in equations that is something else")
 
     @property
     def axes(self) -> int:
@@ -103,6 +114,9 @@ class Derivatives:
         return self.directed(self.normals)[..., self.names.fields.index(name)]
 
 
+_OWN = frozenset(Derivatives.__dataclass_fields__)
+
+
 class _Any(dict[Orders, Tensor]):
     """Values for whatever is asked, smooth numbers that differ from one another."""
 
@@ -116,17 +130,22 @@ class _Any(dict[Orders, Tensor]):
         return self[orders]
 
 
+def probed(points: Tensor) -> Tensor:
+    """Return points [n, d] as functions are tried on them, [ARMS, 1, n, d]."""
+    return points.repeat(ARMS, 1, 1, 1)
+
+
 def asked_of(
     names: Names, points: Tensor, parameters: SimpleNamespace, read: Callable[[Derivatives, Any], Any]
 ) -> frozenset[Orders]:
-    """Return the orders that a function reads, by running it once at some points [1, 1, n, d] with made-up values."""
+    """Return the orders that a function reads, by running it once at some points `probed` with made-up values."""
     return tried(names, points, parameters, read)[1]
 
 
 def tried(
     names: Names, points: Tensor, parameters: SimpleNamespace, read: Callable[[Derivatives, Any], Any]
 ) -> tuple[Tensor, frozenset[Orders]]:
-    """Return what a function makes of made-up values at some points [1, 1, n, d], [1, 1, n, m], and what it reads."""
+    """Return what a function makes of made-up values at some points `probed`, [ARMS, 1, n, m], and what it reads."""
     normals = torch.zeros_like(points)
     normals[..., 0] = 1.0
     derivatives = Derivatives(names, _Any(points, names.channels), points, normals)

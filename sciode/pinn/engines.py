@@ -44,7 +44,10 @@ class Engine(ABC):
 
     @abstractmethod
     def prepared(self, program: Program, inputs: Sequence[Tensor]) -> Program:
-        """Return the same function of inputs of these shapes, faster if it can be, to be part of others."""
+        """Return the same function of inputs of these shapes, faster if it can be, to be part of others.
+
+        Raises ValueError for a program that the engine cannot run.
+        """
 
     @abstractmethod
     def recorded(self, program: Program, inputs: Sequence[Tensor]) -> Program:
@@ -101,7 +104,14 @@ class Compiling(Engine):
         """See `Engine.prepared`."""
         # On stand-ins, so that nothing is computed; constants that the program holds are real.
         plain = [x.detach() for x in inputs]
-        graph = without_questions(make_fx(program, tracing_mode="fake", _allow_non_fake_inputs=True)(*plain))
+        try:
+            traced = make_fx(program, tracing_mode="fake", _allow_non_fake_inputs=True)(*plain)
+        except Exception as error:
+            raise ValueError(
+                f"the loss cannot be compiled: {_first(error)}. Ask no tensor for its value, as `if` and `float` do, "
+                'or take engine="eager"'
+            ) from error
+        graph = without_questions(traced)
         # Forward-mode derivatives bring numbers as tensors of the host, which no recording could read.
         graph = graph.to(plain[0].device)
         key = _digest(graph, plain)
@@ -197,4 +207,4 @@ def _digest(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
 
 
 def _first(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

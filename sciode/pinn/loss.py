@@ -178,9 +178,7 @@ class Loss:
     def _made_ready(self, stage: Minimiser | None, layout: _Layout, inputs: Sequence[Tensor]) -> Program:
         """An evaluation, or a stage's iteration with one in it, as a function of tensors alone."""
         theta, rest = inputs[layout.memory.index("theta")], inputs[len(layout.memory) :]
-        lifted = self._numbers(theta) if self.engine.lifts else {}
-        numbers = tuple(lifted.values())
-        evaluated = self.engine.prepared(partial(self._program, layout, tuple(lifted)), [theta, *rest, *numbers])
+        evaluated, numbers = self._prepared(layout, [theta, *rest])
         if stage is None:
             return _Lazily(self.engine, lambda *given: evaluated(*given, *numbers))
 
@@ -191,6 +189,18 @@ class Loss:
             return (*(new[name] for name in layout.memory), *once.found)
 
         return self.engine.recorded(iteration, inputs)
+
+    def _prepared(self, layout: _Layout, inputs: Sequence[Tensor]) -> tuple[Program, tuple[Tensor, ...]]:
+        """An evaluation, prepared, and the numbers that it is to be given besides."""
+        lifted = self._numbers(inputs[0]) if self.engine.lifts else {}
+        numbers = tuple(lifted.values())
+        try:
+            return self.engine.prepared(partial(self._program, layout, tuple(lifted)), [*inputs, *numbers]), numbers
+        except ValueError:
+            if not lifted:
+                raise
+        # An equation may ask for a number's value, as math.sqrt(p.nu) does: each value is another program then.
+        return self.engine.prepared(partial(self._program, layout, ()), inputs), ()
 
     def _numbers(self, theta: Tensor) -> dict[str, Tensor]:
         """The equation's numbers as tensors, so that tasks that differ in them are one program."""
@@ -264,6 +274,8 @@ class Loss:
                 pressed = _terms(group, leaf, sample, multiplier if group.names == (EQUATION,) else None)[1]
                 total = total + torch.where(weights[:, many] > 0, weights[:, many] * pressed, 0.0).sum()
             slope = torch.autograd.grad(total, leaf, create_graph=True)[0]
+        if not bool(slope.isfinite().all()):
+            return _curved_term_by_term(self.groups, leaf, samples, weights, multiplier)
 
         def product(vector: Tensor) -> Tensor:
             return torch.autograd.grad(slope, leaf, vector, retain_graph=True)[0]
@@ -304,6 +316,28 @@ def _term_by_term(group: Group, theta: Tensor, sample: Sample, weights: Tensor) 
             slope = torch.autograd.grad(term.sum(), leaf, retain_graph=True)[0]
             found = found + torch.where(weight[:, None] > 0, weight[:, None] * slope, 0.0)
     return found
+
+
+def _curved_term_by_term(
+    groups: Sequence[Group], leaf: Tensor, samples: Sequence[Sample], weights: Tensor, multiplier: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """As `_term_by_term`, of products with the Hessian of all terms together."""
+    slopes: list[Tensor] = []
+    with torch.enable_grad():
+        for group, sample in zip(groups, samples, strict=True):
+            factor = multiplier if multiplier is not None and group.names == (EQUATION,) else 1.0
+            for rows in group.residuals(leaf, sample).values():
+                term = rows.square().sum(-1) * sample.data["share"] * factor
+                slopes.append(torch.autograd.grad(term.sum(), leaf, create_graph=True)[0])
+
+    def product(vector: Tensor) -> Tensor:
+        found = torch.zeros_like(leaf)
+        for slope, weight in zip(slopes, weights.unbind(1), strict=True):
+            own = torch.autograd.grad(slope, leaf, vector, retain_graph=True)[0]
+            found = found + torch.where(weight[:, None] > 0, weight[:, None] * own, 0.0)
+        return found
+
+    return product
 
 
 def _pointwise(group: Group, which: tuple[int, ...], weights: Mapping[str, float], count: int) -> Any:

@@ -28,7 +28,7 @@ from torch import Tensor
 from sciode.pde import Domain
 from sciode.pinn.agreement import disagreement
 from sciode.pinn.conditions import Condition, Periodic
-from sciode.pinn.derivatives import Derivatives, Equation, Names, asked_of, tried
+from sciode.pinn.derivatives import ARMS, Derivatives, Equation, Names, asked_of, probed, tried
 from sciode.pinn.taylor import Orders
 
 __all__ = ["Hard", "Problem", "Reference", "Unknown"]
@@ -44,7 +44,8 @@ Function = Callable[[Tensor], Tensor]
 class Unknown:
     """A number of the equation that is to be found: where the search begins, and whether it can only be positive.
 
-    A positive one is e^v with v trained. ValueError for a positive one that begins at or below 0.
+    A positive one is e^v with v trained. To equations an unknown is a tensor, a number an arm: torch.exp(p.k), for
+    math.exp(p.k) would have no derivative, and fails. ValueError for a positive one that begins at or below 0.
     """
 
     initial: float
@@ -56,7 +57,7 @@ class Unknown:
 
 
 class Reference(NamedTuple):
-    """A solution at points [R, d], exact or from a fine grid: values [R, c]."""
+    """A solution at points [R, d], exact or from a fine grid: values [R, c]; tensors or arrays."""
 
     points: Tensor
     values: Tensor
@@ -127,6 +128,8 @@ class Problem:
             raise ValueError(f"{', '.join(sorted(twice))}: a parameter is known or to be found, not both")
         if len({one.name for one in self.conditions}) != len(self.conditions):
             raise ValueError("conditions need names of their own: give name= to those of one kind")
+        if self.reference is not None:
+            object.__setattr__(self, "reference", self._checked(self.reference))
         probe = self._probe
         _ = self.orders
         for one in self.conditions:
@@ -146,6 +149,22 @@ class Problem:
 
         self._warn_of_sizes()
 
+    def _checked(self, known: Reference) -> Reference:
+        """The reference as tensors. ValueError for values that would be compared with those of other points."""
+        points, values = (torch.as_tensor(part) for part in known)
+        axes, channels = self.names.axes, self.names.channels
+        if points.shape != (len(values), axes) or values.shape != (len(points), channels) or not len(points):
+            raise ValueError(
+                f"reference must be points [R, {axes}] and values [R, {channels}], got {tuple(points.shape)} and "
+                f"{tuple(values.shape)}"
+            )
+        outside = int((~self.domain.contains(points.to("cpu", torch.float64))).sum())
+        if outside or not bool(values.isfinite().all()):
+            raise ValueError(
+                f"reference: {outside} of {len(points)} points lie outside the domain, or values are not finite"
+            )
+        return Reference(points, values)
+
     def _warn_of_sizes(self) -> None:
         """Networks begin with values of about 1: far larger or smaller ones take for ever to reach."""
         largest = dict.fromkeys(self.names.fields, 0.0)
@@ -163,7 +182,7 @@ class Problem:
 
     @cached_property
     def _probe(self) -> Tensor:
-        return self.domain.sample(_PROBE_POINTS, _PROBE_SEED, dtype=torch.float64)[None, None]
+        return probed(self.domain.sample(_PROBE_POINTS, _PROBE_SEED, dtype=torch.float64))
 
     @cached_property
     def orders(self) -> frozenset[Orders]:
@@ -181,19 +200,37 @@ class Problem:
 
     @property
     def digits(self) -> str:
-        """What the equation makes of made-up values and what its conditions tell, to nine digits: functions have no
-        other sign by which a kept run knows them.
+        """What the equation, the flux and the conditions make of made-up values, and what is told and built in, to nine
+        digits: functions have no other sign by which a kept run knows them.
         """
-        told = [tried(self.names, self._probe, self.started, self.equation)[0]]
+        points = probed(self.domain.sample(_SIZED, _PROBE_SEED, dtype=torch.float64))
+        found = [tried(self.names, points, self.started, self.equation)[0]]
+        if self.flux is not None:
+            normals = torch.arange(1.0, 1.0 + self.names.axes, dtype=torch.float64).expand(points.shape)
+            read = lambda d, p: crossing(self, d, p, normals).unbind(-1)  # noqa: E731
+            found.append(tried(self.names, points, self.started, read)[0])
+        if self.hard is not None:
+            found += [self.hard.value(points), self.hard.distance(points)]
         for one in self.conditions:
             if isinstance(one, Condition):
-                told.append(one.value(one.where.draw(self.names, self.domain, _PROBE_POINTS, _PROBE_SEED).points))
-        return ", ".join(f"{float(values.double().square().sum().sqrt()):.9g}" for values in told)
+                own = one.where.draw(self.names, self.domain, _SIZED, _PROBE_SEED).points
+                read = lambda d, p, one=one: one.residual(d, p, one.value(d.points))  # noqa: E731
+                found += [one.value(own), tried(self.names, probed(own), self.started, read)[0]]
+        return ", ".join(f"{_mark(values):.9g}" for values in found)
 
     @property
     def started(self) -> SimpleNamespace:
-        """The parameters, unknown ones where their search begins."""
-        return SimpleNamespace(**self.parameters, **{name: one.initial for name, one in self.unknowns.items()})
+        """The parameters, unknown ones where their search begins, a number an arm as when they are searched for."""
+        unknown = {
+            name: torch.full((ARMS, 1, 1), one.initial, dtype=torch.float64) for name, one in self.unknowns.items()
+        }
+        return SimpleNamespace(**self.parameters, **unknown)
+
+
+def _mark(values: Tensor) -> float:
+    """A number by which values are known, their signs and order too."""
+    flat = values.double().flatten()
+    return float(flat @ (1.5 + torch.sin(torch.arange(len(flat), dtype=torch.float64))))
 
 
 def crossing(problem: Problem, d: Derivatives, p: Any, normals: Tensor) -> Tensor:

@@ -275,7 +275,10 @@ def _base(loss: Loss, weights: Weights, arms: Tensor) -> Tensor:
         else:
             value = own.get(name, weights.equation if name == EQUATION else weights.data)
             columns.append(torch.full_like(arms[:, 0], value))
-    return torch.stack(columns, 1)
+    found = torch.stack(columns, 1)
+    if not bool((found > 0).any(1).all()):
+        raise ValueError("weights: an arm has none above 0, and nothing to be trained by")
+    return found
 
 
 def _check(
@@ -344,9 +347,11 @@ def _clocks(
 
 
 def _checked(start: Tensor | None, initial: Tensor) -> Tensor:
-    """Weights to begin with. ValueError for a start of another shape."""
+    """Weights to begin with. ValueError for a start that is none, or of another shape."""
     if start is None:
         return initial
+    if not isinstance(start, Tensor):
+        raise ValueError(f"start: give weights [arms, P], as those of a solution, solution.theta; got {start!r}")
     if start.shape != initial.shape:
         raise ValueError(f"start must be {tuple(initial.shape)}, got {tuple(start.shape)}")
     return start.detach().to(initial)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, final
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from sciode.pde import Boundary
 from sciode.pinn.conditions import Condition, Given, Periodic, shuffled
-from sciode.pinn.derivatives import Derivatives, residual_of, stacked
+from sciode.pinn.decomposition import Decomposition
+from sciode.pinn.derivatives import Derivatives, probed, residual_of, stacked
 from sciode.pinn.interfaces import CONDITIONS, Sides, orders_of
 from sciode.pinn.problem import Problem
 from sciode.pinn.representation import Representation
@@ -28,6 +30,8 @@ __all__ = ["EQUATION", "Group", "Numbers", "Sample", "groups_of"]
 EQUATION = "equation"
 _NUDGE = 1e-7
 _PAIR, _DATA = 5, 6
+_LOOKED = 2048
+"""So many points of a condition's set tell which pieces it touches."""
 
 
 @dataclass(frozen=True)
@@ -131,33 +135,46 @@ class Data(Group):
         self.condition, self.names = condition, (condition.name,)
         probe, started = self.problem._probe, self.problem.started
         if isinstance(condition.where, Given):
-            probe = condition.where.points.double()[None, None]
+            probe = probed(condition.where.points.to("cpu", torch.float64))
         self.orders = condition.orders(self.problem.names, probe, started)
 
     def draw(self, numbers: Numbers, seed: int, like: Tensor) -> Sample:
         """See `Group.draw`."""
         cut = self.of.decomposition
-        diagonal = sum(length**2 for length in cut.domain.hull.lengths) ** 0.5
         pieces: dict[int, list[Boundary]] = {}
-        wanted = numbers.data
+        wanted = numbers.data if self.of.groups > 1 else numbers.data * cut.size
         for attempt in range(8):
-            many = 2 * numbers.data * cut.size + 16
             own = derive_seed(seed, _DATA, attempt) % 2**31
-            found = self.condition.where.draw(self.problem.names, cut.domain, many, own)
-            found = shuffled(found, len(found.points), own)
-            owners = cut.owner(found.points - _NUDGE * diagonal * found.normals)
-            if self.of.groups == 1:
-                owners = torch.where(owners >= 0, 0, owners)
-                wanted = numbers.data * cut.size
-            for piece in owners.unique().tolist():
-                if piece >= 0:
-                    pieces.setdefault(piece, []).append(Boundary(*(part[owners == piece] for part in found)))
+            for piece, part in self._drawn(2 * numbers.data * cut.size + 16, own).items():
+                pieces.setdefault(piece, []).append(part)
             enough = all(sum(len(one.points) for one in parts) >= wanted for parts in pieces.values())
             if isinstance(self.condition.where, Given) or enough:
                 break
         if isinstance(self.condition.where, Given):
             wanted = max(len(parts[0].points) for parts in pieces.values())
+        elif missed := self._touched.keys() - pieces.keys():
+            more = self._drawn(_LOOKED, own)
+            pieces |= {piece: [more.get(piece, self._touched[piece])] for piece in missed}
         return self._padded(pieces, wanted, like)
+
+    def _drawn(self, many: int, seed: int) -> dict[int, Boundary]:
+        """Points of the set by the pieces that they lie in; under windows there is one."""
+        cut = self.of.decomposition
+        found = self.condition.where.draw(self.problem.names, cut.domain, many, seed)
+        found = shuffled(found, len(found.points), seed)
+        owners = _behind(cut, found)
+        if self.of.groups == 1:
+            owners = torch.where(owners >= 0, 0, owners)
+        told = [piece for piece in owners.unique().tolist() if piece >= 0]
+        return {piece: Boundary(*(part[owners == piece] for part in found)) for piece in told}
+
+    @cached_property
+    def _touched(self) -> dict[int, Boundary]:
+        """Pieces that the set touches, thin ones among them, which few points miss."""
+        try:
+            return self._drawn(_LOOKED, 0) if self.of.groups > 1 else {}
+        except ValueError:  # so small a part of an edge that so many points of it are not found
+            return {}
 
     def _padded(self, pieces: Mapping[int, Sequence[Boundary]], wanted: int, like: Tensor) -> Sample:
         """As many points in each set; where there were fewer, some twice, the second time with a share of nothing."""
@@ -260,23 +277,45 @@ class Wrapped(_Pairs):
         """See `Group.draw`."""
         cut = self.of.decomposition
         one = numbers.data * (1 if self.of.groups > 1 else cut.size)
-        low, high = self.condition.draw(self.problem.names, cut.domain, one * cut.size * 2 + 16, seed)
-        diagonal = sum(length**2 for length in cut.domain.hull.lengths) ** 0.5
-        lefts, rights = (cut.owner(side.points - _NUDGE * diagonal * side.normals) for side in (low, high))
+        found = self._drawn(one * cut.size * 2 + 16, seed)
+        if missed := self._touched.keys() - found.keys():
+            more = self._drawn(_LOOKED, seed)
+            found |= {pair: more.get(pair, self._touched[pair]) for pair in missed}
+        sets = []
+        for pair, sides in sorted(found.items(), key=lambda item: item[0]):
+            rows = torch.arange(one) % len(sides[0].points)
+            sets.append((*pair, *(Boundary(side.points[rows], side.normals[rows]) for side in sides)))
+        return self._pairs(sets, like)
+
+    def _drawn(self, many: int, seed: int) -> dict[tuple[int, int], tuple[Boundary, Boundary]]:
+        """Points of both faces by the pieces that they lie in; under windows there is one."""
+        cut = self.of.decomposition
+        low, high = self.condition.draw(self.problem.names, cut.domain, many, seed)
+        lefts, rights = _behind(cut, low), _behind(cut, high)
         if self.of.groups == 1:
             lefts, rights = torch.zeros_like(lefts), torch.zeros_like(rights)
-        sets = []
-        for a, b in sorted(set(zip(lefts.tolist(), rights.tolist(), strict=True))):
-            rows = torch.nonzero((lefts == a) & (rights == b))[:, 0]
-            rows = rows[torch.arange(one) % len(rows)]
-            sets.append((a, b, *(Boundary(side.points[rows], side.normals[rows]) for side in (low, high))))
-        return self._pairs(sets, like)
+        found = {}
+        for a, b in set(zip(lefts.tolist(), rights.tolist(), strict=True)):
+            rows = (lefts == a) & (rights == b)
+            found[a, b] = Boundary(*(x[rows] for x in low)), Boundary(*(x[rows] for x in high))
+        return found
+
+    @cached_property
+    def _touched(self) -> dict[tuple[int, int], tuple[Boundary, Boundary]]:
+        """Pairs of pieces that are joined, thin ones among them, which few points miss."""
+        return self._drawn(_LOOKED, 0) if self.of.groups > 1 else {}
 
     def residuals(self, theta: Tensor, sample: Sample) -> dict[str, Tensor]:
         """See `Group.residuals`."""
         sides = self._sides(theta, sample)
         jumps = [sides.jump(lambda d, one=one: d.of(one)) for one in sorted(self.orders)]
         return {self.names[0]: torch.cat(jumps, -1)}
+
+
+def _behind(cut: Decomposition, found: Boundary) -> Tensor:
+    """The piece that lies behind each point of a boundary."""
+    diagonal = sum(length**2 for length in cut.domain.hull.lengths) ** 0.5
+    return cut.owner(found.points - _NUDGE * diagonal * found.normals)
 
 
 def groups_of(representation: Representation, joints: Sequence[str]) -> list[Group]:

@@ -88,6 +88,8 @@ class Adam(Minimiser):
     whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        # A list has no hash, by which recorded iterations are kept.
+        object.__setattr__(self, "betas", tuple(self.betas))
         choose("schedule", self.schedule, ("constant", "cosine"))
         if self.iterations < 1 or not 0 < self.lr < math.inf or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"iterations must be >= 1, lr positive and betas in [0, 1), got {self}")

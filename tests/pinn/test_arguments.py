@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from sciode.pinn import (
     Network,
     Numbers,
     Problem,
+    Reference,
     Unknown,
     Weights,
     dirichlet,
@@ -27,7 +30,7 @@ from sciode.pinn import (
     strips,
     windows,
 )
-from sciode.training import Adam
+from sciode.training import LBFGS, Adam
 
 XT, BOX = Names(("x", "t"), ("u",)), Box((0, 0), (1, 1))
 BEND = Slab(Polygon(((0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2))), 0, 1)
@@ -124,3 +127,68 @@ def test_a_field_far_from_its_scale_is_warned_of() -> None:
     for wrong in ({"v": 2.0}, {"u": 0.0}):
         with pytest.raises(ValueError, match="scale must be positive numbers of u"):
             heat(scale=wrong)
+
+
+def test_functions_of_an_unknown_have_to_be_those_of_tensors() -> None:
+    """exp k = 2 is found; Python's own functions would leave k where it begins, and fail when the problem is made."""
+
+    def made(exp: Any) -> Problem:
+        told = dirichlet(Face("x"), lambda x: x**2)
+        return Problem(
+            "bent", Names(("x",), ("u",)), Box(0, 1), lambda d, p: d.u_xx - exp(p.k), (told,),
+            unknowns={"k": Unknown(0.0)},
+        )  # fmt: skip
+
+    inside = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)[:, None]
+    problem = made(torch.exp)
+    problem = replace(problem, conditions=(*problem.conditions, observed(inside, inside[:, 0] ** 2)))
+    found = solve(problem, network=Network(6, 1), numbers=Numbers(20, 4, 4), stages=[Adam(30, lr=1e-2), LBFGS(200)])
+    assert float(found.unknowns["k"]) == pytest.approx(math.log(2), abs=0.02)
+    for wrong in (math.exp, lambda k: 1.0 if k > 0 else 2.0):
+        with pytest.raises((ValueError, RuntimeError), match=r"Tensor with|only one element"):
+            made(wrong)
+
+
+def test_a_reference_has_a_row_of_values_for_each_of_its_points() -> None:
+    """Values [R] would be compared with those of all R points: an error of nothing in particular."""
+    points = BOX.sample(9, 0, dtype=torch.float64)
+    rows = points.sum(1, keepdim=True)
+    arrays: Any = points.numpy(), rows.numpy()
+    found = heat(reference=Reference(*arrays)).reference
+    assert found is not None and torch.equal(found.points, points) and torch.equal(found.values, rows)
+    for wrong in (
+        (points, rows[:, 0]),
+        (points, rows[1:]),
+        (points[:, 0], rows),
+        (points + 1, rows),
+        (points, rows.log1p() * math.nan),
+    ):
+        with pytest.raises(ValueError, match="reference"):
+            heat(reference=Reference(*wrong))
+
+
+def test_an_arm_without_any_weight_is_no_arm_that_has_converged() -> None:
+    how = {"network": Network(4, 1), "numbers": Numbers(8, 4, 4), "stages": [LBFGS(3)]}
+    with pytest.raises(ValueError, match="none above 0"):
+        solve(heat(), weights=Weights(0.0, 0.0, 0.0), **how)
+    assert solve(heat(), weights=Weights(0.0, 1.0, 0.0), **how).status == ("budget",)
+
+
+def test_names_are_letters_and_words_which_equations_can_read() -> None:
+    short: Any = ("xt", "temperature"), ("xt", ["u", "v"])
+    for given, fields in zip(short, (("temperature",), ("u", "v")), strict=True):
+        assert Names(*given) == Names(("x", "t"), fields)
+    for taken in ("normal", "points", "of"):
+        with pytest.raises(ValueError, match=f"cannot be called {taken}"):
+            Names(("x",), (taken,))
+
+
+def test_measurements_may_be_arrays_and_a_start_is_a_solutions_weights() -> None:
+    points = BOX.sample(5, 0, dtype=torch.float64)
+    arrays: Any = points.numpy(), points[:, 0].numpy()
+    told, same = observed(*arrays), observed(points, points[:, 0])
+    assert torch.equal(told.value(points), same.value(points))
+    how = {"network": Network(4, 1), "numbers": Numbers(8, 4, 4), "stages": [Adam(2)]}
+    found = solve(heat(conditions=told), **how)
+    with pytest.raises(ValueError, match=r"solution\.theta"):
+        solve(heat(), start=found, **how)  # type: ignore[arg-type]

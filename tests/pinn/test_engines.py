@@ -125,6 +125,35 @@ def test_a_number_of_the_equation_may_be_anything_that_is_no_float(monkeypatch: 
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "of",
+    [lambda k: math.sqrt(k), lambda k: 1.0 if k > 1 else 2.0, lambda k: float(int(k)), lambda k: float(f"{k:.3f}")],
+    ids=["math", "if", "int", "format"],
+)
+def test_an_equation_may_ask_for_a_numbers_value_and_is_compiled_for_each(of, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(module, "_compiled", type(module._compiled)())
+    monkeypatch.setattr(module, "_inductor", lambda graph: made.append(graph) or graph)
+    told = dirichlet(Face("x"), 0.0)
+    for size in (1.5, 2.5):
+        problem = Problem(
+            "sized", Names(("x",), ("u",)), Box(0, 1), lambda d, p: d.u_xx - of(p.size), (told,), {"size": size}
+        )
+        how = {"network": TINY, "numbers": FEW, "stages": [Adam(3)]}
+        theirs, ours = (solve(problem, engine=engine, **how) for engine in ("eager", "compile"))
+        torch.testing.assert_close(ours.theta, theirs.theta, rtol=1e-9, atol=1e-12)
+    assert len(made) == (1 if of(1.5) == of(2.5) else 2)
+
+
+def test_an_equation_that_looks_at_its_fields_values_is_not_compiled() -> None:
+    def equation(d, p):
+        return d.u_xx if bool((d.u > -9).any()) else d.u
+
+    problem = Problem("looks", Names(("x",), ("u",)), Box(0, 1), equation, (dirichlet(Face("x"), 0.0),))
+    with pytest.raises(ValueError, match="cannot be compiled"):
+        solve(problem, network=TINY, numbers=FEW, stages=[Adam(3)], engine="compile")
+
+
 def test_unknown_engines_and_recording_without_a_card_are_refused() -> None:
     with pytest.raises(ValueError, match="engine"):
         solved("reaction", 2.0, "fast")

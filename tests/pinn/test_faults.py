@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciode.pde import Box
-from sciode.pinn import Face, Hard, Library, Names, Network, Numbers, Problem, dirichlet, muon, solve
+from sciode.pinn import Face, Hard, Library, Names, Network, Numbers, Problem, dirichlet, muon, solve, strips
 from sciode.training import LBFGS, Adam, Broyden, LevenbergMarquardt, NewtonCG
 
 BOX, XT = Box((0, 0), (1, 1)), Names(("x", "t"), ("u",))
@@ -56,3 +56,17 @@ def test_a_run_that_begins_with_nan_says_so_and_leaves_the_weights_it_was_given(
     found = solve(problem, stages=[stage], **SAME)
     assert found.status == ("non-finite: equation, at iteration 0 of stage 0",)
     assert torch.equal(found.theta, start)
+
+
+@pytest.mark.parametrize("stage", [LBFGS(5), Broyden(5), NewtonCG(3, rank=4, sweeps=6), LevenbergMarquardt(2), muon(2)])
+def test_a_condition_without_a_slope_reaches_no_arm_that_leaves_it_out(stage: Any) -> None:
+    """Nor do its second derivatives: an arm beside it is what it is alone."""
+    problem = Problem(
+        "slopeless", Names(("x",), ("u",)), Box(0, 1), lambda d, p: d.u_xx - 1.0, (dirichlet(Face("x"), 0.0),),
+        flux=lambda d, p: (torch.sqrt(0 * d.u**2) * d.u_x,),
+    )  # fmt: skip
+    cut, how = strips(Box(0, 1), 0, [0.5]), {**SAME, "stages": [stage]}
+    both = solve(problem, cut, conditions=[("average",), ("flux",)], **how)
+    alone = solve(problem, cut, conditions=("average",), **how)
+    assert both.status[0] == alone.status[0] == "budget"
+    torch.testing.assert_close(both.theta[0], alone.theta[0], rtol=1e-8, atol=1e-10)

@@ -156,6 +156,7 @@ def test_effects_are_what_conditions_add_on_average() -> None:
         (lambda: Bandit("ucbb"), "ucb"),
         (lambda: Bandit(kernel="haming"), "hamming"),
         (lambda: Bandit(warm_up=0), "warm_up"),
+        (lambda: Bandit(precision=(-1.0, 1.0)), "positive concentration"),
         (lambda: learn(Bandit(), tasks(2).float(), ARMS, lambda *_: 0.0), "float64"),
         (lambda: learn(Bandit(), tasks(2), 2 * ARMS, lambda *_: 0.0), "0 or 1"),
         (lambda: Trained(Bandit(), ARMS, ()).choose(torch.zeros(1, dtype=REAL)), "learn first"),

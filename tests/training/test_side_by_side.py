@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -84,6 +85,11 @@ def test_adam_is_torchs_adam() -> None:
         rosenbrock(leaf).sum().backward()
         other.step()
     torch.testing.assert_close(mine, leaf.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_betas_may_be_a_list() -> None:
+    betas: Any = [0.8, 0.99]
+    assert Adam(betas=betas) == Adam(betas=(0.8, 0.99)) and hash(Adam(betas=betas)) == hash(Adam(betas=(0.8, 0.99)))
 
 
 def test_a_quadratic_takes_one_step_of_newton() -> None:

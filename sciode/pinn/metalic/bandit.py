@@ -65,6 +65,8 @@ class Bandit:
         choose("kernel", self.kernel, ("additive", "hamming", "agreement"))
         if min(self.stages, self.warm_up, self.refit) < 1 or not self.constant >= 0 or not 0 < self.discount <= 1:
             raise ValueError(f"stages, warm_up, refit >= 1, constant >= 0 and 0 < discount <= 1 are needed, got {self}")
+        if len(self.precision) != 2 or not all(0 < value < math.inf for value in self.precision):
+            raise ValueError(f"precision must be a positive concentration and rate, got {self.precision}")
 
 
 class Play(NamedTuple):
