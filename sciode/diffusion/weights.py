@@ -33,8 +33,8 @@ _NODES, _WEIGHTS = leggauss(_POINTS)
 def points_between(low: Any, high: Any) -> tuple[Array, Array]:
     """Gauss-Legendre points and weights of [low, high], numbers or [B]: [points] or [points, B] each."""
     low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
-    column = (slice(None), *[None] * low.ndim)
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    column = (slice(None), *[None] * middle.ndim)
     return middle + half * _NODES[column], half * _WEIGHTS[column]
 
 

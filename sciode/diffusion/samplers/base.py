@@ -25,6 +25,7 @@ class Sampler:
     - inverse(path, options) -> Plan: exact inversion from the state and its memory; None = none but approximate.
     - growth(path, options): by what factor the exact inversion may blow rounding up.
     - wants: "ems" where `sample` needs empirical model statistics.
+    - in_time: whether it steps in t alone, so that alpha may be 0 at the start.
     - source: paper.
     """
 
@@ -37,6 +38,7 @@ class Sampler:
     inverse: Callable[..., Plan] | None = None
     growth: Callable[..., float] | None = None
     wants: str | None = None
+    in_time: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 

@@ -8,9 +8,11 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from sciode.diffusion.samplers.adaptive import ADAPTIVE
 from sciode.diffusion.samplers.base import Adaptive, Sampler
 from sciode.diffusion.samplers.consistency import CONSISTENCY
 from sciode.diffusion.samplers.ddim import DDIM
+from sciode.diffusion.samplers.dpm_v3 import DPM_V3
 from sciode.diffusion.samplers.edm import EDM_SAMPLERS
 from sciode.diffusion.samplers.fixed_weights import FIXED_WEIGHTS
 from sciode.diffusion.samplers.multistep import MULTISTEP
@@ -43,7 +45,8 @@ class SamplerInfo:
 @lru_cache(maxsize=1)
 def catalogue() -> Mapping[str, Sampler | Adaptive]:
     """All of them, ready to run."""
-    tables = (DDIM, SINGLESTEP, MULTISTEP, FIXED_WEIGHTS, RUNGE_KUTTA, EDM_SAMPLERS, CONSISTENCY, REVERSIBLE)
+    tables = (DDIM, SINGLESTEP, MULTISTEP, DPM_V3, FIXED_WEIGHTS, RUNGE_KUTTA, EDM_SAMPLERS, CONSISTENCY, REVERSIBLE,
+              ADAPTIVE)
     return MappingProxyType({row.name: row for table in tables for row in table})
 
 

@@ -92,7 +92,7 @@ def runge_kutta(method: str | Tableau, form: str = "rho", name: str | None = Non
     each = table.stages - table.fsal
     return Sampler(
         name or f"rk-{table.name}", table.order, plan_runge_kutta,
-        evaluations=lambda steps: steps * each, options={"tableau": table, "form": form},
+        evaluations=lambda steps: steps * each, options={"tableau": table, "form": form}, in_time=form == "t",
         source=table.reference if source is None else source,
     )  # fmt: skip
 
