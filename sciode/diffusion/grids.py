@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
@@ -42,9 +43,13 @@ def _log_snr(schedule: Schedule, steps: int, start: float, end: float) -> Array:
     if float(schedule.alpha(start)) == 0:
         # No log-SNR to be uniform in: the first step is that of the uniform grid.
         first = float(_uniform(schedule, steps, start, end)[1])
-        return np.concatenate(([start], _log_snr(schedule, steps - 1, first, end))) if steps > 1 else np.array([start, end])
-    ends = [float(schedule.half_log_snr(t)) for t in (start, end)]
-    return _array(schedule.t_of(_tensor(np.linspace(*ends, steps + 1))))
+        return (
+            np.concatenate(([start], _log_snr(schedule, steps - 1, first, end)))
+            if steps > 1
+            else np.array([start, end])
+        )
+    low, high = (float(schedule.half_log_snr(t)) for t in (start, end))
+    return _array(schedule.t_of(_tensor(np.linspace(low, high, steps + 1))))
 
 
 def karras(rho: float = 7.0) -> Callable[[Schedule, int, float, float], Array]:
@@ -53,7 +58,9 @@ def karras(rho: float = 7.0) -> Callable[[Schedule, int, float, float], Array]:
     def grid(schedule: Schedule, steps: int, start: float, end: float) -> Array:
         high, low = (_ratios(schedule, t) ** (1 / rho) for t in (start, end))
         if not np.isfinite(high):
-            raise ValueError("grid: karras divides by alpha, which is 0 at t_start; use 'uniform' or an earlier t_start")
+            raise ValueError(
+                "grid: karras divides by alpha, which is 0 at t_start; use 'uniform' or an earlier t_start"
+            )
         return _array(schedule.t_of(-rho * np.log(_tensor(np.linspace(high, low, steps + 1)))))
 
     return grid
@@ -79,8 +86,8 @@ def shifted(shift: float) -> Callable[[Schedule, int, float, float], Array]:
     """
 
     def grid(schedule: Schedule, steps: int, start: float, end: float) -> Array:
-        ends = [t / (shift - (shift - 1) * t) for t in (start, end)]
-        t = np.linspace(*ends, steps + 1)
+        first, last = (t / (shift - (shift - 1) * t) for t in (start, end))
+        t = np.linspace(first, last, steps + 1)
         return shift * t / (1 + (shift - 1) * t)
 
     return grid
@@ -99,14 +106,13 @@ GRIDS: Mapping[str, Callable[[Schedule, int, float, float], Array]] = MappingPro
         "leading": _leading,
     }
 )
-"""uniform in t (linspace: the same); quadratic: in sqrt(t); log-snr (exponential: the same, geometric in sigma / alpha);
-karras: rho = 7; beta: quantiles of Beta(0.6, 0.6) in t; trailing and leading: diffusers' spacings, without their rounding
-to integers (leading starts BELOW t_start, at N / (N + 1) of it: the state there is noisier than the network is told)."""
+"""uniform in t (linspace: the same); quadratic: in sqrt(t); log-snr (exponential: the same, geometric in sigma /
+alpha); karras: rho = 7; beta: quantiles of Beta(0.6, 0.6) in t; trailing and leading: diffusers' spacings, without
+their rounding to integers (leading starts BELOW t_start, at N / (N + 1) of it: the state there is noisier than the
+network is told)."""
 
 
 def _tensor(x: Array) -> Any:
-    import torch
-
     return torch.as_tensor(x, dtype=torch.float64)
 
 
@@ -129,8 +135,10 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
         raise ValueError("grid: expected at least two times in one dimension")
     snr = _array(schedule.half_log_snr(_tensor(t)))
     if not np.isfinite(snr[1:]).all() or np.isnan(snr[0]) or snr[0] == np.inf:
-        raise ValueError("grid: sigma must be > 0 at every time, and alpha after the first: end at t_end > 0 and ask for "
-                         "denoise_last=True")
+        raise ValueError(
+            "grid: sigma must be > 0 at every time, and alpha after the first: end at t_end > 0 and ask for "
+            "denoise_last=True"
+        )
     if not (np.diff(snr) > 0).all():
         raise ValueError("grid: the log-SNR must rise strictly from t_start to t_end; times repeat or go back")
     return t

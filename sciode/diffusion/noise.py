@@ -52,7 +52,12 @@ def normals_of(seeds: Tensor, like: Tensor, purpose: int = _STEPS) -> Callable[[
 
 
 def initial_noise(
-    schedule: Schedule, shape: Sequence[int], *, t_start: float | None = None, seed: Seed = None, dtype: Any = None,
+    schedule: Schedule,
+    shape: Sequence[int],
+    *,
+    t_start: float | None = None,
+    seed: Seed = None,
+    dtype: Any = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """sigma(t_start) z, where sampling starts: [B, ...]; its draws are apart from those of samplers with the same seed.

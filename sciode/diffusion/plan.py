@@ -1,9 +1,9 @@
 """A sampler's program: what is evaluated, drawn and added, in which order, with every coefficient a number beforehand.
 
 All samplers with a grid are linear: between two calls of the model they add up states, model values and normal draws
-with coefficients that depend on the schedule alone. A sampler is therefore a function from a `Path` to a `Plan`, and one
-loop (`run.py`) interprets all plans; multistep histories, corrected values and coupled states are registers. The host
-computes a plan in float64 and the device never asks it anything again, so a loop can be captured.
+with coefficients that depend on the schedule alone. A sampler is therefore a function from a `Path` to a `Plan`, and
+one loop (`run.py`) interprets all plans; multistep histories, corrected values and coupled states are registers. The
+host computes a plan in float64 and the device never asks it anything again, so a loop can be captured.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ class Plan:
         """For each register the last line that reads it; those that are handed out are read after the end."""
         uses = {}
         for n, line in enumerate(self.lines):
-            read = [r for r, _ in line.terms] if isinstance(line, Mix) else [line.state] if isinstance(line, Call) else []
+            read = (
+                [r for r, _ in line.terms] if isinstance(line, Mix) else [line.state] if isinstance(line, Call) else []
+            )
             uses.update(dict.fromkeys(read, n))
         return uses | dict.fromkeys((self.result, *self.memory), len(self.lines))

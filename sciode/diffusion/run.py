@@ -16,7 +16,11 @@ __all__ = ["run"]
 
 
 def run(
-    plan: Plan, denoiser: Denoiser, inputs: tuple[Tensor, ...], normals: Callable[[int], Tensor], own_times: bool = False
+    plan: Plan,
+    denoiser: Denoiser,
+    inputs: tuple[Tensor, ...],
+    normals: Callable[[int], Tensor],
+    own_times: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The sample and its memory from the given registers [B, ...]; `normals(n)` is the n-th draw.
 

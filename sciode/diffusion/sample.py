@@ -155,12 +155,16 @@ def invert(
     if job.sampler.kind != "ode":
         raise ValueError(f"sampler: {job.sampler.name} draws noise, which no inversion knows; use an ODE sampler")
     if job.path.nodes[0].alpha == 0 and not (isinstance(job.sampler, Sampler) and job.sampler.in_time):
-        raise ValueError("t_start: alpha is 0 there, and no inversion reaches an infinite log-SNR; give an earlier t_start")
+        raise ValueError(
+            "t_start: alpha is 0 there, and no inversion reaches an infinite log-SNR; give an earlier t_start"
+        )
     exact = memory is not None
     growth = math.inf
     if isinstance(job.sampler, Adaptive) or job.sampler.inverse is None:
         if exact:
-            raise ValueError(f"memory: {job.sampler.name} has no exact inversion; use bdia, edict or belm, or no memory")
+            raise ValueError(
+                f"memory: {job.sampler.name} has no exact inversion; use bdia, edict or belm, or no memory"
+            )
         found, spent, status = _backwards(job, x)
     else:
         beside = _begun(job, x) if memory is None else memory
@@ -204,7 +208,9 @@ def _job(
     denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold)
     wants = row.wants if isinstance(row, Sampler) else None
     if wants == "ems" and ems is None:
-        raise ValueError(f"ems: {row.name} needs the model's statistics; pass ems=estimate_ems(model, data, schedule, ...)")
+        raise ValueError(
+            f"ems: {row.name} needs the model's statistics; pass ems=estimate_ems(model, data, schedule, ...)"
+        )
     if wants != "ems" and ems is not None:
         raise ValueError(f"ems: {row.name} has no use for statistics; they belong to dpm-v3")
     return _Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {})

@@ -24,7 +24,7 @@ from sciode.solvers.suggest import choose
 
 __all__ = ["ModelStatistics", "estimate_ems"]
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 _RESOLVED = 160
 """Chebyshev coefficients of l: rounding is reached from about 100 on for 10 units of lambda."""
@@ -44,7 +44,9 @@ class ModelStatistics:
     b: Array
 
     @staticmethod
-    def constant(low: float, high: float, l: float, s: float, b: float = 0.0, shape: tuple[int, ...] = ()) -> ModelStatistics:  # noqa: E741
+    def constant(
+        low: float, high: float, l: float, s: float, b: float = 0.0, shape: tuple[int, ...] = ()
+    ) -> ModelStatistics:
         """The same everywhere: l = 1, s = b = 0 makes dpm-v3 a data prediction, l = 0, s = -1, b = 0 a noise prediction."""
         return ModelStatistics(low, high, *(np.full((1, *shape), float(v)) for v in (l, s, b)))
 
@@ -135,9 +137,9 @@ def estimate_ems(
 
     with torch.no_grad():
         l = _spread(ends, lam, [_trace(ask, push, at, data, batch, seed) for at in lam], smooth)  # noqa: E741
-        first = ModelStatistics(*ends, l, 0 * l, 0 * l)
+        first = ModelStatistics(ends[0], ends[1], l, 0 * l, 0 * l)
         fits = [_regression(ask, push, at, data, batch, seed, first) for at in lam]
-    return ModelStatistics(*ends, l, smooth([s for s, _ in fits]), smooth([b for _, b in fits]))
+    return ModelStatistics(ends[0], ends[1], l, smooth([s for s, _ in fits]), smooth([b for _, b in fits]))
 
 
 def _spread(ends: list[float], lam: Array, traces: list[Array], smooth: Callable[[list[Array]], Array]) -> Array:
@@ -151,7 +153,9 @@ def _spread(ends: list[float], lam: Array, traces: list[Array], smooth: Callable
     coefficients = smooth(list((np.stack(traces) - p[ones]) / (p * (1 - p))[ones]))
     place = np.cos(np.pi * (np.arange(_RESOLVED) + 0.5) / _RESOLVED)
     p = expit(-(ends[0] + ends[1]) - (ends[1] - ends[0]) * place)
-    values = p[ones] + (p * (1 - p))[ones] * np.tensordot(chebyshev.chebvander(place, len(coefficients) - 1), coefficients, 1)
+    values = p[ones] + (p * (1 - p))[ones] * np.tensordot(
+        chebyshev.chebvander(place, len(coefficients) - 1), coefficients, 1
+    )
     fit = chebyshev.chebvander(place, _RESOLVED - 1).T * (2 / _RESOLVED)
     fit[0] *= 0.5
     return np.tensordot(fit, values, 1)
@@ -161,7 +165,9 @@ def _forward(f: Callable[..., Tensor], x: Tensor, lam: Tensor, dx: Tensor, dlam:
     try:
         return torch.func.jvp(f, (x, lam), (dx, dlam))[1]
     except (RuntimeError, NotImplementedError) as fault:
-        raise ValueError(f"derivative: the model refuses forward mode ({fault}); use derivative='difference'") from fault
+        raise ValueError(
+            f"derivative: the model refuses forward mode ({fault}); use derivative='difference'"
+        ) from fault
 
 
 def _difference(f: Callable[..., Tensor], x: Tensor, lam: Tensor, dx: Tensor, dlam: Tensor) -> Tensor:
@@ -183,7 +189,8 @@ def _batches(at: float, schedule: Schedule, data: Tensor, batch: int, seed: int)
 
 def _trace(ask: _Ask, push: Any, at: float, data: Tensor, batch: int, seed: int) -> Array:
     """The diagonal of sigma grad eps, by random signs, averaged over the samples."""
-    sigma, total = float(ask.schedule.sigma(ask.schedule.t_of(at))), 0.0
+    sigma = float(ask.schedule.sigma(ask.schedule.t_of(at)))
+    total: Any = 0.0
     for x, lam, signs in _batches(at, ask.schedule, data, batch, seed):
         total = total + (signs * push(ask, x, lam, signs, torch.zeros_like(lam))).double().sum(0)
     return sigma * (total / data.shape[0]).cpu().numpy()

@@ -63,10 +63,8 @@ def adams_weights(
     of size h is wrong by O(h^(n+1)).
     """
     at, weights = points_between(s.lam, t.lam)
-    if kind == "data":
-        kernel = (1 + eta) * t.alpha * np.exp((1 + eta) * (at - t.lam))
-    else:
-        kernel = -t.sigma * np.exp(t.lam - at)
+    data = kind == "data"
+    kernel = (1 + eta) * t.alpha * np.exp((1 + eta) * (at - t.lam)) if data else -t.sigma * np.exp(t.lam - at)
     kernel = kernel * weights
     if len(nodes) == 1:
         return [_host(kernel.sum(0))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from sciode.diffusion.run import run
 from sciode.diffusion.samplers.base import Adaptive
 from sciode.diffusion.samplers.runge_kutta import tableau_of
 from sciode.diffusion.samplers.singlestep import ORDERS, step_through
+from sciode.diffusion.weights import adams_weights, half_rule, keep
 from sciode.solvers import Status, Tableau, methods, solve
 
 __all__ = ["ADAPTIVE", "Walked", "runge_kutta_adaptive"]
@@ -30,8 +30,16 @@ class Walked(NamedTuple):
 
 
 def _walk_dpm(
-    denoiser: Denoiser, path: Path, x: Tensor, kind: str, order: int, rtol: float, atol: float, first: float,
-    safety: float, max_steps: int,
+    denoiser: Denoiser,
+    path: Path,
+    x: Tensor,
+    kind: str,
+    order: int,
+    rtol: float,
+    atol: float,
+    first: float,
+    safety: float,
+    max_steps: int,
 ) -> Walked:
     """Steps of two orders that share evaluations; scaled difference E: accept if E <= 1, then h <- safety h E^(-1/order).
 
@@ -64,9 +72,7 @@ def _walk_dpm(
     return Walked(x, *(torch.as_tensor(v, device=x.device) for v in (nfe, status)))
 
 
-def _trial(
-    denoiser: Denoiser, path: Path, x: Tensor, s: Node, t: Node, kind: str, order: int
-) -> tuple[Tensor, Tensor]:
+def _trial(denoiser: Denoiser, path: Path, x: Tensor, s: Node, t: Node, kind: str, order: int) -> tuple[Tensor, Tensor]:
     """States of this order and of the one below; the lower uses the values of the higher, which costs it nothing."""
     plan, known = Plan(), []
     high = step_through(plan, path, kind, ORDERS[order], 0, s, t, known)
@@ -81,8 +87,6 @@ def _trial(
 
 
 def _second(plan: Plan, path: Path, kind: str, s: Node, t: Node, known: list) -> int:
-    from sciode.diffusion.weights import adams_weights, half_rule, keep
-
     total = adams_weights(path, kind, s, t, [s])[0]
     weights = half_rule(kind, total, s, t, known[1][0], "bh2")
     return plan.mix((0, keep(kind, s, t)), *((known[i][1], w) for i, w in enumerate(weights)))

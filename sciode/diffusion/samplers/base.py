@@ -20,7 +20,7 @@ class Sampler:
       to the ODE (consistency models).
     - plan(path, options) -> Plan: its program on a grid; `options` are those below.
     - kind: "ode", "sde" (draws noise), or "consistency" (jumps to the data and back).
-    - weak: order of expectations of an SDE sampler.
+    - weak: order of the variance that an SDE sampler gives Gaussian data.
     - evaluations(steps) -> calls of the model.
     - inverse(path, options) -> Plan: exact inversion from the state and its memory; None = none but approximate.
     - growth(path, options): by what factor the exact inversion may blow rounding up.

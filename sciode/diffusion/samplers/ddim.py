@@ -33,6 +33,8 @@ DDIM: tuple[Sampler, ...] = (
     Sampler("ddim", 1, _plan, options={"eta": 0.0}, source="Song, Meng, Ermon (2021), DDIM"),
     Sampler("euler", 1, _plan, options={"eta": 0.0}, source="Karras et al. (2022): Euler in x / alpha, which is DDIM"),
     Sampler("ddpm", 1, _plan, "sde", 1, options={"eta": 1.0}, source="Ho, Jain, Abbeel (2020), DDPM, small variance"),
-    Sampler("euler-ancestral", 1, _plan, "sde", 1, options={"eta": 1.0}, source="Katherine Crowson's k-diffusion: DDPM"),
+    Sampler(
+        "euler-ancestral", 1, _plan, "sde", 1, options={"eta": 1.0}, source="Katherine Crowson's k-diffusion: DDPM"
+    ),
 )
 """ddim; ddpm is ddim with eta = 1. Euler's names are the same steps."""

@@ -41,9 +41,7 @@ class _Step(NamedTuple):
     constant: Array
 
 
-def _plan(
-    path: Path, ems: ModelStatistics, nodes: int, corrector: int, pseudo: bool, lower_final: bool | None
-) -> Plan:
+def _plan(path: Path, ems: ModelStatistics, nodes: int, corrector: int, pseudo: bool, lower_final: bool | None) -> Plan:
     """nodes: values of the predictor; corrector: values of the corrector, the new one among them (0 = none).
 
     pseudo: derivatives from as few values as give them. lower_final: as in `multistep.py`.
@@ -73,9 +71,7 @@ def _value(plan: Plan, ems: ModelStatistics, x: int, at: Node) -> _Value:
     return _Value(at, plan.mix((eps, at.rho), (x, -ems.value("l", [at.lam])[0] / at.alpha)))
 
 
-def _stepped(
-    plan: Plan, ems: ModelStatistics, x: int, s: Node, t: Node, known: Sequence[_Value], pseudo: bool
-) -> int:
+def _stepped(plan: Plan, ems: ModelStatistics, x: int, s: Node, t: Node, known: Sequence[_Value], pseudo: bool) -> int:
     step = _step(ems, s, t, [value.node for value in known], pseudo)
     terms = ((value.f, w) for value, w in zip(known, step.weights, strict=True))
     return plan.mix((x, step.kept), *terms, constant=step.constant)
@@ -116,7 +112,9 @@ def _pseudo_basis(at: Array, lams: Sequence[float]) -> list[Array]:
         table = (table[1:] - table[:-1]) / gaps[:, None]
         rows.append(table[0])
     powers = [(at - lams[0]) ** k for k in range(count)]
-    return [sum((row[j] * power for row, power in zip(rows, powers, strict=True)), np.zeros_like(at)) for j in range(count)]
+    return [
+        sum((row[j] * power for row, power in zip(rows, powers, strict=True)), np.zeros_like(at)) for j in range(count)
+    ]
 
 
 _SOURCE = "Zheng et al. (2023), DPM-Solver-v3"

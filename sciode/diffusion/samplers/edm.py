@@ -47,5 +47,5 @@ EDM_SAMPLERS: tuple[Sampler, ...] = (
     Sampler("edm-heun", 2, _plan, evaluations=_calls, options=_QUIET, source=_SOURCE),
     Sampler("edm-churn", 2, _plan, "sde", None, _calls, options=_CHURNED, source=_SOURCE),
 )
-"""edm-heun is the ODE; edm-churn has the settings of ImageNet-64. Churn of a fixed sum over ever more steps tends to an SDE
-whose solution is the right law; `inflate` other than 1 does not keep it, so that no weak order is claimed."""
+"""edm-heun is the ODE; edm-churn has the settings of ImageNet-64. Churn of a fixed sum over ever more steps tends to
+an SDE whose solution is the right law; `inflate` other than 1 does not keep it, so that no weak order is claimed."""

@@ -49,8 +49,13 @@ def _plan_fireflow(path: Path) -> Plan:
 FIXED_WEIGHTS: tuple[Sampler, ...] = (
     Sampler("ipndm", 2, _plan_ipndm, options={"nodes": 4}, source="Liu et al. (2022), PNDM; Zhang, Chen (2023), iPNDM"),
     Sampler(
-        "fireflow", 2, _plan_fireflow, evaluations=lambda steps: steps + 1, in_time=True,
+        "fireflow",
+        2,
+        _plan_fireflow,
+        evaluations=lambda steps: steps + 1,
+        in_time=True,
         source="Deng et al. (2024), FireFlow",
     ),
 )
-"""ipndm reaches the order of its weights on grids that are uniform in rho alone, 2 on others; fireflow is of order 2."""
+"""ipndm reaches the order of its weights on grids that are uniform in rho alone, 2 on others; fireflow is of order
+2."""

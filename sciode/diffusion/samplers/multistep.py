@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from sciode.diffusion.path import Node, Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.samplers.base import Sampler
 from sciode.diffusion.weights import adams_weights, half_rule, keep
-
-import numpy as np
 
 __all__ = ["MULTISTEP", "Adams", "plan_adams"]
 
@@ -47,7 +48,7 @@ def plan_adams(path: Path, row: Adams, lower_final: bool | None = None) -> Plan:
     plan, x = Plan(), 0
     known: list[tuple[Node, int]] = []
     lower = path.steps < FEW_STEPS if lower_final is None else lower_final
-    for i, (s, t) in enumerate(zip(path.nodes, path.nodes[1:])):
+    for i, (s, t) in enumerate(pairwise(path.nodes)):
         if not known or known[0][0] is not s:
             known.insert(0, (s, plan.call(x, s, row.kind)))
         left = path.steps - i if lower else row.nodes
@@ -82,7 +83,7 @@ def _weighted(
 def _sampler(name: str, order: int, row: Adams, source: str) -> Sampler:
     stochastic = row.eta != 0.0
     return Sampler(
-        name, order, plan_adams, kind="sde" if stochastic else "ode", weak=1 if stochastic else None,
+        name, order, plan_adams, kind="sde" if stochastic else "ode", weak=min(order, 2) if stochastic else None,
         options={"row": row}, source=source,
     )  # fmt: skip
 
@@ -118,4 +119,5 @@ def _table() -> list[Sampler]:
 
 
 MULTISTEP: tuple[Sampler, ...] = tuple(_table())
-"""The rows. deis-*-r extrapolates r + 1 values, as its authors count; unipc-p is of order p + 1 by its corrector."""
+"""The rows. half-rules and exact weights differ where there are two values only. deis-*-r extrapolates r + 1 values,
+as its authors count; unipc-p is of order p + 1 by its corrector."""

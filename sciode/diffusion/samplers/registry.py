@@ -28,9 +28,9 @@ __all__ = ["SamplerInfo", "sampler", "samplers"]
 class SamplerInfo:
     """What a sampler claims; the tests measure it.
 
-    order: of the global error, of an SDE sampler's mean equation (None: converges to no ODE); weak: of expectations;
-    kind: "ode", "sde" or "consistency"; evaluations: calls of ten steps (None: adaptive); exact_inverse: whether `invert`
-    is exact with memory.
+    order: of the global error, of an SDE sampler's mean equation (None: converges to no ODE); weak: of the variance
+    for Gaussian data; kind: "ode", "sde" or "consistency"; evaluations: calls of ten steps (None: adaptive);
+    exact_inverse: whether `invert` is exact with memory.
     """
 
     name: str
@@ -45,8 +45,18 @@ class SamplerInfo:
 @lru_cache(maxsize=1)
 def catalogue() -> Mapping[str, Sampler | Adaptive]:
     """All of them, ready to run."""
-    tables = (DDIM, SINGLESTEP, MULTISTEP, DPM_V3, FIXED_WEIGHTS, RUNGE_KUTTA, EDM_SAMPLERS, CONSISTENCY, REVERSIBLE,
-              ADAPTIVE)
+    tables = (
+        DDIM,
+        SINGLESTEP,
+        MULTISTEP,
+        DPM_V3,
+        FIXED_WEIGHTS,
+        RUNGE_KUTTA,
+        EDM_SAMPLERS,
+        CONSISTENCY,
+        REVERSIBLE,
+        ADAPTIVE,
+    )
     return MappingProxyType({row.name: row for table in tables for row in table})
 
 

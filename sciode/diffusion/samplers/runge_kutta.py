@@ -81,7 +81,9 @@ def tableau_of(method: str | Tableau) -> Tableau:
     return stepper.table
 
 
-def runge_kutta(method: str | Tableau, form: str = "rho", name: str | None = None, source: str | None = None) -> Sampler:
+def runge_kutta(
+    method: str | Tableau, form: str = "rho", name: str | None = None, source: str | None = None
+) -> Sampler:
     """A sampler of any explicit Runge-Kutta table, one step an interval of the grid.
 
     method: a name of `sciode.methods("ode")` or a `Tableau`; form: "rho", "snr" or "t", see above.

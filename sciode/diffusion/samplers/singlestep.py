@@ -55,7 +55,9 @@ def step_through(
             weights = half_rule(kind, total, s, end, nodes[1], "bh2")
         else:
             weights = adams_weights(path, kind, s, end, nodes)
-        state = plan.mix((x, keep(kind, s, end)), *((values[i][1], w) for i, w in zip(stage.through, weights)))
+        state = plan.mix(
+            (x, keep(kind, s, end)), *((values[i][1], w) for i, w in zip(stage.through, weights, strict=True))
+        )
     return state
 
 
@@ -106,11 +108,12 @@ def _table() -> list[Sampler]:
         rows.append(Sampler(f"{prefix}-fast", 2, _plan_fast, options={"kind": kind}, source=source))
     ancestral = {"order": 2, "eta": 1.0}
     rows.append(
-        Sampler("dpm++-2s-ancestral", 1, _plan_ancestral, kind="sde", weak=1, evaluations=lambda steps: 2 * steps,
+        Sampler("dpm++-2s-ancestral", 1, _plan_ancestral, kind="sde", weak=2, evaluations=lambda steps: 2 * steps,
                 options=ancestral, source="Lu et al. (2022), DPM-Solver++, with the ancestral noise of DDPM")
     )  # fmt: skip
     return rows
 
 
 SINGLESTEP: tuple[Sampler, ...] = tuple(_table())
-"""The rows. "fast" ends with one step of order 1 or 2, so that it claims 2 although most of its steps are of order 3."""
+"""The rows. "fast" ends with one step of order 1 or 2, so that it claims 2 although most of its steps are of order
+3."""

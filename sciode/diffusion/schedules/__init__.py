@@ -6,5 +6,14 @@ from sciode.diffusion.schedules.rectified_flow import RectifiedFlow
 from sciode.diffusion.schedules.variance_exploding import EDM, VE
 from sciode.diffusion.schedules.variance_preserving import VPCosine, VPLinear, VPScaledLinear
 
-__all__ = ["EDM", "VE", "Discrete", "RectifiedFlow", "Schedule", "VPCosine", "VPLinear", "VPScaledLinear",
-           "zero_terminal_snr"]
+__all__ = [
+    "EDM",
+    "VE",
+    "Discrete",
+    "RectifiedFlow",
+    "Schedule",
+    "VPCosine",
+    "VPLinear",
+    "VPScaledLinear",
+    "zero_terminal_snr",
+]

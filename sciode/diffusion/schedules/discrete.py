@@ -31,7 +31,7 @@ class Discrete(Schedule):
         table = double(torch.as_tensor(self.alpha_bar)).detach().cpu()
         if table.ndim != 1 or table.numel() < 2 or not bool((table.diff() < 0).all()):
             raise ValueError("Discrete: alpha_bar must be one-dimensional and fall strictly")
-        if not (0 <= float(table[-1]) and float(table[0]) < 1):
+        if not (float(table[-1]) >= 0 and float(table[0]) < 1):
             raise ValueError("Discrete: alpha_bar must lie in [0, 1)")
         object.__setattr__(self, "_theta", torch.atan2(torch.sqrt(1 - table), torch.sqrt(table)))
 

@@ -16,8 +16,8 @@ __all__ = ["RectifiedFlow"]
 class RectifiedFlow(Schedule):
     """alpha = 1 - t, sigma = t for t in [0, 1]; the flow is dx/dt = eps - x_0.
 
-    last: where sampling starts by default. At t = 1 alpha is 0 and lambda -inf; samplers take their first step from there
-    by the data prediction, if asked (`t_start=1`). Source: Liu et al. (2023), Lipman et al. (2023).
+    last: where sampling starts by default. At t = 1 alpha is 0 and lambda -inf; samplers take their first step from
+    there by the data prediction, if asked (`t_start=1`). Source: Liu et al. (2023), Lipman et al. (2023).
     """
 
     last: float = 0.999

@@ -108,8 +108,8 @@ class VPScaledLinear(_Integrated):
 class VPCosine(Schedule):
     """alpha = cos(a(t)) / cos(a(0)) with a(t) = (pi / 2) (t + s) / (1 + s), for t in [0, 1).
 
-    s keeps the first noise from being too small; t_max = 0.9946 is where lambda is about -5.1, beyond which alpha is too
-    small to divide by. Source: Nichol, Dhariwal (2021), improved DDPM.
+    s keeps the first noise from being too small; t_max = 0.9946 is where lambda is about -5.1, beyond which alpha is
+    too small to divide by. Source: Nichol, Dhariwal (2021), improved DDPM.
     """
 
     s: float = 0.008
