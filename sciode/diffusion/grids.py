@@ -61,7 +61,7 @@ def karras(rho: float = 7.0) -> Callable[[Schedule, int, float, float], Array]:
             raise ValueError(
                 "grid: karras divides by alpha, which is 0 at t_start; use 'uniform' or an earlier t_start"
             )
-        return _array(schedule.t_of(-rho * np.log(_tensor(np.linspace(high, low, steps + 1)))))
+        return _array(schedule.t_of(_tensor(-rho * np.log(np.linspace(high, low, steps + 1)))))
 
     return grid
 

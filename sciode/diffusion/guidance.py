@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -19,9 +19,9 @@ __all__ = ["ClassifierFree", "ClassifierGuidance", "Guidance"]
 class Guidance(ABC):
     """Changes the model's output, or pushes it along a gradient; one evaluation counts as one, whatever it calls."""
 
+    @abstractmethod
     def output(self, model: Callable[..., Tensor], x: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor:
         """The guided output [B, ...], of the model's own kind."""
-        return model(x, t, **cond)
 
     def push(self, x: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor | None:
         """What is added to the score, grad log p(x): [B, ...], or None."""
@@ -81,6 +81,9 @@ class ClassifierGuidance(Guidance):
 
     log_prob: Callable[..., Tensor]
     scale: float = 1.0
+
+    def output(self, model: Callable[..., Tensor], x: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor:
+        return model(x, t, **cond)
 
     def push(self, x: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor | None:
         differentiable = x.requires_grad and torch.is_grad_enabled()

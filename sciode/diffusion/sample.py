@@ -97,13 +97,13 @@ def sample(
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
     - grid: a name of `GRIDS`, the times themselves, or a function.
-    - t_start: None = `schedule.t_max`. t_end > 0: sigma is never 0 within a sampler; `denoise_last=True` then replaces the
-      state by its data prediction, one evaluation more.
+    - t_start: None = `schedule.t_max`. t_end > 0: sigma is never 0 within a sampler; `denoise_last=True` then replaces
+      the state by its data prediction, one evaluation more.
     - seed (samplers that draw): an int, for which sample b has the stream b; or B of them, or generators.
     - ems: statistics by `estimate_ems`, for dpm-v3.
 
-    Everything about the steps is computed on the host in float64 before the first one; within the loop nothing waits for
-    the device. Gradients flow. Raises ValueError for misuse; what becomes of a sample is its status.
+    Everything about the steps is computed on the host in float64 before the first one; within the loop nothing waits
+    for the device. Gradients flow. Raises ValueError for misuse; what becomes of a sample is its status.
     """
     job = _job(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
@@ -143,10 +143,10 @@ def invert(
 ) -> Any:
     """The noise at t_start whose sample is x [B, ...]: a tensor, or `InversionResult` with `return_info=True`.
 
-    With bdia, edict or belm and the `memory` of their `SampleResult`, every step is undone in closed form, and rounding is
-    the only error; it warns where rounding may grow beyond 1e-3. Without memory (x was not sampled) the same samplers
-    begin with one approximate step (bdia, belm) or two equal states (edict), and all others run their own steps
-    backwards along the grid: approximate, of their own order. Arguments: those of `sample`, the same values.
+    With bdia, edict or belm and the `memory` of their `SampleResult`, every step is undone in closed form, and
+    rounding is the only error; it warns where rounding may grow beyond 1e-3. Without memory (x was not sampled) the
+    same samplers begin with one approximate step (bdia, belm) or two equal states (edict), and all others run their
+    own steps backwards along the grid: approximate, of their own order. Arguments: those of `sample`, the same values.
 
     Raises ValueError for samplers that draw noise, and for a memory that does not fit.
     """
@@ -180,8 +180,8 @@ def invert(
 def round_trip(model: Callable[..., Tensor], x: Tensor, schedule: Schedule, **options: Any) -> RoundTrip:
     """Sample from x [B, ...], invert, and measure the way back: root mean square error of every sample [B].
 
-    options: those of `sample` (sampler="bdia" by default) but `denoise_last` and `return_info`; memory is used where there
-    is any.
+    options: those of `sample` (sampler="bdia" by default) but `denoise_last` and `return_info`; memory is used where
+    there is any.
     """
     options = {"sampler": "bdia"} | options
     sampled = sample(model, x, schedule, return_info=True, **options)
@@ -285,8 +285,8 @@ def _growth(job: _Job, x: Tensor) -> float:
     growth = job.sampler.growth(job.path, **job.sampler.options)
     if growth * torch.finfo(x.dtype).eps > 1e-3:
         warnings.warn(
-            f"{job.sampler.name}: the way back multiplies rounding by up to {growth:.1e} in {x.dtype}; take fewer steps, "
-            "float64, or bdia with gamma=1, which multiplies it by 1",
+            f"{job.sampler.name}: the way back multiplies rounding by up to {growth:.1e} in {x.dtype}; take fewer "
+            "steps, float64, or bdia with gamma=1, which multiplies it by 1",
             stacklevel=3,
         )
     return growth

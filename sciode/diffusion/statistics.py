@@ -1,7 +1,8 @@
 """Empirical model statistics of DPM-Solver-v3: per component l, s and b as smooth functions of the half log-SNR.
 
-With y = x / alpha the ODE is dy / dlambda = -l y - f, f = e^-lambda eps - l y, for any l(lambda). The statistics choose l so
-that f depends on the state least, and s, b so that df / dlambda = s f + b holds best; see `samplers/dpm_v3.py`.
+With y = x / alpha the ODE is dy / dlambda = -l y - f, f = e^-lambda eps - l y, for any l(lambda). The statistics
+choose l so that f depends on the state least, and s, b so that df / dlambda = s f + b holds best; see
+`samplers/dpm_v3.py`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ __all__ = ["ModelStatistics", "estimate_ems"]
 
 Array = NDArray[Any]
 
-_RESOLVED = 160
-"""Chebyshev coefficients of l: rounding is reached from about 100 on for 10 units of lambda."""
+_RESOLVED = 96
+"""Chebyshev coefficients of l: about what rounding allows over 10 units of lambda."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +46,16 @@ class ModelStatistics:
 
     @staticmethod
     def constant(
-        low: float, high: float, l: float, s: float, b: float = 0.0, shape: tuple[int, ...] = ()
+        low: float,
+        high: float,
+        *,
+        l: float,
+        s: float,
+        b: float = 0.0,
+        shape: tuple[int, ...] = (),  # noqa: E741
     ) -> ModelStatistics:
-        """The same everywhere: l = 1, s = b = 0 makes dpm-v3 a data prediction, l = 0, s = -1, b = 0 a noise prediction."""
+        """The same everywhere: l = 1, s = b = 0 makes dpm-v3 a data prediction, l = 0, s = -1, b = 0 a noise
+        prediction."""
         return ModelStatistics(low, high, *(np.full((1, *shape), float(v)) for v in (l, s, b)))
 
     @property
@@ -71,8 +79,8 @@ class ModelStatistics:
         place = (2 * np.asarray(lam, dtype=np.float64) - self.low - self.high) / (self.high - self.low)
         if (np.abs(place) > 1 + 1e-9).any():
             raise ValueError(
-                f"ems: the statistics cover lambda in [{self.low:.3f}, {self.high:.3f}], the grid leaves it; estimate them "
-                "with the t_start and t_end of sampling"
+                f"ems: the statistics cover lambda in [{self.low:.3f}, {self.high:.3f}], the grid leaves it; estimate "
+                "them with the t_start and t_end of sampling"
             )
         return np.tensordot(chebyshev.chebvander(place, len(coefficients) - 1), coefficients, 1)
 
@@ -109,9 +117,9 @@ def estimate_ems(
 
         l = E[diag(sigma grad eps)],   s = Cov(f, f') / Var(f),   b = E f' - s E f   per component,
 
-    with x = alpha x_0 + sigma z at `points` Chebyshev nodes of lambda between t_start and t_end, the same x_0, z and signs
-    at all of them, and a polynomial of `degree` through what comes out, by least squares: noise of the estimate must
-    not make them rough in lambda. Costs about 5 K x points evaluations, once a model.
+    with x = alpha x_0 + sigma z at `points` Chebyshev nodes of lambda between t_start and t_end, the same x_0, z and
+    signs at all of them, and a polynomial of `degree` through what comes out, by least squares: noise of the estimate
+    must not make them rough in lambda. Costs about 5 K x points evaluations, once a model.
 
     - points, degree: 48 and 12 (a higher degree follows more of the noise); K: 1,000 to 4,000.
     - derivative: "forward" (exact, forward-mode; the model must support it) or "difference" (central differences).
@@ -145,8 +153,9 @@ def estimate_ems(
 def _spread(ends: list[float], lam: Array, traces: list[Array], smooth: Callable[[list[Array]], Array]) -> Array:
     """l = p + p (1 - p) c with p = 1 / (1 + e^2 lambda) and c smoothed, as Chebyshev coefficients that resolve p.
 
-    1 - l falls like e^2 lambda towards the noise, where it multiplies states x / alpha that are as large as that is small,
-    and l like e^-2 lambda towards the data: in c both ends are of size 1, and errors of the fit as small as they need be.
+    1 - l falls like e^2 lambda towards the noise, where it multiplies states x / alpha that are as large as that is
+    small, and l like e^-2 lambda towards the data: in c both ends are of size 1, and errors of the fit as small as
+    they need be.
     """
     p = expit(-2 * lam)
     ones = (slice(None), *[None] * traces[0].ndim)
@@ -201,8 +210,8 @@ def _regression(
 ) -> tuple[Array, Array]:
     """s and b of the least squares of df / dlambda on f, along the ODE.
 
-    df / dlambda = e^-lambda ((l - 1) eps + d eps / dlambda) - l' y, where d / dlambda follows dx / dlambda = a x - sigma eps, a
-    = dlog alpha / dlambda.
+    df / dlambda = e^-lambda ((l - 1) eps + d eps / dlambda) - l' y, where d / dlambda follows dx / dlambda = a x -
+    sigma eps, a = dlog alpha / dlambda.
     """
     level = level_at(ask.schedule, ask.schedule.t_of(at))
     alpha, sigma, down, up = (float(v) for v in level)

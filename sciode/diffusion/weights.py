@@ -6,8 +6,8 @@ past and new values interpolated by a polynomial, a step is
 
     x_t = c x_s + sum_j w_j m_j,   w_j = integral over [lambda_s, lambda_t] of kernel(lambda) l_j(u(lambda)) dlambda,
 
-with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, or t. DPM-Solver, DPM-Solver++, UniPC, DEIS and SA-Solver
-differ in the kernel, in u and in which nodes they take, and in nothing else. Integrals are taken by Gauss and
+with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, or t. DPM-Solver, DPM-Solver++, UniPC, DEIS and
+SA-Solver differ in the kernel, in u and in which nodes they take, and in nothing else. Integrals are taken by Gauss and
 Legendre's rule: closed forms lose digits where steps are short, sums over fine grids everywhere.
 """
 
@@ -48,7 +48,8 @@ def lagrange(at: Array, nodes: Sequence[Any], j: int) -> Array:
 
 
 def keep(kind: str, s: Node, t: Node, eta: float = 0.0) -> Any:
-    """What a step from s to t keeps of the state: sigma_t / sigma_s e^(-eta h) for data, alpha_t / alpha_s for noise."""
+    """What a step from s to t keeps of the state: sigma_t / sigma_s e^(-eta h) for data, alpha_t / alpha_s for
+    noise."""
     if kind == "noise":
         return t.alpha / s.alpha
     return t.sigma / s.sigma * (np.exp(-eta * (t.lam - s.lam)) if eta else 1.0)

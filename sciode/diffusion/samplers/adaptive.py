@@ -41,7 +41,8 @@ def _walk_dpm(
     safety: float,
     max_steps: int,
 ) -> Walked:
-    """Steps of two orders that share evaluations; scaled difference E: accept if E <= 1, then h <- safety h E^(-1/order).
+    """Steps of two orders that share evaluations; scaled difference E: accept if E <= 1, then h <- safety h
+    E^(-1/order).
 
     E is the root mean square over one sample of (high - low) / max(atol, rtol max(|low|, |before|)). The host lays out
     each trial for all samples at once, and looks at E once a trial.
@@ -104,7 +105,8 @@ def _scaled(high: Tensor, low: Tensor, before: Tensor, rtol: float, atol: float)
 def _walk_solve(
     denoiser: Denoiser, path: Path, x: Tensor, method: Any, rtol: float, atol: float, max_steps: int
 ) -> Walked:
-    """`sciode.solve` on dy / dlambda = -e^-lambda eps(alpha y, t(lambda)) for y = x / alpha, each sample with its steps."""
+    """`sciode.solve` on dy / dlambda = -e^-lambda eps(alpha y, t(lambda)) for y = x / alpha, each sample with its
+    steps."""
     first, last = path.nodes[0], path.nodes[-1]
     batch, shape = x.shape[0], x.shape
 
@@ -124,7 +126,8 @@ def _walk_solve(
 
 
 def runge_kutta_adaptive(method: str | Tableau = "tsit5", rtol: float = 1e-4, atol: float = 1e-5) -> Adaptive:
-    """An adaptive sampler of any method of `sciode.solve` with an error estimate; tolerances are those of y = x / alpha."""
+    """An adaptive sampler of any method of `sciode.solve` with an error estimate; tolerances are those of y = x /
+    alpha."""
     table = tableau_of(method)
     if not table.adaptive:
         raise ValueError(f"method: {table.name!r} has no error estimate; use it with steps, as rk-{table.name}")
@@ -145,4 +148,5 @@ def _table() -> list[Adaptive]:
 
 
 ADAPTIVE: tuple[Adaptive, ...] = tuple(_table())
-"""dpm-adaptive-2 and -3 (DPM-Solver-12 and -23), the same with data prediction, and adaptive-* for every embedded pair."""
+"""dpm-adaptive-2 and -3 (DPM-Solver-12 and -23), the same with data prediction, and adaptive-* for every embedded
+pair."""

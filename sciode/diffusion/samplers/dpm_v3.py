@@ -79,17 +79,18 @@ def _stepped(plan: Plan, ems: ModelStatistics, x: int, s: Node, t: Node, known: 
 
 def _step(ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], pseudo: bool) -> _Step:
     at, quadrature = points_between(s.lam, t.lam)
-    ones = (slice(None), *[None] * len(ems.shape))
-    start = ems.integral("l", [s.lam]) + ems.integral("s", [s.lam])
-    kernel = np.exp(ems.integral("l", at) + ems.integral("s", at) - start) * quadrature[ones]
-    shrink = np.exp(ems.integral("l", [s.lam]) - ems.integral("l", [t.lam]))[0]
+    ones, count = (slice(None), *[None] * len(ems.shape)), len(nodes)
     lams = [node.lam for node in nodes]
-    basis = _pseudo_basis(at, lams) if pseudo else [lagrange(at, lams, j) for j in range(len(lams))]
-    weights = [-shrink * (kernel * l[ones]).sum(0) for l in basis]
+    start_l, end_l, *_ = big_l = ems.integral("l", [s.lam, t.lam, *at])
+    start_s, *_ = big_s = ems.integral("s", [s.lam, *lams, *at])
+    kernel = np.exp(big_l[2:] - start_l + big_s[1 + count :] - start_s) * quadrature[ones]
+    shrink = np.exp(start_l - end_l)
+    basis = _pseudo_basis(at, lams) if pseudo else [lagrange(at, lams, j) for j in range(count)]
+    weights = [-shrink * (kernel * share[ones]).sum(0) for share in basis]
     drift = _drift(ems, s.lam, [*lams, *at])
-    own, along = drift[: len(lams)], drift[len(lams) :]
+    own, along = drift[:count], drift[count:]
     constant = -shrink * (kernel * along).sum(0) - sum(w * b for w, b in zip(weights, own, strict=True))
-    damp = np.exp(ems.integral("s", [s.lam]) - ems.integral("s", lams))
+    damp = np.exp(start_s - big_s[1 : 1 + count])
     scaled = [t.alpha * w * e for w, e in zip(weights, damp, strict=True)]
     return _Step(t.alpha / s.alpha * shrink, scaled, t.alpha * constant)
 

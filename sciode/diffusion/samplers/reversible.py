@@ -1,7 +1,7 @@
 """Samplers that run backwards exactly, from the final state and one more beside it: BDIA, EDICT, O-BELM.
 
-Each step is solved for the older state in closed form, so that only rounding is left, times what the way back multiplies
-it by: `growth`.
+Each step is solved for the older state in closed form, so that only rounding is left, times what the way back
+multiplies it by: `growth`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def _bdia(path: Path, before: Node, s: Node, t: Node, gamma: float) -> _Step:
 
 
 def _belm(path: Path, before: Node, s: Node, t: Node) -> _Step:
-    """Exact for y = x / alpha quadratic in rho: with ratio r of the steps y_next = r^2 y_before + (1 - r^2) y + h (1 + r) eps."""
+    """Exact for y = x / alpha quadratic in rho: with ratio r of the steps y_next = r^2 y_before + (1 - r^2) y + h (1 +
+    r) eps."""
     h, r = t.rho - s.rho, (t.rho - s.rho) / (s.rho - before.rho)
     return r**2 * t.alpha / before.alpha, (1 - r**2) * t.alpha / s.alpha, h * (1 + r) * t.alpha
 
