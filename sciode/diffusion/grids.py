@@ -112,6 +112,11 @@ their rounding to integers (leading starts BELOW t_start, at N / (N + 1) of it: 
 network is told)."""
 
 
+_NO_NOISE = (
+    "grid: sigma must be > 0 at every time, and alpha after the first: end at t_end > 0 and ask for denoise_last=True"
+)
+
+
 def _tensor(x: Array) -> Any:
     return torch.as_tensor(x, dtype=torch.float64)
 
@@ -123,6 +128,8 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
+    if (isinstance(grid, str) or callable(grid)) and not float(schedule.sigma(end)) > 0:
+        raise ValueError(_NO_NOISE)
     if callable(grid):
         t = np.asarray(grid(schedule, steps, start, end), dtype=np.float64)
     elif isinstance(grid, str):
@@ -135,10 +142,7 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
         raise ValueError("grid: expected at least two times in one dimension")
     snr = _array(schedule.half_log_snr(_tensor(t)))
     if not np.isfinite(snr[1:]).all() or np.isnan(snr[0]) or snr[0] == np.inf:
-        raise ValueError(
-            "grid: sigma must be > 0 at every time, and alpha after the first: end at t_end > 0 and ask for "
-            "denoise_last=True"
-        )
+        raise ValueError(_NO_NOISE)
     if not (np.diff(snr) > 0).all():
         raise ValueError("grid: the log-SNR must rise strictly from t_start to t_end; times repeat or go back")
     return t

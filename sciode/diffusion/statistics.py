@@ -29,6 +29,8 @@ Array = NDArray[Any]
 
 _RESOLVED = 96
 """Chebyshev coefficients of l: about what rounding allows over 10 units of lambda."""
+_RIDGE = 1e-6
+"""Share of E f^2 below which Var f counts for nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,5 +227,6 @@ def _regression(
         slope = (shrink * ((l - 1) * eps + along) - l_slope * y).double()
         sums = [total + part.sum(0) for total, part in zip(sums, (f, slope, f * f, f * slope), strict=True)]
     mean, slope, square, cross = ((part / data.shape[0]).cpu().numpy() for part in sums)
-    s = (cross - mean * slope) / np.maximum(square - mean**2, 1e-12 * np.maximum(square, 1e-300))
+    # Where f hardly varies s says nothing, and must not be what rounding makes of 0 / 0.
+    s = (cross - mean * slope) / (square - mean**2 + _RIDGE * square + np.finfo(np.float64).tiny)
     return s, slope - s * mean

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciode.diffusion.predictions import convert
+from sciode.diffusion.predictions import PREDICTIONS, level_at
 from sciode.diffusion.schedules import Schedule
+from sciode.solvers.suggest import choose
 
 __all__ = ["GaussianMixture"]
 
@@ -77,7 +78,7 @@ class GaussianMixture:
 
     def _parts(self, x: Tensor, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Of each component [B, K]: log of its weighted density, and [B, K, D]: x in its axes, and its variances."""
-        a, s = (torch.as_tensor(v).to(x).reshape(-1, 1, 1) for v in (alpha, sigma))
+        a, s = (torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(-1, 1, 1) for v in (alpha, sigma))
         means, values, vectors = (v.to(x) for v in (self.means, self._values, self._vectors))
         variances = a**2 * values + s**2
         local = torch.einsum("bkd,kde->bke", x[:, None] - a * means, vectors)
@@ -94,14 +95,27 @@ class GaussianMixture:
         pull = torch.softmax(logs, -1)[..., None] * (local / variances)
         return -torch.einsum("bke,kde->bd", pull, self._vectors.to(x))
 
+    def denoised(self, x: Tensor, alpha: Any = 1.0, sigma: Any = 0.0) -> Tensor:
+        """The mean of x_0 given x_t [B, D]; right where alpha is 0, too."""
+        logs, local, variances = self._parts(x, alpha, sigma)
+        a = torch.as_tensor(alpha, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
+        turned = torch.einsum("bke,kde->bkd", local * (a * self._values.to(x) / variances), self._vectors.to(x))
+        return (torch.softmax(logs, -1)[..., None] * (self.means.to(x) + turned)).sum(1)
+
     def model(self, schedule: Schedule, prediction: str = "eps") -> Callable[..., Tensor]:
         """The best possible network: model(x [B, D], t [B]) of any prediction."""
+        choose("prediction", prediction, PREDICTIONS)
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             time = t.double()
-            alpha, sigma = schedule.alpha(time), schedule.sigma(time)
-            eps = -sigma.to(x)[:, None] * self.score(x, alpha, sigma)
-            return eps if prediction == "eps" else convert(eps, x, schedule, time, "eps", prediction)
+            alpha, sigma, down, up = (v.to(x)[:, None] for v in level_at(schedule, time))
+            if prediction == "x0":
+                return self.denoised(x, alpha, sigma)
+            score = self.score(x, alpha, sigma)
+            if prediction in ("score", "eps"):
+                return score if prediction == "score" else -sigma * score
+            on_data, on_noise = (-sigma, alpha) if prediction == "v" else (down, up)
+            return on_data * self.denoised(x, alpha, sigma) - on_noise * sigma * score
 
         return predict
 

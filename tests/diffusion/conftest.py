@@ -42,11 +42,11 @@ def case() -> Case:
 
 @pytest.fixture(scope="session")
 def drift() -> Callable[..., Tensor]:
-    """`drift(row, case, steps)`: the sample of an SDE sampler whose normal draws are all zero."""
+    """`drift(row, case, steps, grid=...)`: the sample of an SDE sampler whose normal draws are all zero."""
 
-    def quiet(row: Sampler, case: Case, steps: int, **extra: object) -> Tensor:
-        path = Path.of(case.schedule, times_of("log-snr", case.schedule, steps, 1.0, 1e-3))
+    def quiet(row: Sampler, case: Case, steps: int, grid: str = "log-snr") -> Tensor:
+        path = Path.of(case.schedule, times_of(grid, case.schedule, steps, 1.0, 1e-3))
         denoiser = Denoiser(case.model, case.schedule, "eps")
-        return run(row.program(path, **extra), denoiser, (case.x,), lambda n: torch.zeros_like(case.x))[0]
+        return run(row.program(path), denoiser, (case.x,), lambda n: torch.zeros_like(case.x))[0]
 
     return quiet

@@ -114,7 +114,7 @@ def _walk_solve(
         lam = lam.reshape(batch)
         t = denoiser.schedule.t_of(lam)
         node = Node(*(v.detach() for v in (t, lam, denoiser.schedule.alpha(t), denoiser.schedule.sigma(t))))
-        wide = lambda v: torch.as_tensor(v).to(x).reshape(-1, *[1] * (len(shape) - 1))  # noqa: E731
+        wide = lambda v: torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (len(shape) - 1))  # noqa: E731
         state = y.reshape(shape) * wide(node.alpha)
         return (denoiser(state, t.to(x), node, "noise", wide) * wide(-node.rho)).reshape(y.shape)
 
