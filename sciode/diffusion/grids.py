@@ -18,7 +18,7 @@ from sciode.solvers.suggest import choose
 __all__ = ["GRIDS", "Grid", "karras", "shifted", "times_of"]
 
 Array = NDArray[np.float64]
-Grid = str | Sequence[float] | Tensor | Callable[[Schedule, int, float, float], Any]
+Grid = str | Sequence[float] | NDArray[Any] | Tensor | Callable[[Schedule, int, float, float], Any]
 """A name of GRIDS, the times themselves, or a function (schedule, steps, t_start, t_end) -> times [steps + 1]."""
 
 

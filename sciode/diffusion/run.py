@@ -30,12 +30,14 @@ def run(
     x = inputs[0]
     sent = _Sent(x, own_times)
     lines = [_sent_line(line, sent) for line in plan.lines]
-    times = sent.times([line.node.t for line in plan.lines if isinstance(line, Call)])
+    calls = [line for line in plan.lines if isinstance(line, Call)]
+    asked = [denoiser.asks(line.node, line.kind).sent(sent) for line in calls]
+    times = sent.times([line.node.t for line in calls])
     last, called = plan.last_uses(), 0
     registers: dict[int, Tensor] = dict(enumerate(inputs))
     for n, line in enumerate(lines):
         if isinstance(line, Call):
-            registers[line.out] = denoiser(registers[line.state], times[called], line.node, line.kind, sent)
+            registers[line.out] = denoiser(registers[line.state], times[called], asked[called])
             called += 1
         elif isinstance(line, Draw):
             registers[line.out] = normals(line.number)

@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 _RESOLVED = 96
 """Chebyshev coefficients of l: about what rounding allows over 10 units of lambda."""
-_RIDGE = 1e-6
+_RIDGE = 1e-10
 """Share of E f^2 below which Var f counts for nothing."""
 
 
@@ -51,10 +51,10 @@ class ModelStatistics:
         low: float,
         high: float,
         *,
-        l: float,
+        l: float,  # noqa: E741
         s: float,
         b: float = 0.0,
-        shape: tuple[int, ...] = (),  # noqa: E741
+        shape: tuple[int, ...] = (),
     ) -> ModelStatistics:
         """The same everywhere: l = 1, s = b = 0 makes dpm-v3 a data prediction, l = 0, s = -1, b = 0 a noise
         prediction."""
@@ -112,7 +112,7 @@ def _wide(v: Tensor, like: Tensor) -> Tensor:
 
 def estimate_ems(
     model: Callable[..., Tensor], data: Tensor, schedule: Schedule, *, prediction: str = "eps",
-    t_start: float | None = None, t_end: float = 1e-3, points: int = 48, degree: int = 12, batch: int = 1024,
+    t_start: float | None = None, t_end: float = 1e-3, points: int = 64, degree: int = 16, batch: int = 1024,
     seed: int = 0, derivative: str = "forward", cond: Mapping[str, Any] | None = None,
 ) -> ModelStatistics:  # fmt: skip
     """Estimate l, s, b from samples of the data [K, *shape], for `sample(sampler="dpm-v3", ems=...)`.
@@ -123,7 +123,7 @@ def estimate_ems(
     signs at all of them, and a polynomial of `degree` through what comes out, by least squares: noise of the estimate
     must not make them rough in lambda. Costs about 5 K x points evaluations, once a model.
 
-    - points, degree: 48 and 12 (a higher degree follows more of the noise); K: 1,000 to 4,000.
+    - points, degree: 64 and 16 (a higher degree follows more of the noise); K: 1,000 to 4,000.
     - derivative: "forward" (exact, forward-mode; the model must support it) or "difference" (central differences).
     - cond: keyword arguments of the model, the same for every batch: tensors [1, ...].
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_rf_solver_is_the_midpoint_rule_written_out(case) -> None:
     flow = RectifiedFlow()
     velocity = case.mixture.model(flow, "flow")
     x, grid = case.x, np.linspace(0.9, 0.1, 9)
-    for t, u in zip(grid, grid[1:], strict=False):
+    for t, u in pairwise(grid):
         h, at = u - t, lambda t: torch.full((12,), t, dtype=torch.float64)
         v = velocity(x, at(t))
         slope = (velocity(x + h / 2 * v, at(t + h / 2)) - v) / (h / 2)

@@ -27,6 +27,7 @@ SINGLE = 5e-6
 def test_diffusers_takes_the_same_steps(name: str, grid: str, case, drift) -> None:
     peer, steps = PEERS[name], 12
     path = Path.of(case.schedule, times_of(grid, case.schedule, steps, 1.0, 1e-3))
+    assert peer.ours is not None
     ours = drift(catalogue()[peer.ours], case, steps, grid=grid)
     theirs = sample_with(peer, case.model, case.x, path)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11 if "unipc" in name else SINGLE)

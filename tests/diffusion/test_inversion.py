@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,8 @@ def test_edict_and_belm_come_back_within_their_growth(name: str, case) -> None:
 
 def test_belm_multiplies_rounding_by_the_square_of_its_outer_steps(case) -> None:
     """In y = x / alpha: the ratio of the first step of rho to the last, squared."""
-    nodes = torch.linspace(*(float(case.schedule.half_log_snr(t)) for t in (1.0, 1e-3)), 21, dtype=torch.float64)
+    low, high = (float(case.schedule.half_log_snr(t)) for t in (1.0, 1e-3))
+    nodes = torch.linspace(low, high, 21, dtype=torch.float64)
     rho, t = torch.exp(-nodes), case.schedule.t_of(nodes)
     alpha = case.schedule.alpha(t)
     wanted = ((rho[1] - rho[0]) / (rho[-1] - rho[-2])) ** 2 * alpha[0] * alpha[1] / (alpha[-1] * alpha[-2])
@@ -87,11 +89,12 @@ def test_a_point_that_was_not_sampled_is_inverted_approximately(name: str, fines
 
 def test_misuse_says_the_mend(case) -> None:
     x = case.x
-    for options, said in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"sampler": "ddpm"}, "draws noise"),
         ({"sampler": "dpm++-3m", "memory": x}, "has no exact inversion"),
         ({"memory": x[:2]}, "expected the state's shape"),
-    ):
+    ]
+    for options, said in wrong:
         with pytest.raises(ValueError, match=said):
             invert(case.model, x, case.schedule, **options)
     with pytest.raises(ValueError, match="throws away"):

@@ -54,7 +54,7 @@ def test_every_ode_sampler_is_of_the_order_it_claims(name: str, case) -> None:
 
 @pytest.fixture(scope="module")
 def ems(case):
-    return estimate_ems(case.model, case.mixture.draw(512, seed=3), case.schedule, points=40)
+    return estimate_ems(case.model, case.mixture.draw(1024, seed=3), case.schedule)
 
 
 @pytest.mark.parametrize("name", WITH_STATISTICS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sciode.diffusion import PREDICTIONS, EDM, RectifiedFlow, VPLinear, convert, sample
+from sciode.diffusion import EDM, PREDICTIONS, RectifiedFlow, VPLinear, convert, sample
 from sciode.testing import GaussianMixture
 
 SCHEDULES = {"vp": (VPLinear(), 0.6), "edm": (EDM(), 3.0), "flow": (RectifiedFlow(), 0.6)}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciode.diffusion import (
     ClassifierFree,
@@ -11,6 +14,7 @@ from sciode.diffusion import (
     Discrete,
     RectifiedFlow,
     Threshold,
+    VPCosine,
     VPLinear,
     initial_noise,
     runge_kutta_adaptive,
@@ -19,7 +23,11 @@ from sciode.diffusion import (
     samplers,
     zero_terminal_snr,
 )
+from sciode.diffusion.denoiser import Denoiser
+from sciode.diffusion.grids import times_of
+from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Call
+from sciode.diffusion.run import run
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.testing import GaussianMixture
 
@@ -73,12 +81,44 @@ def test_the_model_is_called_as_often_as_a_sampler_says(name: str, case) -> None
     torch.testing.assert_close(again, found.x, rtol=0, atol=0)
 
 
+class _Blind(TorchDispatchMode):
+    """Raises where a number is read off a tensor, which on a GPU waits for it, and cannot be captured."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a number was read"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["dpm++-3m", "unipc-3", "deis-tab-2", "rk-tsit5", "bdia", "rf-solver", "tcd"])
+def test_the_loop_asks_the_device_nothing(name: str, case) -> None:
+    path = Path.of(case.schedule, times_of("log-snr", case.schedule, 6, 1.0, 1e-3))
+    plan = catalogue()[name].program(path)  # type: ignore[union-attr]
+    # A network of tensors alone; the mixture's own schedule is one, too, but reads its numbers.
+    denoiser = Denoiser(lambda x, t: torch.tanh(x) * t[:, None], case.schedule, "eps")
+    denoiser = _Prepared(denoiser, [line for line in plan.lines if isinstance(line, Call)])
+    with _Blind(), pytest.raises(AssertionError, match="was read"):
+        case.x.sum().item()
+    with _Blind():
+        found, _ = run(plan, denoiser, (case.x,), lambda n: torch.ones_like(case.x))  # type: ignore[arg-type]
+    assert bool(found.isfinite().all())
+
+
+class _Prepared:
+    """A denoiser whose coefficients the host has computed before."""
+
+    def __init__(self, denoiser: Denoiser, calls: list[Call]) -> None:
+        self.denoiser = denoiser
+        self.known = {(line.node.t, line.kind): denoiser.asks(line.node, line.kind) for line in calls}
+
+    def asks(self, node: Any, kind: str) -> Any:
+        return self.known[node.t, kind]
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, asked: Any) -> torch.Tensor:
+        return self.denoiser(x, t, asked)
+
+
 def test_no_evaluation_is_at_a_time_that_repeats_in_multistep_samplers(case) -> None:
     """Karras' grid on a cosine schedule, which makes duplicates where times are rounded."""
-    from sciode.diffusion import VPCosine
-    from sciode.diffusion.grids import times_of
-    from sciode.diffusion.path import Path
-
     path = Path.of(VPCosine(), times_of("karras", VPCosine(), 50, 0.9946, 1e-3))
     plan = catalogue()["dpm++-3m"].program(path)  # type: ignore[union-attr]
     times = [line.node.t for line in plan.lines if isinstance(line, Call)]
@@ -87,7 +127,7 @@ def test_no_evaluation_is_at_a_time_that_repeats_in_multistep_samplers(case) -> 
 
 def test_float32_samples_are_those_of_float64(case) -> None:
     for name in ("dpm++-3m", "unipc-3", "deis-tab-2", "rk-tsit5", "adaptive-tsit5"):
-        options = {} if name.startswith("adaptive") else {"steps": 20}
+        options: dict[str, Any] = {} if name.startswith("adaptive") else {"steps": 20}
         found = sample(case.model, case.x.float(), case.schedule, sampler=name, **options)
         wanted = sample(case.model, case.x, case.schedule, sampler=name, **options)
         assert found.dtype == torch.float32
@@ -218,7 +258,7 @@ def test_dynamic_thresholds_clip_to_the_quantile_and_scale_to_the_limit() -> Non
 
 def test_misuse_says_the_mend(case) -> None:
     x = case.x
-    for options, said in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"sampler": "dpm++3m"}, "Did you mean 'dpm"),
         ({"steps": 5, "nfe": 5}, "give one of them"),
         ({"sampler": "rk-rk4", "nfe": 3}, "takes 4 evaluations"),
@@ -226,7 +266,8 @@ def test_misuse_says_the_mend(case) -> None:
         ({"sampler": "dpm-v3"}, "estimate_ems"),
         ({"ems": 1}, "belong to dpm-v3"),
         ({"t_end": 0.0}, "denoise_last"),
-    ):
+    ]
+    for options, said in wrong:
         with pytest.raises(ValueError, match=said):
             sample(case.model, x, case.schedule, **options)
     with pytest.raises(ValueError, match=r"\[B, \.\.\.\]"):

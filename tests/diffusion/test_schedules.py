@@ -7,8 +7,17 @@ import math
 import pytest
 import torch
 
-from sciode.diffusion import EDM, VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear, VPScaledLinear
-from sciode.diffusion import zero_terminal_snr
+from sciode.diffusion import (
+    EDM,
+    VE,
+    Discrete,
+    RectifiedFlow,
+    Schedule,
+    VPCosine,
+    VPLinear,
+    VPScaledLinear,
+    zero_terminal_snr,
+)
 
 SCHEDULES = {
     "linear": VPLinear(),
@@ -99,5 +108,5 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_keeps_its_first_entry() -> Non
               lambda: Discrete([1.0, 0.5])]
 )  # fmt: skip
 def test_schedules_that_cannot_be_are_refused(wrong) -> None:
-    with pytest.raises(ValueError, match="expected|must"):
+    with pytest.raises(ValueError, match=r"expected|must"):
         wrong()

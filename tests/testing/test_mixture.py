@@ -61,7 +61,7 @@ def test_what_is_no_mixture_is_refused() -> None:
         ([-1.0], [[0.0, 0.0]], eye),
         ([1.0, 1.0], [[0.0, 0.0]], eye),
     ):
-        with pytest.raises(ValueError, match="expected weights|positive definite"):
+        with pytest.raises(ValueError, match=r"expected weights|positive definite"):
             GaussianMixture(weights, means, covariances)
 
 

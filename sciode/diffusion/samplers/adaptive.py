@@ -114,9 +114,13 @@ def _walk_solve(
         lam = lam.reshape(batch)
         t = denoiser.schedule.t_of(lam)
         node = Node(*(v.detach() for v in (t, lam, denoiser.schedule.alpha(t), denoiser.schedule.sigma(t))))
-        wide = lambda v: torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (len(shape) - 1))  # noqa: E731
+
+        def wide(v: Any) -> Any:
+            return v if isinstance(v, float) else v.to(x).reshape(-1, *[1] * (len(shape) - 1))
+
         state = y.reshape(shape) * wide(node.alpha)
-        return (denoiser(state, t.to(x), node, "noise", wide) * wide(-node.rho)).reshape(y.shape)
+        eps = denoiser(state, t.to(x), denoiser.asks(node, "noise").sent(wide))
+        return (eps * wide(-node.rho)).reshape(y.shape)
 
     solution = solve(
         slope, (x / first.alpha).flatten(1), [first.lam, last.lam], method=method, rtol=rtol, atol=atol, batch_dims=1,
