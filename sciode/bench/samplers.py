@@ -144,7 +144,7 @@ def orders(names: Sequence[str] | None = None, peers: bool = True) -> Iterator[O
     mixture."""
     case = Case(MIXTURES["smooth 3-D"], 0)
     # What an SDE sampler without its noise tends to: extrapolated by our finest one of order 4.
-    reverse = case.drift("sa-solver-3", 1920)
+    reverse = case.drift("sa-solver-3", 1280)
     for name, info in samplers().items():
         if (names is not None and name not in names) or info.evaluations is None or info.order is None:
             continue

@@ -12,6 +12,11 @@ from sciode.diffusion.plan import Plan
 __all__ = ["Adaptive", "Sampler"]
 
 
+def _one_a_step(steps: int) -> int:
+    """Evaluations of a multistep sampler."""
+    return steps
+
+
 @dataclass(frozen=True, eq=False)
 class Sampler:
     """A sampler on a grid.
@@ -34,7 +39,7 @@ class Sampler:
     plan: Callable[..., Plan]
     kind: Literal["ode", "sde", "consistency"] = "ode"
     weak: int | None = None
-    evaluations: Callable[[int], int] = lambda steps: steps
+    evaluations: Callable[[int], int] = _one_a_step
     inverse: Callable[..., Plan] | None = None
     growth: Callable[..., float] | None = None
     wants: str | None = None
