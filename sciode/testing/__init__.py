@@ -1,6 +1,7 @@
 """What a method of your own can be held to: contracts, measured orders, problems with exact solutions."""
 
 from .contract import MethodReport, check_method
+from .mixture import GaussianMixture
 from .orders import convergence_order, dense_order, observed_order
 from .problems import EXPONENTIAL, FORCED, HOPF, LOGISTIC, PROBLEMS, ROTATION, ODEProblem, noisy
 from .purity import Impurity, Purity
@@ -12,6 +13,7 @@ __all__ = [
     "LOGISTIC",
     "PROBLEMS",
     "ROTATION",
+    "GaussianMixture",
     "Impurity",
     "MethodReport",
     "ODEProblem",

@@ -1,0 +1,61 @@
+"""Diffusion and flow models: schedules, predictions, and samplers that keep the order they claim and invert exactly."""
+
+from sciode.diffusion.grids import GRIDS, karras, shifted
+from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
+from sciode.diffusion.noise import initial_noise
+from sciode.diffusion.predictions import PREDICTIONS, convert
+from sciode.diffusion.sample import InversionResult, RoundTrip, SampleResult, invert, round_trip, sample
+from sciode.diffusion.samplers.adaptive import runge_kutta_adaptive
+from sciode.diffusion.samplers.base import Adaptive, Sampler
+from sciode.diffusion.samplers.registry import SamplerInfo, sampler, samplers
+from sciode.diffusion.samplers.runge_kutta import runge_kutta
+from sciode.diffusion.schedules import (
+    EDM,
+    VE,
+    Discrete,
+    RectifiedFlow,
+    Schedule,
+    VPCosine,
+    VPLinear,
+    VPScaledLinear,
+    zero_terminal_snr,
+)
+from sciode.diffusion.statistics import ModelStatistics, estimate_ems
+from sciode.diffusion.thresholding import Threshold
+
+__all__ = [
+    "EDM",
+    "GRIDS",
+    "PREDICTIONS",
+    "VE",
+    "Adaptive",
+    "ClassifierFree",
+    "ClassifierGuidance",
+    "Discrete",
+    "Guidance",
+    "InversionResult",
+    "ModelStatistics",
+    "RectifiedFlow",
+    "RoundTrip",
+    "SampleResult",
+    "Sampler",
+    "SamplerInfo",
+    "Schedule",
+    "Threshold",
+    "VPCosine",
+    "VPLinear",
+    "VPScaledLinear",
+    "convert",
+    "estimate_ems",
+    "initial_noise",
+    "invert",
+    "karras",
+    "round_trip",
+    "runge_kutta",
+    "runge_kutta_adaptive",
+    "sample",
+    "sampler",
+    "samplers",
+    "shifted",
+    "zero_terminal_snr",
+]

@@ -1,0 +1,113 @@
+"""The model as samplers see it: prediction, guidance and thresholding turned into data, noise or flow predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciode.diffusion.guidance import Guidance
+from sciode.diffusion.path import Node
+from sciode.diffusion.predictions import PREDICTIONS, Conversion, Level
+from sciode.diffusion.schedules.base import Schedule
+from sciode.diffusion.thresholding import Threshold
+
+__all__ = ["Asked", "Denoiser"]
+
+
+class Asked(NamedTuple):
+    """What a sampler asks of the model at a node, as coefficients: wanted = wanted_x x + wanted_m m, and the others
+    alike.
+
+    x0: the data prediction, by state and output; after: what is wanted, by state and (thresholded) data prediction;
+    push: the output's part in a shift of the score.
+    """
+
+    node: Node
+    wanted_x: Any
+    wanted_m: Any
+    x0_x: Any
+    x0_m: Any
+    after_x: Any
+    after_x0: Any
+    push: Any
+
+    def sent(self, send: Callable[[Any], Any]) -> Asked:
+        """The coefficients where the state is."""
+        return Asked(self.node, *(send(c) for c in self[1:]))
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """The model's data ("data"), noise ("noise") or velocity ("flow") prediction: `denoiser(x, t, asked)`.
+
+    model: called as model(x [B, ...], t [B], **cond) and predicting what `prediction` names. `asks` is for the host,
+    before a loop; a call adds and multiplies.
+    """
+
+    model: Callable[..., Tensor]
+    schedule: Schedule
+    prediction: str
+    cond: Mapping[str, Any] = field(default_factory=dict)
+    guidance: Guidance | None = None
+    threshold: Threshold | None = None
+
+    def asks(self, node: Node, kind: str) -> Asked:
+        """The coefficients for a node; ValueError where the model's prediction says nothing about the data."""
+        if np.ndim(node.alpha) == 0 and node.alpha == 0 and self.prediction in ("eps", "score"):
+            raise ValueError(
+                f"t_start: alpha is 0 there, and a prediction of {self.prediction} says nothing about the data; "
+                "start a little earlier"
+            )
+        level = self._level(node, kind)
+        into = PREDICTIONS[self.prediction](level)
+        after = _wanted(PREDICTIONS["x0"](level), level, kind)
+        # A shift of eps, -w sigma grad log p, as a shift of the output.
+        push = 0.0 if self.guidance is None else -level.sigma / into.eps_m
+        return Asked(node, *_wanted(into, level, kind), into.x0_x, into.x0_m, *after, push)
+
+    def __call__(self, x: Tensor, t: Tensor, asked: Asked) -> Tensor:
+        m = self._output(x, t, asked.node)
+        if m.shape != x.shape:
+            raise ValueError(f"model: the output has shape {tuple(m.shape)}, the state {tuple(x.shape)}")
+        m = m.to(x.dtype)
+        push = None if self.guidance is None else self.guidance.push(x, t, asked.node, self.cond)
+        if push is not None:
+            m = m + push * asked.push
+        if self.threshold is None:
+            return _linear(x, m, asked.wanted_x, asked.wanted_m)
+        return _linear(x, self.threshold(_linear(x, m, asked.x0_x, asked.x0_m)), asked.after_x, asked.after_x0)
+
+    def _output(self, x: Tensor, t: Tensor, node: Node) -> Tensor:
+        if self.guidance is None:
+            return self.model(x, t, **self.cond)
+        return self.guidance.output(self.model, x, t, node, self.cond)
+
+    def _level(self, node: Node, kind: str) -> Level:
+        """alpha and sigma of a node; its slopes where a flow asks for them."""
+        if "flow" not in (kind, self.prediction):
+            return Level(node.alpha, node.sigma, 0.0, 1.0)
+        slopes = self.schedule.slopes(torch.as_tensor(node.t, dtype=torch.float64))
+        if isinstance(node.alpha, Tensor):
+            return Level(node.alpha, node.sigma, *slopes)
+        return Level(node.alpha, node.sigma, *(x.item() if x.ndim == 0 else x.numpy() for x in slopes))
+
+
+def _wanted(into: Conversion, level: Level, kind: str) -> tuple[Any, Any]:
+    """The coefficients of x and the output in what a sampler asks for."""
+    if kind == "data":
+        return into.x0_x, into.x0_m
+    if kind == "noise":
+        return into.eps_x, into.eps_m
+    down, up = level.alpha_slope, level.sigma_slope
+    return down * into.x0_x + up * into.eps_x, down * into.x0_m + up * into.eps_m
+
+
+def _linear(x: Tensor, m: Tensor, a: Any, b: Any) -> Tensor:
+    # To ask for what the model predicts anyway changes no bit of it.
+    own = m if isinstance(b, float) and b == 1.0 else m * b
+    return own if isinstance(a, float) and a == 0.0 else own + x * a

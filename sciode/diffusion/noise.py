@@ -1,0 +1,69 @@
+"""Normal draws as a function of (seed, sample, number of the draw): a sample's noise never depends on its batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciode.diffusion.schedules.base import Schedule
+from sciode.solvers.brownian import sample_seeds
+from sciode.solvers.brownian.draws import Cells, standard_normals
+
+__all__ = ["Seed", "initial_noise", "normals_of", "seeds_for"]
+
+Seed = int | Sequence[int] | torch.Generator | Sequence[torch.Generator] | Tensor | None
+"""An int: sample b draws from stream b of it. A list or tensor of B ints or generators: one stream a sample, which goes
+with it wherever it stands. A generator gives one number; None takes it from torch's default generator."""
+
+_STEPS, _START = 41, 42
+"""Purposes of the hash: draws of samplers and initial noise never meet."""
+
+
+def seeds_for(seed: Seed, batch: int, device: torch.device) -> Tensor:
+    """One int64 a sample [B]."""
+    if seed is None or isinstance(seed, torch.Generator):
+        return sample_seeds(_drawn(seed), batch, device)
+    if isinstance(seed, int):
+        return sample_seeds(seed, batch, device)
+    each = seed.tolist() if isinstance(seed, Tensor) else [s if isinstance(s, int) else _drawn(s) for s in seed]
+    if len(each) != batch:
+        raise ValueError(f"seed: {len(each)} seeds for a batch of {batch}; give one a sample, or one int for all")
+    return torch.tensor(each, dtype=torch.int64, device=device)
+
+
+def _drawn(generator: torch.Generator | None) -> int:
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, dtype=torch.int64, device=device))
+
+
+def normals_of(seeds: Tensor, like: Tensor, purpose: int = _STEPS) -> Callable[[int], Tensor]:
+    """The function n -> standard normals [B, ...] of the n-th draw, in the shape and dtype of `like`."""
+    size = math.prod(like.shape[1:])
+    dtype = like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
+
+    def draw(number: int) -> Tensor:
+        return standard_normals(seeds, Cells(number, 1, 1), size, purpose, dtype)[0].view(like.shape).to(like.dtype)
+
+    return draw
+
+
+def initial_noise(
+    schedule: Schedule,
+    shape: Sequence[int],
+    *,
+    t_start: float | None = None,
+    seed: Seed = None,
+    dtype: Any = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """sigma(t_start) z, where sampling starts: [B, ...]; its draws are apart from those of samplers with the same seed.
+
+    seed: as in `sample`: with an int, sample b has its own stream, whatever the size of the batch.
+    """
+    like = torch.empty(*shape, dtype=dtype or torch.get_default_dtype(), device=device)
+    draw = normals_of(seeds_for(seed, like.shape[0], like.device), like, _START)
+    return draw(0) * float(schedule.sigma(schedule.t_max if t_start is None else t_start))

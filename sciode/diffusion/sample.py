@@ -1,0 +1,302 @@
+"""`sample` and `invert`: validation and assembly, nothing else."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciode.diffusion.denoiser import Denoiser
+from sciode.diffusion.grids import Grid, times_of
+from sciode.diffusion.guidance import Guidance
+from sciode.diffusion.noise import Seed, normals_of, seeds_for
+from sciode.diffusion.path import Path
+from sciode.diffusion.plan import Plan
+from sciode.diffusion.predictions import PREDICTIONS
+from sciode.diffusion.run import run
+from sciode.diffusion.samplers.base import Adaptive, Sampler
+from sciode.diffusion.samplers.registry import catalogue
+from sciode.diffusion.schedules.base import Schedule
+from sciode.diffusion.thresholding import Threshold
+from sciode.solvers import Status
+from sciode.solvers.suggest import choose, unknown
+
+__all__ = ["InversionResult", "RoundTrip", "SampleResult", "invert", "round_trip", "sample"]
+
+_STEPS = 20
+
+
+class SampleResult(NamedTuple):
+    """x [B, ...]; memory: what `invert` needs beside it to be exact, or None; nfe: calls of the model, an int, or [B]
+    where steps are adaptive; status [B]: codes of `sciode.Status`, 0 = success."""
+
+    x: Tensor
+    memory: Tensor | None
+    nfe: int | Tensor
+    status: Tensor
+
+
+class InversionResult(NamedTuple):
+    """x [B, ...] at t_start; exact: whether rounding is the only error; growth: the most it can be multiplied by."""
+
+    x: Tensor
+    exact: bool
+    growth: float
+    nfe: int | Tensor
+    status: Tensor
+
+
+class RoundTrip(NamedTuple):
+    """rmse [B]: of the start against what inversion of its sample gives; the sample; how it was inverted."""
+
+    rmse: Tensor
+    sampled: SampleResult
+    inverted: InversionResult
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What `sample` and `invert` both were asked for, checked."""
+
+    sampler: Sampler | Adaptive
+    denoiser: Denoiser
+    path: Path
+    extra: dict[str, Any]
+
+
+def sample(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    schedule: Schedule,
+    *,
+    sampler: str | Sampler | Adaptive = "dpm++-3m",
+    steps: int | None = None,
+    nfe: int | None = None,
+    prediction: str = "eps",
+    grid: Grid = "log-snr",
+    t_start: float | None = None,
+    t_end: float = 1e-3,
+    guidance: Guidance | None = None,
+    threshold: Threshold | None = None,
+    cond: Mapping[str, Any] | None = None,
+    ems: Any = None,
+    denoise_last: bool = False,
+    seed: Seed = None,
+    return_info: bool = False,
+) -> Any:
+    """Carry noise x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` with `return_info=True`.
+
+    - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time; `prediction` says what it predicts:
+      "eps", "x0", "v", "score" or "flow".
+    - sampler: a name of `samplers()`, or what `sampler(name, **options)` gives.
+    - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
+      take neither.
+    - grid: a name of `GRIDS`, the times themselves, or a function.
+    - t_start: None = `schedule.t_max`. t_end > 0: sigma is never 0 within a sampler; `denoise_last=True` then replaces
+      the state by its data prediction, one evaluation more.
+    - seed (samplers that draw): an int, for which sample b has the stream b; or B of them, or generators.
+    - ems: statistics by `estimate_ems`, for dpm-v3.
+
+    Everything about the steps is computed on the host in float64 before the first one; within the loop nothing waits
+    for the device. Gradients flow. Raises ValueError for misuse; what becomes of a sample is its status.
+    """
+    job = _job(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
+                      cond, ems, denoise_last)  # fmt: skip
+    if isinstance(job.sampler, Adaptive):
+        walked = job.sampler.walk(job.denoiser, job.path, x, **job.sampler.options)
+        found, memory, spent, status = walked.x, (), walked.nfe, walked.status
+    else:
+        (found, memory, spent), status = _sampled(job, x, seed), None
+    if denoise_last:
+        end, last = job.path.nodes[-1], Plan()
+        last.result = last.call(0, end, "data")
+        found, _ = run(last, job.denoiser, (found,), _no_draw)
+        spent = spent + 1
+    if not return_info:
+        return found
+    return SampleResult(found, memory[0] if memory else None, spent, _status(found, status))
+
+
+def invert(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    schedule: Schedule,
+    *,
+    memory: Tensor | None = None,
+    sampler: str | Sampler | Adaptive = "bdia",
+    steps: int | None = None,
+    nfe: int | None = None,
+    prediction: str = "eps",
+    grid: Grid = "log-snr",
+    t_start: float | None = None,
+    t_end: float = 1e-3,
+    guidance: Guidance | None = None,
+    threshold: Threshold | None = None,
+    cond: Mapping[str, Any] | None = None,
+    ems: Any = None,
+    return_info: bool = False,
+) -> Any:
+    """The noise at t_start whose sample is x [B, ...]: a tensor, or `InversionResult` with `return_info=True`.
+
+    With bdia, edict or belm and the `memory` of their `SampleResult`, every step is undone in closed form, and
+    rounding is the only error; it warns where rounding may grow beyond 1e-3. Without memory (x was not sampled) the
+    same samplers begin with one approximate step (bdia, belm) or two equal states (edict), and all others run their
+    own steps backwards along the grid: approximate, of their own order. Arguments: those of `sample`, the same values.
+
+    Raises ValueError for samplers that draw noise, and for a memory that does not fit.
+    """
+    job = _job(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
+                  cond, ems, False)  # fmt: skip
+    if job.sampler.kind != "ode":
+        raise ValueError(f"sampler: {job.sampler.name} draws noise, which no inversion knows; use an ODE sampler")
+    if job.path.nodes[0].alpha == 0 and not (isinstance(job.sampler, Sampler) and job.sampler.in_time):
+        raise ValueError(
+            "t_start: alpha is 0 there, and no inversion reaches an infinite log-SNR; give an earlier t_start"
+        )
+    exact = memory is not None
+    growth = math.inf
+    if isinstance(job.sampler, Adaptive) or job.sampler.inverse is None:
+        if exact:
+            raise ValueError(
+                f"memory: {job.sampler.name} has no exact inversion; use bdia, edict or belm, or no memory"
+            )
+        found, spent, status = _backwards(job, x)
+    else:
+        beside = _begun(job, x) if memory is None else memory
+        if beside.shape != x.shape:
+            raise ValueError(f"memory: expected the state's shape {tuple(x.shape)}, got {tuple(beside.shape)}")
+        growth = _growth(job, x)
+        plan = job.sampler.backward(job.path)
+        found, _ = run(plan, job.denoiser, (x, beside), _no_draw)
+        spent, status = plan.calls + (memory is None and job.sampler.name != "edict"), None
+    return InversionResult(found, exact, growth, spent, _status(found, status)) if return_info else found
+
+
+def round_trip(model: Callable[..., Tensor], x: Tensor, schedule: Schedule, **options: Any) -> RoundTrip:
+    """Sample from x [B, ...], invert, and measure the way back: root mean square error of every sample [B].
+
+    options: those of `sample` (sampler="bdia" by default) but `denoise_last` and `return_info`; memory is used where
+    there is any.
+    """
+    options = {"sampler": "bdia"} | options
+    sampled = sample(model, x, schedule, return_info=True, **options)
+    back = {name: value for name, value in options.items() if name != "seed"}
+    inverted = invert(model, sampled.x, schedule, memory=sampled.memory, return_info=True, **back)
+    rmse = (inverted.x - x).flatten(1).square().mean(1).sqrt()
+    return RoundTrip(rmse, sampled, inverted)
+
+
+def _job(
+    model: Callable[..., Tensor], x: Tensor, schedule: Schedule, sampler: str | Sampler | Adaptive, steps: int | None,
+    nfe: int | None, prediction: str, grid: Grid, t_start: float | None, t_end: float, guidance: Guidance | None,
+    threshold: Threshold | None, cond: Mapping[str, Any] | None, ems: Any, denoise_last: bool,
+) -> _Job:  # fmt: skip
+    if x.ndim < 2 or not x.is_floating_point():
+        raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
+    choose("prediction", prediction, PREDICTIONS)
+    row = _row(sampler)
+    if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
+        raise ValueError(f"denoise_last: it throws away the state that {row.name}'s exact inversion starts from")
+    count = _count(row, steps, nfe, denoise_last, grid)
+    times = times_of(grid, schedule, count, schedule.t_max if t_start is None else float(t_start), float(t_end))
+    path = Path.of(schedule, times)
+    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold)
+    wants = row.wants if isinstance(row, Sampler) else None
+    if wants == "ems" and ems is None:
+        raise ValueError(
+            f"ems: {row.name} needs the model's statistics; pass ems=estimate_ems(model, data, schedule, ...)"
+        )
+    if wants != "ems" and ems is not None:
+        raise ValueError(f"ems: {row.name} has no use for statistics; they belong to dpm-v3")
+    return _Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {})
+
+
+def _row(sampler: str | Sampler | Adaptive) -> Sampler | Adaptive:
+    if isinstance(sampler, Sampler | Adaptive):
+        return sampler
+    known = catalogue()
+    if sampler not in known:
+        raise unknown("sampler", sampler, known)
+    return known[sampler]
+
+
+def _count(row: Sampler | Adaptive, steps: int | None, nfe: int | None, denoise_last: bool, grid: Grid) -> int:
+    if isinstance(row, Adaptive):
+        if steps is not None or nfe is not None:
+            raise ValueError(f"steps: {row.name} chooses its own; set rtol and atol by sampler({row.name!r}, rtol=...)")
+        return 1
+    if steps is not None and nfe is not None:
+        raise ValueError("steps, nfe: give one of them")
+    if nfe is not None:
+        return row.steps_for(nfe - denoise_last)
+    return _STEPS if steps is None else steps
+
+
+def _sampled(job: _Job, x: Tensor, seed: Seed) -> tuple[Tensor, tuple[Tensor, ...], int]:
+    """The sample, its memory and the evaluations; from where alpha is 0 the first step is the data prediction's."""
+    assert isinstance(job.sampler, Sampler)
+    path, spent = job.path, 0
+    if path.nodes[0].alpha == 0 and not job.sampler.in_time:
+        _check_lead(job)
+        lead, s, t = Plan(), *path.nodes[:2]
+        lead.result = lead.mix((0, t.sigma / s.sigma), (lead.call(0, s, "data"), t.alpha))
+        (x, _), spent, path = run(lead, job.denoiser, (x,), _no_draw), 1, Path(path.schedule, path.nodes[1:])
+        if path.steps == 0:
+            return x, (), spent
+    plan = job.sampler.program(path, **job.extra)
+    draw = normals_of(seeds_for(seed, x.shape[0], x.device), x) if plan.draws else _no_draw
+    found, memory = run(plan, job.denoiser, (x,), draw)
+    return found, memory, spent + plan.calls
+
+
+def _check_lead(job: _Job) -> None:
+    if job.sampler.kind == "sde" or (isinstance(job.sampler, Sampler) and job.sampler.inverse is not None):
+        raise ValueError(
+            f"t_start: alpha is 0 there, and {job.sampler.name} has no step from pure noise (its first step is DDIM's, "
+            "which cannot be undone, nor drawn); start a little earlier, or use another sampler"
+        )
+
+
+def _backwards(job: _Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | None]:
+    path = job.path.reversed()
+    if isinstance(job.sampler, Adaptive):
+        walked = job.sampler.walk(job.denoiser, path, x, **job.sampler.options)
+        return walked.x, walked.nfe, walked.status
+    plan = job.sampler.program(path, **job.extra)
+    return run(plan, job.denoiser, (x,), _no_draw)[0], plan.calls, None
+
+
+def _begun(job: _Job, x: Tensor) -> Tensor:
+    """A state beside x for an inversion without memory: DDIM's step backwards, or x itself for coupled states."""
+    if job.sampler.name == "edict":
+        return x
+    last = Path(job.path.schedule, job.path.nodes[-1:-3:-1])
+    return run(catalogue()["ddim"].program(last), job.denoiser, (x,), _no_draw)[0]  # type: ignore[union-attr]
+
+
+def _growth(job: _Job, x: Tensor) -> float:
+    """How far rounding may grow; warns where that is more than a thousandth."""
+    assert isinstance(job.sampler, Sampler) and job.sampler.growth is not None
+    growth = job.sampler.growth(job.path, **job.sampler.options)
+    if growth * torch.finfo(x.dtype).eps > 1e-3:
+        warnings.warn(
+            f"{job.sampler.name}: the way back multiplies rounding by up to {growth:.1e} in {x.dtype}; take fewer "
+            "steps, float64, or bdia with gamma=1, which multiplies it by 1",
+            stacklevel=3,
+        )
+    return growth
+
+
+def _no_draw(number: int) -> Tensor:
+    raise AssertionError("nothing is drawn here")
+
+
+def _status(x: Tensor, status: Tensor | None) -> Tensor:
+    finite = x.flatten(1).isfinite().all(1)
+    known = torch.zeros_like(finite, dtype=torch.int64) if status is None else status
+    return torch.where(finite | (known != 0), known, int(Status.NONFINITE))

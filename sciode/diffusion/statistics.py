@@ -1,0 +1,232 @@
+"""Empirical model statistics of DPM-Solver-v3: per component l, s and b as smooth functions of the half log-SNR.
+
+With y = x / alpha the ODE is dy / dlambda = -l y - f, f = e^-lambda eps - l y, for any l(lambda). The statistics
+choose l so that f depends on the state least, and s, b so that df / dlambda = s f + b holds best; see
+`samplers/dpm_v3.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
+from scipy.special import expit
+from torch import Tensor
+
+from sciode.diffusion.predictions import PREDICTIONS, Level, level_at
+from sciode.diffusion.schedules.base import Schedule
+from sciode.solvers.suggest import choose
+
+__all__ = ["ModelStatistics", "estimate_ems"]
+
+Array = NDArray[Any]
+
+_RESOLVED = 96
+"""Chebyshev coefficients of l: about what rounding allows over 10 units of lambda."""
+_RIDGE = 1e-10
+"""Share of E f^2 below which Var f counts for nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelStatistics:
+    """l, s, b [degree + 1, *shape] each: Chebyshev coefficients over [low, high] in lambda, per component of a sample.
+
+    They are polynomials, so that integrals of l and s are exact, at any lambda: no grid, and no rounding onto one.
+    """
+
+    low: float
+    high: float
+    l: Array  # noqa: E741 - the paper's letter
+    s: Array
+    b: Array
+
+    @staticmethod
+    def constant(
+        low: float,
+        high: float,
+        *,
+        l: float,  # noqa: E741
+        s: float,
+        b: float = 0.0,
+        shape: tuple[int, ...] = (),
+    ) -> ModelStatistics:
+        """The same everywhere: l = 1, s = b = 0 makes dpm-v3 a data prediction, l = 0, s = -1, b = 0 a noise
+        prediction."""
+        return ModelStatistics(low, high, *(np.full((1, *shape), float(v)) for v in (l, s, b)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return self.l.shape[1:]
+
+    def value(self, name: str, lam: Any) -> Array:
+        """One of "l", "s", "b" at lambda [n]: [n, *shape]."""
+        return self._evaluate(getattr(self, name), lam)
+
+    def integral(self, name: str, lam: Any) -> Array:
+        """The integral of "l" or "s" from `low` to lambda [n]: [n, *shape]."""
+        return self._evaluate(self._integrals[name], lam)
+
+    def slope(self, name: str, lam: Any) -> Array:
+        """d / dlambda of one of them at lambda [n]: [n, *shape]."""
+        return self._evaluate(chebyshev.chebder(getattr(self, name), scl=2 / (self.high - self.low)), lam)
+
+    def _evaluate(self, coefficients: Array, lam: Any) -> Array:
+        place = (2 * np.asarray(lam, dtype=np.float64) - self.low - self.high) / (self.high - self.low)
+        if (np.abs(place) > 1 + 1e-9).any():
+            raise ValueError(
+                f"ems: the statistics cover lambda in [{self.low:.3f}, {self.high:.3f}], the grid leaves it; estimate "
+                "them with the t_start and t_end of sampling"
+            )
+        return np.tensordot(chebyshev.chebvander(place, len(coefficients) - 1), coefficients, 1)
+
+    @cached_property
+    def _integrals(self) -> dict[str, Array]:
+        half = 0.5 * (self.high - self.low)
+        return {name: chebyshev.chebint(getattr(self, name), lbnd=-1, scl=half) for name in ("l", "s")}
+
+
+class _Ask(NamedTuple):
+    """The model as eps(x [B, ...], lambda [B]), differentiable in both."""
+
+    model: Callable[..., Tensor]
+    schedule: Schedule
+    prediction: str
+    cond: Mapping[str, Any]
+
+    def __call__(self, x: Tensor, lam: Tensor) -> Tensor:
+        t = self.schedule.t_of(lam)
+        into = PREDICTIONS[self.prediction](Level(*(_wide(v, x) for v in level_at(self.schedule, t))))
+        return into.eps_x * x + into.eps_m * self.model(x, t.to(x), **self.cond)
+
+
+def _wide(v: Tensor, like: Tensor) -> Tensor:
+    return v.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def estimate_ems(
+    model: Callable[..., Tensor], data: Tensor, schedule: Schedule, *, prediction: str = "eps",
+    t_start: float | None = None, t_end: float = 1e-3, points: int = 64, degree: int = 16, batch: int = 1024,
+    seed: int = 0, derivative: str = "forward", cond: Mapping[str, Any] | None = None,
+) -> ModelStatistics:  # fmt: skip
+    """Estimate l, s, b from samples of the data [K, *shape], for `sample(sampler="dpm-v3", ems=...)`.
+
+        l = E[diag(sigma grad eps)],   s = Cov(f, f') / Var(f),   b = E f' - s E f   per component,
+
+    with x = alpha x_0 + sigma z at `points` Chebyshev nodes of lambda between t_start and t_end, the same x_0, z and
+    signs at all of them, and a polynomial of `degree` through what comes out, by least squares: noise of the estimate
+    must not make them rough in lambda. Costs about 5 K x points evaluations, once a model.
+
+    - points, degree: 64 and 16 (a higher degree follows more of the noise); K: 1,000 to 4,000.
+    - derivative: "forward" (exact, forward-mode; the model must support it) or "difference" (central differences).
+    - cond: keyword arguments of the model, the same for every batch: tensors [1, ...].
+
+    Source: Zheng et al. (2023), DPM-Solver-v3; the estimation is re-derived.
+    """
+    choose("prediction", prediction, PREDICTIONS)
+    choose("derivative", derivative, ("forward", "difference"))
+    if not 1 <= degree < points:
+        raise ValueError(f"degree: expected 1 <= degree < points, got {degree} and {points}")
+    ask = _Ask(model, schedule, prediction, dict(cond or {}))
+    ends = [float(schedule.half_log_snr(t)) for t in (schedule.t_max if t_start is None else t_start, t_end)]
+    if not np.isfinite(ends).all():
+        raise ValueError("t_start, t_end: the log-SNR must be finite at both")
+    place = np.cos(np.pi * (np.arange(points) + 0.5) / points)
+    lam = 0.5 * (ends[0] + ends[1]) + 0.5 * (ends[1] - ends[0]) * place
+    push = _forward if derivative == "forward" else _difference
+    fit = np.linalg.pinv(chebyshev.chebvander(place, degree))
+
+    def smooth(values: list[Array]) -> Array:
+        return np.tensordot(fit, np.stack(values), 1)
+
+    with torch.no_grad():
+        l = _spread(ends, lam, [_trace(ask, push, at, data, batch, seed) for at in lam], smooth)  # noqa: E741
+        first = ModelStatistics(ends[0], ends[1], l, 0 * l, 0 * l)
+        fits = [_regression(ask, push, at, data, batch, seed, first) for at in lam]
+    return ModelStatistics(ends[0], ends[1], l, smooth([s for s, _ in fits]), smooth([b for _, b in fits]))
+
+
+def _spread(ends: list[float], lam: Array, traces: list[Array], smooth: Callable[[list[Array]], Array]) -> Array:
+    """l = p + p (1 - p) c with p = 1 / (1 + e^2 lambda) and c smoothed, as Chebyshev coefficients that resolve p.
+
+    1 - l falls like e^2 lambda towards the noise, where it multiplies states x / alpha that are as large as that is
+    small, and l like e^-2 lambda towards the data: in c both ends are of size 1, and errors of the fit as small as
+    they need be.
+    """
+    p = expit(-2 * lam)
+    ones = (slice(None), *[None] * traces[0].ndim)
+    coefficients = smooth(list((np.stack(traces) - p[ones]) / (p * (1 - p))[ones]))
+    place = np.cos(np.pi * (np.arange(_RESOLVED) + 0.5) / _RESOLVED)
+    p = expit(-(ends[0] + ends[1]) - (ends[1] - ends[0]) * place)
+    values = p[ones] + (p * (1 - p))[ones] * np.tensordot(
+        chebyshev.chebvander(place, len(coefficients) - 1), coefficients, 1
+    )
+    fit = chebyshev.chebvander(place, _RESOLVED - 1).T * (2 / _RESOLVED)
+    fit[0] *= 0.5
+    return np.tensordot(fit, values, 1)
+
+
+def _forward(f: Callable[..., Tensor], x: Tensor, lam: Tensor, dx: Tensor, dlam: Tensor) -> Tensor:
+    try:
+        return torch.func.jvp(f, (x, lam), (dx, dlam))[1]
+    except (RuntimeError, NotImplementedError) as fault:
+        raise ValueError(
+            f"derivative: the model refuses forward mode ({fault}); use derivative='difference'"
+        ) from fault
+
+
+def _difference(f: Callable[..., Tensor], x: Tensor, lam: Tensor, dx: Tensor, dlam: Tensor) -> Tensor:
+    width = torch.finfo(x.dtype).eps ** (1 / 3)
+    return (f(x + width * dx, lam + width * dlam) - f(x - width * dx, lam - width * dlam)) / (2 * width)
+
+
+def _batches(at: float, schedule: Schedule, data: Tensor, batch: int, seed: int) -> Any:
+    """(x [B, ...], lambda [B], signs [B, ...]) at one lambda; the draws are the same at every lambda."""
+    generator = torch.Generator().manual_seed(seed)
+    t = schedule.t_of(at)
+    alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
+    for part in data.split(batch):
+        z = torch.randn(part.shape, generator=generator, dtype=part.dtype).to(part)
+        signs = torch.randint(0, 2, part.shape, generator=generator).to(part) * 2 - 1
+        lam = torch.full((part.shape[0],), at, dtype=torch.float64, device=part.device)
+        yield alpha * part + sigma * z, lam, signs
+
+
+def _trace(ask: _Ask, push: Any, at: float, data: Tensor, batch: int, seed: int) -> Array:
+    """The diagonal of sigma grad eps, by random signs, averaged over the samples."""
+    sigma = float(ask.schedule.sigma(ask.schedule.t_of(at)))
+    total: Any = 0.0
+    for x, lam, signs in _batches(at, ask.schedule, data, batch, seed):
+        total = total + (signs * push(ask, x, lam, signs, torch.zeros_like(lam))).double().sum(0)
+    return sigma * (total / data.shape[0]).cpu().numpy()
+
+
+def _regression(
+    ask: _Ask, push: Any, at: float, data: Tensor, batch: int, seed: int, ems: ModelStatistics
+) -> tuple[Array, Array]:
+    """s and b of the least squares of df / dlambda on f, along the ODE.
+
+    df / dlambda = e^-lambda ((l - 1) eps + d eps / dlambda) - l' y, where d / dlambda follows dx / dlambda = a x -
+    sigma eps, a = dlog alpha / dlambda.
+    """
+    level = level_at(ask.schedule, ask.schedule.t_of(at))
+    alpha, sigma, down, up = (float(v) for v in level)
+    a, shrink = down * sigma / (down * sigma - up * alpha), float(np.exp(-at))
+    l, l_slope = (torch.as_tensor(v[0]).to(data) for v in (ems.value("l", [at]), ems.slope("l", [at])))  # noqa: E741
+    sums: list[Any] = [0.0] * 4
+    for x, lam, _ in _batches(at, ask.schedule, data, batch, seed):
+        eps, y = ask(x, lam), x / alpha
+        along = push(ask, x, lam, a * x - sigma * eps, torch.ones_like(lam))
+        f = (shrink * eps - l * y).double()
+        slope = (shrink * ((l - 1) * eps + along) - l_slope * y).double()
+        sums = [total + part.sum(0) for total, part in zip(sums, (f, slope, f * f, f * slope), strict=True)]
+    mean, slope, square, cross = ((part / data.shape[0]).cpu().numpy() for part in sums)
+    # Where f hardly varies s says nothing, and must not be what rounding makes of 0 / 0.
+    s = (cross - mean * slope) / (square - mean**2 + _RIDGE * square + np.finfo(np.float64).tiny)
+    return s, slope - s * mean

@@ -1,0 +1,95 @@
+"""Weights of exponential integrators: integrals of an interpolating polynomial against the exponential of lambda.
+
+In the half log-SNR lambda the probability-flow ODE is d(x / sigma) = D d(e^lambda) = D e^lambda dlambda in the data
+prediction D, and d(x / alpha) = eps d(e^-lambda) = -eps e^-lambda dlambda in the noise prediction eps. With the model's
+past and new values interpolated by a polynomial, a step is
+
+    x_t = c x_s + sum_j w_j m_j,   w_j = integral over [lambda_s, lambda_t] of kernel(lambda) l_j(u(lambda)) dlambda,
+
+with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, or t. DPM-Solver, DPM-Solver++, UniPC, DEIS and
+SA-Solver differ in the kernel, in u and in which nodes they take, and in nothing else. Integrals are taken by Gauss and
+Legendre's rule: closed forms lose digits where steps are short, sums over fine grids everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.polynomial.legendre import leggauss
+from numpy.typing import NDArray
+
+from sciode.diffusion.path import Node, Path
+
+__all__ = ["adams_weights", "half_rule", "keep", "lagrange", "points_between"]
+
+Array = NDArray[np.float64]
+
+_POINTS = 32
+_NODES, _WEIGHTS = leggauss(_POINTS)
+
+
+def points_between(low: Any, high: Any) -> tuple[Array, Array]:
+    """Gauss-Legendre points and weights of [low, high], numbers or [B]: [points] or [points, B] each."""
+    low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    column = (slice(None), *[None] * middle.ndim)
+    return middle + half * _NODES[column], half * _WEIGHTS[column]
+
+
+def lagrange(at: Array, nodes: Sequence[Any], j: int) -> Array:
+    """The polynomial that is 1 at node j and 0 at the others, at points `at`."""
+    out = np.ones_like(at)
+    for k, node in enumerate(nodes):
+        if k != j:
+            out = out * (at - node) / (nodes[j] - node)
+    return out
+
+
+def keep(kind: str, s: Node, t: Node, eta: float = 0.0) -> Any:
+    """What a step from s to t keeps of the state: sigma_t / sigma_s e^(-eta h) for data, alpha_t / alpha_s for
+    noise."""
+    if kind == "noise":
+        return t.alpha / s.alpha
+    return t.sigma / s.sigma * (np.exp(-eta * (t.lam - s.lam)) if eta else 1.0)
+
+
+def adams_weights(
+    path: Path, kind: str, s: Node, t: Node, nodes: Sequence[Node], variable: str = "lambda", eta: float = 0.0
+) -> list[Any]:
+    """The weights w_j of model values at `nodes` in a step from s to t, numbers, or [B] for nodes that are.
+
+    kind: "data" or "noise"; eta (data only): the reverse SDE dx with noise eta, whose mean this is. With n nodes a step
+    of size h is wrong by O(h^(n+1)).
+    """
+    at, weights = points_between(s.lam, t.lam)
+    data = kind == "data"
+    kernel = (1 + eta) * t.alpha * np.exp((1 + eta) * (at - t.lam)) if data else -t.sigma * np.exp(t.lam - at)
+    kernel = kernel * weights
+    if len(nodes) == 1:
+        return [_host(kernel.sum(0))]
+    u = _variable(path, variable)
+    places, coordinates = u(at), [u(node.lam) for node in nodes]
+    return [_host((kernel * lagrange(places, coordinates, j)).sum(0)) for j in range(len(nodes))]
+
+
+def _variable(path: Path, name: str) -> Callable[[Any], Any]:
+    return {"lambda": lambda lam: lam, "rho": lambda lam: np.exp(-lam), "t": path.time}[name]
+
+
+def half_rule(kind: str, total: Any, s: Node, t: Node, other: Node, lead: str, eta: float = 0.0) -> list[Any]:
+    """Two values, at s and at another node, joined by half the weight of their difference.
+
+    The weight w of one value alone becomes (w - B / 2r, B / 2r), r = (lambda_other - lambda_s) / h, with B = w ("bh2",
+    also called midpoint) or B = its limit for small h ("bh1"). Of second order, as the exact weights are, with another
+    error.
+    """
+    h = t.lam - s.lam
+    limit = (1 + eta) * t.alpha * h if kind == "data" else -t.sigma * h
+    share = (total if lead == "bh2" else limit) * h / (2 * (other.lam - s.lam))
+    return [total - share, share]
+
+
+def _host(x: Any) -> Any:
+    return float(x) if np.ndim(x) == 0 else x
