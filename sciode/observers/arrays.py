@@ -44,7 +44,7 @@ def as_flows(positions: Any, times: Any, values: Any, walls: Any | None, space: 
         if not np.isfinite(np.asarray(place, dtype=np.float64)).all():
             raise ValueError(f"flow {number}: positions of sensors must be finite numbers")
     flows = tuple(
-        Flow.from_arrays(np.asarray(p), np.asarray(t, dtype=np.float64), v, w)
+        Flow.from_arrays(np.array(p), np.array(t, dtype=np.float64), v, None if w is None else np.array(w))
         for p, t, v, w in zip(places, clocks, series, sides, strict=True)
     )
     channels = flows[0].values.shape[2]
@@ -85,7 +85,7 @@ def _series(values: Any) -> list[Any]:
         if whole.ndim not in (3, 4):
             raise ValueError(f"values are [T, N, c], [F, T, N, c] or a list of [T, N, c], got {whole.shape}")
         parts = [whole] if whole.ndim == 3 else list(whole)
-    found = [np.asarray(part, dtype=np.float32) for part in parts]
+    found = [np.array(part, dtype=np.float32) for part in parts]
     if not found or any(part.ndim != 3 for part in found):
         raise ValueError(f"every flow's values are [T, N, c], got {[part.shape for part in found]}")
     return found
