@@ -56,9 +56,9 @@ class Importance(nn.Module):
         """Take account of a batch's loss, 0-d."""
         with torch.no_grad():
             old = self.weights[rows]
-            new = torch.where(old > 0, old + loss, 0.0).scatter(1, drawn, loss.expand(drawn.shape).to(old))
-            # A long run's sums would outgrow float32; only ratios within a row matter.
-            self.weights[rows] = new / new.amax(1, keepdim=True).clamp(min=1e-30) + 1e-6 * (new > 0)
+            new = (old + loss).scatter(1, drawn, loss.expand(drawn.shape).to(old))
+            # A loss of 0 must not forbid a query for ever.
+            self.weights[rows] = torch.where(old > 0, new.clamp(min=1e-12), 0.0)
 
 
 def wired(
