@@ -1,0 +1,289 @@
+"""Flows from a few sensors: observers beside what interpolates, simulates or keeps still, by rate and subsampling.
+
+    sciode train observer_flows
+    sciode train observer_flows --set rates=[0.1] seeds=[0] 'lines=["observer","MeshGraphNet","cubic, true readings"]'
+    sciode train observer_flows --set 'sets=["navier_stokes"]' width=128 layers=4 epochs=400 --device cuda
+
+Sensors are a random share ("rate") of the points of a flow, those on walls always among them; everything is trained and
+chosen on their readings alone, and told the first readings of a test flow. Errors are mean squares in units of the
+sensors' variance: at the sensors or between them (In-X, Ext-X), at frames that training reads or between them (In-T,
+Ext-T: every `subsampling`-th frame is read). "twice" is Ext-X over twice the horizon (`Observer.rollout`), "unseen"
+Ext-X where the test's sensors stand elsewhere than the training's. "cubic, true readings" is told what the sensors
+truly read at every frame: it has nothing to foresee, and is the bar between the sensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciode.data import flows
+from sciode.data.flow import Flow, FlowSet
+from sciode.experiments.ledger import finished_rows, named, stamped, write_table
+from sciode.lab.tables import mean_sd, show, small_mean_sd, table
+from sciode.observers import Design, Observer, Reading
+from sciode.observers.interpolation import between_frames, interpolated, persistence
+from sciode.observers.metrics import drift, split_errors
+from sciode.observers.simulator import MeshGraphNet
+from sciode.training import choose_device, derive_seed
+
+__all__ = ["LINES", "Line", "Settings", "main", "sensors_of"]
+
+
+class Line(NamedTuple):
+    """A line of the table: what is changed of the observer and of its design; rival: not an observer."""
+
+    observer: Mapping[str, Any] = {}
+    design: Mapping[str, Any] = {}
+    rival: str | None = None
+
+
+LINES: dict[str, Line] = {
+    "observer": Line(),
+    "observer, dense": Line(design={"attention": "dense"}),
+    "observer, linear": Line(design={"attention": "linear"}),
+    "observer, graph ODE": Line(design={"dynamics": "ode"}),
+    "observer, causal": Line(design={"causal": True}),
+    "mean for GRU": Line(design={"reader": "mean"}),
+    "max for GRU": Line(design={"reader": "max"}),
+    "no dynamics loss": Line({"dynamics_weight": 0.0}),
+    "no dropout": Line({"dropout": 0.0}),
+    "flat sphere": Line({"flat": True}),
+    "MeshGraphNet": Line(rival="simulator"),
+    "cubic, true readings": Line(rival="cubic"),
+    "persistence": Line(rival="persistence"),
+}
+"""By the name that the table gives them. "observer" reads the 16 nearest sensors."""
+
+_LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
+"""First entries of the paths of the seeds that choose sensors and points."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """sets: names of flow sets. rates: shares of the points that are sensors. subsamplings: every how many frames are
+    read. lines: names in `LINES`; "flat sphere" takes part on spheres. train, test: flows at most, 0: all. horizon:
+    frames of a window. points: between the sensors at which a test flow is judged. width, layers, epochs, batch,
+    queries and lr: of every network. workers: rows made at a time.
+
+    Raises ValueError for unknown lines, rates outside (0, 1) or sizes below one.
+    """
+
+    sets: tuple[str, ...] = ("navier_stokes_reduced",)
+    rates: tuple[float, ...] = (0.05, 0.1, 0.25)
+    subsamplings: tuple[int, ...] = (1,)
+    lines: tuple[str, ...] = tuple(LINES)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    train: int = 0
+    test: int = 4
+    horizon: int = 20
+    points: int = 512
+    width: int = 32
+    layers: int = 2
+    epochs: int = 60
+    batch: int = 4
+    queries: int = 128
+    lr: float = 2e-3
+    device: str = "cpu"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        named("lines", self.lines, LINES)
+        if not all(0.0 < rate < 1.0 for rate in self.rates):
+            raise ValueError(f"rates must lie between 0 and 1, got {self.rates}")
+        sizes = (self.points, self.width, self.layers, self.epochs, self.batch, self.queries, self.workers)
+        counts = (len(self.sets), len(self.lines), len(self.seeds), *self.subsamplings)
+        if min(*sizes, *counts, self.horizon - 1) < 1 or min(self.train, self.test) < 0:
+            raise ValueError("settings: sizes and numbers of sets, lines and seeds must be at least 1, horizon 2")
+
+
+def sensors_of(flow: Flow, rate: float, place: int) -> NDArray[np.int64]:
+    """Numbers of the points of a flow that are sensors: a share of them, the same for flows with as many points."""
+    count = flow.points.shape[-2]
+    rng = np.random.default_rng(derive_seed(place, round(1e6 * rate), count))
+    chosen = rng.choice(count, max(round(rate * count), 4), replace=False)
+    if flow.walls is not None:
+        walls = flow.walls if flow.walls.ndim == 1 else flow.walls.any(0)
+        chosen = np.union1d(chosen, walls.nonzero().squeeze(1).numpy())
+    return np.sort(chosen)
+
+
+def at(flow: Flow, chosen: NDArray[np.int64], step: int = 1) -> Flow:
+    """A flow at some of its points, every step-th frame."""
+    part = flow.between(0, len(flow.times), step)
+    walls = None if flow.walls is None else (flow.walls if flow.walls.ndim == 1 else flow.walls.any(0))[chosen]
+    return Flow(part.points[chosen], part.times, part.values[:, chosen], walls)
+
+
+def read(name: str, part: str, most: int, rate: float, step: int, horizon: int) -> FlowSet:
+    """What the sensors read of the windows of a part, all that training may see."""
+    found = flows(name, part)
+    kept = (found[:most] if most else found).windows(horizon)
+    return replace(kept, flows=tuple(at(f, sensors_of(f, rate, _LAYOUT), step) for f in kept), grid=None)
+
+
+class Told(NamedTuple):
+    """One test flow: `flow` at the points that are judged, sensors first; reading: what is told of it."""
+
+    flow: Flow
+    count: int
+    reading: Reading
+
+
+def told(flow: Flow, rate: float, place: int, points: int) -> Told:
+    """A test flow with the sensors of a layout, and as many points between them."""
+    sensors = sensors_of(flow, rate, place)
+    others = np.setdiff1d(np.arange(flow.points.shape[-2]), sensors)
+    rng = np.random.default_rng(derive_seed(_POINTS, len(others)))
+    others = rng.choice(others, min(points, len(others)), replace=False)
+    part = at(flow, np.concatenate((sensors, others)))
+    count = len(sensors)
+    walls = None if part.walls is None else part.walls[:count].numpy()
+    start = Reading(part.points[:count].numpy(), part.values[0, :count].numpy(), float(part.times[0]), walls)
+    return Told(part, count, start)
+
+
+def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) -> Any:
+    """The network of a line, fitted; None for what learns nothing."""
+    if own.rival in ("cubic", "persistence"):
+        return None
+    step = key["subsampling"]
+    length = len(range(0, settings.horizon, step))
+    parts = [
+        read(key["set"], part, most, key["rate"], step, settings.horizon)
+        for part, most in (("train", settings.train), ("validation", settings.test))
+    ]
+    same: dict[str, Any] = {
+        "length": length, "epochs": settings.epochs, "batch_size": settings.batch, "lr": settings.lr,
+        "random_state": key["seed"], "device": settings.device,
+    }  # fmt: skip
+    folder = out / "fits" / _slug(settings, key)
+    if own.rival == "simulator":
+        net = MeshGraphNet(width=settings.width, layers=settings.layers, **same)
+        return net.fit_flows(*parts, folder=folder)
+    design: dict[str, Any] = {"width": settings.width, "layers": settings.layers, "attention": "nearest"}
+    how = {**same, "every": max(2 // step, 1), "queries": settings.queries, **own.observer}
+    return Observer(design=Design(**{**design, **own.design}), **how).fit_flows(*parts, folder=folder)
+
+
+def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: Any, far: bool) -> NDArray[Any]:
+    """Values [T, N, c] of a test flow at all its judged points and times; far: beyond the horizon too."""
+    places, times = test.flow.points.numpy(), test.flow.times.numpy()
+    sensors, truth = places[: test.count], test.flow.values[:, : test.count].double().numpy()
+    if own.rival == "persistence":
+        return persistence(sensors, truth[0], places, len(times), space)
+    if own.rival == "cubic":
+        return interpolated(sensors, between_frames(times[frames], truth[frames], times), places, space)
+    if own.rival == "simulator":
+        return model.predict(places, times, test.reading)
+    return (model.rollout if far else model.predict)(places, times, test.reading).values
+
+
+def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
+    """One row: errors by place and time, at twice the horizon and elsewhere, what is not conserved, seconds."""
+    own = LINES[key["line"]]
+    began = time.perf_counter()
+    model = trained(settings, own, key, out)
+    seconds = time.perf_counter() - began
+    readings = read(key["set"], "train", settings.train, key["rate"], key["subsampling"], settings.horizon)
+    deviation = readings.moments()[1].numpy()
+    whole = flows(key["set"], "test")
+    whole = whole[: settings.test] if settings.test else whole
+    ways = {
+        "seen": (whole.windows(settings.horizon), _LAYOUT),
+        "twice": (_longer(whole, 2 * settings.horizon), _LAYOUT),
+        "unseen": (whole.windows(settings.horizon), _UNSEEN),
+    }
+    row: dict[str, Any] = {"seconds": seconds}
+    began = time.perf_counter()
+    for way, (tests, place) in ways.items():
+        errors, drifts = [], []
+        for flow in tests or ():
+            test = told(flow, key["rate"], place, settings.points)
+            frames = np.arange(len(flow.times)) % key["subsampling"] == 0
+            inside = np.arange(test.flow.points.shape[0]) < test.count
+            found = answer(own, model, test, frames, whole.space, way == "twice")
+            truth = test.flow.values.double().numpy()
+            errors.append(split_errors(found, truth, inside, frames, deviation))
+            drifts.append(drift(found / deviation, truth / deviation))
+        names = errors[0]._fields if errors else ()
+        row[way] = {name: fmean(getattr(error, name) for error in errors) for name in names}
+        row[way] |= {"drift": np.mean(drifts, 0).tolist()} if errors else {}
+    row["answer_seconds"] = time.perf_counter() - began
+    if model is not None:
+        row["weights"] = sum(p.numel() for p in model.network_.parameters())
+        row["validation"] = model.history_.epochs[model.history_.best_epoch].validation_loss
+        row["stopped"] = model.history_.stopped
+    return row
+
+
+def _longer(whole: FlowSet, frames: int) -> FlowSet | None:
+    return whole.windows(frames) if min(len(flow.times) for flow in whole) >= frames else None
+
+
+def _slug(settings: Settings, key: Mapping[str, Any]) -> str:
+    text = json.dumps([_stamp(settings), key], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stamp(settings: Settings) -> dict[str, Any]:
+    return stamped(settings, "sets", "rates", "subsamplings", "lines", "seeds")
+
+
+def _keys(settings: Settings) -> list[dict[str, Any]]:
+    """What rows there are: a rival that learns nothing has one seed, and a sphere is needed to be flattened."""
+    return [
+        {"set": name, "rate": rate, "subsampling": step, "line": line, "seed": seed}
+        for name in settings.sets
+        for rate in settings.rates
+        for step in settings.subsamplings
+        for line in settings.lines
+        for seed in (settings.seeds[:1] if LINES[line].rival in ("cubic", "persistence") else settings.seeds)
+        if line != "flat sphere" or name.startswith("shallow_water")
+    ]
+
+
+def _cells(line: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def cell(way: str, name: str) -> str | None:
+        values = [row[way].get(name, np.nan) for row in rows]
+        return small_mean_sd(values) if np.isfinite(values).all() else None
+
+    asked = [("seen", "in_x_in_t"), ("seen", "ext_x_in_t"), ("seen", "in_x_ext_t"), ("seen", "ext_x_ext_t")]
+    told = [cell(way, name) for way, name in (*asked, ("twice", "ext_x_in_t"), ("unseen", "ext_x_in_t"))]
+    drifts = small_mean_sd([float(np.max(row["seen"]["drift"])) for row in rows], ".1e")
+    return [line, *told, drifts, mean_sd([row["seconds"] for row in rows], 0)]
+
+
+def main(out: Path, device: str = "auto", **changes: Any) -> int:
+    """Make the table in the folder `out`: rows.jsonl (it resumes, and so does a row that was interrupted), table.json.
+
+    device: as for `sciode.training.choose_device`. changes: fields of `Settings`. Returns 0.
+    """
+    out = Path(out)
+    settings = Settings(**{**changes, "device": str(choose_device(device))})
+    keys = _keys(settings)
+    rows = finished_rows(out, keys, _stamp(settings), partial(made, settings, out), settings.workers)
+    numbers = write_table(out, {"settings": settings, "rows": rows})
+    columns = ("line", "In-X", "Ext-X", "In-X Ext-T", "Ext-X Ext-T", "twice", "unseen", "drift", "fit s")
+    caption = (
+        f"mean square errors in units of the sensors' variance, mean ± sd over {len(settings.seeds)} seeds; "
+        f"{settings.epochs} epochs, width {settings.width}, {settings.device}"
+    )
+    places = {(row["set"], row["rate"], row["subsampling"]) for row in rows}
+    for name, rate, step in sorted(places):
+        own = [row for row in rows if (row["set"], row["rate"], row["subsampling"]) == (name, rate, step)]
+        lines = [_cells(line, part) for line in settings.lines if (part := [r for r in own if r["line"] == line])]
+        title = f"{name}: {rate:.0%} of the points are sensors, every {step}. frame is read"
+        show(table(title, columns, lines, caption))
+    print(f"numbers: {numbers}")
+    return 0

@@ -1,0 +1,43 @@
+"""Flows from a few fixed sensors: graph dynamics of the sensors, and an observer of the continuum between them.
+
+Needs the extra `graph` (torch-geometric) where networks are made.
+"""
+
+from sciode.observers.arrays import Reading
+from sciode.observers.attention import SensorAttention
+from sciode.observers.continuum import Continuum, Fourier
+from sciode.observers.dynamics import LatentDynamics, Latents
+from sciode.observers.graphs import duplicates, edges_between, flattened, graph, outside_hull, spacing
+from sciode.observers.message_passing import Interaction
+from sciode.observers.model import Design, Observed, ObserverModel, network
+from sciode.observers.objective import Importance, Objective, Wiring
+from sciode.observers.observer import Observer, Prediction
+from sciode.observers.scene import Scene, embedded, scene
+
+__all__ = [
+    "Continuum",
+    "Design",
+    "Fourier",
+    "Importance",
+    "Interaction",
+    "LatentDynamics",
+    "Latents",
+    "Objective",
+    "Observed",
+    "Observer",
+    "ObserverModel",
+    "Prediction",
+    "Reading",
+    "Scene",
+    "SensorAttention",
+    "Wiring",
+    "duplicates",
+    "edges_between",
+    "embedded",
+    "flattened",
+    "graph",
+    "network",
+    "outside_hull",
+    "scene",
+    "spacing",
+]

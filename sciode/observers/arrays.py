@@ -1,0 +1,114 @@
+"""A user's arrays as flows, and which of them choose the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sciode.data.flow import Flow, FlowSet, Space
+
+__all__ = ["Reading", "as_flows", "held_out"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What sensors at positions [N, d] read at one time: values [N, c], NaN = missing; walls [N] bool."""
+
+    positions: Any
+    values: Any
+    time: float = 0.0
+    walls: Any | None = None
+
+    def check(self, dimension: int, channels: int) -> None:
+        """Raise ValueError for shapes that do not fit."""
+        places, values = np.shape(self.positions), np.shape(self.values)
+        if len(places) != 2 or places[0] < 1 or places[1] != dimension or values != (places[0], channels):
+            raise ValueError(
+                f"a reading has positions [N, {dimension}] and values [N, {channels}], got {places} and {values}"
+            )
+
+
+def as_flows(positions: Any, times: Any, values: Any, walls: Any | None, space: Space | None) -> FlowSet:
+    """Arrays of one flow or of several as a set; see `Observer.fit`. Raises ValueError for what does not fit."""
+    series = _series(values)
+    count = len(series)
+    places = _each(positions, count, 2, "positions")
+    clocks = _each(times, count, 1, "times")
+    sides = [None] * count if walls is None else _each(walls, count, 1, "walls")
+    for number, place in enumerate(places):
+        if not np.isfinite(np.asarray(place, dtype=np.float64)).all():
+            raise ValueError(f"flow {number}: positions of sensors must be finite numbers")
+    flows = tuple(
+        Flow.from_arrays(np.array(p), np.array(t, dtype=np.float64), v, None if w is None else np.array(w))
+        for p, t, v, w in zip(places, clocks, series, sides, strict=True)
+    )
+    channels = flows[0].values.shape[2]
+    found = _around([flow.points.double() for flow in flows]) if space is None else space
+    names = tuple(f"channel {number}" for number in range(channels))
+    return FlowSet("sensors", flows, names, ("",) * channels, found)
+
+
+def held_out(flows: FlowSet, share: float) -> tuple[FlowSet, FlowSet]:
+    """(what trains, what validates): the last flows, or of less than three the last frames of each.
+
+    Raises ValueError for a flow that is too short to be cut.
+    """
+    if len(flows) >= 3:
+        kept = len(flows) - max(1, round(share * len(flows)))
+        return flows[:kept], flows[kept:]
+    early, late = [], []
+    for number, flow in enumerate(flows):
+        frames = len(flow.times)
+        begin = min(frames - max(2, math.ceil(share * frames)), frames - 2)
+        if begin < 2:
+            raise ValueError(f"flow {number} has {frames} frames: four are the fewest that train and validate")
+        early.append(flow.between(0, begin))
+        late.append(flow.between(begin, frames))
+    return _like(flows, early), _like(flows, late)
+
+
+def _like(flows: FlowSet, parts: Sequence[Flow]) -> FlowSet:
+    return FlowSet(flows.name, tuple(parts), flows.channels, flows.units, flows.space, flows.time_unit)
+
+
+def _series(values: Any) -> list[Any]:
+    """One array [T, N, c] a flow, float32."""
+    if isinstance(values, list | tuple):
+        parts = list(values)
+    else:
+        whole = np.asarray(values)
+        if whole.ndim not in (3, 4):
+            raise ValueError(f"values are [T, N, c], [F, T, N, c] or a list of [T, N, c], got {whole.shape}")
+        parts = [whole] if whole.ndim == 3 else list(whole)
+    found = [np.array(part, dtype=np.float32) for part in parts]
+    if not found or any(part.ndim != 3 for part in found):
+        raise ValueError(f"every flow's values are [T, N, c], got {[part.shape for part in found]}")
+    return found
+
+
+def _each(given: Any, count: int, axes: int, name: str) -> list[Any]:
+    """One array a flow: that of all, or one of each."""
+    if isinstance(given, list | tuple) and given and np.ndim(given[0]) == axes:
+        parts = list(given)
+    else:
+        whole = np.asarray(given)
+        if whole.ndim not in (axes, axes + 1):
+            raise ValueError(f"{name} have {axes} axes, or one more for the flows, got {whole.shape}")
+        parts = [whole] * count if whole.ndim == axes else list(whole)
+    if len(parts) != count:
+        raise ValueError(f"{len(parts)} {name} for {count} flows: give one of all, or one of each")
+    return parts
+
+
+def _around(points: Sequence[torch.Tensor]) -> Space:
+    """A box a twentieth wider than all points; a side without extent has length 1."""
+    every = torch.cat(list(points))
+    low, high = every.amin(0), every.amax(0)
+    side = torch.where(high > low, high - low, 1.0)
+    room = torch.where(high > low, 0.05 * side, 0.5)
+    return Space("plane", tuple((low - room).tolist()), tuple((high + room).tolist()))

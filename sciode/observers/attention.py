@@ -1,0 +1,92 @@
+"""Attention from places to sensors: to all of them, to the nearest few, or in linear time."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sciode.data.flow import Space
+from sciode.solvers.suggest import choose
+
+__all__ = ["WAYS", "SensorAttention"]
+
+WAYS = ("dense", "nearest", "linear")
+
+
+class SensorAttention(nn.Module):
+    """Multi-head attention of Q places to N sensors at each of K times.
+
+        o_h = sum_i w_hi v_hi,  log w_hi = q_h . k_hi / sqrt d - b_h |x - x_i|^2 / l^2 + const,  b_h > 0 learned,
+
+    l being the sensors' spacing and |x - x_i| the way of the space: over a seam, the chord on a sphere. b_h -> infinity
+    reads the nearest sensor alone.
+
+    way: "dense": all sensors, cost Q N. "nearest": the `k` nearest of each place, cost Q k beside finding them; with
+    k >= N the same as "dense". "linear": kernel features elu + 1 in place of the exponential, cost Q + N, without
+    the term of distance (Katharopoulos et al., 2020).
+
+    Raises ValueError for an unknown way, k < 1, or heads that do not divide the width.
+    """
+
+    def __init__(
+        self, width: int, heads: int = 4, *, way: Literal["dense", "nearest", "linear"] = "dense", k: int = 16
+    ) -> None:
+        super().__init__()
+        choose("attention", way, WAYS)
+        if heads < 1 or width % heads or k < 1:
+            raise ValueError(f"heads must divide the width {width} and k be >= 1, got heads={heads}, k={k}")
+        self.heads, self.way, self.k = heads, way, k
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        if way != "linear":
+            # Heads begin from far-sighted to near-sighted.
+            self.sharpness = nn.Parameter(torch.linspace(-2.0, 2.0, heads))
+
+    def forward(
+        self, q: Tensor, known: Tensor, x: Tensor, points: Tensor, there: Tensor, near: Tensor, space: Space
+    ) -> Tensor:
+        """q [B, Q, width] at x [B, Q, d]; known [B, K, N, width] at points [B, N, d] -> [B, K, Q, width]."""
+        query = self.query(q).unflatten(-1, (self.heads, -1))  # [B, Q, h, d]
+        key, value = (
+            affine(known).unflatten(-1, (self.heads, -1)) for affine in (self.key, self.value)
+        )  # [B, K, N, h, d]
+        if self.way == "linear":
+            return self.out(_linear(query, key, value, there).flatten(-2))
+        distance = self._distances(x, points, there, near, space)  # [B, Q, N], inf where there is none
+        if self.way == "nearest" and self.k < points.shape[1]:
+            return self.out(self._nearest(query, key, value, distance).flatten(-2))
+        bias = -F.softplus(self.sharpness)[:, None, None] * distance[:, None, None]  # [B, 1, h, Q, N]
+        found = F.scaled_dot_product_attention(
+            query.transpose(1, 2).unsqueeze(1).expand(-1, key.shape[1], -1, -1, -1),
+            key.transpose(2, 3),
+            value.transpose(2, 3),
+            bias.expand(-1, key.shape[1], -1, -1, -1),
+        )  # [B, K, h, Q, d]
+        return self.out(found.transpose(2, 3).flatten(-2))
+
+    def _distances(self, x: Tensor, points: Tensor, there: Tensor, near: Tensor, space: Space) -> Tensor:
+        way = space.difference(x.unsqueeze(2), points.unsqueeze(1)) / near[:, None, None, None]
+        return way.square().sum(-1).masked_fill(~there.unsqueeze(1), math.inf)
+
+    def _nearest(self, query: Tensor, key: Tensor, value: Tensor, distance: Tensor) -> Tensor:
+        """[B, K, Q, h, d] from the k nearest."""
+        least, which = distance.topk(self.k, largest=False)  # [B, Q, k]
+        batch = torch.arange(len(which), device=which.device)[:, None, None]
+        k, v = (part.transpose(1, 2)[batch, which] for part in (key, value))  # [B, Q, k, K, h, d]
+        score = torch.einsum("bqhd,bqnkhd->bkqhn", query, k) / math.sqrt(query.shape[-1])
+        bias = -F.softplus(self.sharpness)[:, None] * least.unsqueeze(-2)  # [B, Q, h, k]
+        weight = (score + bias.unsqueeze(1)).softmax(-1)
+        return torch.einsum("bkqhn,bqnkhd->bkqhd", weight, v)
+
+
+def _linear(query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> Tensor:
+    """sum_i phi(q) . phi(k_i) v_i / sum_i phi(q) . phi(k_i), phi = elu + 1, over sensors that are there."""
+    features = F.elu(query) + 1.0
+    keys = (F.elu(key) + 1.0) * there[:, None, :, None, None]
+    memory = torch.einsum("bknhd,bknhe->bkhde", keys, value)
+    total = torch.einsum("bqhd,bkhd->bkqh", features, keys.sum(2))
+    return torch.einsum("bqhd,bkhde->bkqhe", features, memory) / total.unsqueeze(-1)

@@ -1,0 +1,68 @@
+"""Opponents that learn nothing: cubic interpolation of the sensors' true values, and persistence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CloughTocher2DInterpolator, CubicSpline, NearestNDInterpolator, RBFInterpolator
+
+from sciode.data.flow import Space
+
+__all__ = ["between_frames", "interpolated", "persistence"]
+
+_NEIGHBOURS = 50
+
+
+def interpolated(
+    sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any], space: Space
+) -> NDArray[np.float64]:
+    """Values [T, N, c] of sensors [N, d] at places [Q, d], frame by frame: [T, Q, c].
+
+    In a plane and a periodic box of two dimensions piecewise cubic on Delaunay triangles, smooth across their sides
+    (Clough and Tocher), in the box across its seams; outside the hull the nearest sensor. On a sphere, and in other
+    dimensions, cubic radial functions of the 50 nearest sensors by the chord. Exact at the sensors.
+    """
+    t, _, c = values.shape
+    table = np.moveaxis(np.asarray(values, dtype=np.float64), 1, 0).reshape(len(sensors), t * c)
+    points, asked = np.asarray(sensors, dtype=np.float64), np.asarray(places, dtype=np.float64)
+    points, first = np.unique(points, axis=0, return_index=True)
+    table = table[first]
+    if space.kind == "periodic":
+        points, table, asked = _tiled(points, table, asked, space)
+    if points.shape[1] == 2:
+        found = CloughTocher2DInterpolator(points, table, tol=1e-10, maxiter=2000)(asked)
+        lost = np.isnan(found).any(1)
+        if lost.any():
+            found[lost] = NearestNDInterpolator(points, table)(asked[lost])
+    else:
+        found = RBFInterpolator(points, table, neighbors=min(_NEIGHBOURS, len(points)), kernel="cubic")(asked)
+    return np.moveaxis(found.reshape(len(asked), t, c), 0, 1)
+
+
+def between_frames(times: NDArray[Any], values: NDArray[Any], asked: NDArray[Any]) -> NDArray[np.float64]:
+    """Values [K, Q, c] at times [K] by cubic splines at times `asked` [T]: [T, Q, c]; a line where K is two."""
+    if len(times) == 1:
+        return np.broadcast_to(np.asarray(values, dtype=np.float64), (len(asked), *values.shape[1:])).copy()
+    return CubicSpline(times, values, axis=0)(asked)
+
+
+def persistence(
+    sensors: NDArray[Any], first: NDArray[Any], places: NDArray[Any], frames: int, space: Space
+) -> NDArray[np.float64]:
+    """The first readings [N, c], interpolated, at all frames: [T, Q, c]."""
+    return np.repeat(interpolated(sensors, first[None], places, space), frames, axis=0)
+
+
+def _tiled(
+    points: NDArray[Any], table: NDArray[Any], asked: NDArray[Any], space: Space
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Points of a periodic box with their images around it, and places brought into it."""
+    lower, sides = np.asarray(space.lower), np.subtract(space.upper, space.lower)
+    points, asked = (lower + np.mod(x - lower, sides) for x in (points, asked))
+    d = points.shape[1]
+    shifts = np.stack(np.meshgrid(*[[0.0, -1.0, 1.0]] * d, indexing="ij"), -1).reshape(-1, d)
+    # Slopes are estimated from all points at once, so what lies half a side away still counts in the fourth digit.
+    images = np.concatenate([points + shift * sides for shift in shifts])
+    return images, np.tile(table, (len(shifts), 1)), asked

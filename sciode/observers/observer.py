@@ -1,0 +1,307 @@
+"""`Observer`: learn a flow from fixed sensors, then ask for it anywhere in space and time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sciode.data.flow import Flow, FlowSet, Space
+from sciode.training import FitOptions, choose_device, fit, isolated_rng, load_checkpoint, save_checkpoint
+
+from .arrays import Reading, as_flows, held_out
+from .graphs import Graph, flattened, outside_hull
+from .model import Design, ObserverModel, network
+from .objective import Objective, Wiring, wired
+from .scene import Scene
+from .windows import Layout, Scale, cut, scale_of
+
+__all__ = ["Observer", "Prediction"]
+
+
+class Prediction(NamedTuple):
+    """values: [T, Q, c]. outside: [Q], places outside the sensors' convex hull (in a plane), where nothing was ever
+    read. beyond: [T], times later than any that training had seen from a start."""
+
+    values: NDArray[np.float64]
+    outside: NDArray[np.bool_]
+    beyond: NDArray[np.bool_]
+
+
+@dataclass(kw_only=True, eq=False)
+class Observer:
+    """Simulate and query a flow anywhere from a few fixed sensors, trained on those sensors alone.
+
+    The sensors' first readings are encoded, a graph network moves them on in a latent space (System 1), and attention
+    reads any place and time from them (System 2). `fit`, then `predict` or `rollout`.
+
+    Parameters
+    ----------
+    design: sizes and kinds of both systems (`Design`); its horizon is set by `length` and `every`.
+    space: where the sensors are; None: a plane around them. flat: take a sphere as a plane of longitude and latitude,
+        with a seam and poles: an ablation.
+    length: frames a training window; every: frames from anchor time to anchor time; stride: frames between windows'
+        starts (None: end to end).
+    graph, neighbours, radius: how sensors are joined (`edges_between`).
+    dropout: probability that a training step hides a sensor. queries: asked a window in a step. dynamics_weight: of the
+        sensors' own loss. penalty: of the solver's regularizers, of an "ode" with `Design.regularize`.
+    epochs, batch_size, lr, weight_decay, schedule, clip, patience: see `FitOptions`. validation: share of the flows
+        that choose the weights.
+    random_state: of weights, dropout and queries. device: "auto", "cpu", "cuda", ...
+
+    Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
+    start to its end), `given_` (the first readings of the first flow).
+    """
+
+    design: Design = field(default_factory=Design)
+    space: Space | None = None
+    flat: bool = False
+    length: int = 20
+    every: int = 2
+    stride: int | None = None
+    graph: Graph = "delaunay"
+    neighbours: int = 6
+    radius: float | None = None
+    dropout: float = 0.25
+    queries: int = 256
+    dynamics_weight: float = 1.0
+    penalty: float = 0.0
+    epochs: int = 100
+    batch_size: int = 8
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    clip: float | None = 1.0
+    patience: int = 1000
+    validation: float = 0.2
+    random_state: int = 0
+    device: str = "auto"
+
+    def fit(
+        self,
+        positions: Any,
+        times: Any,
+        values: Any,
+        walls: Any | None = None,
+        *,
+        validation: tuple[Any, Any, Any] | None = None,
+        folder: Path | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """Learn from sensors at positions [N, d] read at times [T]: values [T, N, c], NaN = missing.
+
+        Several flows: values [F, T, N, c], or a list of arrays; positions and times then are lists too, where they
+        differ. walls [N] bool: sensors on walls, which dropout never hides. validation: (positions, times, values) that
+        choose the weights, instead of a share of the flows, or the end of a single one. folder: of a checkpoint, from
+        which an interrupted fit goes on.
+
+        Raises ValueError for arrays that do not fit, times that do not increase, channels without any reading.
+        """
+        train = as_flows(positions, times, values, walls, self.space)
+        others = None if validation is None else as_flows(*validation, None, train.space)
+        return self.fit_flows(train, others, folder=folder, progress=progress)
+
+    def fit_flows(
+        self, train: FlowSet, validation: FlowSet | None = None, *, folder: Path | None = None, progress: bool = False
+    ) -> Self:
+        """The same from flow sets, of which the points are the sensors."""
+        self._check()
+        device = choose_device(self.device)
+        train, chooses = held_out(train, self.validation) if validation is None else (train, validation)
+        self.space_, self.channels_ = train.space, train.channels
+        self.scale_ = scale_of(train, self.every)
+        parts = {
+            name: cut(self._seen(flows), self.length, self.stride, self.scale_).to(device)
+            for name, flows in (("train", train), ("validation", chooses))
+        }
+        span = parts["train"].times[:, -1]
+        self.horizon_ = float(span.max()) * self.scale_.unit
+        self._build(float(span.max()))
+        objective = Objective(
+            self.network_, parts, wiring=self._wiring(), every=self.every, queries=self.queries, dropout=self.dropout,
+            dynamics_weight=self.dynamics_weight, penalty=self.penalty, chunk=self.batch_size,
+        ).to(device)  # fmt: skip
+        rows = {name: {"window": torch.arange(len(part.which))} for name, part in parts.items()}
+        self.history_ = fit(
+            objective,
+            _loss,
+            rows["train"],
+            rows["validation"],
+            self._options(),
+            folder=folder,
+            progress=progress,
+            identity=_told(self, parts),
+        )
+        first = train[0]
+        self.given_ = Reading(first.points.numpy(), first.values[0].double().numpy(), float(first.times[0]))
+        self.network_.eval()
+        return self
+
+    def predict(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 16384) -> Prediction:
+        """The flow at positions [Q, d] and times [T], from the sensors' readings at one time.
+
+        given: what the sensors read at a time, None: the first readings of the first flow of `fit`. Sensors may stand
+        elsewhere and be more or fewer than in training. Times must not be before `given.time`; later ones than
+        `horizon_` after it are answered by letting the latent dynamics go on, and flagged. chunk: queries at a time.
+        Raises ValueError for earlier times, positions of another dimension, RuntimeError before `fit`.
+        """
+        places, steps, given = self._asked(positions, times, given)
+        return self._told(places, steps, self._values(places, steps, given, chunk), given)
+
+    def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 16384) -> Prediction:
+        """As `predict`, for times as late as one likes: after every `horizon_` the flow at the sensors is read, and
+        taken as the start of the next stretch, so that the networks see no time that training had not."""
+        places, steps, given = self._asked(positions, times, given)
+        reach = self.horizon_ / self.scale_.unit
+        values = np.empty((len(steps), len(places), len(self.channels_)))
+        start, done, number = given, np.zeros(len(steps), dtype=bool), 0
+        while not done.all():
+            now = ~done & (steps <= (number + 1) * reach + 1e-9)
+            if now.any():
+                values[now] = self._values(places, steps[now] - number * reach, start, chunk)
+            done |= now
+            number += 1
+            if not done.all():
+                sensors = torch.as_tensor(start.positions, dtype=torch.float32)
+                ends = self._values(sensors, np.array([reach]), start, chunk)[0]
+                start = Reading(start.positions, ends, start.time, start.walls)
+        return self._told(places, steps, values, given)
+
+    def save(self, path: Path | str) -> None:
+        """Write the fitted observer to one safetensors file with a JSON header."""
+        self._fitted()
+        given = {
+            "given.positions": torch.as_tensor(self.given_.positions),
+            "given.values": torch.as_tensor(self.given_.values),
+        }
+        weights = {f"network.{name}": value for name, value in self.network_.state_dict().items()}
+        scale = {"scale.mean": self.scale_.mean, "scale.deviation": self.scale_.deviation}
+        record = {
+            "parameters": asdict(self),
+            "space": asdict(self.space_),
+            "channels": self.channels_,
+            "unit": self.scale_.unit,
+            "horizon": self.horizon_,
+            "given_time": self.given_.time,
+        }
+        save_checkpoint(Path(path), {**weights, **scale, **given}, record)
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "auto") -> Self:
+        """The observer that `save` wrote. Raises ValueError for another file."""
+        tensors, record = load_checkpoint(Path(path))
+        if "parameters" not in record or "given.values" not in tensors:
+            raise ValueError(f"{path} holds no observer: it was not written by Observer.save")
+        told = dict(record["parameters"])
+        told["design"] = Design(**{**told["design"], "regularize": tuple(told["design"]["regularize"])})
+        told["space"] = None if told["space"] is None else Space(**told["space"])
+        self = cls(**{**told, "device": device})
+        self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])
+        self.scale_ = Scale(tensors["scale.mean"], tensors["scale.deviation"], record["unit"])
+        self.horizon_ = record["horizon"]
+        self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
+        self._build(self.horizon_ / self.scale_.unit)
+        self.network_.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+        self.network_.to(choose_device(device)).eval()
+        return self
+
+    def _check(self) -> None:
+        if not 0.0 <= self.dropout < 1.0 or not 0.0 < self.validation < 1.0:
+            raise ValueError("dropout must lie in [0, 1) and validation in (0, 1)")
+        if min(self.length - 1, self.every, self.queries, self.stride or 1) < 1:
+            raise ValueError("length must be >= 2; every, stride and queries >= 1")
+        if self.every >= self.length:
+            raise ValueError(f"every={self.every} frames leave one anchor time in windows of {self.length}: lower it")
+
+    def _options(self) -> FitOptions:
+        return FitOptions(
+            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, weight_decay=self.weight_decay,
+            schedule=self.schedule, clip=self.clip, patience=self.patience, warmup=0, settle=0,  # type: ignore[arg-type]
+            seed=self.random_state, threads=torch.get_num_threads(),
+        )  # fmt: skip
+
+    def _wiring(self) -> Wiring:
+        return Wiring(self.graph, self.neighbours, self.radius)
+
+    def _seen(self, flows: FlowSet) -> FlowSet:
+        """As networks see them: on a sphere or flattened."""
+        if not self.flat:
+            return flows
+        space = flattened(flows[0].points, flows.space)[1]
+        flat = tuple(Flow(flattened(f.points, flows.space)[0], f.times, f.values, f.walls) for f in flows)
+        return FlowSet(flows.name, flat, flows.channels, flows.units, space, flows.time_unit)
+
+    def _build(self, horizon: float) -> None:
+        space = flattened(torch.ones(1, 3), self.space_)[1] if self.flat else self.space_
+        design = Design(**{**asdict(self.design), "horizon": horizon})
+        with isolated_rng(self.random_state, 1):
+            self.network_: ObserverModel = network(len(self.channels_), space, design)
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "network_"):
+            raise RuntimeError("this observer is not fitted: call fit first")
+
+    def _asked(self, positions: Any, times: Any, given: Reading | None) -> tuple[Tensor, NDArray[Any], Reading]:
+        self._fitted()
+        given = self.given_ if given is None else given
+        given.check(self.space_.dimension, len(self.channels_))
+        places = torch.as_tensor(np.asarray(positions), dtype=torch.float32)
+        if places.ndim != 2 or places.shape[1] != self.space_.dimension:
+            raise ValueError(f"positions are [Q, {self.space_.dimension}], got {tuple(places.shape)}")
+        clock = np.atleast_1d(np.asarray(times, dtype=np.float64))
+        steps = (clock - given.time) / self.scale_.unit
+        if clock.ndim != 1 or not np.isfinite(clock).all() or (steps < -1e-9).any():
+            raise ValueError(f"times are [T], finite and not before the readings at {given.time:g}")
+        return places, np.maximum(steps, 0.0), given
+
+    def _told(self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], given: Reading) -> Prediction:
+        sensors = torch.as_tensor(np.asarray(given.positions), dtype=torch.float32)
+        outside = outside_hull(places, sensors, self.space_).numpy()
+        return Prediction(values, outside, steps > self.horizon_ / self.scale_.unit + 1e-9)
+
+    def _scene(self, given: Reading, last: float) -> Scene:
+        device = next(self.network_.parameters()).device
+        sensors = torch.as_tensor(np.asarray(given.positions), dtype=torch.float32)
+        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values))).to(device)
+        walls = np.zeros(len(sensors), dtype=bool) if given.walls is None else given.walls
+        layout = Layout(self._placed(sensors), torch.as_tensor(np.asarray(walls)))
+        # Readers of all anchor times expect the training's, however early the query.
+        count = int(np.ceil(max(last, self.horizon_ / self.scale_.unit) - 1e-9))
+        clock = torch.arange(count + 1, dtype=torch.float64, device=device).unsqueeze(0)
+        space = flattened(sensors[:1], self.space_)[1] if self.flat else self.space_
+        return wired([layout], [torch.arange(len(sensors))], [readings], clock, self._wiring(), space)
+
+    def _placed(self, points: Tensor) -> Tensor:
+        return flattened(points, self.space_)[0] if self.flat else points
+
+    def _values(self, places: Tensor, steps: NDArray[Any], given: Reading, chunk: int) -> NDArray[np.float64]:
+        """Values [T, Q, c] at times in steps from the reading on."""
+        device = next(self.network_.parameters()).device
+        seen = self._scene(given, float(steps.max()))
+        x = self._placed(places).to(device).repeat(len(steps), 1)
+        t = torch.as_tensor(steps, dtype=torch.float64, device=device).repeat_interleave(len(places))
+        with torch.no_grad():
+            states = self.network_.dynamics(seen).states
+            found = torch.cat([
+                self.network_.continuum(states, seen, a.unsqueeze(0), b.unsqueeze(0))[0]
+                for a, b in zip(x.split(chunk), t.split(chunk), strict=True)
+            ])  # fmt: skip
+        values = self.scale_.restored(found).cpu().numpy()
+        return values.reshape(len(steps), len(places), -1)
+
+
+def _loss(model: nn.Module, batch: Any, seed: int) -> Tensor:
+    assert isinstance(model, Objective)
+    return model.loss(batch["window"], seed)
+
+
+def _told(observer: Observer, parts: Any) -> str:
+    """What a checkpoint hangs on beside weights: parameters, and the windows' readings."""
+    sums: Sequence[float] = [float(part.values.double().nan_to_num().square().sum()) for part in parts.values()]
+    return f"{asdict(observer)} {sums}"

@@ -1,0 +1,87 @@
+"""What the two systems read: sensors, their first readings, their graph and the clock, batched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciode.data.flow import Space
+
+__all__ = ["Scene", "embedded", "scene"]
+
+
+class Scene(NamedTuple):
+    """B flows as the systems see them, N sensors each at most.
+
+    points: [B, N, d], 0 where there is no sensor. there: [B, N] bool. start: [B, N, c], standardised first readings, 0
+    where there is none. read: [B, N, c] bool. walls: [B, N] bool. clock: [B, K] float64, the anchor times in units of
+    the step, from 0 on, increasing. edges: [2, E] among the B N sensors in a row. near: [B], the sensors' mean spacing.
+    """
+
+    points: Tensor
+    there: Tensor
+    start: Tensor
+    read: Tensor
+    walls: Tensor
+    clock: Tensor
+    edges: Tensor
+    near: Tensor
+    space: Space
+
+    def to(self, device: torch.device | str) -> Scene:
+        """The same on a device."""
+        return self._replace(**{name: x.to(device) for name, x in self._asdict().items() if isinstance(x, Tensor)})
+
+
+def scene(
+    points: Sequence[Tensor],
+    readings: Sequence[Tensor],
+    clock: Tensor,
+    edges: Sequence[Tensor],
+    space: Space,
+    near: Sequence[float],
+    walls: Sequence[Tensor | None] | None = None,
+) -> Scene:
+    """Flows with points [N_b, d], first readings [N_b, c] (NaN = missing) and edges [2, E_b] as one batch.
+
+    Shorter ones are padded by sensors that are not there: no edge leads to them and no query reads them. Raises
+    ValueError for a flow without any sensor.
+    """
+    if min(len(x) for x in points) < 1:
+        raise ValueError("a flow without sensors cannot be observed: leave it out")
+    most, count = max(len(x) for x in points), len(points)
+
+    def padded(parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:]))) for x in parts])
+
+    read = padded([x.isfinite() for x in readings])
+    onto = [x + most * number for number, x in enumerate(edges)]
+    none = [torch.zeros(len(x), dtype=torch.bool, device=x.device) for x in points]
+    given = none if walls is None else [n if w is None else w for n, w in zip(none, walls, strict=True)]
+    return Scene(
+        padded(points),
+        padded([torch.ones(len(x), dtype=torch.bool, device=x.device) for x in points]),
+        padded([x.nan_to_num(0.0, 0.0, 0.0) for x in readings]),
+        read,
+        padded(given),
+        clock if clock.ndim == 2 else clock.expand(count, -1),
+        torch.cat(onto, 1),
+        points[0].new_tensor(list(near)),
+        space,
+    )
+
+
+def embedded(points: Tensor, space: Space) -> Tensor:
+    """Coordinates as networks read them: cosine and sine of each on a periodic box, [..., 2 d]; the unit vector on a
+    sphere, [..., 3]; from -1 to 1 in a plane, [..., d]. Without seams and poles."""
+    if space.kind == "sphere":
+        return points / space.radius
+    lower, upper = points.new_tensor(space.lower), points.new_tensor(space.upper)
+    share = (points - lower) / (upper - lower)
+    if space.kind == "plane":
+        return 2.0 * share - 1.0
+    angle = 2.0 * torch.pi * share
+    return torch.cat((angle.cos(), angle.sin()), -1)

@@ -1,0 +1,161 @@
+"""An opponent: a MeshGraphNet that simulates the sensors frame by frame, and interpolation between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sciode.data.flow import FlowSet
+from sciode.nn import mlp
+from sciode.training import FitOptions, choose_device, fit, isolated_rng
+
+from .arrays import Reading, held_out
+from .interpolation import between_frames, interpolated
+from .message_passing import Interaction
+from .model import Design, network
+from .objective import Wiring, wired
+from .scene import Scene
+from .windows import Layout, Windows, cut, scale_of
+
+__all__ = ["MeshGraphNet", "StateDynamics"]
+
+
+class StateDynamics(nn.Module):
+    """s_{k+1} = s_k + decoder(layers(encoder(s_k))): encoded and decoded in every step, of frames that are even.
+
+    The encoder, edges and layers are those of `LatentDynamics`, and the clock is counted, not read.
+    Source: Pfaff et al.: Learning mesh-based simulation with graph networks (ICLR 2021).
+    """
+
+    def __init__(self, channels: int, windows: Windows, width: int, layers: int) -> None:
+        super().__init__()
+        self.dynamics = network(channels, windows.space, Design(width=width, layers=layers)).dynamics
+        self.dynamics.head = mlp([width, width, channels])
+        assert all(isinstance(layer, Interaction) for layer in self.dynamics.layers)
+
+    def step(self, seen: Scene, edges: Tensor) -> Tensor:
+        """The next state [B, N, c] of `seen.start`, given the states of its edges."""
+        z = self.dynamics.encoded(seen)
+        return seen.start + self.dynamics.head(z + self.dynamics.rate(z, edges, seen))
+
+    def forward(self, seen: Scene, steps: int) -> Tensor:
+        """States [B, steps + 1, N, c] from the first readings on."""
+        edges, states = self.dynamics.edge_states(seen), [seen.start]
+        for _ in range(steps):
+            states.append(self.step(seen, edges))
+            seen = seen._replace(start=states[-1], read=torch.ones_like(seen.read))
+        return torch.stack(states, 1)
+
+
+class _OneStep(nn.Module):
+    """Training of one step from true readings with noise, and validation by whole rollouts."""
+
+    def __init__(self, net: StateDynamics, parts: dict[str, Windows], wiring: Wiring, noise: float) -> None:
+        super().__init__()
+        self.net, self.parts, self.wiring, self.noise = net, parts, wiring, noise
+
+    def loss(self, rows: Tensor, seed: int) -> Tensor:
+        """Mean squared error of the next frame, or in evaluation mode of all frames of a rollout."""
+        windows = self.parts["train" if self.training else "validation"]
+        values = windows.values[rows.to(windows.values.device)]
+        layouts = [windows.layouts[windows.which[int(row)]] for row in rows]
+        keep = {id(layout): torch.arange(len(layout.points)) for layout in layouts}
+        sizes = [len(layout.points) for layout in layouts]
+        clock = torch.arange(2, dtype=torch.float64, device=values.device).unsqueeze(0).expand(len(rows), -1)
+        frame = 0
+        if self.training:
+            generator = torch.Generator().manual_seed(seed)
+            frame = int(torch.randint(0, values.shape[1] - 1, (1,), generator=generator))
+        starts = [value[frame, :size] for value, size in zip(values, sizes, strict=True)]
+        if self.training:
+            noise = torch.Generator(values.device).manual_seed(seed)
+            starts = [
+                x + self.noise * torch.randn(x.shape, generator=noise, device=x.device, dtype=x.dtype) for x in starts
+            ]
+        seen = wired(layouts, [keep[id(layout)] for layout in layouts], starts, clock, self.wiring, windows.space)
+        steps = 1 if self.training else values.shape[1] - 1
+        found, truth = self.net(seen, steps)[:, 1:], values[:, frame + 1 : frame + 1 + steps, : seen.start.shape[1]]
+        there = truth.isfinite()
+        error = torch.where(there, found - torch.where(there, truth, 0.0), 0.0)
+        return error.square().sum() / there.sum().clamp(min=1)
+
+
+@dataclass(kw_only=True, eq=False)
+class MeshGraphNet:
+    """Simulate the sensors by a graph network in the space of states, then interpolate (cubic) in space and time.
+
+    every: frames a step. noise: of the states in training, in deviations of the data, so that rollouts stay near
+    what training had. Other parameters as `Observer`'s. Needs frames that are evenly apart.
+    """
+
+    width: int = 64
+    layers: int = 3
+    length: int = 20
+    every: int = 1
+    noise: float = 0.02
+    neighbours: int = 6
+    epochs: int = 100
+    batch_size: int = 8
+    lr: float = 1e-3
+    random_state: int = 0
+    device: str = "auto"
+
+    def fit_flows(
+        self, train: FlowSet, validation: FlowSet | None = None, *, folder: Path | None = None, progress: bool = False
+    ) -> Self:
+        """Learn from flow sets of which the points are the sensors. Raises ValueError for uneven frames."""
+        device = choose_device(self.device)
+        train, chooses = held_out(train, 0.2) if validation is None else (train, validation)
+        self.space_, self.channels_ = train.space, train.channels
+        self.scale_ = scale_of(train, self.every)
+        parts = {
+            name: _every(cut(flows, self.length, None, self.scale_), self.every).to(device)
+            for name, flows in (("train", train), ("validation", chooses))
+        }
+        gaps = parts["train"].times.diff(dim=1)
+        if float((gaps - 1.0).abs().max()) > 1e-6:
+            raise ValueError("a MeshGraphNet steps from frame to frame: give it frames that are evenly apart")
+        with isolated_rng(self.random_state, 1):
+            self.network_ = StateDynamics(len(self.channels_), parts["train"], self.width, self.layers).to(device)
+        options = FitOptions(
+            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, schedule="cosine", patience=self.epochs,
+            warmup=0, settle=0, seed=self.random_state, threads=torch.get_num_threads(),
+        )  # fmt: skip
+        rows = {name: {"window": torch.arange(len(part.which))} for name, part in parts.items()}
+        training = _OneStep(self.network_, parts, Wiring(k=self.neighbours), self.noise)
+        self.history_ = fit(
+            training, _loss, rows["train"], rows["validation"], options, folder=folder, progress=progress,
+            identity=f"MeshGraphNet {self}",
+        )  # fmt: skip
+        return self
+
+    def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:
+        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
+        steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
+        count = max(int(np.ceil(steps.max() - 1e-9)), 1)
+        device = next(self.network_.parameters()).device
+        sensors = torch.as_tensor(np.asarray(given.positions), dtype=torch.float32)
+        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values))).to(device)
+        clock = torch.arange(2, dtype=torch.float64, device=device).unsqueeze(0)
+        layout = Layout(sensors, torch.zeros(len(sensors), dtype=torch.bool))
+        wiring = Wiring(k=self.neighbours)
+        seen = wired([layout], [torch.arange(len(sensors))], [readings], clock, wiring, self.space_)
+        with torch.no_grad():
+            states = self.scale_.restored(self.network_(seen, count)[0]).cpu().numpy()
+        frames = between_frames(np.arange(count + 1.0), states, steps)
+        return interpolated(sensors.numpy(), frames, np.asarray(positions), self.space_)
+
+
+def _every(windows: Windows, every: int) -> Windows:
+    return Windows(windows.values[:, ::every], windows.times[:, ::every], windows.layouts, windows.which, windows.space)
+
+
+def _loss(model: nn.Module, batch: Any, seed: int) -> Tensor:
+    assert isinstance(model, _OneStep)
+    return model.loss(batch["window"], seed)
