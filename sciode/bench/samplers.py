@@ -240,7 +240,7 @@ def bars(measured: Sequence[Order], few: Sequence[Few], back: Sequence[Trip]) ->
             found.append((f"slope of {name} >= 2.8", "smooth 3-D", slopes[name], slopes[name] >= 2.8))
     errors = {(row.mixture, row.name): row for row in few}
     rival = _PREFIX + "dpmsolver++ 3"
-    for ours, other, budget in (("dpm++-3m", rival, 20), ("dpm-v3", "dpm++-2m", 5)):
+    for ours, other, budget in (("dpm++-3m", rival, 20), ("dpm-v3", rival, 20), ("dpm-v3", "dpm++-2m", 5)):
         for kind in dict.fromkeys(row.mixture for row in few):
             if (kind, ours) in errors and (kind, other) in errors:
                 own, their = (errors[kind, name].mean(budget) for name in (ours, other))
@@ -303,6 +303,7 @@ def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.2e}"
 
 
+_TICKS = (5, 10, 20, 40, 80)
 _DRAWN = ("ddim", "dpm++-2m", "dpm++-3m", "unipc-3", "dpm-v3", "rk-rk4", _PREFIX + "dpmsolver++ 3")
 
 
@@ -319,10 +320,11 @@ def _draw(measured: list[Order], few: list[Few], path: File) -> None:
                 points = [(n, row.mean(n)) for row in few if (row.mixture, row.name) == (kind, name) for n in BUDGETS]
                 line = [(n, e) for n, e in points if e is not None]
                 if line:
-                    style = "k--" if name.startswith(_PREFIX) else "o-"
-                    panel.loglog(
-                        *zip(*line, strict=True), style, color=None if style == "k--" else f"C{i}", label=name, ms=3
-                    )
+                    theirs = name.startswith(_PREFIX)
+                    look = {"color": "black", "linestyle": "--"} if theirs else {"color": f"C{i}", "marker": "o"}
+                    panel.loglog(*zip(*line, strict=True), label=name, markersize=3, **look)
+            panel.set_xticks(_TICKS, [str(n) for n in _TICKS], minor=False)
+            panel.minorticks_off()
             panel.set(title=kind, xlabel="evaluations", ylabel="RMS error" if panel is panels[0] else "")
         panels[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     print(f"curves: {path}")

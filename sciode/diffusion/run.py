@@ -56,8 +56,9 @@ class _Sent:
 
     def times(self, t: list[Any]) -> Tensor:
         """The times of all calls: [calls, B]."""
-        real = self.like.real if self.like.is_complex() else self.like
-        both = torch.as_tensor(np.asarray(t, dtype=np.float64)).to(real)
+        # Half precision cannot tell times apart.
+        dtype = torch.promote_types(self.like.dtype, torch.float32)
+        both = torch.as_tensor(np.asarray(t, dtype=np.float64)).to(self.like.device, dtype)
         return both if both.ndim == 2 else both[:, None].expand(-1, self.like.shape[0])
 
     def __call__(self, coefficient: Any) -> Any:

@@ -91,12 +91,12 @@ def sample(
 ) -> Any:
     """Carry noise x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` with `return_info=True`.
 
-    - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time; `prediction` says what it predicts:
-      "eps", "x0", "v", "score" or "flow".
+    - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
+      what it predicts: "eps", "x0", "v", "score" or "flow".
     - sampler: a name of `samplers()`, or what `sampler(name, **options)` gives.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
-    - grid: a name of `GRIDS`, the times themselves, or a function.
+    - grid: a name of `GRIDS`, a function, or the times themselves, which then say steps, t_start and t_end.
     - t_start: None = `schedule.t_max`. t_end > 0: sigma is never 0 within a sampler; `denoise_last=True` then replaces
       the state by its data prediction, one evaluation more.
     - seed (samplers that draw): an int, for which sample b has the stream b; or B of them, or generators.
@@ -230,6 +230,11 @@ def _count(row: Sampler | Adaptive, steps: int | None, nfe: int | None, denoise_
         if steps is not None or nfe is not None:
             raise ValueError(f"steps: {row.name} chooses its own; set rtol and atol by sampler({row.name!r}, rtol=...)")
         return 1
+    if not isinstance(grid, str) and not callable(grid):
+        count = len(grid) - 1
+        if nfe is not None or steps not in (None, count):
+            raise ValueError(f"steps, nfe: the times given as grid make {count} steps; give neither")
+        return count
     if steps is not None and nfe is not None:
         raise ValueError("steps, nfe: give one of them")
     if nfe is not None:
@@ -267,6 +272,8 @@ def _backwards(job: _Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | Non
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, path, x, **job.sampler.options)
         return walked.x, walked.nfe, walked.status
+    if job.sampler.program(job.path, **job.extra).draws:
+        raise ValueError(f"sampler: {job.sampler.name} with these options draws noise, which no inversion knows")
     plan = job.sampler.program(path, **job.extra)
     return run(plan, job.denoiser, (x,), _no_draw)[0], plan.calls, None
 

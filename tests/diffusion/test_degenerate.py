@@ -24,7 +24,7 @@ EQUAL = [
     ("ddim", sampler("tcd", gamma=0.0)), ("ddim", sampler("bdia", gamma=0.0)), ("ddim", sampler("ipndm", nodes=1)),
     ("rf-solver", runge_kutta("midpoint", "t")),
     ("unipc-3", "unipc-3-bh1"), ("unipc-3", "unipc-3-vary"),
-    *ALIASES.items(), ("dpm++-2m-sde", sampler("sa-solver", row=sampler("dpm++-2m-sde").options["row"])),
+    *ALIASES.items(), ("dpm++-2m-sde", sampler("sa-solver", corrector=0, half="bh2")),
 ]  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def test_their_third_order_is_of_order_two(case, drift) -> None:
 
 
 def test_twenty_evaluations_cost_half_of_their_third_order(case, drift) -> None:
-    """The bar of 0.55, on this mixture; on sharper ones it is missed, see notebooks/results."""
+    """On this mixture; over several the gain at twenty is smaller or none, see notebooks/results."""
     ours = case.error(drift(catalogue()["dpm++-3m"], case, 20))
     assert ours <= 0.55 * case.error(_theirs("dpmsolver++ 3", case, 20))
 

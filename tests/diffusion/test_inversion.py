@@ -91,6 +91,7 @@ def test_misuse_says_the_mend(case) -> None:
     x = case.x
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"sampler": "ddpm"}, "draws noise"),
+        ({"sampler": sampler("ddim", eta=0.5)}, "with these options draws noise"),
         ({"sampler": "dpm++-3m", "memory": x}, "has no exact inversion"),
         ({"memory": x[:2]}, "expected the state's shape"),
     ]

@@ -134,6 +134,18 @@ def test_float32_samples_are_those_of_float64(case) -> None:
         torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4 if options else 2e-3)
 
 
+def test_half_precision_keeps_its_times_apart(case) -> None:
+    seen = []
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(t)
+        return case.model(x.double(), t.double())
+
+    found = sample(model, case.x.bfloat16(), case.schedule, steps=40)
+    assert found.dtype == torch.bfloat16 and bool(found.isfinite().all())
+    assert torch.stack(seen)[:, 0].unique().numel() == 40 and seen[0].dtype == torch.float32
+
+
 def test_the_last_denoise_is_the_data_prediction_at_the_end(case) -> None:
     plain = sample(case.model, case.x, case.schedule, steps=20)
     t = torch.full((12,), 1e-3, dtype=torch.float64)
@@ -261,6 +273,7 @@ def test_misuse_says_the_mend(case) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"sampler": "dpm++3m"}, "Did you mean 'dpm"),
         ({"steps": 5, "nfe": 5}, "give one of them"),
+        ({"steps": 5, "grid": [1.0, 0.5]}, "make 1 steps"),
         ({"sampler": "rk-rk4", "nfe": 3}, "takes 4 evaluations"),
         ({"sampler": "dpm-adaptive-2", "steps": 5}, "chooses its own"),
         ({"sampler": "dpm-v3"}, "estimate_ems"),

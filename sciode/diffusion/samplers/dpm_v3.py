@@ -10,6 +10,7 @@ where g is interpolated through the last values. Integrals by Gauss and Legendre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from sciode.diffusion.path import Node, Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.samplers.base import Sampler
+from sciode.diffusion.samplers.multistep import FEW_STEPS
 from sciode.diffusion.statistics import ModelStatistics
 from sciode.diffusion.weights import lagrange, points_between
 
@@ -41,21 +43,24 @@ class _Step(NamedTuple):
     constant: Array
 
 
-def _plan(path: Path, ems: ModelStatistics, nodes: int, corrector: int, pseudo: bool, lower_final: bool | None) -> Plan:
+def _plan(
+    path: Path, ems: ModelStatistics, nodes: int, corrector: int, below: float, pseudo: bool, lower_final: bool | None
+) -> Plan:
     """nodes: values of the predictor; corrector: values of the corrector, the new one among them (0 = none).
 
+    below: the corrector acts where t <= below, all over by default; half of the time range under strong guidance.
     pseudo: derivatives from as few values as give them. lower_final: as in `multistep.py`.
     """
     plan, x = Plan(), 0
     known: list[_Value] = []
-    lower = path.steps < 10 if lower_final is None else lower_final
+    lower = path.steps < FEW_STEPS if lower_final is None else lower_final
     for i, (s, t) in enumerate(pairwise(path.nodes)):
         if not known or known[0].node is not s:
             known.insert(0, _value(plan, ems, x, s))
         left = path.steps - i if lower else nodes
         start = x
         x = _stepped(plan, ems, start, s, t, known[: min(nodes, left)], pseudo)
-        if corrector and i + 1 < path.steps:
+        if corrector and i + 1 < path.steps and t.t <= below:
             new = _value(plan, ems, x, t)
             x = _stepped(plan, ems, start, s, t, [new, *known[: corrector - 1]], pseudo)
             # f is kept as it was at the predicted state.
@@ -122,7 +127,7 @@ _SOURCE = "Zheng et al. (2023), DPM-Solver-v3"
 
 
 def _sampler(name: str, order: int, nodes: int, corrector: int) -> Sampler:
-    options = {"nodes": nodes, "corrector": corrector, "pseudo": False, "lower_final": None}
+    options = {"nodes": nodes, "corrector": corrector, "below": math.inf, "pseudo": False, "lower_final": None}
     return Sampler(name, order, _plan, wants="ems", options=options, source=_SOURCE)
 
 
