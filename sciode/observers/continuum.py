@@ -26,7 +26,7 @@ class Fourier(nn.Module):
     pi / 2 on. Maps x [..., d] and t [...] to [..., width].
     """
 
-    def __init__(self, coordinates: int, width: int, modes: int = 8) -> None:
+    def __init__(self, coordinates: int, width: int, modes: int = 2) -> None:
         super().__init__()
         if modes < 1:
             raise ValueError(f"modes must be >= 1, got {modes}")
@@ -66,7 +66,7 @@ class Continuum(nn.Module):
         depth: int = 2,
         causal: bool = False,
         horizon: float = 20.0,
-        modes: int = 8,
+        modes: int = 2,
     ) -> None:
         super().__init__()
         choose("reader", reader, READERS)

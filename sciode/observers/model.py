@@ -21,8 +21,10 @@ __all__ = ["Design", "Observed", "ObserverModel", "network"]
 class Design:
     """Sizes and kinds of both systems.
 
-    width, layers, heads, depth (of the GRU), modes: sizes; the paper's are 128, 4, 4, 2 and about 13. dynamics: "steps"
-    or "ode", solver and regularize of the latter (`LatentDynamics`). places: "absolute" or "relative".
+    width, layers, heads, depth (of the GRU): sizes; the paper's are 128, 4, 4 and 2. modes: of `Fourier`; the paper has
+    about 13, but fixed sensors are few places: a code that is sharp learns them by heart, and stripes appear between
+    them. dynamics: "steps" or "ode", solver and regularize of the latter (`LatentDynamics`). places: "absolute" or
+    "relative".
     attention: "dense", "nearest" (of k) or "linear" (`SensorAttention`). reader: "gru", "mean" or "max"; causal: see
     `Continuum`. horizon: the unit of time of queries, in steps.
     """
@@ -31,7 +33,7 @@ class Design:
     layers: int = 3
     heads: int = 4
     depth: int = 2
-    modes: int = 8
+    modes: int = 2
     dynamics: Literal["steps", "ode"] = "steps"
     places: Literal["absolute", "relative"] = "absolute"
     attention: Literal["dense", "nearest", "linear"] = "dense"
