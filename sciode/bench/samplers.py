@@ -10,7 +10,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
@@ -46,7 +46,9 @@ FEW = (
 )  # fmt: skip
 FEW_PEERS = ("dpmsolver++ 2", "dpmsolver++ 3", "unipc 3 bh2", "deis 2", "deis 3")
 _BATCH = 32
-_PREFIX = "diffusers: "
+_PREFIX, _LOWERED = "diffusers: ", ", lowered"
+"""Rows of diffusers come twice: with full order to the end, and with the lower order of last steps that is its
+default."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,12 @@ class Case:
         more: dict[str, Any] = {"ems": self.ems} if name.startswith("dpm-v3") else {}
         return sample(self.model, self.x, SCHEDULE, sampler=name, t_end=END, seed=0, **budget, **more)
 
-    def theirs(self, name: str, steps: int) -> Tensor:
-        """The sample of a scheduler of diffusers; of an SDE the noise-free one."""
+    def theirs(self, name: str, steps: int, lowered: bool = False) -> Tensor:
+        """The sample of a scheduler of diffusers; of an SDE the noise-free one. lowered: its `lower_order_final`."""
+        peer = replace(PEERS[name], options=dict(PEERS[name].options) | {"lower_order_final": lowered})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return sample_with(PEERS[name], self.model, self.x, _path(steps))
+            return sample_with(peer, self.model, self.x, _path(steps))
 
     def drift(self, name: str, steps: int) -> Tensor:
         """The noise-free sample of one of our SDE samplers."""
@@ -195,8 +198,9 @@ def few_steps(
         for name in names:
             yield Few(kind, name, {n: [_within(case, name, n) for case in cases] for n in budgets})
         for name in peers if available() else ():
-            found = {n: [case.error(case.theirs(name, n)) for case in cases] for n in budgets}
-            yield Few(kind, _PREFIX + name, found)  # type: ignore[arg-type]
+            for lowered, said in ((False, ""), (True, _LOWERED)):
+                found = {n: [case.error(case.theirs(name, n, lowered)) for case in cases] for n in budgets}
+                yield Few(kind, _PREFIX + name + said, found)  # type: ignore[arg-type]
 
 
 def _within(case: Case, name: str, budget: int) -> float | None:

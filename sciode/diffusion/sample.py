@@ -247,7 +247,11 @@ def _sampled(job: _Job, x: Tensor, seed: Seed) -> tuple[Tensor, tuple[Tensor, ..
     assert isinstance(job.sampler, Sampler)
     path, spent = job.path, 0
     if path.nodes[0].alpha == 0 and not job.sampler.in_time:
-        _check_lead(job)
+        if job.sampler.inverse is not None:
+            raise ValueError(
+                f"t_start: alpha is 0 there, and {job.sampler.name} could undo no first step from pure noise; start a "
+                "little earlier, or use another sampler"
+            )
         lead, s, t = Plan(), *path.nodes[:2]
         lead.result = lead.mix((0, t.sigma / s.sigma), (lead.call(0, s, "data"), t.alpha))
         (x, _), spent, path = run(lead, job.denoiser, (x,), _no_draw), 1, Path(path.schedule, path.nodes[1:])
@@ -257,14 +261,6 @@ def _sampled(job: _Job, x: Tensor, seed: Seed) -> tuple[Tensor, tuple[Tensor, ..
     draw = normals_of(seeds_for(seed, x.shape[0], x.device), x) if plan.draws else _no_draw
     found, memory = run(plan, job.denoiser, (x,), draw)
     return found, memory, spent + plan.calls
-
-
-def _check_lead(job: _Job) -> None:
-    if job.sampler.kind == "sde" or (isinstance(job.sampler, Sampler) and job.sampler.inverse is not None):
-        raise ValueError(
-            f"t_start: alpha is 0 there, and {job.sampler.name} has no step from pure noise (its first step is DDIM's, "
-            "which cannot be undone, nor drawn); start a little earlier, or use another sampler"
-        )
 
 
 def _backwards(job: _Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | None]:

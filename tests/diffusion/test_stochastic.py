@@ -75,6 +75,16 @@ def test_samples_of_one_gaussian_have_its_law(name: str) -> None:
     assert kstest(((found - float(schedule.alpha(0.01)) * MEAN) / spread).flatten().numpy(), "norm").pvalue > 0.01
 
 
+def test_an_sde_sampler_may_start_from_pure_noise() -> None:
+    flow = RectifiedFlow()
+    model = GaussianMixture([1.0], [[MEAN]], [[[DEVIATION**2]]]).model(flow, "v")
+    x = initial_noise(flow, (4000, 1), t_start=1.0, seed=1, dtype=torch.float64)
+    options = {"prediction": "v", "t_start": 1.0, "t_end": 0.01}
+    found = sample(model, x, flow, sampler="dpm++-2m-sde", steps=100, seed=2, **options)  # type: ignore[arg-type]
+    spread = math.sqrt((0.99 * DEVIATION) ** 2 + 0.01**2)
+    assert kstest(((found - 0.99 * MEAN) / spread).flatten().numpy(), "norm").pvalue > 0.01
+
+
 @pytest.mark.parametrize("name", ["lcm", "tcd"])
 @pytest.mark.parametrize("schedule", [VPLinear(), RectifiedFlow()], ids=["vp", "flow"])
 def test_an_exact_consistency_function_gives_the_data_in_any_number_of_steps(name: str, schedule) -> None:
