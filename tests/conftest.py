@@ -27,8 +27,27 @@ import pytest
 import rich.style  # noqa: F401 - draws from Python's global stream when first imported: here, before any test
 import torch
 
-hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None, max_examples=40)
 hypothesis.settings.load_profile("deterministic")
+
+
+SLOW = (
+    "test_a_loop_in_cpp_is_the_loop_in_python",
+    "test_a_loop_on_the_device_takes_the_same_steps[sra1-additive-True]",
+    "test_a_line_ends_at_the_horizon_even_where_its_step_does_not_divide_it[Galerkin, stream function]",
+    "test_a_second_process_compiles_nothing_and_another_field_is_not_mistaken",
+    "test_a_step_that_passes_more_outputs_than_a_turn_writes_is_differentiated_once",
+    "test_an_ensemble_is_its_models_one_by_one[compiled]",
+    "test_every_library_solves_the_same_problems[sciode compiled, joint]",
+    "test_inductor_gives_the_same_numbers",
+    "test_the_gradients_are_those_of_the_tape[coupled-direct]",
+    "test_unseen_fields_give_what_eager_gives[three bodies]",
+)
+"""Tests, beside those marked so, that compile for long what others compile in smaller: left out without --slow."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run tests that compile or train for long")
 
 
 class _Global(NamedTuple):
@@ -136,7 +155,12 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        long = pytest.mark.skip(reason="compiles or trains for long: --slow")
+        for item in items:
+            if item.name in SLOW or item.get_closest_marker("slow"):
+                item.add_marker(long)
     if not torch.cuda.is_available():
         no_gpu = pytest.mark.skip(reason="needs a CUDA device: torch.cuda.is_available() is False here")
         for item in items:
