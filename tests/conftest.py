@@ -27,7 +27,7 @@ import pytest
 import rich.style  # noqa: F401 - draws from Python's global stream when first imported: here, before any test
 import torch
 
-hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None, max_examples=40)
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("deterministic")
 
 
