@@ -114,6 +114,7 @@ class Loss:
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"terms need names of their own, got {', '.join(self.names)}")
         self._ready: dict[Any, Program] = {}
+        self._evaluations: dict[Any, tuple[Program, tuple[Tensor, ...]]] = {}
 
     def without_causal(self) -> Loss:
         """The same for a stage that needs a function which stays, and what was made ready with it."""
@@ -178,7 +179,11 @@ class Loss:
     def _made_ready(self, stage: Minimiser | None, layout: _Layout, inputs: Sequence[Tensor]) -> Program:
         """An evaluation, or a stage's iteration with one in it, as a function of tensors alone."""
         theta, rest = inputs[layout.memory.index("theta")], inputs[len(layout.memory) :]
-        evaluated, numbers = self._prepared(layout, [theta, *rest])
+        # Stages share the evaluation: tracing it takes seconds.
+        key = (layout[1:], tuple((x.shape, x.dtype, x.device) for x in (theta, *rest)))
+        if key not in self._evaluations:
+            self._evaluations[key] = self._prepared(layout, [theta, *rest])
+        evaluated, numbers = self._evaluations[key]
         if stage is None:
             return _Lazily(self.engine, lambda *given: evaluated(*given, *numbers))
 

@@ -167,8 +167,10 @@ class Whole(module.Engine):
 
     records = True
     made: ClassVar[list[module.Program]] = []
+    evaluations: ClassVar[list[module.Program]] = []
 
     def prepared(self, program: module.Program, inputs: Sequence[Tensor]) -> module.Program:
+        self.evaluations.append(program)
         return program
 
     def recorded(self, program: module.Program, inputs: Sequence[Tensor]) -> module.Program:
@@ -180,10 +182,12 @@ def test_an_iteration_as_one_program_is_the_same_iteration(monkeypatch: pytest.M
     monkeypatch.setitem(module.ENGINES, "auto", lambda device: Whole())
     stages = [Adam(6, lr=1e-2, schedule="cosine"), LBFGS(8)]
     Whole.made.clear()
+    Whole.evaluations.clear()
     theirs, ours = (solved("burgers", 0.02, engine, stages=stages) for engine in ("eager", "auto"))
     torch.testing.assert_close(ours.theta, theirs.theta, rtol=0, atol=0)
     # Both stages' iterations, and the evaluation that was made more than once.
     assert len(Whole.made) == 3
+    assert len(Whole.evaluations) == 1
 
 
 def test_an_iteration_that_meets_what_is_singular_is_made_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
