@@ -35,7 +35,17 @@ class Case(NamedTuple):
 @pytest.fixture(scope="session")
 def case() -> Case:
     """Five components in three dimensions, t from 1 to 1e-3."""
-    mixture, schedule = GaussianMixture.random(3), VPLinear()
+    return _case(0)
+
+
+@pytest.fixture(scope="session")
+def cases(case: Case) -> tuple[Case, ...]:
+    """That one and two others."""
+    return case, _case(1), _case(2)
+
+
+def _case(seed: int) -> Case:
+    mixture, schedule = GaussianMixture.random(3, seed=seed), VPLinear()
     x = torch.randn(12, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return Case(mixture, schedule, mixture.model(schedule), x, mixture.end_of_ode(x, schedule, 1.0, 1e-3))
 

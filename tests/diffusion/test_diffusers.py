@@ -45,10 +45,10 @@ def test_their_third_order_is_of_order_two(case, drift) -> None:
     assert case.error(drift(catalogue()["dpm++-3m"], case, 160)) < 0.45 * errors[1]
 
 
-def test_twenty_evaluations_cost_half_of_their_third_order(case, drift) -> None:
-    """On this mixture; over several the gain at twenty is smaller or none, see notebooks/results."""
-    ours = case.error(drift(catalogue()["dpm++-3m"], case, 20))
-    assert ours <= 0.55 * case.error(_theirs("dpmsolver++ 3", case, 20))
+def test_the_third_order_pays_where_steps_are_many(cases, drift) -> None:
+    """80 evaluations, three mixtures; at 20 the gain is small or none (notebooks/results)."""
+    for one in cases:
+        assert one.error(drift(catalogue()["dpm++-3m"], one, 80)) <= 0.55 * one.error(_theirs("dpmsolver++ 3", one, 80))
 
 
 def test_their_third_order_sde_is_of_order_one(case, drift) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -76,8 +78,11 @@ def test_a_model_without_forward_mode_is_named(case) -> None:
         estimate_ems(lambda x, t: Opaque.apply(x), case.mixture.draw(8), case.schedule, points=4, degree=2)
 
 
-def test_statistics_make_few_steps_better(case) -> None:
-    """Five evaluations: at most 0.55 of DPM-Solver++(2M)'s error."""
-    ems = estimate_ems(case.model, case.mixture.draw(512, seed=3), case.schedule)
-    v3 = case.error(sample(case.model, case.x, case.schedule, sampler="dpm-v3", nfe=5, ems=ems))
-    assert v3 <= 0.55 * case.error(sample(case.model, case.x, case.schedule, sampler="dpm++-2m", nfe=5))
+def test_statistics_make_few_steps_better(cases) -> None:
+    """Five evaluations, three mixtures: at most 0.55 of 2M's error in the geometric mean, and less in each."""
+    ratios = []
+    for one in cases:
+        ems = estimate_ems(one.model, one.mixture.draw(512, seed=3), one.schedule)
+        v3 = one.error(sample(one.model, one.x, one.schedule, sampler="dpm-v3", nfe=5, ems=ems))
+        ratios.append(v3 / one.error(sample(one.model, one.x, one.schedule, sampler="dpm++-2m", nfe=5)))
+    assert max(ratios) < 1 and math.prod(ratios) ** (1 / 3) <= 0.55, ratios
