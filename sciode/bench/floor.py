@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sciode.bench.contestants import Answer, Contestant
 from sciode.bench.problems import Problem
 from sciode.solvers import solve
+from sciode.solvers.engines.recording import recording
 
 __all__ = ["evaluations", "prepare_field"]
 
@@ -93,7 +94,7 @@ def _replayed(once: Callable[[], Any], count: int) -> Callable[[], None]:
 
 def _captured(once: Callable[[], Any], times: int) -> Any:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with recording(graph):
         for _ in range(times):
             once()
     return graph

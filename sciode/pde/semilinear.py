@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from sciode.solvers.engines.recording import recording
 from sciode.solvers.suggest import choose
 
 __all__ = ["SCHEMES", "march"]
@@ -129,7 +130,8 @@ class _Graph:
         self.step, self.size, self.length = step, size, length
         self.state = like.clone()
         self.origin = torch.zeros((), dtype=torch.float64, device=like.device)
-        self.count = torch.zeros((), dtype=torch.int64, device=like.device)
+        # Not an integer: times a number of Python, that would be a clock in torch's default dtype.
+        self.count = torch.zeros((), dtype=torch.float64, device=like.device)
         # Before a capture, libraries make their plans and workspaces: on a stream of its own, as torch wants it.
         aside = torch.cuda.Stream(like.device)
         aside.wait_stream(torch.cuda.current_stream(like.device))
@@ -138,7 +140,7 @@ class _Graph:
                 step(self.origin, self.state)
         torch.cuda.current_stream(like.device).wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        with recording(self.graph):
             self._record()
 
     def _record(self) -> None:

@@ -24,6 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sciode.solvers.engines.graphs import copied
 from sciode.solvers.engines.lift import by_inductor, own_code, without_questions
+from sciode.solvers.engines.recording import recording
 from sciode.solvers.suggest import choose
 
 __all__ = ["ENGINES", "Engine", "Program", "engine_of"]
@@ -163,7 +164,7 @@ class _Recorded:
                 program(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        with recording(self.graph):
             self.outputs = program(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:

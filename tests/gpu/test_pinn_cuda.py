@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from sciode.pinn import (
     strips,
     windows,
 )
+from sciode.pinn.engines import engine_of
+from sciode.pinn.training import Target
 from sciode.training import LBFGS, Adam, Broyden, LevenbergMarquardt, NewtonCG
 
 pytestmark = pytest.mark.gpu
@@ -167,20 +170,44 @@ def test_an_interrupted_run_goes_on_there_to_the_same_numbers(tmp_path: Path, mo
         "device": DEVICE,
     }
     whole = solve(moving(), HALVES, **how)
-    step = Adam.step
+    advanced = Target.advanced
 
-    def interrupted(self: Adam, memory: Any, objective: Any, k: int) -> Any:
+    def interrupted(self: Target, stage: Any, memory: Any, k: int) -> Any:
         if k == 5:
             raise KeyboardInterrupt
-        return step(self, memory, objective, k)
+        return advanced(self, stage, memory, k)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Adam, "step", interrupted)
+        patch.setattr(Target, "advanced", interrupted)
         with pytest.raises(KeyboardInterrupt):
             solve(moving(), HALVES, folder=tmp_path, **how)
     torch.testing.assert_close(
         solve(moving(), HALVES, folder=tmp_path, **how).theta, whole.theta, rtol=1e-9, atol=1e-12
     )
+
+
+def test_a_graph_in_a_cycle_that_is_left_behind_spoils_no_recording() -> None:
+    """Python takes it away when it likes: here, in the middle of the next recording, if it were still there."""
+    engine, calls = engine_of("capture", torch.device(DEVICE)), 0
+
+    def program(x: Tensor) -> tuple[Tensor, ...]:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            gc.collect()
+        return (2 * x,)
+
+    x = torch.arange(3.0, device=DEVICE)
+    gc.disable()
+    try:
+        cycle: list[Any] = [engine.recorded(lambda x: (x + 1,), [x])]
+        cycle.append(cycle)
+        cycle[0](x)
+        del cycle
+        (found,) = engine.recorded(program, [x])(x)
+    finally:
+        gc.enable()
+    assert calls == 3 and found.tolist() == [0.0, 2.0, 4.0]
 
 
 def test_nan_stops_its_arm_there_and_no_other() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .launches import Launches, StepByStep
 from .lift import CannotCompile
+from .recording import recording
 from .repeat import Part, Repeat, Spare, Use, beginning
 from .shelf import Shelf
 from .tuning import LONG, flops_of
@@ -196,8 +197,7 @@ class InGraphs(Launches):
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
-            # Other threads of the process (a loader's, JAX's) may do as they please meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with recording(graph):
                 self._launch(fresh, turns)
         except RuntimeError as error:
             _end_capture()
@@ -207,7 +207,7 @@ class InGraphs(Launches):
 
 def _end_capture() -> None:
     """A capture that failed leaves torch's random numbers in the middle of it; one that does not fail ends that."""
-    with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+    with suppress(RuntimeError), recording(torch.cuda.CUDAGraph()):
         torch.zeros((), device="cuda")
 
 
