@@ -374,6 +374,13 @@ class Implicit(Domain):
         share = float(self.contains(self.bounds.sample(n, seed, dtype=torch.float64)).double().mean())
         return share * self.bounds.volume, math.sqrt(share * (1 - share) / n) * self.bounds.volume
 
+    @cached_property
+    def perimeter(self) -> float:
+        """The boundary's estimated measure, a length in the plane: the shell's volume over its thickness."""
+        wide, shell = self._around
+        start = wide.sample(_VOLUME_POINTS, _VOLUME_SEED, dtype=torch.float64)
+        return len(self._onto(start, shell).points) / _VOLUME_POINTS * wide.volume / (2 * shell)
+
     def from_unit(self, unit: Tensor) -> Tensor:
         """Map the unit cube onto the bounds, [N, d] -> [N, d]."""
         return self.bounds.from_unit(unit)
@@ -390,16 +397,19 @@ class Implicit(Domain):
             raise ValueError(f"function must return a scalar field [1] at a point, got {list(values.shape[1:])}")
         return (values[:, 0] < 0).reshape(x.shape[:-1]) & self.bounds.contains(x)
 
+    @property
+    def _around(self) -> tuple[Box, float]:
+        """The bounds wider by the shell on all sides, for the domain may touch them, and half the shell's thickness."""
+        shell = _SHELL * math.hypot(*self.bounds.lengths)
+        return Box([a - shell for a in self.bounds.low], [b + shell for b in self.bounds.high]), shell
+
     def _boundary(self, n: int, generator: np.random.Generator) -> Boundary:
-        diagonal = math.hypot(*self.bounds.lengths)
-        shell = _SHELL * diagonal
-        # Wider by the shell on all sides: the domain may touch its bounds.
-        wide = Box([a - shell for a in self.bounds.low], [b + shell for b in self.bounds.high])
+        wide, shell = self._around
         parts: list[Boundary] = []
         tried = 4 * n + 64
         for _ in range(_ROUNDS):
             start = wide.from_unit(torch.from_numpy(generator.random((tried, self.dimension))))
-            parts.append(self._onto(start, shell, _NEAR * diagonal))
+            parts.append(self._onto(start, shell))
             count = sum(len(part.points) for part in parts)
             if count >= n:
                 return Boundary(*(torch.cat(part)[:n] for part in zip(*parts, strict=True)))
@@ -408,9 +418,10 @@ class Implicit(Domain):
             f"found {count} of {n} points on the boundary of {self}: f must be smooth, with zeros in the bounds"
         )
 
-    def _onto(self, start: Tensor, shell: float, near: float) -> Boundary:
+    def _onto(self, start: Tensor, shell: float) -> Boundary:
         """Newton's steps along the gradient; kept is what ends on the boundary, less than `shell` from its start."""
         slope_and_value = vmap(grad_and_value(lambda x: self.function(x)[0]))
+        near = _NEAR * math.hypot(*self.bounds.lengths)
 
         def step(x: Tensor) -> tuple[Tensor, Tensor]:
             slope, value = cast(tuple[Tensor, Tensor], slope_and_value(x))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciode.pde.domains import Ball, Boundary, Box, Domain
+from sciode.pde.domains import Ball, Boundary, Box, Domain, Implicit
 
 __all__ = ["Polygon", "Slab", "boxed"]
 
@@ -212,7 +212,7 @@ def _surface(space: Domain) -> float:
     """The measure of a region's boundary: 2 for an interval's ends."""
     if space.dimension == 1:
         return 2.0
-    if isinstance(space, Polygon):
+    if isinstance(space, Polygon | Implicit):
         return space.perimeter
     if isinstance(space, Box):
         return 2 * sum(space.lengths)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sciode.pde import Ball, Box, Domain, Polygon, Slab, draw
+from sciode.pde import Ball, Box, Domain, Implicit, Polygon, Slab, difference, draw, intersection, union
 
 ELL = Polygon(((0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)))
 _RAYS = [((1.0, 0.4)[k % 2], k * math.pi / 5) for k in range(10)]
@@ -63,6 +63,30 @@ def test_gauss_law_holds_on_a_polygon_and_a_slab() -> None:
         found = region.boundary(20_000, 0, dtype=torch.float64)
         flux = float((found.points * found.normals).sum(1).mean()) * surface
         assert flux == pytest.approx(region.dimension * region.volume, rel=0.01)
+
+
+CORNER = intersection(Box((0, 0), (2, 2)), Ball((0, 0), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("region", "length"),
+    [
+        (difference(Box((0, 0), (2, 1)), Ball((1, 0.5), 0.2)), 6 + 0.4 * math.pi),
+        (CORNER, 2 + math.pi / 2),
+        (union(Ball((0, 0), 0.5), Ball((2, 0), 1.0)), 3 * math.pi),
+        (Implicit(lambda x: 5 * (x[..., :1] ** 2 / 4 + x[..., 1:] ** 2 - 1), Box((-2, -1), (2, 1))), 9.688448220547675),
+    ],
+)
+def test_the_outline_of_a_composed_region_has_its_length(region: Implicit, length: float) -> None:
+    """Lines, arcs, and an ellipse, whose function is no distance."""
+    assert region.perimeter == pytest.approx(length, rel=0.03)
+
+
+def test_a_slab_over_a_composed_region_has_walls_and_ends_in_proportion() -> None:
+    found = Slab(CORNER, 0.0, 3.0).boundary(2000, 0, dtype=torch.float64)
+    walls, ends = 3 * (2 + math.pi / 2), math.pi / 2
+    along = (found.normals[:, 2] == 0).double().mean()
+    assert float(along) == pytest.approx(walls / (walls + ends), rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,19 @@ def test_a_small_disc_is_joined_to_what_is_around_it_from_its_own_boundary() -> 
     torch.testing.assert_close(found.normals, -off / 0.01)
 
 
+def test_slabs_over_a_plate_and_the_disc_in_its_hole_meet_in_a_cylinder() -> None:
+    whole, disc = Slab(Box((-1, -1), (1, 1)), 0, 2), Ball((0.2, 0.1), 0.3)
+    cut = Decomposition(whole, (Slab(HOLED, 0, 2), Slab(disc, 0, 2)))
+    assert [(one.left, one.right) for one in cut.meetings] == [(0, 1)]
+    found = cut.interface(cut.meetings[0], 200, 0)
+    off = found.points[:, :2] - torch.tensor([0.2, 0.1], dtype=torch.float64)
+    torch.testing.assert_close(off.norm(dim=1), torch.full((200,), 0.3, dtype=torch.float64))
+    torch.testing.assert_close(found.normals[:, :2], -off / 0.3)
+    assert not bool(found.normals[:, 2].any())
+    times = found.points[:, 2].sort().values
+    assert float(times[0]) < 0.1 and float(times[-1]) > 1.9 and float((times[1:] - times[:-1]).max()) < 0.2
+
+
 def test_boxes_that_meet_in_corners_or_edges_or_not_at_all_have_no_interface() -> None:
     cube = Box((0, 0, 0), (1, 1, 1))
     for other in (Box((1, 1, 0), (2, 2, 1)), Box((1, 1, 1), (2, 2, 2)), Box((1.1, 0, 0), (2, 1, 1))):
