@@ -93,9 +93,9 @@ class Loss:
     """sum_t weights[arm, t] term_t(theta[arm]), for all arms at once.
 
     groups: what is evaluated. chunk: how many points of a set are evaluated at a time, None = all: less memory, the
-    same numbers to rounding (products with the Hessian, for `NewtonCG`, take all at once). causal: weights of the
-    equation's points by what is left to do at earlier times. engine: how the loss and its gradient are evaluated.
-    summed: sums over processes that divide the points.
+    same numbers to rounding (products with the Hessian, for `NewtonCG`, then form the gradient anew at each of them).
+    causal: weights of the equation's points by what is left to do at earlier times. engine: how the loss and its
+    gradient are evaluated. summed: sums over processes that divide the points.
     """
 
     def __init__(
@@ -270,22 +270,16 @@ class Loss:
         self, theta: Tensor, samples: Sequence[Sample], weights: Tensor, multiplier: Tensor | None = None
     ) -> Callable[[Tensor], Tensor]:
         """v -> H v with the Hessian of each arm's loss at theta, by a second pass back through the gradient's graph."""
-        leaf = theta.detach().requires_grad_()
-        with torch.enable_grad():
-            total, place = theta.new_zeros(()), 0
-            for group, sample in zip(self.groups, samples, strict=True):
-                many = slice(place, place + len(group.names))
-                place += len(group.names)
-                pressed = _terms(group, leaf, sample, multiplier if group.names == (EQUATION,) else None)[1]
-                total = total + torch.where(weights[:, many] > 0, weights[:, many] * pressed, 0.0).sum()
-            slope = torch.autograd.grad(total, leaf, create_graph=True)[0]
-        if not bool(slope.isfinite().all()):
-            return _curved_term_by_term(self.groups, leaf, samples, weights, multiplier)
-
-        def product(vector: Tensor) -> Tensor:
-            return torch.autograd.grad(slope, leaf, vector, retain_graph=True)[0]
-
-        return product
+        if self.chunk is None:
+            return _curved(self.groups, theta, samples, weights, multiplier)
+        size, parts, place = self.chunk, [], 0
+        for group, sample in zip(self.groups, samples, strict=True):
+            own, place = weights[:, place : place + len(group.names)], place + len(group.names)
+            for begin in range(0, sample.count, size):
+                factor = None if multiplier is None else multiplier[:, :, begin : begin + size]
+                parts.append(([group], theta, [sample.rows(begin, begin + size)], own, factor))
+        # A graph is let go with its part's product: one of all points is what there is no room for.
+        return lambda vector: torch.stack([_curved(*part)(vector) for part in parts]).sum(0)
 
     def blocks(self, samples: Sequence[Sample], weights: Tensor, arm: int = 0) -> list[Block]:
         """One arm's loss as blocks of residuals that look at one point each, for `sciode.training.minimise`."""
@@ -321,6 +315,24 @@ def _term_by_term(group: Group, theta: Tensor, sample: Sample, weights: Tensor) 
             slope = torch.autograd.grad(term.sum(), leaf, retain_graph=True)[0]
             found = found + torch.where(weight[:, None] > 0, weight[:, None] * slope, 0.0)
     return found
+
+
+def _curved(
+    groups: Sequence[Group], theta: Tensor, samples: Sequence[Sample], weights: Tensor, multiplier: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """v -> H v of some groups' terms."""
+    leaf = theta.detach().requires_grad_()
+    with torch.enable_grad():
+        total, place = theta.new_zeros(()), 0
+        for group, sample in zip(groups, samples, strict=True):
+            many = slice(place, place + len(group.names))
+            place += len(group.names)
+            pressed = _terms(group, leaf, sample, multiplier if group.names == (EQUATION,) else None)[1]
+            total = total + torch.where(weights[:, many] > 0, weights[:, many] * pressed, 0.0).sum()
+        slope = torch.autograd.grad(total, leaf, create_graph=True)[0]
+    if not bool(slope.isfinite().all()):
+        return _curved_term_by_term(groups, leaf, samples, weights, multiplier)
+    return lambda vector: torch.autograd.grad(slope, leaf, vector, retain_graph=True)[0]
 
 
 def _curved_term_by_term(

@@ -37,6 +37,10 @@ class System(ABC):
     def push(self, step: Tensor) -> Tensor:
         """Return J step."""
 
+    @abstractmethod
+    def sound(self, rows: Tensor) -> bool:
+        """Whether J^T rows is finite: if it is not, no damping helps."""
+
 
 @final
 class Dense(System):
@@ -71,6 +75,10 @@ class Dense(System):
     def push(self, step: Tensor) -> Tensor:
         """See `System.push`."""
         return self.jacobian @ step
+
+    def sound(self, rows: Tensor) -> bool:
+        """See `System.sound`."""
+        return bool((self.jacobian.T @ rows).isfinite().all())
 
 
 @final
@@ -121,6 +129,10 @@ class Free(System):
     def push(self, step: Tensor) -> Tensor:
         """See `System.push`."""
         return torch.cat([jvp(part, (self.theta,), (step,))[1] for part in self.parts])
+
+    def sound(self, rows: Tensor) -> bool:
+        """See `System.sound`."""
+        return bool(self._back(rows).isfinite().all())
 
     def _back(self, rows: Tensor) -> Tensor:
         """J^T rows."""

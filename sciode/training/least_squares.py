@@ -43,7 +43,8 @@ class Minimum(NamedTuple):
 
     status: "converged", the loss on fresh points is at most the tolerance, or what a step promised at most the `fall`
     asked for; "budget", the iterations are used up; "stuck", no step helped twice in a row; "non-finite", a loss was
-    not finite: theta is the best before that, and what it was at the start, with an infinite loss, if there was none.
+    not finite, or its derivatives were not where no step helped: theta is the best before that, and what it was at the
+    start, with an infinite loss, if there was none.
     fall: the share of the loss that the last step promised to take, where that was asked for; of gradient descent, the
     share that the last tenth of its iterations took.
     """
@@ -123,7 +124,7 @@ def minimise(
     how = how or LevenbergMarquardt()
     theta = theta.detach()
     best, least, losses, fall = theta, math.inf, [], math.inf
-    damping, growth, failed, settled = how.damping, _UP, 0, False
+    damping, growth, failed, sound, settled = how.damping, _UP, 0, True, False
     for k in range(how.iterations + 1):
         blocks = drawn(draw, k, theta)
         rows = rows_of(blocks, theta, how.chunk)
@@ -151,11 +152,13 @@ def minimise(
                 break
             damping, growth = damping * growth, growth * _UP
         failed = failed + 1 if moved is None else 0
+        sound = moved is not None or system.sound(rows)
         theta = theta if moved is None else moved
     if settled:
         best, least = theta, losses[-1]
     well = settled or enough(blocks, least, how.tolerance)
-    return Minimum(best, least, losses, "converged" if well else "stuck" if failed > 1 else "budget", fall)
+    ended: Status = "budget" if failed < 2 else "stuck" if sound else "non-finite"
+    return Minimum(best, least, losses, "converged" if well else ended, fall)
 
 
 class _Here(NamedTuple):

@@ -253,6 +253,15 @@ def test_what_is_not_finite_leaves_the_weights_alone() -> None:
     assert found.status == "non-finite" and torch.equal(found.theta, start)
 
 
+@pytest.mark.parametrize("form", ["normal", "woodbury", "free"])
+def test_a_residual_that_has_no_slope_is_not_finite_and_not_stuck(form: Any) -> None:
+    """1 + sqrt|theta x| is 1 at theta = 0, its slope infinity times nothing."""
+    start = torch.zeros(2, dtype=torch.float64)
+    how = LevenbergMarquardt(form=form, rank=0)
+    found = minimise(same(lambda theta, x: 1.0 + (theta[:1] * x).abs().sqrt() + theta[1:], points()), start, how)
+    assert found.status == "non-finite" and torch.equal(found.theta, start) and found.loss == pytest.approx(1.0)
+
+
 def test_steps_that_never_help_are_reported() -> None:
     """|theta| has no derivative that vanishes: from 0, its subgradient leads nowhere down."""
 
