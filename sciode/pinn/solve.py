@@ -44,7 +44,7 @@ __all__ = ["Stage", "solve"]
 
 Stage = Minimiser | LevenbergMarquardt | Library
 _ADAM: tuple[Stage, ...] = (Adam(),)
-_TESTS, _TEST_SEED, _LEAST_SQUARES = 4096, 3, 7
+_TESTS, _TEST_SEED = 4096, 3
 
 
 def solve(
@@ -199,7 +199,7 @@ def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], 
 
         def draw(k: int, at: Tensor, arm: int = arm, last: list = last) -> Sequence[Block]:
             done[arm] = k
-            samples = run.loss.draw(run.numbers, derive_seed(run.seed, _LEAST_SQUARES, place, k) % 2**31, run.theta)
+            samples = run.fresh(place, k)
             last[:] = [(samples, at)]
             tick()
             return run.loss.blocks(samples, weights, arm)
@@ -207,22 +207,25 @@ def _fitted(run: Run, stage: LevenbergMarquardt, place: int, tick: Callable[[], 
         if arm in run.faults:
             states.append("non-finite")
             continue
-        found = _within(clock, len(theta) - arm, Following(draw), theta[arm], stage)
+        found = _within(run, clock, len(theta) - arm, Following(draw), theta[arm], stage)
         states.append(found.status)
         if found.status == "non-finite":
             # Named where it happened: by those points and weights.
             samples, at = last[0]
             alone = torch.arange(len(theta), device=theta.device) == arm
             met = torch.where(alone[:, None], at, theta)
-            run.fault(alone, run.loss.measure(met, samples, weights), place, done[arm])
+            measured = run.loss.measure(met, samples, weights)
+            run.fault(alone, measured if run.share is None else run.share(measured), place, done[arm])
         theta[arm] = found.theta
     run.theta = theta
     run.note(place, max(done), run.measure())
     return states
 
 
-def _within(clock: Clock, left: int, draw: Draw, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
-    """One arm's least squares in its part of what is left of the time."""
+def _within(run: Run, clock: Clock, left: int, draw: Draw, theta: Tensor, stage: LevenbergMarquardt) -> Minimum:
+    """One arm's least squares in its part of what is left of the time, or on all processes."""
+    if run.share is not None:
+        return minimise(draw, theta, stage, summed=run.share.total)
     if clock.limit == math.inf:
         return minimise(draw, theta, stage)
     until = clock.spent() + (clock.limit - clock.spent()) / left
@@ -310,11 +313,10 @@ def _check(
     if share is None:
         return
     share.check(cut.size, bool(cut.overlap))
-    alone = any(isinstance(one, LevenbergMarquardt) for one in stages)
-    if alone or not (balance is None or isinstance(balance, ReLoBRaLo)):
-        raise ValueError(
-            "share: Levenberg-Marquardt and balances but ReLoBRaLo look at one rank's points alone: leave them out"
-        )
+    if not (balance is None or isinstance(balance, ReLoBRaLo)):
+        raise ValueError("share: balances but ReLoBRaLo look at one rank's points alone: leave them out")
+    if any(isinstance(one, LevenbergMarquardt) and one.form == "woodbury" for one in stages):
+        raise ValueError('share: form="woodbury" needs all rows in one process: take "normal" or "free"')
 
 
 def _said(value: object) -> str:

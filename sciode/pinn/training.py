@@ -22,7 +22,7 @@ from sciode.training import Minimiser, Stopwatch, derive_seed
 
 __all__ = ["Redraw", "Run", "Target"]
 
-_DRAWS, _BALANCE = 8, 9
+_LEAST_SQUARES, _DRAWS, _BALANCE = 7, 8, 9
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Run:
                 old = adaptive.points(self.loss, self.theta, old, self.numbers, seed, self.share)
             self.inside = old
             self.samples[0] = group.sample(self.inside, self.theta)
-        self._divide()
+        self.samples = self._own(self.samples)
 
     def back(self, stage: int, number: int) -> None:
         """Take up the points of a draw that was made before an interruption."""
@@ -140,13 +140,19 @@ class Run:
         assert isinstance(group, Inside)
         if self.inside is not None:
             self.samples[0] = group.sample(self.inside, self.theta)
-        self._divide()
+        self.samples = self._own(self.samples)
 
-    def _divide(self) -> None:
-        """Of points that all ranks draw, keep this one's."""
-        if self.share is not None:
-            pieces = self.representation.decomposition.size
-            self.samples = [self.share.own(sample, pieces) for sample in self.samples]
+    def fresh(self, stage: int, k: int) -> list[Sample]:
+        """Points that only iteration k of a stage of least squares sees."""
+        stream = self.share.stream if self.share else 0
+        seed = derive_seed(self.seed, _LEAST_SQUARES, stage, k, *([stream] if stream else []))
+        return self._own(self.loss.draw(self.numbers, seed % 2**31, self.theta))
+
+    def _own(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Of points that all ranks draw, this one's."""
+        if self.share is None:
+            return list(samples)
+        return [self.share.own(sample, self.representation.decomposition.size) for sample in samples]
 
     def _of_draw(self, stage: int, number: int) -> int:
         """The seed of a draw; where ranks draw points of their own, on each another."""

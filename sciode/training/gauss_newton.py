@@ -14,7 +14,7 @@ from torch.func import jvp, vjp
 
 from sciode.training.blocks import Block, jacobian_of, parts_of, rows_of
 
-__all__ = ["WORTH", "Dense", "Free", "System"]
+__all__ = ["WORTH", "Dense", "Free", "Sum", "System", "alone"]
 
 _LAG, WORTH = 10, 0.1
 """Conjugate gradients end where so many steps took less than this share from what is left of the loss."""
@@ -27,7 +27,8 @@ _BLUR = 1e-12
 
 
 class System(ABC):
-    """The residuals around theta: r(theta + step) = rows + J step + ..."""
+    """The residuals around theta: r(theta + step) = rows + J step + ... Of several processes each has some of the rows;
+    what is summed over them, J^T J and J^T rows, is the same on all."""
 
     @abstractmethod
     def pull(self, rows: Tensor, damping: float, slope: Tensor | None = None) -> Tensor | None:
@@ -42,17 +43,28 @@ class System(ABC):
         """Whether J^T rows is finite: if it is not, no damping helps."""
 
 
+Sum = Callable[[Tensor], Tensor]
+"""A sum over processes, each of which has rows of its own."""
+
+
+def alone(values: Tensor) -> Tensor:
+    """Return a sum over one process."""
+    return values
+
+
 @final
 class Dense(System):
     """By Cholesky's factors of J^T J + damping I or, where there are fewer rows than weights, of J J^T + damping I.
 
-    (J^T J + d I)^-1 J^T = J^T (J J^T + d I)^-1.
+    (J^T J + d I)^-1 J^T = J^T (J J^T + d I)^-1. The latter needs all rows in one process.
     """
 
-    def __init__(self, blocks: Sequence[Block], theta: Tensor, chunk: int | None, by_rows: bool) -> None:
+    def __init__(
+        self, blocks: Sequence[Block], theta: Tensor, chunk: int | None, by_rows: bool, summed: Sum = alone
+    ) -> None:
         self.jacobian = jacobian_of(blocks, theta, chunk)
-        self.by_rows = by_rows
-        self.gram = self.jacobian @ self.jacobian.T if by_rows else self.jacobian.T @ self.jacobian
+        self.by_rows, self.summed = by_rows, summed
+        self.gram = self.jacobian @ self.jacobian.T if by_rows else summed(self.jacobian.T @ self.jacobian)
         self.factored: tuple[float, Tensor | None] = (-1.0, None)
 
     def pull(self, rows: Tensor, damping: float, slope: Tensor | None = None) -> Tensor | None:
@@ -69,7 +81,7 @@ class Dense(System):
             # (J^T J + d I)^-1 = (I - J^T (J J^T + d I)^-1 J) / d.
             seen = torch.cholesky_solve((self.jacobian @ slope).unsqueeze(1), factor)[:, 0]
             return found - (slope - self.jacobian.T @ seen) / damping
-        right = self.jacobian.T @ rows
+        right = self.summed(self.jacobian.T @ rows)
         return -torch.cholesky_solve((right if slope is None else right + slope).unsqueeze(1), factor)[:, 0]
 
     def push(self, step: Tensor) -> Tensor:
@@ -78,7 +90,7 @@ class Dense(System):
 
     def sound(self, rows: Tensor) -> bool:
         """See `System.sound`."""
-        return bool((self.jacobian.T @ rows).isfinite().all())
+        return bool(self.summed(self.jacobian.T @ rows).isfinite().all())
 
 
 @final
@@ -97,9 +109,16 @@ class Free(System):
     """
 
     def __init__(
-        self, blocks: Sequence[Block], theta: Tensor, chunk: int | None, sweeps: int, rank: int, worth: float = WORTH
+        self,
+        blocks: Sequence[Block],
+        theta: Tensor,
+        chunk: int | None,
+        sweeps: int,
+        rank: int,
+        worth: float = WORTH,
+        summed: Sum = alone,
     ) -> None:
-        self.theta, self.sweeps, self.worth = theta, sweeps, worth
+        self.theta, self.sweeps, self.worth, self.summed = theta, sweeps, worth, summed
         self.parts = [partial(_part_rows, part) for part in parts_of(blocks, chunk)]
         # Where no chunk was asked for, what the derivatives need is kept: a sweep then costs a third less.
         self.kept = [_linear(part, theta) for part in self.parts] if chunk is None else None
@@ -109,10 +128,11 @@ class Free(System):
         """See `System.pull`; as near as is worth it."""
         residual = -self._back(rows) if slope is None else -self._back(rows) - slope
         found, direction = torch.zeros_like(residual), torch.zeros_like(residual)
-        left = [float(rows.square().sum())]
+        left = [float(self.summed(rows.square().sum()))]
         size = first = torch.ones((), dtype=rows.dtype)
         for sweep in range(self.sweeps):
-            eased = residual if self.near is None else self.near.solved(residual, damping)
+            # A sum of what each process's rows say is symmetric and positive as well.
+            eased = residual if self.near is None else self.summed(self.near.solved(residual, damping))
             size, before = residual @ eased, size
             first = size if sweep == 0 else first
             # With work in it, what is left may be below 0.
@@ -139,14 +159,14 @@ class Free(System):
         total, place = torch.zeros_like(self.theta), 0
         for values, back in self._linear():
             total, place = total + back(rows[place : place + len(values)])[0], place + len(values)
-        return total
+        return self.summed(total)
 
     def _turned(self, direction: Tensor) -> Tensor:
         """J^T J direction."""
         total = torch.zeros_like(self.theta)
         for part, (_, back) in zip(self.parts, self._linear(), strict=True):
             total = total + back(jvp(part, (self.theta,), (direction,))[1])[0]
-        return total
+        return self.summed(total)
 
     def _linear(self) -> Iterator[_Linear]:
         """The rows of each part, and what multiplies with J^T of it."""

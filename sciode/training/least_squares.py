@@ -17,7 +17,7 @@ from torch.func import grad
 
 from sciode.solvers.suggest import choose
 from sciode.training.blocks import Block, Draw, drawn, enough, loss_of, rows_of, work_of
-from sciode.training.gauss_newton import WORTH, Dense, Free, System
+from sciode.training.gauss_newton import WORTH, Dense, Free, Sum, System, alone
 
 __all__ = ["Block", "LevenbergMarquardt", "Minimum", "Status", "loss_of", "minimise"]
 
@@ -111,24 +111,32 @@ class LevenbergMarquardt:
 
 
 def minimise(
-    draw: Draw, theta: Tensor, how: LevenbergMarquardt | None = None, over: Callable[[], bool] | None = None
+    draw: Draw,
+    theta: Tensor,
+    how: LevenbergMarquardt | None = None,
+    over: Callable[[], bool] | None = None,
+    summed: Sum = alone,
 ) -> Minimum:
     """Move theta [P] down the loss of `draw(k)`, the blocks of iteration k, with points of its own.
 
     A `Following` draw sees the weights of its iteration besides, and may look for points where they are wrong.
     over: asked before each iteration whether its budget, of time say, is used up.
+    summed: over processes, each of which draws blocks of its own: the loss is the sum of theirs, the steps are the same
+    on all. "woodbury" needs all rows in one place: ValueError.
 
     A loss is judged before theta is moved by its points; so `Minimum.loss` and the choice of the best theta are those
     of points that it has not seen. Nothing is drawn here: the same blocks give the same result.
     """
     how = how or LevenbergMarquardt()
+    if summed is not alone and how.form == "woodbury":
+        raise ValueError('form="woodbury" needs all rows in one process: take "normal" or "free"')
     theta = theta.detach()
     best, least, losses, fall = theta, math.inf, [], math.inf
     damping, growth, failed, sound, settled = how.damping, _UP, 0, True, False
     for k in range(how.iterations + 1):
         blocks = drawn(draw, k, theta)
         rows = rows_of(blocks, theta, how.chunk)
-        loss = float(rows.square().sum() + work_of(blocks, theta))
+        loss = float(summed(rows.square().sum() + work_of(blocks, theta)))
         losses.append(loss)
         if not math.isfinite(loss):
             return Minimum(best, least, losses, "non-finite", fall)
@@ -137,7 +145,7 @@ def minimise(
         if enough(blocks, loss, how.tolerance) or k == how.iterations or failed > 1 or (over is not None and over()):
             break
         # Derivatives are only formed where they are needed: at the end of an evolution's step they are not.
-        here = _Here(blocks, theta, rows, loss, _slope(blocks, theta))
+        here = _Here(blocks, theta, rows, loss, _slope(blocks, theta, summed), summed)
         system, moved = _system(here, how), None
         if how.fall:
             # By the first damping: a step that is held back promises little anywhere.
@@ -162,17 +170,19 @@ def minimise(
 
 
 class _Here(NamedTuple):
-    """Where theta stands: the blocks, theta, its rows, the loss, and the slope of half the work [P], None without."""
+    """Where theta stands: the blocks, theta, its rows, the loss, the slope of half the work [P], None without, and what
+    sums over processes."""
 
     blocks: Sequence[Block]
     theta: Tensor
     rows: Tensor
     loss: float
     slope: Tensor | None
+    summed: Sum
 
     def promised(self, step: Tensor, straight: Tensor) -> float:
         """By how much the loss would fall if the rows, J step = `straight` added, and the work were linear."""
-        fall = float(self.rows.square().sum() - (self.rows + straight).square().sum())
+        fall = float(self.summed(self.rows.square().sum() - (self.rows + straight).square().sum()))
         return fall if self.slope is None else fall - 2.0 * float(self.slope @ step)
 
 
@@ -185,7 +195,7 @@ class _Tried(NamedTuple):
 
 def _tried(system: System, here: _Here, damping: float, how: LevenbergMarquardt) -> _Tried | None:
     """Where the step of a damping leads, if that is down; corrected for the curvature along it, if slight."""
-    blocks, theta, rows, before, slope = here
+    blocks, theta, rows, before, slope, summed = here
     step = system.pull(rows, damping, slope)
     if step is None:
         return None
@@ -197,7 +207,7 @@ def _tried(system: System, here: _Here, damping: float, how: LevenbergMarquardt)
         correction = system.pull((ahead - rows - _AHEAD * straight) * (2.0 / _AHEAD**2), damping)
         if correction is not None and float(correction.norm()) < _BEND * float(step.norm()):
             moved = moved + correction / 2
-    loss = float(rows_of(blocks, moved, how.chunk).square().sum() + work_of(blocks, moved))
+    loss = float(summed(rows_of(blocks, moved, how.chunk).square().sum() + work_of(blocks, moved)))
     if not loss < before:
         return None
     promised = here.promised(step, straight)
@@ -205,28 +215,29 @@ def _tried(system: System, here: _Here, damping: float, how: LevenbergMarquardt)
     return _Tried(moved, max(_DOWN, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3))
 
 
-def _slope(blocks: Sequence[Block], theta: Tensor) -> Tensor | None:
+def _slope(blocks: Sequence[Block], theta: Tensor, summed: Sum) -> Tensor | None:
     """Half the slope of the work."""
     if all(block.work is None for block in blocks):
         return None
-    return grad(lambda at: work_of(blocks, at))(theta) / 2
+    return summed(grad(lambda at: work_of(blocks, at))(theta)) / 2
 
 
 def _fall(system: System, here: _Here, damping: float) -> float:
     """The share of the loss that the step of a damping promises."""
     step = system.pull(here.rows, damping, here.slope)
-    squares = float(here.rows.square().sum())
+    squares = float(here.summed(here.rows.square().sum()))
     size = squares + abs(here.loss - squares)
     return math.inf if step is None else here.promised(step, system.push(step)) / max(size, 1e-300)
 
 
 def _system(here: _Here, how: LevenbergMarquardt) -> System:
-    small = min(len(here.rows), len(here.theta))
+    many = len(here.rows) if here.summed is alone else math.inf
+    small = min(many, len(here.theta))
     form = how.form
     if form == "auto":
-        form = "free" if small > _DENSE else "normal" if len(here.rows) >= len(here.theta) else "woodbury"
+        form = "free" if small > _DENSE else "normal" if many >= len(here.theta) else "woodbury"
     if form == "free":
         # A step that gave up early promises little, and would pass for a minimum.
         worth = min(WORTH, _LITTLE * how.fall) if how.fall else WORTH
-        return Free(here.blocks, here.theta, how.chunk, how.sweeps, how.rank, worth)
-    return Dense(here.blocks, here.theta, how.chunk, form == "woodbury")
+        return Free(here.blocks, here.theta, how.chunk, how.sweeps, how.rank, worth, here.summed)
+    return Dense(here.blocks, here.theta, how.chunk, form == "woodbury", here.summed)

@@ -71,6 +71,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "across a period": {"decomposition": HALVES, "stages": [Adam(6, lr=1e-2)], "chunk": 7},
     "Broyden": {"decomposition": THIRDS, "stages": [Broyden(4)]},
     "NewtonCG": {"decomposition": THIRDS, "stages": [NewtonCG(2, rank=5, sweeps=8)]},
+    "least squares": {"decomposition": THIRDS, "stages": [Adam(3), LevenbergMarquardt(3, form="normal")]},
+    "least squares, nothing formed": {
+        "decomposition": THIRDS,
+        "stages": [Adam(3), LevenbergMarquardt(2, form="free", rank=0, sweeps=6)],
+    },
     "causal": {"decomposition": THIRDS, "stages": [Adam(6, lr=1e-2)], "causal": Causal(2.0, 5)},
     "ReLoBRaLo": {"decomposition": THIRDS, "stages": [Adam(6, lr=1e-2)], "balance": ReLoBRaLo(alpha=0.5, stay=0.5)},
     "RAD": {"decomposition": THIRDS, "stages": [Adam(7, lr=1e-2)], "redraw": Redraw(3, RAD())},
@@ -177,14 +182,16 @@ def test_ranks_keep_one_folder_and_go_on_each_with_its_own_points(tmp_path: Path
 
 def _averaged(rank: int, folder: Path) -> dict[str, Tensor]:
     found = solve(problem(), THIRDS, **SAME, stages=[NewtonCG(1, rank=4, sweeps=5)], share=averaged())
-    return {"theta": found.theta, "loss": torch.tensor(found.history[0].loss)}
+    squares = solve(problem(), THIRDS, **SAME, stages=[LevenbergMarquardt(2, form="normal")], share=averaged())
+    return {"theta": found.theta, "loss": torch.tensor(found.history[0].loss), "squares": squares.theta}
 
 
 @pytest.mark.slow
 def test_averaged_points_are_means_of_what_ranks_see_alone(tmp_path: Path) -> None:
     """Losses before the first step against those of each rank's points, which its seed alone says."""
     first, second = _spread(_averaged, tmp_path)
-    torch.testing.assert_close(first["theta"], second["theta"], rtol=1e-12, atol=1e-13)
+    for name in ("theta", "squares"):
+        torch.testing.assert_close(first[name], second[name], rtol=1e-12, atol=1e-13)
     alone = torch.tensor(solve(problem(), THIRDS, **SAME, stages=[Adam(1)]).history[0].loss)
     assert not torch.allclose(first["loss"], alone)
     torch.testing.assert_close(first["loss"], alone, rtol=0.3, atol=0)
@@ -195,7 +202,7 @@ def test_misuse_says_the_mend() -> None:
         with pytest.raises(ValueError, match="torchrun"):
             make()
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"stages": [LevenbergMarquardt()]}, "one rank's points"),
+        ({"stages": [LevenbergMarquardt(form="woodbury")]}, "all rows in one process"),
         ({"balance": NTK()}, "one rank's points"),
         ({"limits": [1.0]}, "leave out limits"),
         ({"share": Divided(0, 4)}, "3 pieces leave some of 4 ranks without"),

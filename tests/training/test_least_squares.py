@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Lock
 from typing import Any
 
 import numpy as np
@@ -251,6 +253,59 @@ def test_what_is_not_finite_leaves_the_weights_alone() -> None:
     start = torch.tensor([1.0], dtype=torch.float64)
     found = minimise(same(lambda theta, x: theta * x / 0.0, points()), start)
     assert found.status == "non-finite" and torch.equal(found.theta, start)
+
+
+def _side_by_side(work: Callable[[int, Callable[[Tensor], Tensor]], Any], size: int) -> list[Any]:
+    """What work(rank, sum over ranks) returns on each of some threads, which stand for processes and work in turn."""
+    meet, turn, told = Barrier(size, timeout=60), Lock(), [torch.zeros(())] * size
+
+    def met() -> None:
+        turn.release()
+        meet.wait()
+        turn.acquire()
+
+    def ranked(rank: int) -> Any:
+        def summed(values: Tensor) -> Tensor:
+            told[rank] = values
+            met()
+            total = torch.stack(told).sum(0)
+            met()
+            return total
+
+        with turn:
+            return work(rank, summed)
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(ranked, range(size)))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        LevenbergMarquardt(form="auto", iterations=4),
+        LevenbergMarquardt(form="free", iterations=4, rank=0, damping=1e-3),
+        LevenbergMarquardt(form="free", iterations=12, rank=8, damping=1e-3),
+    ],
+    ids=["formed", "free", "preconditioned"],
+)
+def test_processes_that_share_the_points_take_the_steps_of_one(how: LevenbergMarquardt) -> None:
+    """Unequal shares; what a step costs is divided, all ranks end in one place, that of one process."""
+    start, blocks = (
+        torch.tensor([0.9, 0.4, 1.9], dtype=torch.float64),
+        [Block(curve, points(40)), Block(curve, points(9))],
+    )
+    parts = [[one.some(part) for one in blocks] for part in (slice(0, 7), slice(7, None))]
+    found = _side_by_side(lambda rank, summed: minimise(lambda k: parts[rank], start, how, summed=summed), 2)
+    alone = minimise(lambda k: blocks, start, how)
+    assert torch.equal(found[0].theta, found[1].theta) and found[0].status == found[1].status == alone.status
+    torch.testing.assert_close(found[0].theta, alone.theta, rtol=1e-6, atol=1e-8)
+    assert found[0].losses[0] == pytest.approx(alone.losses[0], rel=1e-12)
+    assert found[0].losses[-1] < 1e-3 * found[0].losses[0]
+
+
+def test_processes_cannot_share_what_needs_all_rows() -> None:
+    with pytest.raises(ValueError, match="one process"):
+        minimise(same(line, points()), torch.zeros(2), LevenbergMarquardt(form="woodbury"), summed=lambda x: 2 * x)
 
 
 @pytest.mark.parametrize("form", ["normal", "woodbury", "free"])
