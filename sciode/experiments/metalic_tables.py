@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["compared", "draw_figures", "interval", "summary", "tell"]
 
-_RANDOM, _ORACLE = "random arm", "oracle"
+_RANDOM, _PRESET, _SINGLE, _ORACLE = "random arm", "best preset", "single network", "oracle"
+_RIVALS = {"above_random": _RANDOM, "above_preset": _PRESET, "above_single": _SINGLE}
+"""What lines are compared with, task by task, by the name of the entry."""
 Row = Mapping[str, Any]
 
 
@@ -37,10 +39,10 @@ def compared(arms: Tensor, train: Known, test: Known) -> dict[str, Tensor]:
     for name, conditions in (("XPINN", XPINN), ("cPINN", CPINN)):
         if set(conditions) <= set(varied(arms)):
             presets[name] = place_of(arms, conditions)
-    found = {_RANDOM: asked.mean(1), "single network": test.single}
+    found = {_RANDOM: asked.mean(1), _SINGLE: test.single}
     found |= {name: asked[:, place] for name, place in presets.items()}
     if presets:
-        found["best preset"] = asked[:, max(presets.values(), key=lambda place: float(told[:, place].mean()))]
+        found[_PRESET] = asked[:, max(presets.values(), key=lambda place: float(told[:, place].mean()))]
     found["best fixed arm"] = asked[:, int(told.mean(0).argmax())]
     nearest = torch.cdist(test.contexts, train.contexts).argmin(1)
     found["nearest task"] = asked.gather(1, told.argmax(1)[nearest][:, None])[:, 0]
@@ -56,10 +58,11 @@ def interval(values: Tensor) -> tuple[float, float]:
 
 
 def summary(settings: Settings, known: Mapping[Any, Known], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return one entry a family and line: error, decades above a random arm and below the oracle, with 95 % intervals.
+    """Return one entry a family and line: its error, and in decades with 95 % intervals how far it is above a random
+    arm, the best preset (None where there is none) and a single network, and below the oracle.
 
-    Intervals are over tasks; each task's number is the mean over seeds of networks and agents. "regret" has one entry a
-    seed, at the last play.
+    Intervals are over tasks, of differences on the same ones; each task's number is the mean over seeds of networks and
+    agents. "regret" has one entry a seed, at the last play.
     """
     found = []
     for family in settings.families:
@@ -79,10 +82,11 @@ def summary(settings: Settings, known: Mapping[Any, Known], rows: Sequence[Row])
             )
             regrets[line] = [row["regret"][-1] for row in own]
         for name, values in every.items():
-            above, below = interval((values - every[_RANDOM]).mean(0)), interval((every[_ORACLE] - values).mean(0))
-            entry = {"family": family, "line": name, "error": 10 ** -float(values.mean())}
-            entry |= {"above_random": above, "below_oracle": below, "regret": regrets.get(name)}
-            found.append(entry)
+            entry: dict[str, Any] = {"family": family, "line": name, "error": 10 ** -float(values.mean())}
+            for place, rival in _RIVALS.items():
+                entry[place] = interval((values - every[rival]).mean(0)) if rival in every else None
+            entry["below_oracle"] = interval((every[_ORACLE] - values).mean(0))
+            found.append({**entry, "regret": regrets.get(name)})
     return found
 
 
@@ -93,9 +97,8 @@ def tell(settings: Settings, found: Sequence[Row]) -> None:
             [
                 one["line"],
                 f"{one['error']:.2e}",
-                _spread(one["above_random"]),
-                _spread(one["below_oracle"]),
                 f"{10 ** one['below_oracle'][0]:.2f}",
+                *(_spread(one[place]) for place in _RIVALS),
                 None if one["regret"] is None else mean_sd(one["regret"], 1),
             ]
             for one in found
@@ -106,12 +109,12 @@ def tell(settings: Settings, found: Sequence[Row]) -> None:
             f"{len(settings.networks)} x {len(settings.seeds)} seeds; error: geometric mean; decades with 95 % "
             "intervals over tasks"
         )
-        columns = ["line", "error", "above random", "below oracle", "of oracle's error", "regret"]
+        columns = ["line", "error", "of oracle's", "above random", "preset", "single network", "regret"]
         show(table(family, columns, cells, caption))
 
 
-def _spread(pair: tuple[float, float]) -> str:
-    return f"{pair[0]:.3f} ± {pair[1]:.3f}"
+def _spread(pair: tuple[float, float] | None) -> str | None:
+    return None if pair is None else f"{pair[0]:.2f} ± {pair[1]:.2f}"
 
 
 def draw_figures(settings: Settings, known: Mapping[Any, Known], rows: Sequence[Row], out: Path) -> None:
@@ -127,11 +130,14 @@ def draw_figures(settings: Settings, known: Mapping[Any, Known], rows: Sequence[
             mean = fmean(_random_regret(known[family, "train", one]) for one in settings.networks)
             line = (mean * torch.arange(1, settings.plays + 1)).tolist()
             bandit_plots.regret(axes, [line], label=_RANDOM, color="0.4", style="--")
-            axes.set_title(family)
+            # A few seeds' intervals reach far beyond what regret can be.
+            axes.set(title=family, xlim=(0, settings.plays), ylim=(0, 1.05 * line[-1]))
         drawing.axes[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
     line = settings.lines[0]
-    with picture(out / "conditions.png", (4.6 * len(families), 5.0)) as drawing:
+    with picture(out / "conditions.png", (1.8 + 2.8 * len(families), 5.0)) as drawing:
         panels = drawing.subplots(2, len(families), squeeze=False)
+        for axes in panels[:, 1:].flat:
+            axes.tick_params(labelleft=False)
         for column, family in enumerate(families):
             own = [row for row in rows if row["family"] == family and row["line"] == line]
             names = varied(settings.arms)

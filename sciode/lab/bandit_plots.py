@@ -74,7 +74,7 @@ def rewards(
     ax.grid(False)
     if len(marks):
         rows = np.argsort(arms)[np.asarray(marks)[order]]
-        ax.plot(np.arange(len(order)), rows, "o", color="tab:red", markersize=3)
+        ax.plot(np.arange(len(order)), rows, "o", color="tab:red", markersize=3, clip_on=False)
     ax.set_xlabel(f"tasks, by {unit}")
     ax.set_ylabel("arms, best on top")
     ax.figure.colorbar(image, ax=ax, label="decades below the best")

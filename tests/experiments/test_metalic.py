@@ -12,7 +12,7 @@ import torch
 from sciode.experiments import metalic, metalic_rewards
 from sciode.experiments.metalic import Settings
 from sciode.experiments.metalic_rewards import Known, Table
-from sciode.experiments.metalic_tables import compared, interval
+from sciode.experiments.metalic_tables import compared, interval, summary
 from sciode.pinn.metalic.arms import arms_of, place_of
 
 REAL = torch.float64
@@ -72,6 +72,25 @@ def test_rivals_are_what_their_names_say() -> None:
     # cPINN has the mean 0.6 in training, XPINN 1/3, the empty arm 5/3.
     assert torch.equal(found["best preset"], last[:, cpinn]) and torch.equal(found["best fixed arm"], last[:, 0])
     assert torch.equal(found["nearest task"], last[torch.arange(3), told[..., 1].argmax(1)])
+
+
+def test_lines_are_compared_with_rivals_task_by_task() -> None:
+    """An agent that is 0.3 decades above a preset on every task has no spread there, however tasks differ."""
+    settings = Settings(**{**TINY, "lines": ("UCB",)})
+    generator = torch.Generator().manual_seed(0)
+    told, asked = (torch.rand(2, 8, 2, generator=generator, dtype=REAL) for _ in range(2))
+    single, nothing = torch.tensor([0.2, 0.9], dtype=REAL), torch.zeros(2, 4, 4, dtype=REAL)
+    known = {
+        ("reaction", "train", 0): Known(single[:, None], told, nothing, single, single),
+        ("reaction", "test", 0): Known(single[:, None], asked, nothing, single, single),
+    }
+    preset = compared(settings.arms, *known.values())["best preset"]
+    row = {"family": "reaction", "line": "UCB", "network": 0, "rewards": (preset + 0.3).tolist(), "regret": [1.0, 2.0]}
+    found = next(one for one in summary(settings, known, [row]) if one["line"] == "UCB")
+    assert found["above_preset"] == pytest.approx((0.3, 0.0), abs=1e-12)
+    mean, half = interval(preset + 0.3 - single)
+    assert found["above_single"] == pytest.approx((mean, half)) and half > 0.1
+    assert found["error"] == pytest.approx(10 ** -float((preset + 0.3).mean())) and found["regret"] == [2.0]
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
