@@ -51,7 +51,6 @@ from sciode.pinn import (
 from sciode.pinn.loss import Loss
 from sciode.pinn.representation import representation_of
 from sciode.pinn.taylor import derivatives_of
-from sciode.pinn.terms import groups_of
 from sciode.training import LBFGS, Adam, Broyden, LevenbergMarquardt, NewtonCG
 
 SMALL = Numbers(64, 16, 16)
@@ -230,32 +229,6 @@ def test_chunks_change_memory_and_not_numbers() -> None:
     same: dict[str, Any] = {"network": TINY, "numbers": SMALL, "stages": [Adam(8, lr=1e-2)], "causal": Causal()}
     whole, parts = solve(problem, cut, **same), solve(problem, cut, chunk=7, **same)
     torch.testing.assert_close(whole.theta, parts.theta, rtol=1e-7, atol=1e-9)
-
-
-def test_a_product_with_the_hessian_never_takes_more_points_at_a_time_than_a_chunk() -> None:
-    """And is the same: with weights of points, and an arm that leaves conditions out."""
-    problem, cut, most = moving(), strips(Box((0, 0), (1, 1)), 1, [0.5]), []
-
-    def equation(d: Any, p: Any) -> Tensor:
-        most.append(d.u_t.shape[-1])
-        return d.u_t + d.u_x
-
-    problem = replace(problem, equation=equation)
-    of = representation_of(problem, cut, TINY, torch.zeros((), dtype=torch.float64))
-    whole, parts = (Loss(groups_of(of, ("average", "flux", "residual")), chunk) for chunk in (None, 7))
-    theta = of.initial([1, 2], torch.zeros((), dtype=torch.float64))
-    samples = whole.draw(SMALL, 0, theta)
-    weights = torch.ones(2, len(whole.names), dtype=torch.float64)
-    weights[1, -1] = 0.0
-    generator = torch.Generator().manual_seed(0)
-    shape = (2, *samples[0].data["share"].shape[1:])
-    multiplier = torch.rand(shape, generator=generator, dtype=torch.float64)
-    vector = torch.randn(theta.shape, generator=generator, dtype=torch.float64)
-    expected = whole.curvature(theta, samples, weights, multiplier)(vector)
-    most.clear()
-    found = parts.curvature(theta, samples, weights, multiplier)(vector)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-    assert max(most) <= 7 < SMALL.inside
 
 
 @pytest.mark.parametrize(
