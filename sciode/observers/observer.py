@@ -18,9 +18,10 @@ from sciode.training import FitOptions, choose_device, fit, isolated_rng, load_c
 from .arrays import Reading, as_flows, held_out
 from .graphs import Graph, flattened, outside_hull
 from .model import Design, ObserverModel, network
-from .objective import Objective, Wiring, wired
+from .objective import Objective
 from .scene import Scene
 from .windows import Layout, Scale, cut, scale_of
+from .wiring import Wiring, wired
 
 __all__ = ["Observer", "Prediction"]
 
@@ -49,7 +50,8 @@ class Observer:
     length: frames a training window; every: frames from anchor time to anchor time; stride: frames between windows'
         starts (None: end to end).
     graph, neighbours, radius: how sensors are joined (`edges_between`).
-    dropout: probability that a training step hides a sensor. queries: asked a window in a step. dynamics_weight: of the
+    dropout: probability that a training step hides a sensor; masks: in how many ways (0: a new one every step, which
+        costs its graph). queries: asked a window in a step. dynamics_weight: of the
         sensors' own loss. penalty: of the solver's regularizers, of an "ode" with `Design.regularize`.
     epochs, batch_size, lr, weight_decay, schedule, clip, patience: see `FitOptions`. validation: share of the flows
         that choose the weights.
@@ -70,6 +72,7 @@ class Observer:
     radius: float | None = None
     dropout: float = 0.25
     queries: int = 256
+    masks: int = 32
     dynamics_weight: float = 1.0
     penalty: float = 0.0
     epochs: int = 100
@@ -125,7 +128,7 @@ class Observer:
         self._build(float(span.max()))
         objective = Objective(
             self.network_, parts, wiring=self._wiring(), every=self.every, queries=self.queries, dropout=self.dropout,
-            dynamics_weight=self.dynamics_weight, penalty=self.penalty, chunk=self.batch_size,
+            dynamics_weight=self.dynamics_weight, penalty=self.penalty, masks=self.masks, chunk=self.batch_size,
         ).to(device)  # fmt: skip
         rows = {name: {"window": torch.arange(len(part.which))} for name, part in parts.items()}
         self.history_ = fit(
@@ -227,7 +230,8 @@ class Observer:
         )  # fmt: skip
 
     def _wiring(self) -> Wiring:
-        return Wiring(self.graph, self.neighbours, self.radius)
+        design = self.design
+        return Wiring(self.graph, self.neighbours, self.radius, design.waves, design.base != "none")
 
     def _seen(self, flows: FlowSet) -> FlowSet:
         """As networks see them: on a sphere or flattened."""
@@ -287,9 +291,9 @@ class Observer:
         x = self._placed(places).to(device).repeat(len(steps), 1)
         t = torch.as_tensor(steps, dtype=torch.float64, device=device).repeat_interleave(len(places))
         with torch.no_grad():
-            states = self.network_.dynamics(seen).states
+            simulated = self.network_.simulated(seen)
             found = torch.cat([
-                self.network_.continuum(states, seen, a.unsqueeze(0), b.unsqueeze(0))[0]
+                self.network_.asked(simulated, seen, a.unsqueeze(0), b.unsqueeze(0))[0]
                 for a, b in zip(x.split(chunk), t.split(chunk), strict=True)
             ])  # fmt: skip
         values = self.scale_.restored(found).cpu().numpy()
