@@ -71,7 +71,8 @@ def scene(
     most, count = max(len(x) for x in points), len(points)
 
     def padded(parts: Sequence[Tensor]) -> Tensor:
-        return torch.stack([torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:]))) for x in parts])
+        whole = (x if len(x) == most else torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:]))) for x in parts)
+        return torch.stack(list(whole))
 
     read = padded([x.isfinite() for x in readings])
     onto = [x + most * number for number, x in enumerate(edges)]
