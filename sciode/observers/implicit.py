@@ -34,7 +34,7 @@ class CodedField(nn.Module):
     representations (ICLR 2023), from the formulas; Fathony et al.: Multiplicative filter networks (ICLR 2021).
     """
 
-    def __init__(self, channels: int, coordinates: int, code: int, width: int, layers: int, scale: float = 3.0) -> None:
+    def __init__(self, channels: int, coordinates: int, code: int, width: int, layers: int, scale: float = 1.0) -> None:
         super().__init__()
         self.filters = nn.ModuleList([nn.Linear(coordinates, width) for _ in range(layers + 1)])
         self.mixers = nn.ModuleList([nn.Linear(width, width) for _ in range(layers)])

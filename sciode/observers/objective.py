@@ -96,7 +96,7 @@ class Objective(nn.Module):
         given = [value[:, chosen.to(device)] for value, chosen in zip(values, keep, strict=True)]
         layouts = [windows.layouts[windows.which[int(row)]] for row in rows]
         first = [x[0] for x in given]
-        seen = wired(layouts, keep, first, times[:, :: self.every], self.wiring, windows.space, self._joints)
+        seen = wired(layouts, keep, first, _marks(times, self.every), self.wiring, windows.space, self._joints)
         generator = torch.Generator(device).manual_seed(seed)
         drawn = self._drawn(values, rows.to(device), keep, generator)
         frame, sensor = drawn // most, drawn % most
@@ -110,7 +110,8 @@ class Objective(nn.Module):
         told = _padded([part[:: self.every].transpose(0, 1) for part in given], seen.points.shape[1], torch.nan)
         total = asked
         if self.dynamics_weight:
-            total = total + self.dynamics_weight * _error(found.told.transpose(1, 2), told)  # [B, N, K, c]
+            said = found.told[:, : told.shape[2]].transpose(1, 2)  # [B, N, K, c]
+            total = total + self.dynamics_weight * _error(said, told)
         for penalty in found.latents.penalties.values():
             total = total + self.penalty * penalty.mean()
         return total
@@ -144,6 +145,14 @@ class Objective(nn.Module):
             hidden[row, :, chosen.to(hidden.device)] = False
         even = torch.where(hidden.any((1, 2), keepdim=True), hidden, there).flatten(1).float()
         return torch.multinomial(even, self.queries, replacement=True, generator=generator)
+
+
+def _marks(times: Tensor, every: int) -> Tensor:
+    """Anchor times [B, K]: every so many frames, and one more, that none reads, where the last frame is after them."""
+    marks = times[:, ::every]
+    if (times.shape[1] - 1) % every == 0:
+        return marks
+    return torch.cat((marks, torch.maximum(marks[:, -1:] + 1.0, times[:, -1:])), 1)
 
 
 def _observed(windows: Windows) -> Tensor:
