@@ -20,6 +20,7 @@ from sciode.observers.wiring import Wiring
 __all__ = [
     "Continuum",
     "Design",
+    "Exchange",
     "Fourier",
     "Importance",
     "Interaction",
@@ -33,6 +34,7 @@ __all__ = [
     "Reading",
     "Scene",
     "SensorAttention",
+    "Span",
     "Wiring",
     "duplicates",
     "edges_between",
@@ -41,6 +43,12 @@ __all__ = [
     "graph",
     "network",
     "outside_hull",
+    "projection_of",
     "scene",
     "spacing",
+    "surface_inverse",
+    "surface_rows",
+    "time_weights",
+    "wave_numbers",
+    "waves_at",
 ]

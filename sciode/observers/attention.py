@@ -69,7 +69,7 @@ class SensorAttention(nn.Module):
         return self.out(found.transpose(2, 3).flatten(-2))
 
     def _distances(self, x: Tensor, points: Tensor, there: Tensor, near: Tensor, space: Space) -> Tensor:
-        """Squared distances in units of the spacing [B, Q, N], axis by axis: [B, Q, N, d] would be d times the memory."""
+        """Squares [B, Q, N], in spacings, axis by axis: [B, Q, N, d] would be d times the memory."""
         found: Tensor | None = None
         for axis in range(x.shape[-1]):
             way = points[:, None, :, axis] - x[:, :, None, axis]

@@ -48,7 +48,9 @@ class Continuum(nn.Module):
 
     causal: a query reads the anchor times t_k <= t alone; False: all of them, as the paper has it. reader: "gru", or
     "mean", "max" over the anchor times that are read, its ablations. horizon: the unit of t, in steps. attention, k:
-    see `SensorAttention`. corrects: what is decoded is added to a value that the decoder hears of too. Raises ValueError for an unknown reader.
+    see `SensorAttention`. corrects: what is decoded is added to a value that the decoder hears of too.
+
+    Raises ValueError for an unknown reader.
 
     Source: Janny, Nadri, Digne, Wolf (ICLR 2024), from the formulas; the term of distance in the attention is ours.
     """

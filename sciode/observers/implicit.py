@@ -30,8 +30,8 @@ _SOLVER = {"method": "rk4", "dt": 1.0, "engine": "eager", "batch_dims": 1}
 class CodedField(nn.Module):
     """s(x; a): products of sines, z_{l+1} = (W_l z_l + b_l + U_l a) sin(F_l u + f_l), then an affine map; da/dt = g(a).
 
-    u is `embedded` x; a [..., code] a code. Source: Yin et al.: Continuous PDE dynamics forecasting with implicit neural
-    representations (ICLR 2023), from the formulas; Fathony et al.: Multiplicative filter networks (ICLR 2021).
+    u is `embedded` x; a [..., code] a code. Source: Yin et al.: Continuous PDE dynamics forecasting with implicit
+    neural representations (ICLR 2023), from the formulas; Fathony et al.: Multiplicative filter networks (ICLR 2021).
     """
 
     def __init__(self, channels: int, coordinates: int, code: int, width: int, layers: int, scale: float = 1.0) -> None:

@@ -30,7 +30,8 @@ class Scene(NamedTuple):
 
     points: [B, N, d], 0 where there is no sensor. there: [B, N] bool. start: [B, N, c], standardised first readings, 0
     where there is none. read: [B, N, c] bool. walls: [B, N] bool. clock: [B, K] float64, the anchor times in units of
-    the step, from 0 on, increasing. edges: [2, E] among the B N sensors in a row. near: [B], the sensors' mean spacing. span: see `Span`.
+    the step, from 0 on, increasing. edges: [2, E] among the B N sensors in a row. near: [B], the sensors' mean spacing.
+    span: see `Span`.
     """
 
     points: Tensor
@@ -59,7 +60,7 @@ def scene(
     space: Space,
     near: Sequence[float],
     walls: Sequence[Tensor | None] | None = None,
-    span: Span = Span(),
+    span: Span | None = None,
 ) -> Scene:
     """Flows with points [N_b, d], first readings [N_b, c] (NaN = missing) and edges [2, E_b] as one batch.
 
@@ -88,7 +89,7 @@ def scene(
         torch.cat(onto, 1),
         points[0].new_tensor(list(near)),
         space,
-        span,
+        Span() if span is None else span,
     )
 
 

@@ -96,8 +96,9 @@ class _OneStep(nn.Module):
 class MeshGraphNet:
     """Simulate the sensors by a graph network in the space of states, then interpolate (cubic) in space and time.
 
-    every: frames a step. frames: steps that a window trains in an epoch, of those it has. noise: of the states in training, in deviations of the data, so that rollouts stay near
-    what training had. Other parameters as `Observer`'s. Needs frames that are evenly apart.
+    every: frames a step. frames: steps that a window trains in an epoch, of those it has. noise: of the states in
+    training, in deviations of the data, so that rollouts stay near what training had. Other parameters as `Observer`'s.
+    Needs frames that are evenly apart.
     """
 
     width: int = 64

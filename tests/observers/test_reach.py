@@ -63,7 +63,7 @@ def test_a_surface_has_no_seam_and_reproduces_straight_lines() -> None:
     values, shift = torch.randn(60, 1, generator=torch.Generator().manual_seed(0)).double(), torch.tensor([0.4, 1.3])
     moved = surface((points + shift) % torch.tensor([1.0, 2.0]), values, asked + shift, BOX)
     assert torch.allclose(surface(points, values, asked, BOX), moved, atol=1e-6)
-    line = lambda x: (1.0 + 2.0 * x[:, :1] - 3.0 * x[:, 1:])  # noqa: E731
+    line = lambda x: 1.0 + 2.0 * x[:, :1] - 3.0 * x[:, 1:]  # noqa: E731
     assert torch.allclose(surface(points, line(points), asked, PLANE), line(asked), atol=1e-5)
 
 
