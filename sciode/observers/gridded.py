@@ -142,7 +142,7 @@ class _Unrolled(nn.Module):
 
 @dataclass(kw_only=True, eq=False)
 class FourierOperator:
-    """Grid the readings (`surface_inverse`), step the grid by a Fourier neural operator, interpolate (cubic) the answer.
+    """Grid the readings (`surface_inverse`), step the grid by a Fourier neural operator, interpolate the answer.
 
     It learns from gridded readings, in training too: no more is known. side: points an axis of the grid, twice as many
     around a sphere; 0: about twice as dense as the sensors, at most 64. modes: waves an axis, at most half of it. Other
