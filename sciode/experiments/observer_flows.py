@@ -25,6 +25,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sciode.data import flows
@@ -37,6 +38,7 @@ from sciode.observers.implicit import ImplicitField
 from sciode.observers.interpolation import between_frames, interpolated, persistence
 from sciode.observers.metrics import drift, split_errors
 from sciode.observers.simulator import MeshGraphNet
+from sciode.observers.surface import chosen_stretch, surface_inverse, surface_rows
 from sciode.training import choose_device, derive_seed
 
 __all__ = ["LINES", "Line", "Settings", "main", "sensors_of"]
@@ -58,21 +60,28 @@ LINES: dict[str, Line] = {
     "graph ODE": Line(design={"dynamics": "ode"}),
     "causal": Line(design={"causal": True}),
     "no surface": Line(design={"base": "none"}),
+    "surface, not stretched": Line(design={"base": "cubic"}),
     "no waves": Line(design={"waves": 0}),
     "mean for GRU": Line(design={"reader": "mean"}),
     "max for GRU": Line(design={"reader": "max"}),
     "no dynamics loss": Line({"dynamics_weight": 0.0}),
     "no dropout": Line({"dropout": 0.0}),
+    "edges of the map": Line({"graph": "map"}),
     "flat sphere": Line({"flat": True}),
     "flat sphere, as published": Line({"flat": True}, {"base": "none", "waves": 0, "attention": "dense"}),
     "MeshGraphNet": Line(rival="simulator"),
     "Fourier operator": Line(rival="gridded"),
     "implicit field": Line(rival="implicit"),
     "cubic, true readings": Line(rival="cubic"),
+    "stretched surface, true readings": Line(rival="stretched"),
     "persistence": Line(rival="persistence"),
 }
-"""By the name that the table gives them. "observer" corrects a cubic surface, its sensors hear of each other by waves
-too, and queries read the 16 nearest sensors; other lines change one thing. "as published" has none of the three."""
+"""By the name that the table gives them. "observer" corrects a stretched surface, its sensors hear of each other by
+waves too, and queries read the 16 nearest sensors; other lines change one thing. "as published" has none of the three.
+"""
+
+STILL = ("cubic", "stretched", "persistence")
+"""Rivals that learn nothing."""
 
 _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
 """First entries of the paths of the seeds that choose sensors and points."""
@@ -81,7 +90,7 @@ _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
 @dataclass(frozen=True)
 class Settings:
     """sets: names of flow sets. rates: shares of the points that are sensors. subsamplings: every how many frames are
-    read. lines: names in `LINES`; the flat ones take part on spheres. train, test: flows at most, 0: all. horizon:
+    read. lines: names in `LINES`; flat ones take part on spheres. train, test: flows at most, 0: all. horizon:
     frames of a window; stride: frames between the starts of training windows, 0: the horizon. points: between the
     sensors at which a test flow is judged, 0: all. width, layers, epochs, batch, queries and lr: of every network.
     waves: of `Design`. workers: rows made at a time.
@@ -167,7 +176,7 @@ def told(flow: Flow, rate: float, place: int, points: int) -> Told:
 
 def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) -> Any:
     """The network of a line, fitted; None for what learns nothing."""
-    if own.rival in ("cubic", "persistence"):
+    if own.rival in STILL:
         return None
     step = key["subsampling"]
     length = len(range(0, settings.horizon, step))
@@ -189,7 +198,7 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
         }
         return rivals[own.rival]().fit_flows(*parts, folder=folder)
     design: dict[str, Any] = {
-        "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "cubic",
+        "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "stretched",
         "attention": "nearest",
     }  # fmt: skip
     how = {**same, "every": max(2 // step, 1), "queries": settings.queries, **own.observer}
@@ -204,9 +213,21 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
         return persistence(sensors, truth[0], places, len(times), space)
     if own.rival == "cubic":
         return interpolated(sensors, between_frames(times[frames], truth[frames], times), places, space)
+    if own.rival == "stretched":
+        return laid(sensors, between_frames(times[frames], truth[frames], times), places, space)
     if own.rival is not None:
         return model.predict(places, times, test.reading)
     return (model.rollout if far else model.predict)(places, times, test.reading).values
+
+
+def laid(sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any], space: Space) -> NDArray[np.float64]:
+    """Values [T, N, c] at places by surfaces, stretched as suits these readings best: [T, Q, c]."""
+    points, asked = torch.from_numpy(sensors).double(), torch.from_numpy(places).double()
+    scale = values.std((0, 1)) + 1e-300
+    stretch = chosen_stretch(points, torch.from_numpy(values / scale), space)
+    there = torch.ones(len(points), dtype=torch.bool)
+    weights = surface_rows(asked, points, there, space, stretch) @ surface_inverse(points, space, stretch)
+    return (weights @ torch.from_numpy(values)).numpy()
 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
@@ -273,8 +294,8 @@ def _keys(settings: Settings) -> list[dict[str, Any]]:
         for rate in settings.rates
         for step in settings.subsamplings
         for line in settings.lines
-        for seed in (settings.seeds[:1] if LINES[line].rival in ("cubic", "persistence") else settings.seeds)
-        if "flat" not in LINES[line].observer or name.startswith("shallow_water")
+        for seed in (settings.seeds[:1] if LINES[line].rival in STILL else settings.seeds)
+        if not {"flat", "graph"} & set(LINES[line].observer) or name.startswith("shallow_water")
     ]
 
 

@@ -23,7 +23,7 @@ from .graphs import flattened
 from .interpolation import between_frames
 from .scene import embedded
 from .simulator import trained_rival
-from .surface import surface_inverse, surface_rows
+from .surface import chosen_stretch, surface_inverse, surface_rows
 from .windows import Windows, cut, scale_of
 
 __all__ = ["FourierOperator", "GridSteps", "Lattice"]
@@ -102,10 +102,11 @@ class Lattice:
         ring = second.cos()
         return self.space.radius * torch.stack((ring * first.cos(), ring * first.sin(), second.sin()), -1)
 
-    def gridded(self, sensors: Tensor, values: Tensor) -> Tensor:
+    def gridded(self, sensors: Tensor, values: Tensor, stretch: Tensor | None = None) -> Tensor:
         """Readings [..., N, c] of sensors [N, d] as images [..., c, n, m], by the smooth surface through them."""
         there = torch.ones(len(sensors), dtype=torch.bool)
-        weights = surface_rows(self.points(), sensors, there, self.space) @ surface_inverse(sensors, self.space)
+        inverse = surface_inverse(sensors, self.space, stretch)
+        weights = surface_rows(self.points(), sensors, there, self.space, stretch) @ inverse
         return (weights @ values.double()).float().movedim(-1, -2).unflatten(-1, self.shape)
 
     def read(self, images: NDArray[Any], places: NDArray[Any]) -> NDArray[np.float64]:
@@ -142,7 +143,7 @@ class _Unrolled(nn.Module):
 
 @dataclass(kw_only=True, eq=False)
 class FourierOperator:
-    """Grid the readings (`surface_inverse`), step the grid by a Fourier neural operator, interpolate the answer.
+    """Grid the readings (a stretched surface), step the grid by a Fourier neural operator, interpolate the answer.
 
     It learns from gridded readings, in training too: no more is known. side: points an axis of the grid, twice as many
     around a sphere; 0: about twice as dense as the sensors, at most 64. modes: waves an axis, at most half of it. Other
@@ -176,8 +177,12 @@ class FourierOperator:
         found = round(2 * math.sqrt(train[0].points.shape[0] / (2 if sphere else 1)) / 2) * 2
         side = self.side or min(max(found, 8), 64)
         self.lattice_ = Lattice(self.space_, (2 * side, side) if sphere else (side, side))
-        parts = {name: self._images(cut(part, self.length, None, self.scale_)).to(device)
-                 for name, part in (("train", train), ("validation", chooses))}  # fmt: skip
+        windows = {name: cut(part, self.length, None, self.scale_)
+                   for name, part in (("train", train), ("validation", chooses))}  # fmt: skip
+        first = windows["train"].layouts[0].points
+        whole = windows["train"].values[[n for n, which in enumerate(windows["train"].which) if which == 0]]
+        self.stretch_ = chosen_stretch(first, whole[:, :, : len(first)].flatten(0, 1), self.space_)
+        parts = {name: self._images(part).to(device) for name, part in windows.items()}
         where = embedded(self.lattice_.points(), self.space_).float().T.unflatten(1, self.lattice_.shape)
         modes = (min(self.modes, self.lattice_.shape[0] // 2 - 1), min(self.modes, self.lattice_.shape[1] // 2))
         with isolated_rng(self.random_state, 1):
@@ -191,7 +196,9 @@ class FourierOperator:
         steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
         count = max(int(np.ceil(steps.max() - 1e-9)), 1)
         readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values)))
-        start = self.lattice_.gridded(torch.as_tensor(np.asarray(given.positions)), readings).unsqueeze(0)
+        start = self.lattice_.gridded(torch.as_tensor(np.asarray(given.positions)), readings, self.stretch_).unsqueeze(
+            0
+        )
         with torch.no_grad():
             states = self.network_(start.to(next(self.network_.parameters()).device), count)[0].cpu().numpy()
         frames = self.lattice_.read(states, np.asarray(positions))
@@ -204,5 +211,5 @@ class FourierOperator:
             own = windows.values[[at for at, which in enumerate(windows.which) if which == number]]
             if bool(own[:, :, : len(layout.points)].isnan().any()):
                 raise ValueError("a Fourier operator grids all readings: none may be missing")
-            found.append(self.lattice_.gridded(layout.points, own[:, :, : len(layout.points)]))
+            found.append(self.lattice_.gridded(layout.points, own[:, :, : len(layout.points)], self.stretch_))
         return torch.cat(found)

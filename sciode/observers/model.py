@@ -20,7 +20,7 @@ from .waves import wave_numbers
 
 __all__ = ["BASES", "Design", "Observed", "ObserverModel", "Simulated", "network"]
 
-BASES = ("none", "cubic")
+BASES = ("none", "cubic", "stretched")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Design:
     0: by edges alone, as the paper has it. 6 to 10 are good where one place acts on all others, as pressure does.
     base: "none": the continuum is decoded, as the paper has it. "cubic": the continuum corrects a cubic surface through
     what System 1 says of the sensors, whose first readings are kept as they are: never far from interpolation.
+    "stretched": the same in a space whose axes are stretched as suits the readings best (`chosen_stretch`).
     attention: "dense", "nearest" (of k) or "linear" (`SensorAttention`). reader: "gru", "mean" or "max"; causal: see
     `Continuum`. horizon: the unit of time of queries, in steps.
     """
@@ -47,7 +48,7 @@ class Design:
     dynamics: Literal["steps", "ode"] = "steps"
     places: Literal["absolute", "relative"] = "absolute"
     waves: int = 0
-    base: Literal["none", "cubic"] = "none"
+    base: Literal["none", "cubic", "stretched"] = "none"
     attention: Literal["dense", "nearest", "linear"] = "dense"
     k: int = 16
     reader: Literal["gru", "mean", "max"] = "gru"
@@ -112,7 +113,7 @@ class ObserverModel(nn.Module):
         states = simulated.latents.states
         if simulated.surface is None:
             return self.continuum(states, scene, x, t)
-        rows = surface_rows(x, scene.points, scene.there, scene.space)
+        rows = surface_rows(x, scene.points, scene.there, scene.space, scene.span.stretch)
         known = (rows @ simulated.surface.flatten(2)).unflatten(2, simulated.surface.shape[2:])  # [B, Q, K, c]
         index, weight = time_weights(scene.clock, t, self.continuum.causal)
         near = known.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, known.shape[-1]))

@@ -20,6 +20,7 @@ from .graphs import Graph, flattened, outside_hull
 from .model import Design, ObserverModel, network
 from .objective import Objective
 from .scene import Scene
+from .surface import chosen_stretch
 from .windows import Layout, Scale, cut, scale_of
 from .wiring import Wiring, wired
 
@@ -58,7 +59,7 @@ class Observer:
     random_state: of weights, dropout and queries. device: "auto", "cpu", "cuda", ...
 
     Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
-    start to its end), `given_` (the first readings of the first flow).
+    start to its end), `given_` (the first readings of the first flow), `stretch_` (of the axes, base="stretched").
     """
 
     design: Design = field(default_factory=Design)
@@ -115,6 +116,7 @@ class Observer:
     ) -> Self:
         """The same from flow sets, of which the points are the sensors."""
         self._check()
+        self.stretch_: tuple[float, ...] = ()
         device = choose_device(self.device)
         train, chooses = held_out(train, self.validation) if validation is None else (train, validation)
         self.space_, self.channels_ = train.space, train.channels
@@ -123,6 +125,13 @@ class Observer:
             name: cut(self._seen(flows), self.length, self.stride, self.scale_).to(device)
             for name, flows in (("train", train), ("validation", chooses))
         }
+        first = parts["train"]
+        if self.design.base == "stretched":
+            layout = first.layouts[0]
+            of_first = [number for number, which in enumerate(first.which) if which == 0]
+            readings = first.values[of_first][:, :, : len(layout.points)].flatten(0, 1)
+            found = chosen_stretch(layout.points.to(device), readings, first.space)
+            self.stretch_ = tuple(found.tolist())
         span = parts["train"].times[:, -1]
         self.horizon_ = float(span.max()) * self.scale_.unit
         self._build(float(span.max()))
@@ -192,6 +201,7 @@ class Observer:
             "unit": self.scale_.unit,
             "horizon": self.horizon_,
             "given_time": self.given_.time,
+            "stretch": list(self.stretch_),
         }
         save_checkpoint(Path(path), {**weights, **scale, **given}, record)
 
@@ -207,7 +217,7 @@ class Observer:
         self = cls(**{**told, "device": device})
         self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])
         self.scale_ = Scale(tensors["scale.mean"], tensors["scale.deviation"], record["unit"])
-        self.horizon_ = record["horizon"]
+        self.horizon_, self.stretch_ = record["horizon"], tuple(record["stretch"])
         self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
         self._build(self.horizon_ / self.scale_.unit)
         self.network_.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
@@ -231,7 +241,8 @@ class Observer:
 
     def _wiring(self) -> Wiring:
         design = self.design
-        return Wiring(self.graph, self.neighbours, self.radius, design.waves, design.base != "none")
+        stretch = self.stretch_ if design.base == "stretched" else ()
+        return Wiring(self.graph, self.neighbours, self.radius, design.waves, design.base != "none", stretch)
 
     def _seen(self, flows: FlowSet) -> FlowSet:
         """As networks see them: on a sphere or flattened."""

@@ -17,12 +17,14 @@ class Span(NamedTuple):
     """What reaches beyond neighbours, of each layout of sensors: made where a design asks for it, None otherwise.
 
     waves: [B, N, 2 P] and projection: [B, 2 P, N], of `Exchange`. surface: [B, N + p + 1, N] float64, of
-    `surface_inverse`. Rows and columns of sensors that are not there are 0. B is 1 where all flows share a layout.
+    `surface_inverse`, and stretch: [p], its own. Rows and columns of sensors that are not there are 0. B is 1 where all
+    flows share a layout.
     """
 
     waves: Tensor | None = None
     projection: Tensor | None = None
     surface: Tensor | None = None
+    stretch: Tensor | None = None
 
 
 class Scene(NamedTuple):

@@ -33,24 +33,28 @@ class Joined(NamedTuple):
 
 @dataclass(frozen=True)
 class Wiring:
-    """How sensors are joined: see `edges_between`; waves: of `Design`; surface: whether one is laid through them."""
+    """How sensors are joined: see `edges_between`; waves: of `Design`; surface: whether one is laid through them;
+    stretch: see `chosen_stretch`, () for none."""
 
     graph: Graph = "delaunay"
     k: int = 6
     radius: float | None = None
     waves: int = 0
     surface: bool = False
+    stretch: tuple[float, ...] = ()
 
     def joined(self, layout: Layout, chosen: Tensor, space: Any, device: torch.device) -> Joined:
         """The sensors of a layout that are chosen (numbers on the CPU), joined."""
         points = layout.points[chosen]
         edges = edges_between(points, space, self.graph, self.k, self.radius).to(device)
         near, points = spacing(points, space), points.to(device)
+        stretch = torch.tensor(self.stretch, dtype=torch.float64, device=device) if self.stretch else None
         waves = waves_at(points, space, self.waves) if self.waves else None
         span = Span(
             None if waves is None else waves.flatten(1).float(),
             None if waves is None else projection_of(waves, space, self.waves).float(),
-            surface_inverse(points, space) if self.surface else None,
+            surface_inverse(points, space, stretch) if self.surface else None,
+            stretch,
         )
         return Joined(points, layout.walls[chosen].to(device), edges, near, span)
 
@@ -93,7 +97,7 @@ def _spanned(parts: list[Span], shared: bool) -> Span:
     """Spans as one batch; one of it where all flows share a layout."""
     first = parts[0]
     if shared:
-        return Span(*(None if x is None else x.unsqueeze(0) for x in first))
+        return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), first.stretch)
     most = max(len(x.waves) if x.waves is not None else 0 for x in parts)
     waves = projection = surface = None
     if first.waves is not None:
@@ -107,7 +111,7 @@ def _spanned(parts: list[Span], shared: bool) -> Span:
             rows = torch.cat((_grown(x.surface[:count], most, 0), x.surface[count:]))
             stacked.append(_grown(rows, most, 1))
         surface = torch.stack(stacked)
-    return Span(waves, projection, surface)
+    return Span(waves, projection, surface, first.stretch)
 
 
 def _grown(x: Tensor, most: int, axis: int) -> Tensor:
