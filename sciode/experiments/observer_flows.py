@@ -17,8 +17,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -31,7 +32,8 @@ from numpy.typing import NDArray
 from sciode.data import flows
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
-from sciode.lab.tables import mean_sd, show, small_mean_sd, table
+from sciode.experiments.observer_tables import figure, tables, verdicts
+from sciode.lab.tables import show
 from sciode.observers import Design, Observer, Reading
 from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
@@ -299,19 +301,8 @@ def _keys(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _cells(line: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    def cell(way: str, name: str) -> str | None:
-        values = [row[way].get(name, np.nan) for row in rows]
-        return small_mean_sd(values) if np.isfinite(values).all() else None
-
-    asked = [("seen", "in_x_in_t"), ("seen", "ext_x_in_t"), ("seen", "in_x_ext_t"), ("seen", "ext_x_ext_t")]
-    told = [cell(way, name) for way, name in (*asked, ("twice", "ext_x_in_t"), ("unseen", "ext_x_in_t"))]
-    drifts = small_mean_sd([float(np.max(row["seen"]["drift"])) for row in rows], ".1e")
-    return [line, *told, drifts, mean_sd([row["seconds"] for row in rows], 0)]
-
-
 def main(out: Path, device: str = "auto", **changes: Any) -> int:
-    """Make the table in the folder `out`: rows.jsonl (it resumes, and so does a row that was interrupted), table.json.
+    """Make the table in the folder `out`: rows.jsonl (it resumes, and so do rows in work), table.json, rates.png.
 
     device: as for `sciode.training.choose_device`. changes: fields of `Settings`. Returns 0.
     """
@@ -319,17 +310,19 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     settings = Settings(**{**changes, "device": str(choose_device(device))})
     keys = _keys(settings)
     rows = finished_rows(out, keys, _stamp(settings), partial(made, settings, out), settings.workers)
-    numbers = write_table(out, {"settings": settings, "rows": rows})
-    columns = ("line", "In-X", "Ext-X", "In-X Ext-T", "Ext-X Ext-T", "twice", "unseen", "drift", "fit s")
+    stamp = {"date": datetime.now(UTC).date().isoformat(), "torch": torch.__version__}
+    stamp["card"] = torch.cuda.get_device_name() if settings.device.startswith("cuda") else "CPU"
+    found = verdicts(rows)
+    record = {**stamp, "settings": settings, "verdicts": [v._asdict() for v in found], "rows": rows}
+    numbers = write_table(out, record)
     caption = (
         f"mean square errors in units of the sensors' variance, mean ± sd over {len(settings.seeds)} seeds; "
         f"{settings.epochs} epochs, width {settings.width}, {settings.device}"
     )
-    places = {(row["set"], row["rate"], row["subsampling"]) for row in rows}
-    for name, rate, step in sorted(places):
-        own = [row for row in rows if (row["set"], row["rate"], row["subsampling"]) == (name, rate, step)]
-        lines = [_cells(line, part) for line in settings.lines if (part := [r for r in own if r["line"] == line])]
-        title = f"{name}: {rate:.0%} of the points are sensors, every {step}. frame is read"
-        show(table(title, columns, lines, caption))
-    print(f"numbers: {numbers}")
+    for each in tables(rows, caption):
+        show(each)
+    for verdict in found:
+        print(verdict)
+    figure(rows, out / "rates.png")
+    print(f"numbers: {numbers}\nfigure: {out / 'rates.png'}")
     return 0

@@ -52,10 +52,10 @@ def globe(
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < 4 or values.shape != (len(points),):
         raise ValueError(f"a globe has points [N, 3], N > 3, and values [N], got {points.shape} and {values.shape}")
     low, high = limits or _limits(values)
-    drawn = ax.tripcolor(
-        *_front(points, centre), values, vmin=low, vmax=high, shading="gouraud",
-        cmap=cmap or ("RdBu_r" if low < 0.0 < high else "viridis"),
-    )  # fmt: skip
+    look: dict[str, Any] = {"vmin": low, "vmax": high, "shading": "gouraud"}
+    at, cells = _front(points, centre)
+    colours = cmap or ("RdBu_r" if low < 0.0 < high else "viridis")
+    drawn = ax.tripcolor(at[:, 0], at[:, 1], values, triangles=cells, cmap=colours, **look)
     _bare(ax, centre)
     if bar:
         ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
@@ -74,8 +74,7 @@ def globe_edges(
     ax: Axes, points: NDArray[Any], edges: NDArray[Any], centre: tuple[float, float] = (0.0, 30.0), **look: Any
 ) -> Axes:
     """Draw edges [2, E] between points [N, 3] as great circles; those with an end behind are left out."""
-    at, front = seen_from(points, centre)
-    del at
+    front = seen_from(points, centre)[1]
     first, second = (points[ends] for ends in np.asarray(edges)[:, front[edges[0]] & front[edges[1]]])
     share = np.linspace(0.0, 1.0, 9)[:, None, None]
     ways = (1.0 - share) * first + share * second  # [9, E, 3], brought back to the sphere by `seen_from`
@@ -117,12 +116,12 @@ def spin(
     return FuncAnimation(ax.figure, draw, frames=len(values), interval=interval, blit=False)  # type: ignore[arg-type]
 
 
-def _front(points: NDArray[Any], centre: tuple[float, float]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """(x, y, triangles): the geodesic triangles of the points that face the eye."""
+def _front(points: NDArray[Any], centre: tuple[float, float]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Where the points appear, and the geodesic triangles of those that face the eye."""
     at, front = seen_from(points, centre)
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)
     cells = ConvexHull(unit).simplices
-    return at[:, 0], at[:, 1], cells[front[cells].all(1)]
+    return at, cells[front[cells].all(1)]
 
 
 def _bare(ax: Axes, centre: tuple[float, float]) -> None:

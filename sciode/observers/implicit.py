@@ -43,6 +43,7 @@ class CodedField(nn.Module):
         self.motion = mlp([code, 4 * code, 4 * code, code], nn.SiLU)
         with torch.no_grad():
             for each in self.filters:
+                assert isinstance(each, nn.Linear)
                 each.weight.normal_(0.0, scale / (layers + 1) ** 0.5)
                 each.bias.uniform_(-torch.pi, torch.pi)
 

@@ -97,21 +97,23 @@ def _spanned(parts: list[Span], shared: bool) -> Span:
     """Spans as one batch; one of it where all flows share a layout."""
     first = parts[0]
     if shared:
-        return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), first.stretch)
-    most = max(len(x.waves) if x.waves is not None else 0 for x in parts)
-    waves = projection = surface = None
-    if first.waves is not None:
-        waves = torch.stack([_grown(x.waves, most, 0) for x in parts])
-        projection = torch.stack([_grown(x.projection, most, 1) for x in parts])
-    if first.surface is not None:
-        most = max(x.surface.shape[1] for x in parts)
-        stacked = []
-        for x in parts:
-            count = x.surface.shape[1]
-            rows = torch.cat((_grown(x.surface[:count], most, 0), x.surface[count:]))
-            stacked.append(_grown(rows, most, 1))
-        surface = torch.stack(stacked)
-    return Span(waves, projection, surface, first.stretch)
+        return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), stretch=first.stretch)
+    waves, projections, surfaces = (
+        [x for x in column if x is not None] for column in zip(*(part[:3] for part in parts), strict=True)
+    )
+    most = max((x.shape[-1] for x in (*projections, *surfaces)), default=0)
+    return Span(
+        torch.stack([_grown(x, most, 0) for x in waves]) if waves else None,
+        torch.stack([_grown(x, most, 1) for x in projections]) if projections else None,
+        torch.stack([_bordered(x, most) for x in surfaces]) if surfaces else None,
+        first.stretch,
+    )
+
+
+def _bordered(x: Tensor, most: int) -> Tensor:
+    """[N + p + 1, N] with rows and columns of 0 for sensors that are not there."""
+    count = x.shape[1]
+    return _grown(torch.cat((_grown(x[:count], most, 0), x[count:])), most, 1)
 
 
 def _grown(x: Tensor, most: int, axis: int) -> Tensor:

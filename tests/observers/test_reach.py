@@ -13,7 +13,8 @@ from sciode.data.flow import Space
 from sciode.observers import Design, Exchange, Observer, Reading, surface_inverse, surface_rows, time_weights
 from sciode.observers.arrays import as_flows
 from sciode.observers.model import network
-from sciode.observers.objective import Objective
+from sciode.observers.objective import Objective, _marks
+from sciode.observers.surface import chosen_stretch
 from sciode.observers.waves import projection_of, wave_numbers, waves_at
 from sciode.observers.windows import cut, scale_of
 from sciode.observers.wiring import Wiring
@@ -185,3 +186,53 @@ def test_misuse_is_named() -> None:
         Design(waves=3, places="relative")
     with pytest.raises(ValueError, match="degree must be"):
         wave_numbers(BOX, 0)
+
+
+def test_a_stretch_is_found_that_tells_hidden_sensors_better() -> None:
+    """Four waves along one side of a plane and a quarter along the other: the first axis is that of the rough."""
+    draw = np.random.default_rng(0)
+    square = Space("plane", (0.0, 0.0), (1.0, 1.0))
+    points = torch.tensor(draw.random((300, 2)))
+    phases = torch.tensor(draw.random((5, 1)) * 6.28)
+    rough, plain = points[:, 0], points[:, 1]
+    values = (25.0 * rough + 1.5 * plain + phases).sin().unsqueeze(-1)
+    stretch = chosen_stretch(points, values, square)
+    assert stretch[0] == 1.0 and stretch[1] <= 0.5
+    turned = chosen_stretch(points.flip(1), values, square)
+    assert turned[1] >= 2.0
+    asked = torch.tensor(draw.random((200, 2)))
+    truth = (25.0 * asked[:, 0] + 1.5 * asked[:, 1]).sin().unsqueeze(-1)
+    known = (25.0 * rough + 1.5 * plain).sin().unsqueeze(-1)
+    there = torch.ones(300, dtype=torch.bool)
+    errors = [
+        float((surface_rows(asked, points, there, square, s) @ surface_inverse(points, square, s) @ known - truth)
+              .square().mean())
+        for s in (None, stretch)
+    ]  # fmt: skip
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_nothing_is_stretched_without_whole_frames_or_with_few_sensors() -> None:
+    points, values = places(SPHERE, 40), torch.randn(3, 40, 1, generator=torch.Generator().manual_seed(0))
+    values[:, 0] = torch.nan
+    assert chosen_stretch(points, values, SPHERE).tolist() == [1.0] * 3
+    assert chosen_stretch(points[:9], torch.zeros(3, 9, 1), SPHERE).tolist() == [1.0] * 3
+
+
+def test_a_stretched_observer_is_saved_with_its_stretch(tmp_path: Any) -> None:
+    positions, times, values = waving(sensors=30)
+    design = Design(width=8, layers=1, heads=2, base="stretched", waves=2)
+    observer = Observer(design=design, space=BOX, length=6, epochs=1, batch_size=3, queries=16, device="cpu")
+    observer.fit(positions, times, values).save(tmp_path / "observer.safetensors")
+    loaded = Observer.load(tmp_path / "observer.safetensors", device="cpu")
+    assert len(observer.stretch_) == 4 and loaded.stretch_ == observer.stretch_
+    asked = np.random.default_rng(1).random((5, 2))
+    assert np.array_equal(loaded.predict(asked, [1.5]).values, observer.predict(asked, [1.5]).values)
+
+
+def test_anchor_times_reach_past_the_last_frame() -> None:
+    times = torch.arange(6, dtype=torch.float64).unsqueeze(0) / 2.0
+    assert _marks(times, 2).tolist() == [[0.0, 1.0, 2.0, 3.0]]
+    assert _marks(times[:, :5], 2).tolist() == [[0.0, 1.0, 2.0]]
+    uneven = torch.tensor([[0.0, 0.25, 0.75, 4.0]]).double()
+    assert _marks(uneven, 2).tolist() == [[0.0, 0.75, 4.0]]
