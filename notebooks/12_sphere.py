@@ -85,7 +85,8 @@ plt.show()
 # too, so news needs no long way from neighbour to neighbour. `flat=True` makes an observer believe in the map.
 
 # %%
-design = Design(width=lab.scale(full=32, fast=16), layers=2, attention="nearest", base="stretched", waves=lab.scale(6, 3))
+width, waves = lab.scale(full=(32, 6), fast=(16, 3))
+design = Design(width=width, layers=2, attention="nearest", base="stretched", waves=waves)
 
 
 def learnt(flat: bool) -> Observer:
