@@ -30,7 +30,7 @@ from sciode.training import choose_device, isolated_rng
 __all__ = ["Row", "main", "measure"]
 
 QUERIES, SENSORS, STEPS = 1_000_000, (1024,), 10
-CHUNK = 16384
+CHUNK = 8192
 SECONDS, BYTES = 1.0, 4 * 2**30
 _REPEATS = 3
 _BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))

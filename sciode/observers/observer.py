@@ -155,7 +155,7 @@ class Observer:
         self.network_.eval()
         return self
 
-    def predict(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 16384) -> Prediction:
+    def predict(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
         """The flow at positions [Q, d] and times [T], from the sensors' readings at one time.
 
         given: what the sensors read at a time, None: the first readings of the first flow of `fit`. Sensors may stand
@@ -166,7 +166,7 @@ class Observer:
         places, steps, given = self._asked(positions, times, given)
         return self._told(places, steps, self._values(places, steps, given, chunk), given)
 
-    def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 16384) -> Prediction:
+    def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
         """As `predict`, for times as late as one likes: after every `horizon_` the flow at the sensors is read, and
         taken as the start of the next stretch, so that the networks see no time that training had not."""
         places, steps, given = self._asked(positions, times, given)
