@@ -95,7 +95,7 @@ class Settings:
     read. lines: names in `LINES`; flat ones take part on spheres. train, test: flows at most, 0: all. horizon:
     frames of a window; stride: frames between the starts of training windows, 0: the horizon. points: between the
     sensors at which a test flow is judged, 0: all. width, layers, epochs, batch, queries and lr: of every network.
-    waves: of `Design`. workers: rows made at a time.
+    waves: of `Design`; every: frames from anchor time to anchor time of observers. workers: rows made at a time.
 
     Raises ValueError for unknown lines, rates outside (0, 1) or sizes below one.
     """
@@ -113,6 +113,7 @@ class Settings:
     width: int = 32
     layers: int = 2
     waves: int = 6
+    every: int = 2
     epochs: int = 60
     batch: int = 4
     queries: int = 128
@@ -124,7 +125,7 @@ class Settings:
         named("lines", self.lines, LINES)
         if not all(0.0 < rate < 1.0 for rate in self.rates):
             raise ValueError(f"rates must lie between 0 and 1, got {self.rates}")
-        sizes = (self.width, self.layers, self.epochs, self.batch, self.queries, self.workers)
+        sizes = (self.width, self.every, self.layers, self.epochs, self.batch, self.queries, self.workers)
         counts = (len(self.sets), len(self.lines), len(self.seeds), *self.subsamplings)
         if min(*sizes, *counts, self.horizon - 1) < 1 or min(self.train, self.test, self.stride, self.points) < 0:
             raise ValueError("settings: sizes and numbers of sets, lines and seeds must be at least 1, horizon 2")
@@ -203,7 +204,7 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
         "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "stretched",
         "attention": "nearest",
     }  # fmt: skip
-    how = {**same, "every": max(2 // step, 1), "queries": settings.queries, **own.observer}
+    how = {**same, "every": max(settings.every // step, 1), "queries": settings.queries, **own.observer}
     return Observer(design=Design(**{**design, **own.design}), **how).fit_flows(*parts, folder=folder)
 
 
