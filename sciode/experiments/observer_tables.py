@@ -74,9 +74,12 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 
 def figure(rows: Sequence[Row], file: Path) -> None:
     """Draw Ext-X over the share of sensors, a panel a set, bars of one sd over the seeds where there are several."""
+    import matplotlib
+
     known = list(dict.fromkeys(row["line"] for row in rows))
     sets = list(dict.fromkeys(row["set"] for row in rows))
     with picture(file, (4.6 * len(sets), 4.2)) as drawing:
+        colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
         panels = drawing.subplots(1, len(sets), squeeze=False)[0]
         for axes, name in zip(panels, sets, strict=True):
             for number, line in enumerate(known):
@@ -87,7 +90,8 @@ def figure(rows: Sequence[Row], file: Path) -> None:
                         points.append((100 * rate, fmean(errors), stdev(errors) if len(errors) > 1 else 0.0))
                 if points:
                     x, y, spread = zip(*points, strict=True)
-                    look = {"color": f"C{number % 10}", "marker": "osDv^"[number // 10 % 5], "markersize": 4}
+                    look: dict[str, Any] = {"color": colours[number % len(colours)], "markersize": 4}
+                    look["marker"] = "osDv^"[number // len(colours) % 5]
                     axes.errorbar(x, y, spread, label=line, lw=2.0 if line == OURS else 1.0, capsize=2, **look)
             axes.set(title=name, xlabel="% of the points that are sensors", xscale="log", yscale="log")
             axes.set_xticks(sorted({100 * row["rate"] for row in rows}), minor=False)
