@@ -17,24 +17,30 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sciode.data import flows
-from sciode.data.flow import Flow, FlowSet
+from sciode.data.flow import Flow, FlowSet, Space
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
-from sciode.lab.tables import mean_sd, show, small_mean_sd, table
+from sciode.experiments.observer_tables import figure, tables, verdicts
+from sciode.lab.tables import show
 from sciode.observers import Design, Observer, Reading
+from sciode.observers.gridded import FourierOperator
+from sciode.observers.implicit import ImplicitField
 from sciode.observers.interpolation import between_frames, interpolated, persistence
 from sciode.observers.metrics import drift, split_errors
 from sciode.observers.simulator import MeshGraphNet
+from sciode.observers.surface import chosen_stretch, surface_inverse, surface_rows
 from sciode.training import choose_device, derive_seed
 
 __all__ = ["LINES", "Line", "Settings", "main", "sensors_of"]
@@ -50,20 +56,34 @@ class Line(NamedTuple):
 
 LINES: dict[str, Line] = {
     "observer": Line(),
-    "observer, dense": Line(design={"attention": "dense"}),
-    "observer, linear": Line(design={"attention": "linear"}),
-    "observer, graph ODE": Line(design={"dynamics": "ode"}),
-    "observer, causal": Line(design={"causal": True}),
+    "as published": Line(design={"base": "none", "waves": 0, "attention": "dense"}),
+    "dense attention": Line(design={"attention": "dense"}),
+    "linear attention": Line(design={"attention": "linear"}),
+    "graph ODE": Line(design={"dynamics": "ode"}),
+    "causal": Line(design={"causal": True}),
+    "no surface": Line(design={"base": "none"}),
+    "surface, not stretched": Line(design={"base": "cubic"}),
+    "no waves": Line(design={"waves": 0}),
     "mean for GRU": Line(design={"reader": "mean"}),
     "max for GRU": Line(design={"reader": "max"}),
     "no dynamics loss": Line({"dynamics_weight": 0.0}),
     "no dropout": Line({"dropout": 0.0}),
+    "edges of the map": Line({"graph": "map"}),
     "flat sphere": Line({"flat": True}),
+    "flat sphere, as published": Line({"flat": True}, {"base": "none", "waves": 0, "attention": "dense"}),
     "MeshGraphNet": Line(rival="simulator"),
+    "Fourier operator": Line(rival="gridded"),
+    "implicit field": Line(rival="implicit"),
     "cubic, true readings": Line(rival="cubic"),
+    "stretched surface, true readings": Line(rival="stretched"),
     "persistence": Line(rival="persistence"),
 }
-"""By the name that the table gives them. "observer" reads the 16 nearest sensors."""
+"""By the name that the table gives them. "observer" corrects a stretched surface, its sensors hear of each other by
+waves too, and queries read the 16 nearest sensors; other lines change one thing. "as published" has none of the three.
+"""
+
+STILL = ("cubic", "stretched", "persistence")
+"""Rivals that learn nothing."""
 
 _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
 """First entries of the paths of the seeds that choose sensors and points."""
@@ -72,9 +92,10 @@ _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
 @dataclass(frozen=True)
 class Settings:
     """sets: names of flow sets. rates: shares of the points that are sensors. subsamplings: every how many frames are
-    read. lines: names in `LINES`; "flat sphere" takes part on spheres. train, test: flows at most, 0: all. horizon:
-    frames of a window. points: between the sensors at which a test flow is judged. width, layers, epochs, batch,
-    queries and lr: of every network. workers: rows made at a time.
+    read. lines: names in `LINES`; flat ones take part on spheres. train, test: flows at most, 0: all. horizon:
+    frames of a window; stride: frames between the starts of training windows, 0: the horizon. points: between the
+    sensors at which a test flow is judged, 0: all. width, layers, epochs, batch, queries and lr: of every network.
+    waves: of `Design`; every: frames from anchor time to anchor time of observers. workers: rows made at a time.
 
     Raises ValueError for unknown lines, rates outside (0, 1) or sizes below one.
     """
@@ -87,9 +108,12 @@ class Settings:
     train: int = 0
     test: int = 4
     horizon: int = 20
+    stride: int = 0
     points: int = 512
     width: int = 32
     layers: int = 2
+    waves: int = 6
+    every: int = 2
     epochs: int = 60
     batch: int = 4
     queries: int = 128
@@ -101,9 +125,9 @@ class Settings:
         named("lines", self.lines, LINES)
         if not all(0.0 < rate < 1.0 for rate in self.rates):
             raise ValueError(f"rates must lie between 0 and 1, got {self.rates}")
-        sizes = (self.points, self.width, self.layers, self.epochs, self.batch, self.queries, self.workers)
+        sizes = (self.width, self.every, self.layers, self.epochs, self.batch, self.queries, self.workers)
         counts = (len(self.sets), len(self.lines), len(self.seeds), *self.subsamplings)
-        if min(*sizes, *counts, self.horizon - 1) < 1 or min(self.train, self.test) < 0:
+        if min(*sizes, *counts, self.horizon - 1) < 1 or min(self.train, self.test, self.stride, self.points) < 0:
             raise ValueError("settings: sizes and numbers of sets, lines and seeds must be at least 1, horizon 2")
 
 
@@ -125,10 +149,10 @@ def at(flow: Flow, chosen: NDArray[np.int64], step: int = 1) -> Flow:
     return Flow(part.points[chosen], part.times, part.values[:, chosen], walls)
 
 
-def read(name: str, part: str, most: int, rate: float, step: int, horizon: int) -> FlowSet:
+def read(name: str, part: str, most: int, rate: float, step: int, horizon: int, stride: int = 0) -> FlowSet:
     """What the sensors read of the windows of a part, all that training may see."""
     found = flows(name, part)
-    kept = (found[:most] if most else found).windows(horizon)
+    kept = (found[:most] if most else found).windows(horizon, stride or horizon)
     return replace(kept, flows=tuple(at(f, sensors_of(f, rate, _LAYOUT), step) for f in kept), grid=None)
 
 
@@ -145,7 +169,7 @@ def told(flow: Flow, rate: float, place: int, points: int) -> Told:
     sensors = sensors_of(flow, rate, place)
     others = np.setdiff1d(np.arange(flow.points.shape[-2]), sensors)
     rng = np.random.default_rng(derive_seed(_POINTS, len(others)))
-    others = rng.choice(others, min(points, len(others)), replace=False)
+    others = rng.choice(others, min(points or len(others), len(others)), replace=False)
     part = at(flow, np.concatenate((sensors, others)))
     count = len(sensors)
     walls = None if part.walls is None else part.walls[:count].numpy()
@@ -155,24 +179,32 @@ def told(flow: Flow, rate: float, place: int, points: int) -> Told:
 
 def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) -> Any:
     """The network of a line, fitted; None for what learns nothing."""
-    if own.rival in ("cubic", "persistence"):
+    if own.rival in STILL:
         return None
     step = key["subsampling"]
     length = len(range(0, settings.horizon, step))
     parts = [
-        read(key["set"], part, most, key["rate"], step, settings.horizon)
-        for part, most in (("train", settings.train), ("validation", settings.test))
+        read(key["set"], part, most, key["rate"], step, settings.horizon, stride)
+        for part, most, stride in (("train", settings.train, settings.stride), ("validation", settings.test, 0))
     ]
     same: dict[str, Any] = {
         "length": length, "epochs": settings.epochs, "batch_size": settings.batch, "lr": settings.lr,
         "random_state": key["seed"], "device": settings.device,
     }  # fmt: skip
     folder = out / "fits" / _slug(settings, key)
-    if own.rival == "simulator":
-        net = MeshGraphNet(width=settings.width, layers=settings.layers, **same)
-        return net.fit_flows(*parts, folder=folder)
-    design: dict[str, Any] = {"width": settings.width, "layers": settings.layers, "attention": "nearest"}
-    how = {**same, "every": max(2 // step, 1), "queries": settings.queries, **own.observer}
+    if own.rival is not None:
+        width, layers = settings.width, settings.layers
+        rivals: dict[str, Callable[[], Any]] = {
+            "simulator": lambda: MeshGraphNet(width=width, layers=layers, **same),
+            "gridded": lambda: FourierOperator(width=width, **same),
+            "implicit": lambda: ImplicitField(width=width, **same),
+        }
+        return rivals[own.rival]().fit_flows(*parts, folder=folder)
+    design: dict[str, Any] = {
+        "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "stretched",
+        "attention": "nearest",
+    }  # fmt: skip
+    how = {**same, "every": max(settings.every // step, 1), "queries": settings.queries, **own.observer}
     return Observer(design=Design(**{**design, **own.design}), **how).fit_flows(*parts, folder=folder)
 
 
@@ -184,9 +216,21 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
         return persistence(sensors, truth[0], places, len(times), space)
     if own.rival == "cubic":
         return interpolated(sensors, between_frames(times[frames], truth[frames], times), places, space)
-    if own.rival == "simulator":
+    if own.rival == "stretched":
+        return laid(sensors, between_frames(times[frames], truth[frames], times), places, space)
+    if own.rival is not None:
         return model.predict(places, times, test.reading)
     return (model.rollout if far else model.predict)(places, times, test.reading).values
+
+
+def laid(sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any], space: Space) -> NDArray[np.float64]:
+    """Values [T, N, c] at places by surfaces, stretched as suits these readings best: [T, Q, c]."""
+    points, asked = torch.from_numpy(sensors).double(), torch.from_numpy(places).double()
+    scale = values.std((0, 1)) + 1e-300
+    stretch = chosen_stretch(points, torch.from_numpy(values / scale), space)
+    there = torch.ones(len(points), dtype=torch.bool)
+    weights = surface_rows(asked, points, there, space, stretch) @ surface_inverse(points, space, stretch)
+    return (weights @ torch.from_numpy(values)).numpy()
 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
@@ -215,7 +259,7 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
             found = answer(own, model, test, frames, whole.space, way == "twice")
             truth = test.flow.values.double().numpy()
             errors.append(split_errors(found, truth, inside, frames, deviation))
-            drifts.append(drift(found / deviation, truth / deviation))
+            drifts.append(drift(found / deviation, truth / deviation, areas(test.flow, whole.space)))
         names = errors[0]._fields if errors else ()
         row[way] = {name: fmean(getattr(error, name) for error in errors) for name in names}
         row[way] |= {"drift": np.mean(drifts, 0).tolist()} if errors else {}
@@ -225,6 +269,11 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
         row["validation"] = model.history_.epochs[model.history_.best_epoch].validation_loss
         row["stopped"] = model.history_.stopped
     return row
+
+
+def areas(flow: Flow, space: Space) -> NDArray[Any] | None:
+    """Areas that the points of a grid stand for: those of longitudes and latitudes shrink to the poles."""
+    return flow.points[:, :2].norm(dim=1).numpy() if space.kind == "sphere" else None
 
 
 def _longer(whole: FlowSet, frames: int) -> FlowSet | None:
@@ -248,24 +297,13 @@ def _keys(settings: Settings) -> list[dict[str, Any]]:
         for rate in settings.rates
         for step in settings.subsamplings
         for line in settings.lines
-        for seed in (settings.seeds[:1] if LINES[line].rival in ("cubic", "persistence") else settings.seeds)
-        if line != "flat sphere" or name.startswith("shallow_water")
+        for seed in (settings.seeds[:1] if LINES[line].rival in STILL else settings.seeds)
+        if not {"flat", "graph"} & set(LINES[line].observer) or name.startswith("shallow_water")
     ]
 
 
-def _cells(line: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    def cell(way: str, name: str) -> str | None:
-        values = [row[way].get(name, np.nan) for row in rows]
-        return small_mean_sd(values) if np.isfinite(values).all() else None
-
-    asked = [("seen", "in_x_in_t"), ("seen", "ext_x_in_t"), ("seen", "in_x_ext_t"), ("seen", "ext_x_ext_t")]
-    told = [cell(way, name) for way, name in (*asked, ("twice", "ext_x_in_t"), ("unseen", "ext_x_in_t"))]
-    drifts = small_mean_sd([float(np.max(row["seen"]["drift"])) for row in rows], ".1e")
-    return [line, *told, drifts, mean_sd([row["seconds"] for row in rows], 0)]
-
-
 def main(out: Path, device: str = "auto", **changes: Any) -> int:
-    """Make the table in the folder `out`: rows.jsonl (it resumes, and so does a row that was interrupted), table.json.
+    """Make the table in the folder `out`: rows.jsonl (it resumes, and so do rows in work), table.json, rates.png.
 
     device: as for `sciode.training.choose_device`. changes: fields of `Settings`. Returns 0.
     """
@@ -273,17 +311,19 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     settings = Settings(**{**changes, "device": str(choose_device(device))})
     keys = _keys(settings)
     rows = finished_rows(out, keys, _stamp(settings), partial(made, settings, out), settings.workers)
-    numbers = write_table(out, {"settings": settings, "rows": rows})
-    columns = ("line", "In-X", "Ext-X", "In-X Ext-T", "Ext-X Ext-T", "twice", "unseen", "drift", "fit s")
+    stamp = {"date": datetime.now(UTC).date().isoformat(), "torch": torch.__version__}
+    stamp["card"] = torch.cuda.get_device_name() if settings.device.startswith("cuda") else "CPU"
+    found = verdicts(rows)
+    record = {**stamp, "settings": settings, "verdicts": [v._asdict() for v in found], "rows": rows}
+    numbers = write_table(out, record)
     caption = (
         f"mean square errors in units of the sensors' variance, mean ± sd over {len(settings.seeds)} seeds; "
         f"{settings.epochs} epochs, width {settings.width}, {settings.device}"
     )
-    places = {(row["set"], row["rate"], row["subsampling"]) for row in rows}
-    for name, rate, step in sorted(places):
-        own = [row for row in rows if (row["set"], row["rate"], row["subsampling"]) == (name, rate, step)]
-        lines = [_cells(line, part) for line in settings.lines if (part := [r for r in own if r["line"] == line])]
-        title = f"{name}: {rate:.0%} of the points are sensors, every {step}. frame is read"
-        show(table(title, columns, lines, caption))
-    print(f"numbers: {numbers}")
+    for each in tables(rows, caption):
+        show(each)
+    for verdict in found:
+        print(verdict)
+    figure(rows, out / "rates.png")
+    print(f"numbers: {numbers}\nfigure: {out / 'rates.png'}")
     return 0

@@ -10,13 +10,17 @@ from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.graphs import duplicates, edges_between, flattened, graph, outside_hull, spacing
 from sciode.observers.message_passing import Interaction
 from sciode.observers.model import Design, Observed, ObserverModel, network
-from sciode.observers.objective import Importance, Objective, Wiring
+from sciode.observers.objective import Importance, Objective
 from sciode.observers.observer import Observer, Prediction
-from sciode.observers.scene import Scene, embedded, scene
+from sciode.observers.scene import Scene, Span, embedded, scene
+from sciode.observers.surface import surface_inverse, surface_rows, time_weights
+from sciode.observers.waves import Exchange, projection_of, wave_numbers, waves_at
+from sciode.observers.wiring import Wiring
 
 __all__ = [
     "Continuum",
     "Design",
+    "Exchange",
     "Fourier",
     "Importance",
     "Interaction",
@@ -30,6 +34,7 @@ __all__ = [
     "Reading",
     "Scene",
     "SensorAttention",
+    "Span",
     "Wiring",
     "duplicates",
     "edges_between",
@@ -38,6 +43,12 @@ __all__ = [
     "graph",
     "network",
     "outside_hull",
+    "projection_of",
     "scene",
     "spacing",
+    "surface_inverse",
+    "surface_rows",
+    "time_weights",
+    "wave_numbers",
+    "waves_at",
 ]

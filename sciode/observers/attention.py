@@ -69,8 +69,17 @@ class SensorAttention(nn.Module):
         return self.out(found.transpose(2, 3).flatten(-2))
 
     def _distances(self, x: Tensor, points: Tensor, there: Tensor, near: Tensor, space: Space) -> Tensor:
-        way = space.difference(x.unsqueeze(2), points.unsqueeze(1)) / near[:, None, None, None]
-        return way.square().sum(-1).masked_fill(~there.unsqueeze(1), math.inf)
+        """Squares [B, Q, N], in spacings, axis by axis: [B, Q, N, d] would be d times the memory."""
+        found: Tensor | None = None
+        for axis in range(x.shape[-1]):
+            way = points[:, None, :, axis] - x[:, :, None, axis]
+            if space.kind == "periodic":
+                side = space.upper[axis] - space.lower[axis]
+                way = way - side * (way / side).round()
+            square = way.square()
+            found = square if found is None else found + square
+        assert found is not None
+        return (found / near.square()[:, None, None]).masked_fill(~there.unsqueeze(1), math.inf)
 
     def _nearest(self, query: Tensor, key: Tensor, value: Tensor, distance: Tensor) -> Tensor:
         """[B, K, Q, h, d] from the k nearest."""

@@ -48,7 +48,9 @@ class Continuum(nn.Module):
 
     causal: a query reads the anchor times t_k <= t alone; False: all of them, as the paper has it. reader: "gru", or
     "mean", "max" over the anchor times that are read, its ablations. horizon: the unit of t, in steps. attention, k:
-    see `SensorAttention`. Raises ValueError for an unknown reader.
+    see `SensorAttention`. corrects: what is decoded is added to a value that the decoder hears of too.
+
+    Raises ValueError for an unknown reader.
 
     Source: Janny, Nadri, Digne, Wolf (ICLR 2024), from the formulas; the term of distance in the attention is ours.
     """
@@ -67,6 +69,7 @@ class Continuum(nn.Module):
         causal: bool = False,
         horizon: float = 20.0,
         modes: int = 2,
+        corrects: bool = False,
     ) -> None:
         super().__init__()
         choose("reader", reader, READERS)
@@ -77,10 +80,17 @@ class Continuum(nn.Module):
         self.attend = SensorAttention(width, heads, way=attention, k=k)
         self.refine = mlp([width, width, width])
         self.memory = nn.GRU(width, width, num_layers=depth, batch_first=True) if reader == "gru" else None
-        self.decode = mlp([width, width, width, channels], nn.SiLU)
+        self.decode = mlp([width + channels * corrects, width, width, channels], nn.SiLU)
+        if corrects:
+            with torch.no_grad():  # begins near the value that it corrects
+                for parameter in self.decode[-1].parameters():
+                    parameter.mul_(0.1)
 
-    def forward(self, states: Tensor, scene: Scene, x: Tensor, t: Tensor) -> Tensor:
-        """states [B, K, N, width] at the scene's clock, queries x [B, Q, d] at t [B, Q] float64 -> [B, Q, c]."""
+    def forward(self, states: Tensor, scene: Scene, x: Tensor, t: Tensor, base: Tensor | None = None) -> Tensor:
+        """states [B, K, N, width] at the scene's clock, queries x [B, Q, d] at t [B, Q] float64 -> [B, Q, c].
+
+        base: [B, Q, c], what is corrected, of a continuum that `corrects`.
+        """
         k, n = states.shape[1:3]
         clock = (scene.clock / self.horizon).to(states.dtype)
         where = scene.points.unsqueeze(1).expand(-1, k, -1, -1)
@@ -88,7 +98,8 @@ class Continuum(nn.Module):
         q = self.code(x, (t / self.horizon).to(states.dtype), scene.space)
         o = self.attend(q, known, x, scene.points, scene.there, scene.near, scene.space) + q.unsqueeze(1)
         o = (o + self.refine(o)).transpose(1, 2)  # [B, Q, K, width]
-        return self.decode(self._read(o, scene.clock, t))
+        read = self._read(o, scene.clock, t)
+        return self.decode(read) if base is None else base + self.decode(torch.cat((read, base), -1))
 
     def _read(self, o: Tensor, clock: Tensor, t: Tensor) -> Tensor:
         """One state of [B, Q, K, width] a query: of the anchor times that it may read."""

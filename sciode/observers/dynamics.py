@@ -15,6 +15,7 @@ from sciode.solvers.suggest import choose
 
 from .message_passing import Interaction
 from .scene import Scene, embedded
+from .waves import Exchange
 
 __all__ = ["FORMS", "SOLVER", "LatentDynamics", "Latents"]
 
@@ -42,7 +43,8 @@ class LatentDynamics(nn.Module):
     form: "steps" or "ode". places: "absolute": nodes and edges know where they are (flows with forces or walls of
     their own need it); "relative": only what moves with the points, the way between neighbours, on a sphere its length
     alone: F is then equivariant under translations of a periodic box and rotations of a sphere. solver: options of
-    `sciode.solve`.
+    `sciode.solve`. waves: before each layer, sensors hear of each other by so many waves (`Exchange`); 0: by edges
+    alone, as the paper has it, which carries news a few neighbours a step.
 
     Raises ValueError for an unknown form or places. Source: Janny, Nadri, Digne, Wolf: Space and time continuous
     physics simulation from partial observations (ICLR 2024), from the formulas.
@@ -60,6 +62,7 @@ class LatentDynamics(nn.Module):
         embedding: int | None = None,
         solver: Mapping[str, Any] = SOLVER,
         regularize: Any = (),
+        waves: int = 0,
     ) -> None:
         super().__init__()
         choose("form", form, FORMS)
@@ -75,6 +78,7 @@ class LatentDynamics(nn.Module):
         self.encoder = mlp([2 * channels + 1 + where, width, width, width])
         self.edges = mlp([2 * where + dimension + 1, width, width, width])
         self.layers = nn.ModuleList([Interaction(width) for _ in range(layers)])
+        self.far = nn.ModuleList([Exchange(width, waves) for _ in range(layers)] if waves else [])
         self.head = mlp([width, width, width, channels], nn.SiLU)
         self._calm()
 
@@ -109,7 +113,11 @@ class LatentDynamics(nn.Module):
     def rate(self, z: Tensor, e: Tensor, scene: Scene) -> Tensor:
         """F(z, graph) [B, N, width] of edge states e; 0 where there is no sensor."""
         start = v = z.flatten(0, 1)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
+            if self.far:
+                assert scene.span.waves is not None
+                heard = self.far[number](v.unflatten(0, z.shape[:2]), scene.span.waves, scene.span.projection)
+                v = v + heard.flatten(0, 1)
             dv, de = layer(v, e, scene.edges)
             v, e = v + dv, e + de
         return (v - start).unflatten(0, z.shape[:2]) * scene.there.unsqueeze(-1)

@@ -17,8 +17,8 @@ from .message_passing import geometric
 
 __all__ = ["GRAPHS", "duplicates", "edges_between", "flattened", "graph", "outside_hull", "spacing"]
 
-GRAPHS = ("delaunay", "knn", "radius")
-Graph = Literal["delaunay", "knn", "radius"]
+GRAPHS = ("delaunay", "knn", "radius", "map")
+Graph = Literal["delaunay", "knn", "radius", "map"]
 
 _MARGIN = 6.0
 """Of the mean spacing: how wide a seam of images a periodic triangulation has."""
@@ -32,12 +32,15 @@ def edges_between(
     - "delaunay": sides of Delaunay triangles: across the seams of a periodic box; on a sphere, of the convex hull,
       whose triangles are the geodesic ones.
     - "knn": each point and its k nearest. "radius": all nearer than `radius`, in chords on a sphere.
+    - "map": of a sphere, Delaunay triangles of longitude and latitude, which end at the date line: an ablation.
 
     A point that so gets no edge (a duplicate, a lonely one), and points that span no triangle (three are too few,
     collinear ones have none), get edges to their k nearest. Raises ValueError for an unknown kind, a radius that is
     missing, or points that are not finite.
     """
     choose("graph", kind, GRAPHS)
+    if kind == "map":
+        return edges_between(*flattened(points, space), "delaunay", k)
     places = points.detach().cpu().double().numpy()
     if not np.isfinite(places).all():
         raise ValueError("positions of sensors must be finite numbers")

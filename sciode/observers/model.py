@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from sciode.data.flow import Space
+from sciode.solvers.suggest import choose
 
 from .continuum import Continuum
 from .dynamics import SOLVER, LatentDynamics, Latents
 from .scene import Scene
+from .surface import surface_rows, time_weights
+from .waves import wave_numbers
 
-__all__ = ["Design", "Observed", "ObserverModel", "network"]
+__all__ = ["BASES", "Design", "Observed", "ObserverModel", "Simulated", "network"]
+
+BASES = ("none", "cubic", "stretched")
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,11 @@ class Design:
     about 13, but fixed sensors are few places: a code that is sharp learns them by heart, and stripes appear between
     them. dynamics: "steps" or "ode", solver and regularize of the latter (`LatentDynamics`). places: "absolute" or
     "relative".
+    waves: sensors hear of each other by waves up to this number beside edges (`wave_numbers`; with "absolute" places);
+    0: by edges alone, as the paper has it. 6 to 10 are good where one place acts on all others, as pressure does.
+    base: "none": the continuum is decoded, as the paper has it. "cubic": the continuum corrects a cubic surface through
+    what System 1 says of the sensors, whose first readings are kept as they are: never far from interpolation.
+    "stretched": the same in a space whose axes are stretched as suits the readings best (`chosen_stretch`).
     attention: "dense", "nearest" (of k) or "linear" (`SensorAttention`). reader: "gru", "mean" or "max"; causal: see
     `Continuum`. horizon: the unit of time of queries, in steps.
     """
@@ -36,6 +47,8 @@ class Design:
     modes: int = 2
     dynamics: Literal["steps", "ode"] = "steps"
     places: Literal["absolute", "relative"] = "absolute"
+    waves: int = 0
+    base: Literal["none", "cubic", "stretched"] = "none"
     attention: Literal["dense", "nearest", "linear"] = "dense"
     k: int = 16
     reader: Literal["gru", "mean", "max"] = "gru"
@@ -44,29 +57,68 @@ class Design:
     solver: Mapping[str, Any] = field(default_factory=lambda: dict(SOLVER))
     regularize: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        choose("base", self.base, BASES)
+        if self.waves < 0 or (self.waves and self.places == "relative"):
+            raise ValueError('waves must be >= 0, and 0 with places="relative": they know where they are')
+
+
+class Simulated(NamedTuple):
+    """System 1's part of an answer. latents: `Latents`. told: [B, K, N, c], what it says of the sensors at the anchor
+    times. surface: [B, N + p + 1, K, c], the cubic surface through it; None without a base."""
+
+    latents: Latents
+    told: Tensor
+    surface: Tensor | None
+
 
 class Observed(NamedTuple):
-    """values: [B, Q, c], standardised, at the queries. latents: of the sensors, `Latents`."""
+    """values: [B, Q, c], standardised, at the queries. latents, told: of the sensors, see `Simulated`."""
 
     values: Tensor
     latents: Latents
+    told: Tensor
 
 
 class ObserverModel(nn.Module):
-    """System 1 (`dynamics`) and System 2 (`continuum`); what is asked of a `Scene` is standardised values anywhere."""
+    """System 1 (`dynamics`) and System 2 (`continuum`); what is asked of a `Scene` is standardised values anywhere.
 
-    def __init__(self, dynamics: LatentDynamics, continuum: Continuum) -> None:
+    base: see `Design`.
+    """
+
+    def __init__(self, dynamics: LatentDynamics, continuum: Continuum, base: str = "none") -> None:
         super().__init__()
-        self.dynamics, self.continuum = dynamics, continuum
+        self.dynamics, self.continuum, self.base = dynamics, continuum, base
 
     def forward(self, scene: Scene, x: Tensor, t: Tensor) -> Observed:
         """Queries x [B, Q, d] at times t [B, Q] float64, in steps from the scene's start on."""
-        latents = self.dynamics(scene)
-        return Observed(self.continuum(latents.states, scene, x, t), latents)
+        simulated = self.simulated(scene)
+        return Observed(self.asked(simulated, scene, x, t), simulated.latents, simulated.told)
 
-    def at_sensors(self, latents: Latents) -> Tensor:
-        """What System 1 by itself says of the sensors at the anchor times, [B, K, N, c]."""
-        return self.dynamics.head(latents.states)
+    def simulated(self, scene: Scene) -> Simulated:
+        """What is made once, however many queries follow."""
+        latents = self.dynamics(scene)
+        told = self.dynamics.head(latents.states)
+        if self.base == "none":
+            return Simulated(latents, told, None)
+        gap = torch.where(scene.read, scene.start - told[:, 0], 0.0)
+        told = (told + gap.unsqueeze(1)) * scene.there[:, None, :, None]
+        inverse = scene.span.surface
+        assert inverse is not None
+        values = told.double().transpose(1, 2)  # [B, N, K, c]
+        return Simulated(latents, told, (inverse @ values.flatten(2)).unflatten(2, values.shape[2:]))
+
+    def asked(self, simulated: Simulated, scene: Scene, x: Tensor, t: Tensor) -> Tensor:
+        """Values [B, Q, c] at queries; see `forward`."""
+        states = simulated.latents.states
+        if simulated.surface is None:
+            return self.continuum(states, scene, x, t)
+        rows = surface_rows(x, scene.points, scene.there, scene.space, scene.span.stretch)
+        known = (rows @ simulated.surface.flatten(2)).unflatten(2, simulated.surface.shape[2:])  # [B, Q, K, c]
+        index, weight = time_weights(scene.clock, t, self.continuum.causal)
+        near = known.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, known.shape[-1]))
+        base = (weight.unsqueeze(-1) * near).sum(2).to(states)
+        return self.continuum(states, scene, x, t, base)
 
 
 def network(channels: int, space: Space, design: Design) -> ObserverModel:
@@ -75,9 +127,11 @@ def network(channels: int, space: Space, design: Design) -> ObserverModel:
     dynamics = LatentDynamics(
         channels, space.dimension, design.width, design.layers, form=design.dynamics, places=design.places,
         embedding=coordinates, solver=design.solver, regularize=design.regularize,
+        waves=len(wave_numbers(space, design.waves)) if design.waves else 0,
     )  # fmt: skip
     continuum = Continuum(
         channels, coordinates, design.width, heads=design.heads, attention=design.attention, k=design.k,
         reader=design.reader, depth=design.depth, causal=design.causal, horizon=design.horizon, modes=design.modes,
+        corrects=design.base != "none",
     )  # fmt: skip
-    return ObserverModel(dynamics, continuum)
+    return ObserverModel(dynamics, continuum, design.base)

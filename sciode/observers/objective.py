@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .graphs import Graph, edges_between, spacing
 from .model import ObserverModel
-from .scene import Scene, scene
-from .windows import Layout, Windows
+from .windows import Windows
+from .wiring import Joints, Wiring, wired
 
-__all__ = ["Importance", "Objective", "Wiring", "wired"]
+__all__ = ["Importance", "Objective"]
 
 _FEWEST = 3
 """Sensors that dropout leaves at least."""
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """How sensors are joined: see `edges_between`."""
-
-    graph: Graph = "delaunay"
-    k: int = 6
-    radius: float | None = None
-
-    def edges(self, points: Tensor, space: Any) -> Tensor:
-        """Edges [2, E] of points [N, d]."""
-        return edges_between(points, space, self.graph, self.k, self.radius)
 
 
 class Importance(nn.Module):
@@ -61,39 +45,16 @@ class Importance(nn.Module):
             self.weights[rows] = torch.where(old > 0, new.clamp(min=1e-12), 0.0)
 
 
-def wired(
-    layouts: list[Layout], keep: list[Tensor], readings: list[Tensor], clock: Tensor, wiring: Wiring, space: Any
-) -> Scene:
-    """A scene on the readings' device, of the sensors that are kept (index [n] on the CPU, one a flow)."""
-    made: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-    points, edges = [], []
-    for layout, chosen in zip(layouts, keep, strict=True):
-        key = (id(layout), id(chosen))
-        if key not in made:
-            places = layout.points[chosen]
-            made[key] = places, wiring.edges(places, space)
-        points.append(made[key][0])
-        edges.append(made[key][1])
-    device = readings[0].device
-    return scene(
-        [x.to(device) for x in points],
-        readings,
-        clock,
-        [x.to(device) for x in edges],
-        space,
-        [spacing(x, space) for x in points],
-        [layout.walls[chosen].to(device) for layout, chosen in zip(layouts, keep, strict=True)],
-    )
-
-
 class Objective(nn.Module):
     """mean (s(x, t) - reading)^2 over queries + weight * mean (head(z(x_i, t_k)) - reading)^2 + penalties.
 
     queries: drawn a window, from all frames and all sensors, those that dropout hides too: so the continuum between
     sensors is learnt. dropout: of each sensor in each step; sensors on walls stay. every: frames from anchor time to
-    anchor time. penalty: of the solver's regularizers.
+    anchor time. penalty: of the solver's regularizers. masks: in how many ways sensors are hidden, each joined once; 0:
+    a new one every step, whose graph is made anew.
 
-    In evaluation mode the queries are drawn evenly, by a seed that stays.
+    In evaluation mode the queries are drawn evenly, by a seed that stays, from the sensors that dropout hides: what
+    chooses the weights is how well places are told that were not read.
     """
 
     def __init__(
@@ -107,12 +68,16 @@ class Objective(nn.Module):
         dropout: float,
         dynamics_weight: float,
         penalty: float = 0.0,
+        masks: int = 32,
         chunk: int = 8,
     ) -> None:
         super().__init__()
         self.model, self.windows, self.wiring = model, dict(windows), wiring
         self.every, self.queries, self.dropout, self.chunk = every, queries, dropout, chunk
         self.dynamics_weight, self.penalty = dynamics_weight, penalty
+        self.masks = masks
+        self._kept_before: dict[tuple[bool, int, int], Tensor] = {}
+        self._joints: Joints = {}
         self.importance = Importance(_observed(self.windows["train"]))
 
     def loss(self, rows: Tensor, seed: int) -> Tensor:
@@ -124,16 +89,16 @@ class Objective(nn.Module):
 
     def _batch(self, rows: Tensor, seed: int) -> Tensor:
         windows = self.windows["train" if self.training else "validation"]
-        device, (length, most) = windows.values.device, windows.values.shape[1:3]
+        device, most = windows.values.device, windows.values.shape[2]
         values = windows.values[rows.to(device)]
         times = windows.times[rows.to(device)]
         keep = self._kept(windows, rows, seed)
         given = [value[:, chosen.to(device)] for value, chosen in zip(values, keep, strict=True)]
         layouts = [windows.layouts[windows.which[int(row)]] for row in rows]
-        marks = range(0, length, self.every)
-        seen = wired(layouts, keep, [x[0] for x in given], times[:, list(marks)], self.wiring, windows.space)
+        first = [x[0] for x in given]
+        seen = wired(layouts, keep, first, _marks(times, self.every), self.wiring, windows.space, self._joints)
         generator = torch.Generator(device).manual_seed(seed)
-        drawn = self._drawn(values, rows.to(device), generator)
+        drawn = self._drawn(values, rows.to(device), keep, generator)
         frame, sensor = drawn // most, drawn % most
         places = _padded([layout.points for layout in layouts], most).to(device)
         x = places.gather(1, sensor.unsqueeze(-1).expand(-1, -1, places.shape[-1]))
@@ -142,32 +107,52 @@ class Objective(nn.Module):
         asked = _error(found.values, truth)
         if self.training:
             self.importance.update(rows.to(device), drawn, asked.detach())
-        told = _padded([part[list(marks)].transpose(0, 1) for part in given], seen.points.shape[1], torch.nan)
+        told = _padded([part[:: self.every].transpose(0, 1) for part in given], seen.points.shape[1], torch.nan)
         total = asked
         if self.dynamics_weight:
-            known = self.model.at_sensors(found.latents).transpose(1, 2)  # [B, N, K, c]
-            total = total + self.dynamics_weight * _error(known, told)
+            said = found.told[:, : told.shape[2]].transpose(1, 2)  # [B, N, K, c]
+            total = total + self.dynamics_weight * _error(said, told)
         for penalty in found.latents.penalties.values():
             total = total + self.penalty * penalty.mean()
         return total
 
     def _kept(self, windows: Windows, rows: Tensor, seed: int) -> list[Tensor]:
         """Sensors that a step may read; windows of one layout share them, and so its graph."""
-        generator, made = torch.Generator().manual_seed(seed), {}
+        made = {}
         for number in sorted({windows.which[int(row)] for row in rows}):
-            walls = windows.layouts[number].walls
-            draws = torch.rand(len(walls), generator=generator)
-            keep = (draws >= self.dropout) | walls
-            if int(keep.sum()) < _FEWEST:
-                keep[draws.topk(min(_FEWEST, len(walls))).indices] = True
-            made[number] = keep.nonzero().squeeze(1)
+            mask = seed % self.masks if self.masks and self.training else seed
+            key = (self.training, number, mask)
+            made[number] = self._kept_before.get(key)
+            if made[number] is None:
+                made[number] = self._masked(windows.layouts[number].walls, mask)
+                if self.masks:
+                    self._kept_before[key] = made[number]
         return [made[windows.which[int(row)]] for row in rows]
 
-    def _drawn(self, values: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def _masked(self, walls: Tensor, mask: int) -> Tensor:
+        draws = torch.rand(len(walls), generator=torch.Generator().manual_seed(mask))
+        keep = (draws >= self.dropout) | walls
+        if int(keep.sum()) < _FEWEST:
+            keep[draws.topk(min(_FEWEST, len(walls))).indices] = True
+        return keep.nonzero().squeeze(1)
+
+    def _drawn(self, values: Tensor, rows: Tensor, keep: list[Tensor], generator: torch.Generator) -> Tensor:
         if self.training:
             return self.importance.draw(rows, self.queries, generator)
-        even = values.isfinite().any(-1).flatten(1).float()
+        there = values.isfinite().any(-1)  # [B, L, N]
+        hidden = there.clone()
+        for row, chosen in enumerate(keep):
+            hidden[row, :, chosen.to(hidden.device)] = False
+        even = torch.where(hidden.any((1, 2), keepdim=True), hidden, there).flatten(1).float()
         return torch.multinomial(even, self.queries, replacement=True, generator=generator)
+
+
+def _marks(times: Tensor, every: int) -> Tensor:
+    """Anchor times [B, K]: every so many frames, and one more, that none reads, where the last frame is after them."""
+    marks = times[:, ::every]
+    if (times.shape[1] - 1) % every == 0:
+        return marks
+    return torch.cat((marks, torch.maximum(marks[:, -1:] + 1.0, times[:, -1:])), 1)
 
 
 def _observed(windows: Windows) -> Tensor:

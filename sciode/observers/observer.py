@@ -18,9 +18,11 @@ from sciode.training import FitOptions, choose_device, fit, isolated_rng, load_c
 from .arrays import Reading, as_flows, held_out
 from .graphs import Graph, flattened, outside_hull
 from .model import Design, ObserverModel, network
-from .objective import Objective, Wiring, wired
+from .objective import Objective
 from .scene import Scene
+from .surface import chosen_stretch
 from .windows import Layout, Scale, cut, scale_of
+from .wiring import Wiring, wired
 
 __all__ = ["Observer", "Prediction"]
 
@@ -49,14 +51,15 @@ class Observer:
     length: frames a training window; every: frames from anchor time to anchor time; stride: frames between windows'
         starts (None: end to end).
     graph, neighbours, radius: how sensors are joined (`edges_between`).
-    dropout: probability that a training step hides a sensor. queries: asked a window in a step. dynamics_weight: of the
+    dropout: probability that a training step hides a sensor; masks: in how many ways (0: a new one every step, which
+        costs its graph). queries: asked a window in a step. dynamics_weight: of the
         sensors' own loss. penalty: of the solver's regularizers, of an "ode" with `Design.regularize`.
     epochs, batch_size, lr, weight_decay, schedule, clip, patience: see `FitOptions`. validation: share of the flows
         that choose the weights.
     random_state: of weights, dropout and queries. device: "auto", "cpu", "cuda", ...
 
     Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
-    start to its end), `given_` (the first readings of the first flow).
+    start to its end), `given_` (the first readings of the first flow), `stretch_` (of the axes, base="stretched").
     """
 
     design: Design = field(default_factory=Design)
@@ -70,6 +73,7 @@ class Observer:
     radius: float | None = None
     dropout: float = 0.25
     queries: int = 256
+    masks: int = 32
     dynamics_weight: float = 1.0
     penalty: float = 0.0
     epochs: int = 100
@@ -112,6 +116,7 @@ class Observer:
     ) -> Self:
         """The same from flow sets, of which the points are the sensors."""
         self._check()
+        self.stretch_: tuple[float, ...] = ()
         device = choose_device(self.device)
         train, chooses = held_out(train, self.validation) if validation is None else (train, validation)
         self.space_, self.channels_ = train.space, train.channels
@@ -120,12 +125,19 @@ class Observer:
             name: cut(self._seen(flows), self.length, self.stride, self.scale_).to(device)
             for name, flows in (("train", train), ("validation", chooses))
         }
+        first = parts["train"]
+        if self.design.base == "stretched":
+            layout = first.layouts[0]
+            of_first = [number for number, which in enumerate(first.which) if which == 0]
+            readings = first.values[of_first][:, :, : len(layout.points)].flatten(0, 1)
+            found = chosen_stretch(layout.points.to(device), readings, first.space)
+            self.stretch_ = tuple(found.tolist())
         span = parts["train"].times[:, -1]
         self.horizon_ = float(span.max()) * self.scale_.unit
         self._build(float(span.max()))
         objective = Objective(
             self.network_, parts, wiring=self._wiring(), every=self.every, queries=self.queries, dropout=self.dropout,
-            dynamics_weight=self.dynamics_weight, penalty=self.penalty, chunk=self.batch_size,
+            dynamics_weight=self.dynamics_weight, penalty=self.penalty, masks=self.masks, chunk=self.batch_size,
         ).to(device)  # fmt: skip
         rows = {name: {"window": torch.arange(len(part.which))} for name, part in parts.items()}
         self.history_ = fit(
@@ -143,7 +155,7 @@ class Observer:
         self.network_.eval()
         return self
 
-    def predict(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 16384) -> Prediction:
+    def predict(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
         """The flow at positions [Q, d] and times [T], from the sensors' readings at one time.
 
         given: what the sensors read at a time, None: the first readings of the first flow of `fit`. Sensors may stand
@@ -154,7 +166,7 @@ class Observer:
         places, steps, given = self._asked(positions, times, given)
         return self._told(places, steps, self._values(places, steps, given, chunk), given)
 
-    def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 16384) -> Prediction:
+    def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
         """As `predict`, for times as late as one likes: after every `horizon_` the flow at the sensors is read, and
         taken as the start of the next stretch, so that the networks see no time that training had not."""
         places, steps, given = self._asked(positions, times, given)
@@ -189,6 +201,7 @@ class Observer:
             "unit": self.scale_.unit,
             "horizon": self.horizon_,
             "given_time": self.given_.time,
+            "stretch": list(self.stretch_),
         }
         save_checkpoint(Path(path), {**weights, **scale, **given}, record)
 
@@ -204,7 +217,7 @@ class Observer:
         self = cls(**{**told, "device": device})
         self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])
         self.scale_ = Scale(tensors["scale.mean"], tensors["scale.deviation"], record["unit"])
-        self.horizon_ = record["horizon"]
+        self.horizon_, self.stretch_ = record["horizon"], tuple(record["stretch"])
         self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
         self._build(self.horizon_ / self.scale_.unit)
         self.network_.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
@@ -227,7 +240,9 @@ class Observer:
         )  # fmt: skip
 
     def _wiring(self) -> Wiring:
-        return Wiring(self.graph, self.neighbours, self.radius)
+        design = self.design
+        stretch = self.stretch_ if design.base == "stretched" else ()
+        return Wiring(self.graph, self.neighbours, self.radius, design.waves, design.base != "none", stretch)
 
     def _seen(self, flows: FlowSet) -> FlowSet:
         """As networks see them: on a sphere or flattened."""
@@ -287,9 +302,9 @@ class Observer:
         x = self._placed(places).to(device).repeat(len(steps), 1)
         t = torch.as_tensor(steps, dtype=torch.float64, device=device).repeat_interleave(len(places))
         with torch.no_grad():
-            states = self.network_.dynamics(seen).states
+            simulated = self.network_.simulated(seen)
             found = torch.cat([
-                self.network_.continuum(states, seen, a.unsqueeze(0), b.unsqueeze(0))[0]
+                self.network_.asked(simulated, seen, a.unsqueeze(0), b.unsqueeze(0))[0]
                 for a, b in zip(x.split(chunk), t.split(chunk), strict=True)
             ])  # fmt: skip
         values = self.scale_.restored(found).cpu().numpy()

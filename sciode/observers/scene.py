@@ -10,7 +10,21 @@ from torch import Tensor
 
 from sciode.data.flow import Space
 
-__all__ = ["Scene", "embedded", "scene"]
+__all__ = ["Scene", "Span", "embedded", "scene"]
+
+
+class Span(NamedTuple):
+    """What reaches beyond neighbours, of each layout of sensors: made where a design asks for it, None otherwise.
+
+    waves: [B, N, 2 P] and projection: [B, 2 P, N], of `Exchange`. surface: [B, N + p + 1, N] float64, of
+    `surface_inverse`, and stretch: [p], its own. Rows and columns of sensors that are not there are 0. B is 1 where all
+    flows share a layout.
+    """
+
+    waves: Tensor | None = None
+    projection: Tensor | None = None
+    surface: Tensor | None = None
+    stretch: Tensor | None = None
 
 
 class Scene(NamedTuple):
@@ -19,6 +33,7 @@ class Scene(NamedTuple):
     points: [B, N, d], 0 where there is no sensor. there: [B, N] bool. start: [B, N, c], standardised first readings, 0
     where there is none. read: [B, N, c] bool. walls: [B, N] bool. clock: [B, K] float64, the anchor times in units of
     the step, from 0 on, increasing. edges: [2, E] among the B N sensors in a row. near: [B], the sensors' mean spacing.
+    span: see `Span`.
     """
 
     points: Tensor
@@ -30,10 +45,13 @@ class Scene(NamedTuple):
     edges: Tensor
     near: Tensor
     space: Space
+    span: Span = Span()
 
     def to(self, device: torch.device | str) -> Scene:
         """The same on a device."""
-        return self._replace(**{name: x.to(device) for name, x in self._asdict().items() if isinstance(x, Tensor)})
+        moved = {name: x.to(device) for name, x in self._asdict().items() if isinstance(x, Tensor)}
+        span = Span(*(None if x is None else x.to(device) for x in self.span))
+        return self._replace(**moved, span=span)
 
 
 def scene(
@@ -44,6 +62,7 @@ def scene(
     space: Space,
     near: Sequence[float],
     walls: Sequence[Tensor | None] | None = None,
+    span: Span | None = None,
 ) -> Scene:
     """Flows with points [N_b, d], first readings [N_b, c] (NaN = missing) and edges [2, E_b] as one batch.
 
@@ -55,7 +74,8 @@ def scene(
     most, count = max(len(x) for x in points), len(points)
 
     def padded(parts: Sequence[Tensor]) -> Tensor:
-        return torch.stack([torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:]))) for x in parts])
+        whole = (x if len(x) == most else torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:]))) for x in parts)
+        return torch.stack(list(whole))
 
     read = padded([x.isfinite() for x in readings])
     onto = [x + most * number for number, x in enumerate(edges)]
@@ -71,6 +91,7 @@ def scene(
         torch.cat(onto, 1),
         points[0].new_tensor(list(near)),
         space,
+        Span() if span is None else span,
     )
 
 

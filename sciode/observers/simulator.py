@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from sciode.data.flow import FlowSet
 from sciode.nn import mlp
-from sciode.training import FitOptions, choose_device, fit, isolated_rng
+from sciode.training import FitOptions, History, choose_device, fit, isolated_rng
 
 from .arrays import Reading, held_out
 from .interpolation import between_frames, interpolated
 from .message_passing import Interaction
 from .model import Design, network
-from .objective import Wiring, wired
 from .scene import Scene
 from .windows import Layout, Windows, cut, scale_of
+from .wiring import Joints, Wiring, wired
 
-__all__ = ["MeshGraphNet", "StateDynamics"]
+__all__ = ["MeshGraphNet", "StateDynamics", "trained_rival"]
 
 
 class StateDynamics(nn.Module):
@@ -54,33 +54,39 @@ class StateDynamics(nn.Module):
 
 
 class _OneStep(nn.Module):
-    """Training of one step from true readings with noise, and validation by whole rollouts."""
+    """Training of single steps from true readings with noise, and validation by whole rollouts."""
 
-    def __init__(self, net: StateDynamics, parts: dict[str, Windows], wiring: Wiring, noise: float) -> None:
+    def __init__(
+        self, net: StateDynamics, parts: dict[str, Windows], wiring: Wiring, noise: float, frames: int
+    ) -> None:
         super().__init__()
-        self.net, self.parts, self.wiring, self.noise = net, parts, wiring, noise
+        self.net, self.parts, self.wiring, self.noise, self.frames = net, parts, wiring, noise, frames
+        self._joints: Joints = {}
+        self._whole = {name: [torch.arange(len(x.points)) for x in part.layouts] for name, part in parts.items()}
 
     def loss(self, rows: Tensor, seed: int) -> Tensor:
-        """Mean squared error of the next frame, or in evaluation mode of all frames of a rollout."""
-        windows = self.parts["train" if self.training else "validation"]
-        values = windows.values[rows.to(windows.values.device)]
-        layouts = [windows.layouts[windows.which[int(row)]] for row in rows]
-        keep = {id(layout): torch.arange(len(layout.points)) for layout in layouts}
-        sizes = [len(layout.points) for layout in layouts]
-        clock = torch.arange(2, dtype=torch.float64, device=values.device).unsqueeze(0).expand(len(rows), -1)
-        frame = 0
+        """Mean squared error of next frames, or in evaluation mode of all frames of a rollout."""
+        name = "train" if self.training else "validation"
+        windows, each = self.parts[name], 1
+        values = windows.values[rows.to(windows.values.device)]  # [B, L, N, c]
+        which = [windows.which[int(row)] for row in rows]
         if self.training:
             generator = torch.Generator().manual_seed(seed)
-            frame = int(torch.randint(0, values.shape[1] - 1, (1,), generator=generator))
-        starts = [value[frame, :size] for value, size in zip(values, sizes, strict=True)]
+            each = min(self.frames, values.shape[1] - 1)
+            begin = torch.randperm(values.shape[1] - 1, generator=generator)[:each].to(values.device)
+            pairs = torch.stack((values[:, begin], values[:, begin + 1]), 2)
+            values, which = pairs.flatten(0, 1), [one for one in which for _ in range(each)]
+        layouts = [windows.layouts[number] for number in which]
+        starts = [value[0, : len(layout.points)] for value, layout in zip(values, layouts, strict=True)]
         if self.training:
             noise = torch.Generator(values.device).manual_seed(seed)
             starts = [
                 x + self.noise * torch.randn(x.shape, generator=noise, device=x.device, dtype=x.dtype) for x in starts
             ]
-        seen = wired(layouts, [keep[id(layout)] for layout in layouts], starts, clock, self.wiring, windows.space)
-        steps = 1 if self.training else values.shape[1] - 1
-        found, truth = self.net(seen, steps)[:, 1:], values[:, frame + 1 : frame + 1 + steps, : seen.start.shape[1]]
+        clock = torch.arange(2, dtype=torch.float64, device=values.device).unsqueeze(0)
+        keep = [self._whole[name][number] for number in which]
+        seen = wired(layouts, keep, starts, clock, self.wiring, windows.space, self._joints)
+        found, truth = self.net(seen, values.shape[1] - 1)[:, 1:], values[:, 1:, : seen.start.shape[1]]
         there = truth.isfinite()
         error = torch.where(there, found - torch.where(there, truth, 0.0), 0.0)
         return error.square().sum() / there.sum().clamp(min=1)
@@ -90,8 +96,9 @@ class _OneStep(nn.Module):
 class MeshGraphNet:
     """Simulate the sensors by a graph network in the space of states, then interpolate (cubic) in space and time.
 
-    every: frames a step. noise: of the states in training, in deviations of the data, so that rollouts stay near
-    what training had. Other parameters as `Observer`'s. Needs frames that are evenly apart.
+    every: frames a step. frames: steps that a window trains in an epoch, of those it has. noise: of the states in
+    training, in deviations of the data, so that rollouts stay near what training had. Other parameters as `Observer`'s.
+    Needs frames that are evenly apart.
     """
 
     width: int = 64
@@ -99,6 +106,7 @@ class MeshGraphNet:
     length: int = 20
     every: int = 1
     noise: float = 0.02
+    frames: int = 8
     neighbours: int = 6
     epochs: int = 100
     batch_size: int = 8
@@ -123,16 +131,9 @@ class MeshGraphNet:
             raise ValueError("a MeshGraphNet steps from frame to frame: give it frames that are evenly apart")
         with isolated_rng(self.random_state, 1):
             self.network_ = StateDynamics(len(self.channels_), parts["train"], self.width, self.layers).to(device)
-        options = FitOptions(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, schedule="cosine", patience=self.epochs,
-            warmup=0, settle=0, seed=self.random_state, threads=torch.get_num_threads(),
-        )  # fmt: skip
-        rows = {name: {"window": torch.arange(len(part.which))} for name, part in parts.items()}
-        training = _OneStep(self.network_, parts, Wiring(k=self.neighbours), self.noise)
-        self.history_ = fit(
-            training, _loss, rows["train"], rows["validation"], options, folder=folder, progress=progress,
-            identity=f"MeshGraphNet {self}",
-        )  # fmt: skip
+        sizes = {name: len(part.which) for name, part in parts.items()}
+        training = _OneStep(self.network_, parts, Wiring(k=self.neighbours), self.noise, self.frames)
+        self.history_ = trained_rival(self, training, sizes, folder, progress)
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:
@@ -156,6 +157,19 @@ def _every(windows: Windows, every: int) -> Windows:
     return Windows(windows.values[:, ::every], windows.times[:, ::every], windows.layouts, windows.which, windows.space)
 
 
+def trained_rival(rival: Any, training: Any, sizes: dict[str, int], folder: Path | None, progress: bool) -> History:
+    """Minimise `training.loss(rows, seed)` over windows, numbered on the CPU, with an opponent's parameters."""
+    options = FitOptions(
+        epochs=rival.epochs, batch_size=rival.batch_size, lr=rival.lr, schedule="cosine", patience=rival.epochs,
+        warmup=0, settle=0, seed=rival.random_state, threads=torch.get_num_threads(),
+    )  # fmt: skip
+    rows = {name: {"window": torch.arange(size)} for name, size in sizes.items()}
+    return fit(
+        training, _loss, rows["train"], rows["validation"], options, folder=folder, progress=progress,
+        identity=str(rival),
+    )  # fmt: skip
+
+
 def _loss(model: nn.Module, batch: Any, seed: int) -> Tensor:
-    assert isinstance(model, _OneStep)
-    return model.loss(batch["window"], seed)
+    loss: Any = model.loss
+    return loss(batch["window"], seed)

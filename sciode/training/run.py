@@ -102,7 +102,10 @@ def open_run(
 ) -> Run:
     """Return a new run, or the one whose checkpoint lies in `folder`."""
     sizes = size_of(train), size_of(validation)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True if parameters[0].is_cuda else None
+    )
     path = None if folder is None else Path(folder) / "checkpoint.safetensors"
     identity = "" if path is None else _identity(model, train, validation, options, told)
     run = Run(model, optimizer, sizes[0], unjudged(options, sizes[0]), identity, path)

@@ -151,3 +151,18 @@ def test_misuse_is_named() -> None:
         edges_between(scattered(5), PLANE, "knn", 0)
     with pytest.raises(ValueError, match="only a sphere"):
         flattened(scattered(5), PLANE)
+
+
+def test_edges_of_the_map_stop_at_the_date_line() -> None:
+    points = torch.randn(80, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points = points / points.norm(dim=1, keepdim=True)
+    east = torch.atan2(points[:, 1], points[:, 0])
+    across = {}
+    for kind in ("delaunay", "map"):
+        edges = edges_between(points, Space("sphere"), kind)  # type: ignore[arg-type]
+        across[kind] = int(((east[edges[0]] - east[edges[1]]).abs() > torch.pi).sum())
+    assert across["delaunay"] > 5 * across["map"]
+    with pytest.raises(ValueError, match="only a sphere"):
+        edges_between(
+            torch.rand(5, 2, generator=torch.Generator().manual_seed(0)), Space("plane", (0, 0), (1, 1)), "map"
+        )

@@ -44,12 +44,14 @@ def fitted() -> Observer:
     return tiny().fit(*waves())
 
 
-def test_a_decaying_wave_is_learnt_between_its_sensors() -> None:
+@pytest.mark.parametrize("base", ["none", "cubic"])
+def test_a_decaying_wave_is_learnt_between_its_sensors(base: Any) -> None:
     """a cos(2 pi x) exp(-t / 2), any a: below a tenth of its variance where no sensor is, from one reading."""
     positions, times, _ = waves()
     decaying = lambda x, a: a * (np.cos(2 * np.pi * x[:, 0]) * np.exp(-times[:, None] / 2.0))[..., None]  # noqa: E731
     flows = np.stack([decaying(positions, a) for a in np.linspace(-2, 2, 20)])[np.random.default_rng(0).permutation(20)]
-    observer = tiny(epochs=20, batch_size=4, lr=1e-2).fit(positions, times, flows)
+    design = Design(width=16, layers=1, heads=2, modes=2, base=base, waves=2 if base == "cubic" else 0)
+    observer = tiny(design=design, epochs=30, batch_size=4, lr=1e-2).fit(positions, times, flows)
     asked = np.random.default_rng(9).random((200, 2))
     truth = decaying(asked, 1.3)
     found = observer.predict(asked, times, Reading(positions, decaying(positions, 1.3)[0])).values
@@ -143,8 +145,9 @@ def test_ragged_sensors_missing_readings_and_unequal_times_are_taken() -> None:
         places.append(place)
         clocks.append(clock)
         values.append(value)
-    for dynamics in ("steps", "ode"):
-        observer = tiny(design=Design(width=16, layers=1, heads=2, dynamics=dynamics)).fit(places, clocks, values)
+    for how in ({}, {"dynamics": "ode"}, {"base": "cubic", "waves": 2}):
+        design = Design(width=16, layers=1, heads=2, **how)  # type: ignore[arg-type]
+        observer = tiny(design=design).fit(places, clocks, values)
         assert all(np.isfinite(epoch.train_loss) for epoch in observer.history_.epochs)
         assert np.isfinite(observer.predict(positions, [float(clocks[0][0]) + 1.0]).values).all()
 
@@ -163,9 +166,10 @@ def test_duplicate_and_collinear_sensors_and_a_plane_without_a_space() -> None:
     line[5] = line[4]
     _, times, _ = waves()
     values = np.stack([wave(line, times, phase) for phase in (0.0, 1.0, 2.0)])
-    observer = tiny(space=None).fit(line, times, values)
-    found = observer.predict([[0.5, 0.5], [0.5, 0.6]], [1.0])
-    assert np.isfinite(found.values).all() and found.outside[1]
+    for design in (TINY, Design(width=16, layers=1, heads=2, base="cubic", waves=2)):
+        observer = tiny(design=design, space=None).fit(line, times, values)
+        found = observer.predict([[0.5, 0.5], [0.5, 0.6]], [1.0])
+        assert np.isfinite(found.values).all() and found.outside[1]
 
 
 def test_a_sphere_trains_round_and_flat() -> None:

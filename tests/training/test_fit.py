@@ -20,7 +20,9 @@ from sciode.training import (
     load_checkpoint,
     read_json_lines,
 )
+from sciode.training.fit import _train, _train_ahead
 from sciode.training.options import Schedule, unjudged
+from sciode.training.run import Run, open_run
 
 
 class Interrupt(Exception):
@@ -210,3 +212,36 @@ def test_empty_and_unequal_data_are_refused() -> None:
     for wrong in ({"x": torch.zeros(0, 3), "y": torch.zeros(0, 1)}, {"x": torch.zeros(4, 3), "y": torch.zeros(5, 1)}):
         with pytest.raises(ValueError, match="equal first axis"):
             fit(network(), loss, wrong, VALIDATION, OPTIONS)
+
+
+def ahead(model: nn.Module, faulty: int | None) -> tuple[Run, float]:
+    """An epoch as on a card, on the CPU's fused optimizer; the loss of step `faulty` is no number."""
+    run = open_run(model, TRAIN, VALIDATION, OPTIONS, None)
+    run.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-4, fused=True)
+    run.optimizer.param_groups[0]["lr"] = 1e-2
+    seeds = [derive_seed(OPTIONS.seed, 1, 0, step) for step in range(4)]
+
+    def broken(model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        return loss(model, batch, seed) * (math.nan if faulty is not None and seed == seeds[faulty] else 1.0)
+
+    with isolated_rng(0):
+        return run, _train_ahead(run, broken, TRAIN, OPTIONS, 0)
+
+
+def test_a_card_that_is_not_waited_for_takes_the_same_steps() -> None:
+    run, found = ahead(network(), None)
+    plain = open_run(network(), TRAIN, VALIDATION, OPTIONS, None)
+    with isolated_rng(0):
+        expected = _train(plain, loss, TRAIN, OPTIONS, 0)
+    assert found == pytest.approx(expected, rel=1e-6)
+    for one, other in zip(run.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_card_that_is_not_waited_for_keeps_the_weights_from_before_the_fault() -> None:
+    """From the faulty step on none is taken: the weights are those of an epoch that ended before it."""
+    run, found = ahead(network(), 1)
+    assert math.isnan(found)
+    assert all(parameter.isfinite().all() for parameter in run.model.parameters())
+    steps = {float(state["step"]) for state in run.optimizer.state_dict()["state"].values()}
+    assert steps == {1.0}

@@ -1,0 +1,101 @@
+"""Long waves through all sensors at once: what edges would need many steps to carry crosses the domain in one."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciode.data.flow import Space
+
+from .scene import embedded
+
+__all__ = ["Exchange", "projection_of", "wave_numbers", "waves_at"]
+
+_ROUGHNESS = 1e-6
+"""Of the penalty N (1 + k^2)^2 |c_k|^2 by which few sensors settle many waves."""
+
+
+def wave_numbers(space: Space, degree: int) -> Tensor:
+    """The waves of a space up to `degree`, a row each, int64 on the CPU.
+
+    "periodic": integer vectors, one of k and -k, |k| <= degree. "plane": vectors >= 0, of products of cosines.
+    "sphere": (l, m), 0 <= m <= l <= degree, of spherical harmonics. Raises ValueError for degree < 1.
+    """
+    if degree < 1:
+        raise ValueError(f"degree must be >= 1, got {degree}")
+    if space.kind == "sphere":
+        return torch.tensor([(n, m) for n in range(degree + 1) for m in range(n + 1)])
+    low = 0 if space.kind == "plane" else -degree
+    every = itertools.product(range(low, degree + 1), repeat=space.dimension)
+    kept = [k for k in every if sum(x * x for x in k) <= degree * degree]
+    return torch.tensor([k for k in kept if space.kind == "plane" or k >= tuple(-x for x in k)])
+
+
+def waves_at(points: Tensor, space: Space, degree: int) -> Tensor:
+    """Waves [N, P, 2] at points [N, d], float64: cosine and sine parts; in a plane the sine parts are 0."""
+    numbers = wave_numbers(space, degree).to(points.device)
+    if space.kind == "sphere":
+        return _harmonics(points, space, numbers)
+    lower, upper = (points.new_tensor(side, dtype=torch.float64) for side in (space.lower, space.upper))
+    share = (points.double() - lower) / (upper - lower)
+    if space.kind == "plane":
+        cosines = (torch.pi * share.unsqueeze(1) * numbers).cos().prod(-1)
+        return torch.stack((cosines, torch.zeros_like(cosines)), -1)
+    angle = 2.0 * torch.pi * share @ numbers.double().T
+    return torch.stack((angle.cos(), angle.sin()), -1)
+
+
+def projection_of(waves: Tensor, space: Space, degree: int) -> Tensor:
+    """[2 P, N] float64: values at N points -> the waves' coefficients (waves [N, P, 2] flattened), least squares with
+    a penalty on short waves, so that points may be fewer than waves, and anywhere."""
+    numbers = wave_numbers(space, degree).to(waves)
+    size = numbers[:, 0].square() + numbers[:, 0] if space.kind == "sphere" else numbers.square().sum(-1)
+    basis = waves.flatten(1)
+    penalty = _ROUGHNESS * len(basis) * (1.0 + size).square().repeat_interleave(2)
+    return torch.linalg.solve(basis.T @ basis + torch.diag(penalty), basis.T)
+
+
+def _harmonics(points: Tensor, space: Space, numbers: Tensor) -> Tensor:
+    """Real spherical harmonics of mean square 1 on the sphere, by the recurrence over l for each m."""
+    x, y, z = embedded(points.double(), space).unbind(-1)
+    table: dict[tuple[int, int], Tensor] = {(0, 0): torch.ones_like(z)}
+    ring = (1.0 - z.square()).clamp(min=0.0).sqrt()
+    degree = int(numbers[:, 0].max())
+    for m in range(degree + 1):
+        if m:
+            table[m, m] = table[m - 1, m - 1] * ring * np.sqrt((2 * m + 1) / (2 * m))
+        for n in range(m + 1, degree + 1):
+            a = np.sqrt((4 * n * n - 1) / (n * n - m * m))
+            before = table[n - 2, m] if n > m + 1 else torch.zeros_like(z)
+            b = np.sqrt(((n - 1) ** 2 - m * m) / (4 * (n - 1) ** 2 - 1)) if n > m + 1 else 0.0
+            table[n, m] = a * (z * table[n - 1, m] - b * before)
+    east = torch.atan2(y, x)
+    parts = []
+    for n, m in numbers.tolist():
+        scale = np.sqrt(2.0) if m else 1.0
+        parts.append(torch.stack((scale * table[n, m] * (m * east).cos(), scale * table[n, m] * (m * east).sin()), -1))
+    return torch.stack(parts, 1)
+
+
+class Exchange(nn.Module):
+    """v -> sum over waves k of w_k c_k e^{i k x}, c the coefficients of A v: a convolution, channel by channel.
+
+    w is complex, a number a wave and channel; A is an affine map of the channels. v [B, N, width], waves [B, N, 2 P],
+    projection [B, 2 P, N] -> [B, N, width]. Source: Li et al.: Fourier neural operator (ICLR 2021), here on scattered
+    points, and on a sphere with its harmonics.
+    """
+
+    def __init__(self, width: int, waves: int) -> None:
+        super().__init__()
+        self.into = nn.Linear(width, width)
+        self.real = nn.Parameter(torch.randn(waves, width) * 0.3)
+        self.imaginary = nn.Parameter(torch.randn(waves, width) * 0.3)
+
+    def forward(self, v: Tensor, waves: Tensor, projection: Tensor) -> Tensor:
+        """The convolution at the same points."""
+        a, b = (projection @ self.into(v)).unflatten(1, (-1, 2)).unbind(2)
+        turned = (self.real * a - self.imaginary * b, self.real * b + self.imaginary * a)
+        return waves @ torch.stack(turned, 2).flatten(1, 2)

@@ -1,0 +1,122 @@
+"""How a batch's sensors are joined: edges, and what reaches beyond them, once a layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .graphs import Graph, edges_between, spacing
+from .scene import Scene, Span, scene
+from .surface import surface_inverse
+from .waves import projection_of, waves_at
+from .windows import Layout
+
+__all__ = ["Joined", "Joints", "Wiring", "wired"]
+
+_KEPT = 64
+"""Layouts, with sensors hidden in one way or another, of which joints are kept at most."""
+
+
+class Joined(NamedTuple):
+    """Sensors that are kept of one layout, on the device: points [N, d], walls [N], edges [2, E], their spacing, and
+    the parts of a `Span`."""
+
+    points: Tensor
+    walls: Tensor
+    edges: Tensor
+    near: float
+    span: Span
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How sensors are joined: see `edges_between`; waves: of `Design`; surface: whether one is laid through them;
+    stretch: see `chosen_stretch`, () for none."""
+
+    graph: Graph = "delaunay"
+    k: int = 6
+    radius: float | None = None
+    waves: int = 0
+    surface: bool = False
+    stretch: tuple[float, ...] = ()
+
+    def joined(self, layout: Layout, chosen: Tensor, space: Any, device: torch.device) -> Joined:
+        """The sensors of a layout that are chosen (numbers on the CPU), joined."""
+        points = layout.points[chosen]
+        edges = edges_between(points, space, self.graph, self.k, self.radius).to(device)
+        near, points = spacing(points, space), points.to(device)
+        stretch = torch.tensor(self.stretch, dtype=torch.float64, device=device) if self.stretch else None
+        waves = waves_at(points, space, self.waves) if self.waves else None
+        span = Span(
+            None if waves is None else waves.flatten(1).float(),
+            None if waves is None else projection_of(waves, space, self.waves).float(),
+            surface_inverse(points, space, stretch) if self.surface else None,
+            stretch,
+        )
+        return Joined(points, layout.walls[chosen].to(device), edges, near, span)
+
+
+Joints = dict[tuple[int, int], tuple[Layout, Tensor, Joined]]
+"""What was joined, by the identities of layout and chosen numbers, which it keeps alive."""
+
+
+def wired(
+    layouts: list[Layout], keep: list[Tensor], readings: list[Tensor], clock: Tensor, wiring: Wiring, space: Any,
+    known: Joints | None = None,
+) -> Scene:  # fmt: skip
+    """A scene on the readings' device, of the sensors that are kept (index [n] on the CPU, one a flow).
+
+    known: joints to look up and to add to; layouts and numbers that are the same objects are joined once.
+    """
+    known = {} if known is None else known
+    device, parts, order = readings[0].device, [], []
+    for layout, chosen in zip(layouts, keep, strict=True):
+        key = (id(layout), id(chosen))
+        if key not in known:
+            if len(known) >= _KEPT:
+                known.clear()
+            known[key] = layout, chosen, wiring.joined(layout, chosen, space, device)
+        parts.append(known[key][2])
+        order.append(key)
+    return scene(
+        [part.points for part in parts],
+        readings,
+        clock,
+        [part.edges for part in parts],
+        space,
+        [part.near for part in parts],
+        [part.walls for part in parts],
+        _spanned([part.span for part in parts], shared=len(set(order)) == 1),
+    )
+
+
+def _spanned(parts: list[Span], shared: bool) -> Span:
+    """Spans as one batch; one of it where all flows share a layout."""
+    first = parts[0]
+    if shared:
+        return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), stretch=first.stretch)
+    waves, projections, surfaces = (
+        [x for x in column if x is not None] for column in zip(*(part[:3] for part in parts), strict=True)
+    )
+    most = max((x.shape[-1] for x in (*projections, *surfaces)), default=0)
+    return Span(
+        torch.stack([_grown(x, most, 0) for x in waves]) if waves else None,
+        torch.stack([_grown(x, most, 1) for x in projections]) if projections else None,
+        torch.stack([_bordered(x, most) for x in surfaces]) if surfaces else None,
+        first.stretch,
+    )
+
+
+def _bordered(x: Tensor, most: int) -> Tensor:
+    """[N + p + 1, N] with rows and columns of 0 for sensors that are not there."""
+    count = x.shape[1]
+    return _grown(torch.cat((_grown(x[:count], most, 0), x[count:])), most, 1)
+
+
+def _grown(x: Tensor, most: int, axis: int) -> Tensor:
+    shape = list(x.shape)
+    shape[axis] = most - x.shape[axis]
+    return torch.cat((x, x.new_zeros(shape)), axis)

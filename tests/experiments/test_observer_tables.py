@@ -1,0 +1,40 @@
+"""The observers' tables and bars, from rows that are made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sciode.experiments.observer_tables import figure, tables, verdicts
+
+
+def row(line: str, rate: float, error: float, seed: int = 0) -> dict[str, Any]:
+    errors = {"in_x_in_t": error, "ext_x_in_t": error, "in_x_ext_t": float("nan"), "ext_x_ext_t": float("nan")}
+    way = {**errors, "drift": [0.01, 0.02]}
+    key = {"set": "box", "rate": rate, "subsampling": 1, "line": line, "seed": seed}
+    return {**key, "seen": way, "twice": {}, "unseen": way, "seconds": 2.0}
+
+
+ROWS = [
+    row("observer", 0.05, 0.1), row("observer", 0.05, 0.3, 1), row("cubic, true readings", 0.05, 0.4),
+    row("MeshGraphNet", 0.05, 0.3), row("observer", 0.25, 0.2), row("cubic, true readings", 0.25, 0.1),
+]  # fmt: skip
+
+
+def test_bars_compare_means_over_seeds_at_every_rate() -> None:
+    found = {(v.rate, v.other): (v.ratio, v.met) for v in verdicts(ROWS)}
+    assert found == {
+        (0.05, "cubic, true readings"): (pytest.approx(0.5), True),
+        (0.05, "MeshGraphNet"): (pytest.approx(2.0 / 3.0), False),
+        (0.25, "cubic, true readings"): (pytest.approx(2.0), False),
+    }
+    assert verdicts([row("persistence", 0.05, 1.0)]) == []
+
+
+def test_a_table_and_a_panel_are_made_a_place(tmp_path: Path) -> None:
+    made = tables(ROWS, "made up")
+    assert len(made) == 2
+    figure(ROWS, tmp_path / "rates.png")
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")

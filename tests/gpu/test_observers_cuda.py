@@ -1,0 +1,62 @@
+"""Observers and their opponents on a CUDA device: they train there, and answer as on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sciode.bench.observers import asking, observed
+from sciode.data.flow import Space
+from sciode.observers import Design, Observer, Reading
+from sciode.observers.arrays import as_flows
+from sciode.observers.gridded import FourierOperator
+from sciode.observers.implicit import ImplicitField
+from sciode.observers.simulator import MeshGraphNet
+
+pytestmark = pytest.mark.gpu
+BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
+
+
+def waves() -> tuple[Any, ...]:
+    rng = np.random.default_rng(0)
+    positions, times = rng.random((40, 2)), np.arange(7.0)
+    angle = 2 * np.pi * (positions[:, 0] - times[:, None] / 8.0) + rng.random((6, 1, 1)) * 6.28
+    return positions, times, np.sin(angle)[..., None]
+
+
+@pytest.mark.parametrize("way", ["dense", "nearest", "linear"])
+@pytest.mark.parametrize("base", ["none", "cubic"])
+def test_queries_are_answered_as_on_the_cpu(way: str, base: str) -> None:
+    model, scene = observed(way, base, 60, torch.device("cpu"))
+    expected = asking(model, scene, 200, 64)()
+    found = asking(model.cuda(), scene.to("cuda"), 200, 64)()
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("design", [{}, {"base": "cubic", "waves": 3, "attention": "nearest"}, {"dynamics": "ode"}])
+def test_an_observer_trains_on_the_card_and_answers_anywhere(design: dict[str, Any], tmp_path: Path) -> None:
+    how: dict[str, Any] = {"space": BOX, "length": 7, "epochs": 3, "batch_size": 3, "queries": 64}
+    observer = Observer(design=Design(width=16, layers=1, heads=2, **design), device="cuda", **how).fit(*waves())
+    losses = [epoch.train_loss for epoch in observer.history_.epochs]
+    assert np.isfinite(losses).all() and observer.history_.stopped == "all epochs done"
+    observer.save(tmp_path / "observer.safetensors")
+    asked = np.random.default_rng(1).random((9, 2))
+    one, other = (Observer.load(tmp_path / "observer.safetensors", device=d).predict(asked, [0.0, 2.5]).values
+                  for d in ("cuda", "cpu"))  # fmt: skip
+    np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("net", [
+    MeshGraphNet(width=16, layers=1, length=7, epochs=2, device="cuda"),
+    FourierOperator(width=8, layers=1, modes=3, side=8, length=7, epochs=2, device="cuda"),
+    ImplicitField(code=4, width=16, layers=1, length=7, epochs=2, device="cuda"),
+], ids=["MeshGraphNet", "Fourier operator", "implicit field"])  # fmt: skip
+def test_opponents_train_on_the_card(net: Any) -> None:
+    positions, times, values = waves()
+    net.fit_flows(as_flows(positions, times, values, None, BOX))
+    found = net.predict(np.random.default_rng(1).random((5, 2)), times, Reading(positions, values[0, 0]))
+    assert found.shape == (7, 5, 1) and np.isfinite(found).all()

@@ -1,0 +1,77 @@
+"""Globes: what faces the eye is drawn where it should be, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sciode.lab.globes import globe, globe_edges, globe_points, seen_from, spin
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+matplotlib_figure = pytest.importorskip("matplotlib.figure")
+
+
+@pytest.fixture
+def figure() -> Figure:
+    return matplotlib_figure.Figure()
+
+
+def scattered(count: int = 60) -> NDArray[Any]:
+    points = np.random.default_rng(0).normal(size=(count, 3))
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+def test_the_eye_is_above_the_centre_with_north_up() -> None:
+    points = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 3.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    at, front = seen_from(points, (90.0, 0.0))
+    assert np.allclose(at[:3], [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])  # the centre, the pole, 90 degrees further east
+    assert front[0] and not front[3]
+    at, front = seen_from(scattered(), (30.0, 70.0))
+    assert (np.linalg.norm(at, axis=1) <= 1.0 + 1e-12).all() and 20 < front.sum() < 40
+
+
+def test_a_globe_shows_triangles_of_what_is_in_front(figure: Figure) -> None:
+    points = scattered()
+    ax = figure.subplots()
+    assert globe(ax, points, points[:, 2], (0.0, 90.0), label="height") is ax
+    figure.draw_without_rendering()
+    shown = ax.collections[0]
+    assert shown.get_clim() == pytest.approx((-np.abs(points[:, 2]).max(), np.abs(points[:, 2]).max()))
+    (bar,) = [other for other in figure.axes if other is not ax]
+    assert bar.get_ylabel() == "height"
+
+
+def test_points_and_edges_behind_are_left_out(figure: Figure) -> None:
+    points = scattered()
+    front = seen_from(points, (0.0, 0.0))[1]
+    ax = figure.subplots()
+    globe_points(ax, points, (0.0, 0.0))
+    assert len(ax.lines[0].get_xdata()) == front.sum()  # type: ignore[arg-type]
+    near, far = np.flatnonzero(front)[:2], np.flatnonzero(~front)[:2]
+    other = figure.add_subplot()
+    globe_edges(other, points, np.array([[near[0], near[0], far[0]], [near[1], far[0], far[1]]]), (0.0, 0.0))
+    great = np.array(other.lines[0].get_xydata())
+    assert great.shape == (9, 2) and np.allclose(great[[0, -1]], seen_from(points[near], (0.0, 0.0))[0])
+
+
+def test_a_film_has_a_frame_a_title_in_one_scale(figure: Figure) -> None:
+    points = scattered()
+    values = np.stack([points[:, 0], 3.0 * points[:, 1]])
+    ax = figure.subplots()
+    film = spin(ax, points, values, ["one", "two"], degrees=10.0)
+    film._init_draw()  # type: ignore[attr-defined]
+    limits = ax.collections[0].get_clim()
+    film._draw_frame(1)  # type: ignore[attr-defined]
+    assert ax.get_title() == "two" and ax.collections[0].get_clim() == limits
+    with pytest.raises(ValueError, match="a title a frame"):
+        spin(ax, points, values, ["one"])
+
+
+def test_misuse_is_named(figure: Figure) -> None:
+    with pytest.raises(ValueError, match="a globe has points"):
+        globe(figure.subplots(), scattered()[:, :2], np.zeros(60))
