@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ class Drawing:
 
 
 class Samples(NamedTuple):
-    """Trajectories of one system: values [n, frames, d], the set of numbers that each has [n], and all sets' equations.
+    """Trajectories of one system: values [n, frames, d] on the device that was asked for, the set of numbers that each has [n], and all sets' equations.
 
     left_out: how many were drawn beside those, which grew too large or were given up.
     """
@@ -82,7 +83,7 @@ def draw(how: Drawing, seed: int, device: torch.device | str = "cpu") -> Iterato
         named = [dict(zip(system.nominal, row, strict=True)) for row in numbers.tolist()]
         equations = tuple(tuple(one.bound(own) for one in system.equations) for own in named)
         kept = fine.cpu()
-        yield Samples(name, values[fine].cpu(), owner[kept], equations, int((~kept).sum()))
+        yield Samples(name, values[fine], owner[kept], equations, int((~kept).sum()))
 
 
 def simulate(
@@ -92,6 +93,18 @@ def simulate(
 
     numbers: the system's parameters [n, p]; starts: [n, d]. Float64.
     """
+    y0, args = starts.to(device, torch.float64), numbers.to(device, torch.float64)
+    options: dict[str, Any] = {"method": how.method, "rtol": how.rtol, "atol": how.atol, "engine": how.engine}
+    with torch.no_grad():
+        found = solve(_field(system), y0, how.times.to(device), args=args, throw=False, **options)
+    values = found.ys.transpose(0, 1)
+    bounded = values.isfinite().flatten(1).all(1) & (values.abs().flatten(1).amax(1) < how.most)
+    return values, bounded & (found.status == 0)
+
+
+@cache
+def _field(system: System) -> Any:
+    """The right-hand side, with code of its own name: engines know a field by its code, and serve 8 with the same."""
     named, equations = list(system.nominal), system.equations
 
     def field(t: Tensor, y: Tensor, p: Tensor) -> Tensor:
@@ -99,13 +112,8 @@ def simulate(
         u = y.unbind(-1)
         return torch.stack([torch.as_tensor(one.at(u, own)).to(y).expand(y.shape[:-1]) for one in equations], -1)
 
-    y0, args = starts.to(device, torch.float64), numbers.to(device, torch.float64)
-    options: dict[str, Any] = {"method": how.method, "rtol": how.rtol, "atol": how.atol, "engine": how.engine}
-    with torch.no_grad():
-        found = solve(field, y0, how.times.to(device), args=args, throw=False, **options)
-    values = found.ys.transpose(0, 1)
-    bounded = values.isfinite().flatten(1).all(1) & (values.abs().flatten(1).amax(1) < how.most)
-    return values, bounded & (found.status == 0)
+    field.__code__ = field.__code__.replace(co_name=f"field_of_{system.name}")
+    return field
 
 
 def noisy(values: Tensor, level: float, seed: int) -> Tensor:
