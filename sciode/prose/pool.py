@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Pool:
-    """times [T]; values [N, T, D], float32, zeros beyond a system's components; system, owner [N]: numbers of a sample's
+    """times [T], float64; values [N, T, D], float32, zeros beyond a system's components; system, owner [N]: numbers of a sample's
     system and of its row in targets [E, W], ids of equations; names: of the systems; left_out: what drawing left out.
     """
 
@@ -98,11 +98,11 @@ class Pool:
         ids, targets = self.vocabulary.ids, self.targets[self.owner[rows]]
         written = torch.cat((torch.full_like(targets[:, :1], ids["start"]), targets[:, :-1]), 1)
         return Batch(
-            self.times[: how.frames].expand(count, -1),
+            self.times[: how.frames].float().expand(count, -1),
             read + level * size.sqrt() * white,
             self.guesses.drawn(self.system[rows], how.told, generator),
             self.components[self.system[rows]],
-            self.times[asked],
+            self.times[asked].float(),
             values.gather(1, asked[..., None].expand(-1, -1, values.shape[-1])),
             written,
             targets,
@@ -128,7 +128,7 @@ def filled(how: Drawing, seed: int, dimension: int, device: torch.device | str =
         rows += [vocabulary.encoded(one) for one in found.equations]
         left_out += found.left_out
     return Pool(
-        how.times.float().to(device),
+        how.times.to(device),
         torch.cat(values),
         torch.cat(system).to(device),
         torch.cat(owner).to(device),

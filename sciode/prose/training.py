@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sciode.prose.model import Transformer
-from sciode.prose.objective import Losses, losses
+from sciode.prose.objective import losses
 from sciode.prose.pool import Batch, Pool, Reading
 from sciode.training import append_json, derive_seed, load_checkpoint, read_json_lines, save_checkpoint
 from sciode.training.checkpoint import flatten, unflatten
@@ -57,7 +57,9 @@ class Course:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.every) < 1 or min(self.seconds, self.warmup, self.renew, self.data) < 0:
-            raise ValueError(f"steps, batch and every must be at least 1, seconds, warmup, renew and data 0, got {self}")
+            raise ValueError(
+                f"steps, batch and every must be at least 1, seconds, warmup, renew and data 0, got {self}"
+            )
         if not (self.lr > 0 and self.clip > 0 and 0 <= self.average < 1 and self.weight_decay >= 0):
             raise ValueError(f"lr and clip must be positive and average in [0, 1), got {self}")
 
