@@ -5,7 +5,7 @@
     sciode train prose --set 'systems=["lorenz"]'                        # one to one
     sciode train prose --set 'unseen=["dadras"]'                         # a system that training never sees
 
-Trajectories of systems with drawn numbers are read up to t = 2 (64 frames, with noise) and asked for from there to t = 6.
+Trajectories of systems with drawn numbers are read up to t = 2 (64 frames, with noise) and asked for from there to 6.
 All models of a seed train in lockstep on the same batches; what is judged are averaged weights, on numbers and starts
 that training has not seen. "told": what is known of the equations beforehand, "known" (their skeleton), "wrong" (a term
 too many or too few) or "nothing". Errors are relative L2 errors, means over samples; "near" is up to t = 3.
@@ -20,12 +20,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.prose_rows import EQUATIONS, TOLD, equation_row, operator_row
@@ -35,6 +35,7 @@ from sciode.prose import PRESETS, SYSTEMS, Drawing, Transformer, of_dimension
 from sciode.prose.opponents import DeepONet, FourierOperator
 from sciode.prose.pool import Pool, Reading, filled
 from sciode.prose.training import Course, Training
+from sciode.prose.weights import save_model
 from sciode.training import choose_device, derive_seed, isolated_rng
 
 __all__ = ["LINES", "MODELS", "Settings", "main", "trained"]
@@ -160,8 +161,15 @@ def trained(settings: Settings, seed: int, out: Path) -> dict[str, nn.Module]:
     )  # fmt: skip
     text = json.dumps([_stamp(settings), wanted, seed], sort_keys=True)
     folder = out / "fits" / hashlib.sha256(text.encode()).hexdigest()[:16]
-    training = Training(models, lambda _: pool(settings, seed), course, folder, rates=rates)
-    training.run()
+
+    def share(name: str, model: nn.Module, weights: dict[str, Tensor]) -> None:
+        if isinstance(model, Transformer):
+            file = out / "weights" / f"{name.replace(' ', '_')}-{seed}.safetensors"
+            told = {"systems": settings.seen, "course": asdict(course), "steps": training.step}
+            save_model(file, model, weights, **told)
+
+    training = Training(models, lambda _: pool(settings, seed), course, folder, rates=rates, share=share)
+    training.run(save_seconds=30.0)
     training.judge()
     return models
 

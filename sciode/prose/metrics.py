@@ -105,8 +105,9 @@ def solved(systems: Sequence[Equations], start: Tensor, times: Tensor, max_steps
 
 
 def start_of(systems: Sequence[Equations], times: Tensor, values: Tensor, frames: int = 8) -> Tensor:
-    """Return the state [B, D] at the last of even times (two of which tell the gap), less noisy than values [B, T, D]: the last frames are
-    carried there by the equations, and the mean is taken. The last frame itself where that is not finite."""
+    """Return the state [B, D] at the last frame, less noisy than values [B, T, D]: the last frames are carried there by
+    the equations, and the mean is taken. The last frame itself where that is not finite. times: even, two tell the gap.
+    """
     count = min(frames, values.shape[1])
     states, gap = values[:, -count:], float(times[1] - times[0])
     programs = Programs(systems, values.shape[-1], values)

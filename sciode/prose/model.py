@@ -91,7 +91,7 @@ class Transformer(nn.Module):
             return nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
 
         waves = 2 * len(_PERIODS)
-        self.register_buffer("speeds", 2 * math.pi / torch.tensor(_PERIODS), persistent=False)
+        self.reset_buffers()
         self.frame, self.time = embedding(waves + shape.dimension), embedding(waves)
         self.sizes = embedding(3 * shape.dimension)
         self.word, self.kinds = nn.Embedding(words, width), nn.Parameter(0.02 * torch.randn(2, width))
@@ -103,6 +103,10 @@ class Transformer(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
         self.value, self.score = nn.Linear(width, shape.dimension), nn.Linear(width, words)
+
+    def reset_buffers(self) -> None:
+        """Set the speeds of `_waves`, which no file holds."""
+        self.register_buffer("speeds", 2 * math.pi / torch.tensor(_PERIODS), persistent=False)
 
     def read(self, times: Tensor, values: Tensor, symbols: Tensor, components: Tensor) -> Fused:
         """Encode and fuse.

@@ -55,8 +55,9 @@ class Batch(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Pool:
-    """times [T], float64; values [N, T, D], float32, zeros beyond a system's components; system, owner [N]: numbers of a sample's
-    system and of its row in targets [E, W], ids of equations; names: of the systems; left_out: what drawing left out.
+    """times [T], float64; values [N, T, D], float32, zeros beyond a system's components; system, owner [N]: numbers of
+    a sample's system and of its row in targets [E, W], ids of equations; names: of the systems; left_out: what drawing
+    left out.
     """
 
     times: Tensor

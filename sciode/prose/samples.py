@@ -57,7 +57,8 @@ class Drawing:
 
 
 class Samples(NamedTuple):
-    """Trajectories of one system: values [n, frames, d] on the device that was asked for, the set of numbers that each has [n], and all sets' equations.
+    """Trajectories of one system: values [n, frames, d] on the device that was asked for, the set of numbers that each
+    has [n], and all sets' equations.
 
     left_out: how many were drawn beside those, which grew too large or were given up.
     """
@@ -81,7 +82,8 @@ def draw(how: Drawing, seed: int, device: torch.device | str = "cpu") -> Iterato
         owner = torch.arange(how.equations).repeat_interleave(how.starts)
         values, fine = simulate(system, numbers[owner], torch.from_numpy(starts), how, device)
         named = [dict(zip(system.nominal, row, strict=True)) for row in numbers.tolist()]
-        equations = tuple(tuple(one.bound(own) for one in system.equations) for own in named)
+        trees = system.equations
+        equations = tuple(tuple(one.bound(own) for one in trees) for own in named)
         kept = fine.cpu()
         yield Samples(name, values[fine], owner[kept], equations, int((~kept).sum()))
 

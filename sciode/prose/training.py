@@ -155,7 +155,9 @@ _BEFORE_CAPTURE = 3
 class Training:
     """Models by name on one pool. folder: of checkpoints, log.jsonl and weights; one found there is gone on from.
 
-    pools: a pool by its number, the first being 0; what `Course.renew` asks for. tell: called with each record.
+    pools: a pool by its number, the first being 0; what `Course.renew` asks for. tell: called with each record. rates:
+    rates of learning of some models. share: called, whenever a checkpoint is written, with each model's name, the model
+    and its averaged weights.
     """
 
     def __init__(
@@ -166,11 +168,12 @@ class Training:
         folder: Path | None = None,
         tell: Callable[[dict[str, Any]], None] | None = None,
         rates: Mapping[str, float] | None = None,
+        share: Callable[[str, nn.Module, dict[str, Tensor]], None] | None = None,
     ) -> None:
         own = rates or {}
         self.courses = {name: replace(course, lr=own.get(name, course.lr)) for name in models}
         self.pupils = {name: Pupil(model, self.courses[name]) for name, model in models.items()}
-        self.pools, self.course, self.folder, self.tell = pools, course, folder, tell
+        self.pools, self.course, self.folder, self.tell, self.share = pools, course, folder, tell, share
         self.step, self.seconds = 0, 0.0
         self.device = next(iter(self.pupils.values())).weights[0].device
         self.identity = repr((course, sorted(own.items()), [(name, str(one)) for name, one in models.items()]))
@@ -243,6 +246,9 @@ class Training:
                 tensors |= flatten(f"{name}.optimizer.{number}", state)
         record = {"identity": self.identity, "step": self.step, "seconds": self.seconds, "course": asdict(self.course)}
         save_checkpoint(self.path, tensors, record)
+        for name, one in self.pupils.items():
+            if self.share is not None:
+                self.share(name, one.model, one.judged())
 
     def _resume(self) -> None:
         assert self.path is not None
