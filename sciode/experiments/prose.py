@@ -169,7 +169,7 @@ def trained(settings: Settings, seed: int, out: Path) -> dict[str, nn.Module]:
             save_model(file, model, weights, **told)
 
     training = Training(models, lambda _: pool(settings, seed), course, folder, rates=rates, share=share)
-    training.run(save_seconds=30.0)
+    training.run(save_seconds=45.0)
     training.judge()
     return models
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
@@ -21,7 +22,7 @@ def rotated(x: Tensor, first: int = 0) -> Tensor:
     Source: Su et al.: RoFormer (Neurocomputing 568, 2024).
     """
     half = x.shape[-1] // 2
-    speeds = _BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    speeds = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-math.log(_BASE) / half))
     places = torch.arange(first, first + x.shape[-2], device=x.device, dtype=torch.float32)
     angles = places[:, None] * speeds
     cos, sin = angles.cos().to(x), angles.sin().to(x)
@@ -52,7 +53,7 @@ class Attention(nn.Module):
                 mask = mask & torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
         if mask is not None:
-            found = torch.where(mask.any(-1, keepdim=True), found, 0.0)
+            found = found.masked_fill(~mask.any(-1, keepdim=True), 0.0)
         return self.out(found.transpose(1, 2).flatten(2))
 
     def split(self, x: Tensor) -> Tensor:

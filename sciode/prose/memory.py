@@ -67,5 +67,5 @@ def _joined(attention: Attention, query: Tensor, key: Tensor, value: Tensor, hea
     mask = None if heard is None else heard[:, None, None]
     found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     if mask is not None:
-        found = torch.where(mask.any(-1, keepdim=True), found, 0.0)
+        found = found.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return attention.out(found.transpose(1, 2).flatten(2))

@@ -117,8 +117,8 @@ class Transformer(nn.Module):
         there = torch.arange(values.shape[-1], device=values.device) < components[:, None]
         mean = values.mean(1)
         size = (values - mean[:, None]).square().mean(1).sqrt().clamp(min=1e-6)
-        scaled = torch.where(there[:, None], (values - mean[:, None]) / size[:, None], 0.0)
-        told = torch.where(there, size.log(), 0.0), torch.where(there, torch.asinh(mean), 0.0), there.to(values)
+        scaled = ((values - mean[:, None]) / size[:, None]).masked_fill(~there[:, None], 0.0)
+        told = size.log().masked_fill(~there, 0.0), torch.asinh(mean).masked_fill(~there, 0.0), there.to(values)
         # In full precision, whatever the layers compute in: neighbouring frames differ by less than bfloat16 tells.
         with torch.autocast(values.device.type, enabled=False):
             frames = self.frame(torch.cat((self._waves(times), scaled), -1))
