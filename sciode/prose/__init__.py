@@ -1,31 +1,52 @@
-"""Operators and symbolic equations from one transformer: systems as data, symbols as tokens, and a grammar."""
+"""Operators and symbolic equations from one transformer: systems as data, symbols as tokens, a grammar, and `Prose`."""
 
 from sciode.prose.display import latex, to_sympy
+from sciode.prose.estimator import PRETRAINED, Forecast, Prose
 from sciode.prose.grammar import Grammar, State
+from sciode.prose.guesses import Guesses, Told
+from sciode.prose.memory import Memory
 from sciode.prose.model import PRESETS, Shape, Transformer
+from sciode.prose.opponents import DeepONet, FourierOperator, Operator
+from sciode.prose.pool import Batch, Pool, Reading, filled
 from sciode.prose.programs import Programs
 from sciode.prose.refine import Fit, Refined, misfit, refine
 from sciode.prose.samples import Drawing, Samples, draw, equations_of, noisy, simulate
 from sciode.prose.systems import SYSTEMS, System, of_dimension
+from sciode.prose.training import Course, Training
 from sciode.prose.trees import OPERATORS, Expression, constant, cos, parameter, sin, square, variable, variables
 from sciode.prose.vocabulary import Vocabulary, on_grid
+from sciode.prose.weights import load_model, save_model
 from sciode.prose.writing import Writing, Written, write
 from sciode.prose.wrong_terms import misspecified, with_another_term, without_a_term
 
 __all__ = [
     "OPERATORS",
     "PRESETS",
+    "PRETRAINED",
     "SYSTEMS",
+    "Batch",
+    "Course",
+    "DeepONet",
     "Drawing",
     "Expression",
     "Fit",
+    "Forecast",
+    "FourierOperator",
     "Grammar",
+    "Guesses",
+    "Memory",
+    "Operator",
+    "Pool",
     "Programs",
+    "Prose",
+    "Reading",
     "Refined",
     "Samples",
     "Shape",
     "State",
     "System",
+    "Told",
+    "Training",
     "Transformer",
     "Vocabulary",
     "Writing",
@@ -34,7 +55,9 @@ __all__ = [
     "cos",
     "draw",
     "equations_of",
+    "filled",
     "latex",
+    "load_model",
     "misfit",
     "misspecified",
     "noisy",
@@ -42,6 +65,7 @@ __all__ = [
     "on_grid",
     "parameter",
     "refine",
+    "save_model",
     "simulate",
     "sin",
     "square",

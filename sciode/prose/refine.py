@@ -21,13 +21,15 @@ __all__ = ["Fit", "Refined", "misfit", "refine"]
 class Fit:
     """iterations: evaluations of `sciode.training.Broyden`. ahead: frames that each start from the data is followed,
     few, to keep chaos out of the fit. steps: of RK4 between frames. prior: weight of squared moves of numbers in units
-    of their size: what the data do not say stays as it was written. Raises ValueError for bad numbers.
+    of their size: what the data do not say stays as it was written. loose: whether terms without a number of their own
+    get one, so that a wrong sign can be mended. Raises ValueError for bad numbers.
     """
 
     iterations: int = 60
     ahead: int = 4
     steps: int = 2
     prior: float = 1e-7
+    loose: bool = True
 
     def __post_init__(self) -> None:
         if min(self.iterations, self.ahead, self.steps) < 1 or not self.prior >= 0:
@@ -71,7 +73,8 @@ def refine(systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Ten
     gaps = times.diff()
     if len(times) <= how.ahead + 1 or not bool(((gaps - gaps[0]).abs() <= 1e-6 * gaps[0].abs()).all()):
         raise ValueError(f"times must be even and more than {how.ahead + 1}, got {len(times)}")
-    programs = Programs(systems, values.shape[-1], values)
+    fitting = [tuple(map(_loosened, one)) for one in systems] if how.loose else list(systems)
+    programs = Programs(fitting, values.shape[-1], values)
     owners, size = programs.owners, len(systems)
     counts = torch.bincount(owners, minlength=size)
     width = max(int(counts.max()) if len(counts) else 0, 1)
@@ -95,9 +98,21 @@ def refine(systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Ten
     equations = []
     for sample, own in enumerate(systems):
         left = iter(fitted[owners == sample].tolist())
-        new = tuple(one.with_constants([next(left) for _ in one.constants]) for one in own)
+        new = tuple(one.with_constants([next(left) for _ in one.constants]) for one in fitting[sample])
         equations.append(new if bool(better[sample]) else own)
     return Refined(equations, before, torch.where(better, after, before))
+
+
+def _loosened(tree: Expression) -> Expression:
+    """The sum with a number before every term."""
+    found: Expression | None = None
+    for term in tree.terms():
+        head, *rest = term.symbols
+        bare = isinstance(head, str) and not (head == "mul" and not isinstance(rest[0], str))
+        own = 1.0 * term if bare else term
+        found = own if found is None else found + own
+    assert found is not None
+    return found
 
 
 class _Misfits:
