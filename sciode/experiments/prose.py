@@ -11,7 +11,8 @@ that training has not seen. "told": what is known of the equations beforehand, "
 too many or too few) or "nothing". Errors are relative L2 errors, means over samples; "near" is up to t = 3.
 
 "full, solved" answers by the equations that it writes, fitted to the frames that are read, and solved; so do others
-that write some. Rows of equations: terms, the right-hand side on the true trajectory (before and after the fit, medians), and the data error.
+that write some. Rows of equations: terms, the right-hand side on the true trajectory (before and after the fit,
+medians), and the data error.
 """
 
 from __future__ import annotations

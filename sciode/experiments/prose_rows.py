@@ -50,7 +50,7 @@ def _errors(errors: Tensor, system: Tensor, names: Sequence[str]) -> dict[str, A
     own = {name: float(errors[system == k].mean()) for k, name in enumerate(names) if bool((system == k).any())}
     return {
         "l2": float(errors.mean()),
-        "standard_error": float(errors.std() / len(errors) ** 0.5),
+        "standard_error": float(errors.std(correction=0) / len(errors) ** 0.5),
         "median": float(errors.median()),
         "systems": own,
         "samples": len(errors),
