@@ -13,9 +13,8 @@ from torch import Tensor
 
 from sciode.distill.sparse import fit_sparse
 from sciode.prose import Expression, constant, cos, sin, variables
-from sciode.training import isolated_rng
 
-__all__ = ["by_pysindy", "by_sparse_regression", "library"]
+__all__ = ["by_pysindy", "by_sparse_regression", "imported", "library"]
 
 _DEGREE = 3
 _THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -43,7 +42,7 @@ def by_sparse_regression(times: Tensor, values: Tensor) -> tuple[Expression, ...
     best: tuple[float, tuple[Expression, ...]] | None = None
     for window in (5, 9, 15):
         smooth, slope = (
-            torch.from_numpy(savgol_filter(values.numpy(), window, 3, deriv=order, delta=gap, axis=0).copy())
+            torch.tensor(np.asarray(savgol_filter(values.numpy(), window, 3, deriv=order, delta=gap, axis=0)))
             for order in (0, 1)
         )
         matrix = torch.stack([torch.as_tensor(one.at(smooth.unbind(-1))).expand(len(times)) for one in terms], -1)
@@ -59,16 +58,24 @@ def by_sparse_regression(times: Tensor, values: Tensor) -> tuple[Expression, ...
     return best[1]
 
 
+def imported() -> Any:
+    """pysindy; ImportError, naming the extra, without it. numpy's stream, which its import moves, is put back."""
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        import pysindy
+    except ImportError as fault:
+        raise ImportError('pysindy is not installed: pip install "sciode[prose]"') from fault
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    return pysindy
+
+
 def by_pysindy(times: Tensor, values: Tensor) -> tuple[Expression, ...]:
     """By pysindy's STLSQ; threshold and differentiation by the score on the last quarter of the frames.
 
     Raises ImportError, naming the extra, where pysindy is not installed.
     """
-    with isolated_rng(0):  # importing it draws numbers
-        try:
-            import pysindy
-        except ImportError as fault:
-            raise ImportError('pysindy is not installed: pip install "sciode[prose]"') from fault
+    pysindy = imported()
     t, x = times.numpy(), values.numpy()
     cut = 3 * len(t) // 4
     best: tuple[float, Any] | None = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from sciode.prose.trees import Expression, variable
+from sciode.prose.trees import Expression
 
 __all__ = ["Trajectory", "in_own_units", "trajectory"]
 
@@ -104,8 +104,7 @@ def in_own_units(equations: Sequence[Expression], given: Trajectory) -> tuple[Ex
 def _scaled(tree: Expression, factor: float, sizes: Sequence[float]) -> Expression:
     symbols: list[str | float] = []
     for one in tree.symbols:
-        place = int(one[2:]) if isinstance(one, str) and one.startswith("u_") else None
-        plain = place is None or sizes[place] == 1.0
-        symbols += [one] if plain else (variable(place) / sizes[place]).symbols
+        size = sizes[int(one[2:])] if isinstance(one, str) and one.startswith("u_") else 1.0
+        symbols += [one] if size == 1.0 else ["div", one, size]
     found = Expression(tuple(symbols))
     return found if factor == 1.0 else factor * found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sciode.prose.attention import Attention, rotated
+from sciode.prose.attention import Attention, Block, rotated
 from sciode.prose.model import Fused, Transformer
 
 __all__ = ["Memory"]
@@ -27,17 +27,19 @@ class Memory:
         alone = model.shape.reads == "data"
         tokens, heard = (fused.data, None) if alone else (fused.symbols, fused.symbols_heard)
         self.heard = None if heard is None else heard.repeat_interleave(beams, 0)
+        self.layers = [cast(Block, one) for one in model.writer]
         # What is attended to does not change: its keys and values are made once.
-        others = [block.other for block in model.writer]
-        self.others = [
-            tuple(one.repeat_interleave(beams, 0) for one in _both(other, tokens)) for other in others if other
-        ]
+        self.others: list[tuple[Tensor, Tensor]] = []
+        for block in self.layers:
+            assert block.other is not None
+            key, value = _both(block.other, tokens)
+            self.others.append((key.repeat_interleave(beams, 0), value.repeat_interleave(beams, 0)))
         self.own: list[tuple[Tensor, Tensor] | None] = [None] * len(self.others)
 
     def scores(self, ids: Tensor) -> Tensor:
         """Of what follows ids [N, L], [N, V]; all but the last have been seen before."""
         place, x = ids.shape[1] - 1, self.model.word(ids[:, -1:])
-        for layer, block in enumerate(self.model.writer):
+        for layer, block in enumerate(self.layers):
             assert block.own is not None and block.other is not None
             y = block.norms[0](x)
             key, value = _both(block.own, y)

@@ -128,9 +128,9 @@ class Pupil:
         self.optimizer.step()
         with torch.no_grad():
             # average + follow (weights - average), follow a tensor that the host may set.
-            apart = torch._foreach_sub(self.weights, self.average)
-            torch._foreach_mul_(apart, self.follow)
-            torch._foreach_add_(self.average, apart)
+            apart = _MANY._foreach_sub(self.weights, self.average)
+            _MANY._foreach_mul_(apart, self.follow)
+            _MANY._foreach_add_(self.average, apart)
             self.seen.copy_(torch.stack(found).detach())
 
     def _capture(self, batch: Batch) -> None:
@@ -149,6 +149,8 @@ class Pupil:
 
 
 _BEFORE_CAPTURE = 3
+_MANY: Any = torch
+"""Its operations on many tensors at once have no types."""
 
 
 @final

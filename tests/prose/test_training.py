@@ -225,7 +225,8 @@ def test_a_saved_model_answers_as_it_did(pool: Pool, tmp_path: Path) -> None:
 
 
 def test_courses_and_readings_that_make_no_sense_are_refused(pool: Pool) -> None:
-    for wrong in ({"steps": 0}, {"lr": 0.0}, {"average": 1.0}):
+    wrongs: list[dict[str, Any]] = [{"steps": 0}, {"lr": 0.0}, {"average": 1.0}]
+    for wrong in wrongs:
         with pytest.raises(ValueError):
             Course(**wrong)
     with pytest.raises(ValueError, match="frames"):
