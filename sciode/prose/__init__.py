@@ -2,6 +2,7 @@
 
 from sciode.prose.display import latex, to_sympy
 from sciode.prose.estimator import PRETRAINED, Forecast, Prose
+from sciode.prose.families import FAMILIES, Family, Fields, draw_fields, evolve_fields
 from sciode.prose.grammar import Grammar, State
 from sciode.prose.guesses import Guesses, Told
 from sciode.prose.memory import Memory
@@ -20,6 +21,7 @@ from sciode.prose.writing import Writing, Written, write
 from sciode.prose.wrong_terms import misspecified, with_another_term, without_a_term
 
 __all__ = [
+    "FAMILIES",
     "OPERATORS",
     "PRESETS",
     "PRETRAINED",
@@ -29,6 +31,8 @@ __all__ = [
     "DeepONet",
     "Drawing",
     "Expression",
+    "Family",
+    "Fields",
     "Fit",
     "Forecast",
     "FourierOperator",
@@ -54,7 +58,9 @@ __all__ = [
     "constant",
     "cos",
     "draw",
+    "draw_fields",
     "equations_of",
+    "evolve_fields",
     "filled",
     "latex",
     "load_model",

@@ -5,7 +5,7 @@ Numbers are rounded to what tokens can say BEFORE the solve, so that an equation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from sciode.prose.vocabulary import on_grid
 from sciode.solvers import solve
 from sciode.solvers.suggest import choose
 
-__all__ = ["Drawing", "Samples", "draw", "equations_of", "noisy", "simulate"]
+__all__ = ["Drawing", "Samples", "draw", "equations_of", "noisy", "numbers_of", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def draw(how: Drawing, seed: int, device: torch.device | str = "cpu") -> Iterato
     for name in how.systems:
         system = SYSTEMS[name]
         generator = np.random.default_rng([seed, list(SYSTEMS).index(name)])
-        numbers = _numbers(system, how.equations, generator)
+        numbers = numbers_of(system.nominal, system.spread, how.equations, generator)
         starts = generator.uniform(-system.start, system.start, (how.equations * how.starts, system.dimension))
         if system.first is not None:
             starts[:, 0] = system.first
@@ -130,11 +130,12 @@ def noisy(values: Tensor, level: float, seed: int) -> Tensor:
     return values + level * size * draws.to(values)
 
 
-def _numbers(system: System, count: int, generator: np.random.Generator) -> Tensor:
-    """Sets of parameters [count, p], on the grid of tokens."""
-    nominal: NDArray[np.float64] = np.array(list(system.nominal.values()))
-    drawn = nominal * generator.uniform(1 - system.spread, 1 + system.spread, (count, len(nominal)))
-    return torch.tensor([[on_grid(value) for value in row] for row in drawn.tolist()], dtype=torch.float64)
+def numbers_of(nominal: Mapping[str, float], spread: float, count: int, seed: int | np.random.Generator) -> Tensor:
+    """Return sets of parameters [count, p], uniform within a share `spread` of nominal ones, on the grid of tokens."""
+    around: NDArray[np.float64] = np.array(list(nominal.values()))
+    drawn = around * np.random.default_rng(seed).uniform(1 - spread, 1 + spread, (count, len(around)))
+    rows = [[on_grid(value) for value in row] for row in drawn.tolist()]
+    return torch.tensor(rows, dtype=torch.float64).reshape(count, len(around))
 
 
 def equations_of(samples: Sequence[Samples]) -> list[tuple[Expression, ...]]:
