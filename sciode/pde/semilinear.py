@@ -69,8 +69,8 @@ def march(
 ) -> Iterator[Tensor]:
     """Yield u at each of ts, from u(ts[0]) = start on, in steps of dt or a little less that end at each time.
 
-    - `decay`: L, real or complex (what disperses), broadcasts against `start`. `rate`: N(t, u), without a look at values
-      of tensors.
+    - `decay`: L, real or complex (what disperses), broadcasts against `start`. `rate`: N(t, u), without a look at
+      values of tensors.
     - `capture`: on CUDA, so many steps at a time are one CUDA graph, captured once a step size and replayed; what is
       left of a gap runs step by step. On other devices, and with 0, all do: the same steps, one code. 20 to 200 are
       good where a step is many small kernels.
