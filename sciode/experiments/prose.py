@@ -79,7 +79,7 @@ class Settings:
     test_starts: int = 2
     written: int = 5
     beams: int = 4
-    fit: int = 60
+    fit: int = 90
     engine: str = "auto"
     graph: bool = True
     speed: bool = False

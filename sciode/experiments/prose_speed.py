@@ -40,6 +40,9 @@ def speeds(
     with counter:
         found = losses(net, batch)
         (found.data + found.symbols).backward()
+    # What it leaves belongs to this stream, and graphs are recorded on another.
+    del found
+    net.zero_grad(set_to_none=True)
     pupil, steps = Pupil(net, course), 20
     for number in range(8):
         pupil.step(batch, 1e-5, number)

@@ -88,6 +88,8 @@ class Pupil:
         # How far the average follows: quickly at first.
         self.follow = torch.zeros((), device=device)
         self.seen = torch.zeros(2, device=device)
+        # A graph is recorded on a stream of its own, on which all steps before it have to be made, too.
+        self.stream = torch.cuda.Stream(device) if self.on_card else None
         self.graph: Any = None
         self.held: Batch | None = None
 
@@ -104,7 +106,7 @@ class Pupil:
             self._capture(batch)
             return
         if self.graph is None:
-            self._move(batch)
+            self._aside(batch)
             return
         assert self.held is not None
         for own, new in zip(self.held, batch, strict=True):
@@ -133,17 +135,19 @@ class Pupil:
             _MANY._foreach_add_(self.average, apart)
             self.seen.copy_(torch.stack(found).detach())
 
+    def _aside(self, batch: Batch) -> None:
+        assert self.stream is not None
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self._move(batch)
+        torch.cuda.current_stream().wait_stream(self.stream)
+
     def _capture(self, batch: Batch) -> None:
-        """Take one step on another stream, as captures want it, and record the next."""
+        """Take one step as before, and record the next."""
         self.held = Batch(*(one.clone() for one in batch))
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            self._move(self.held)
-        torch.cuda.current_stream().wait_stream(side)
+        self._aside(self.held)
         graph = torch.cuda.CUDAGraph()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=self.stream):
             self._move(self.held)
         self.graph = graph
 
