@@ -70,7 +70,8 @@ def march(
 ) -> Iterator[Tensor]:
     """Yield u at each of ts, from u(ts[0]) = start on, in steps of dt or a little less that end at each time.
 
-    - `decay`: L, real, broadcasts against `start`. `rate`: N(t, u), without a look at values of tensors.
+    - `decay`: L, real or complex (what disperses), broadcasts against `start`. `rate`: N(t, u), without a look at
+      values of tensors.
     - `capture`: on CUDA, so many steps at a time are one CUDA graph, captured once a step size and replayed; what is
       left of a gap runs step by step. On other devices, and with 0, all do: the same steps, one code. 20 to 200 are
       good where a step is many small kernels.
@@ -89,7 +90,8 @@ def march(
         # Gaps of a uniform grid differ by rounding: they share coefficients and graphs.
         size = float(f"{gap / count:.13g}")
         if size not in runs:
-            runs[size] = _Run(make(decay.to(start.real.dtype), rate, size), size, capture if start.is_cuda else 0)
+            kind = start.dtype if decay.is_complex() else start.real.dtype
+            runs[size] = _Run(make(decay.to(kind), rate, size), size, capture if start.is_cuda else 0)
         state = runs[size](begin, state, count)
         yield state
 

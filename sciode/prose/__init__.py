@@ -1,31 +1,56 @@
-"""Operators and symbolic equations from one transformer: systems as data, symbols as tokens, and a grammar."""
+"""Operators and symbolic equations from one transformer: systems as data, symbols as tokens, a grammar, and `Prose`."""
 
 from sciode.prose.display import latex, to_sympy
+from sciode.prose.estimator import PRETRAINED, Forecast, Prose
+from sciode.prose.families import FAMILIES, Family, Fields, draw_fields, evolve_fields
 from sciode.prose.grammar import Grammar, State
+from sciode.prose.guesses import Guesses, Told
+from sciode.prose.memory import Memory
 from sciode.prose.model import PRESETS, Shape, Transformer
+from sciode.prose.opponents import DeepONet, FourierOperator, Operator
+from sciode.prose.pool import Batch, Pool, Reading, filled
 from sciode.prose.programs import Programs
 from sciode.prose.refine import Fit, Refined, misfit, refine
 from sciode.prose.samples import Drawing, Samples, draw, equations_of, noisy, simulate
 from sciode.prose.systems import SYSTEMS, System, of_dimension
+from sciode.prose.training import Course, Training
 from sciode.prose.trees import OPERATORS, Expression, constant, cos, parameter, sin, square, variable, variables
 from sciode.prose.vocabulary import Vocabulary, on_grid
+from sciode.prose.weights import load_model, save_model
 from sciode.prose.writing import Writing, Written, write
 from sciode.prose.wrong_terms import misspecified, with_another_term, without_a_term
 
 __all__ = [
+    "FAMILIES",
     "OPERATORS",
     "PRESETS",
+    "PRETRAINED",
     "SYSTEMS",
+    "Batch",
+    "Course",
+    "DeepONet",
     "Drawing",
     "Expression",
+    "Family",
+    "Fields",
     "Fit",
+    "Forecast",
+    "FourierOperator",
     "Grammar",
+    "Guesses",
+    "Memory",
+    "Operator",
+    "Pool",
     "Programs",
+    "Prose",
+    "Reading",
     "Refined",
     "Samples",
     "Shape",
     "State",
     "System",
+    "Told",
+    "Training",
     "Transformer",
     "Vocabulary",
     "Writing",
@@ -33,8 +58,12 @@ __all__ = [
     "constant",
     "cos",
     "draw",
+    "draw_fields",
     "equations_of",
+    "evolve_fields",
+    "filled",
     "latex",
+    "load_model",
     "misfit",
     "misspecified",
     "noisy",
@@ -42,6 +71,7 @@ __all__ = [
     "on_grid",
     "parameter",
     "refine",
+    "save_model",
     "simulate",
     "sin",
     "square",

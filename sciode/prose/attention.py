@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Block", "rotated"]
+__all__ = ["Attention", "Block", "rotated"]
 
 _BASE = 10_000.0
 
 
-def rotated(x: Tensor) -> Tensor:
+def rotated(x: Tensor, first: int = 0) -> Tensor:
     """Return x [B, heads, L, 2 k] with pairs turned by angles that grow with the place: their products know distances.
+
+    first: the place of the first token.
 
     Source: Su et al.: RoFormer (Neurocomputing 568, 2024).
     """
     half = x.shape[-1] // 2
-    speeds = _BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * speeds
+    speeds = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-math.log(_BASE) / half))
+    places = torch.arange(first, first + x.shape[-2], device=x.device, dtype=torch.float32)
+    angles = places[:, None] * speeds
     cos, sin = angles.cos().to(x), angles.sin().to(x)
     a, b = x[..., :half], x[..., half:]
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
@@ -38,8 +42,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor, heard: Tensor | None, causal: bool = False) -> Tensor:
         """heard: which tokens count, bool [B, L]; a query that hears none gets 0."""
-        q = self._split(self.query(x))
-        k, v = (self._split(part) for part in self.both(tokens).chunk(2, -1))
+        q = self.split(self.query(x))
+        k, v = (self.split(part) for part in self.both(tokens).chunk(2, -1))
         if self.ordered:
             q, k = rotated(q), rotated(k)
         mask = None
@@ -49,10 +53,11 @@ class Attention(nn.Module):
                 mask = mask & torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
         if mask is not None:
-            found = torch.where(mask.any(-1, keepdim=True), found, 0.0)
+            found = found.masked_fill(~mask.any(-1, keepdim=True), 0.0)
         return self.out(found.transpose(1, 2).flatten(2))
 
-    def _split(self, x: Tensor) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
+        """[B, L, width] as heads, [B, heads, L, width / heads]."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 

@@ -10,6 +10,7 @@ component is divided by its own size over the frames that are read, and a token 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from sciode.solvers.suggest import choose
 
 __all__ = ["PRESETS", "Fused", "Shape", "Transformer"]
 
+_PERIODS = tuple(24.0 / 2**k for k in range(8))
 _READS = ("both", "data", "symbols")
 
 
@@ -55,11 +57,12 @@ class Shape:
 PRESETS: Mapping[str, Shape] = MappingProxyType(
     {
         "tiny": Shape(width=32, heads=2, feedforward=64, data=1, symbols=1, fusion=1, operator=1, writer=1),
+        "mini": Shape(width=128, heads=4, feedforward=512),
         "small": Shape(),
         "paper": Shape(5, 512, 8, 2048, 2, 4, 8, 8, 8),
     }
 )
-"""By name: for tests, 14 million weights for a notebook, and the paper's 103 million."""
+"""By name: for tests, 3.7 million weights (what we ship), 14 million, and the paper's 103 million."""
 
 
 class Fused(NamedTuple):
@@ -87,7 +90,10 @@ class Transformer(nn.Module):
         def embedding(size: int) -> nn.Sequential:
             return nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
 
-        self.frame, self.sizes, self.time = embedding(1 + shape.dimension), embedding(3 * shape.dimension), embedding(1)
+        waves = 2 * len(_PERIODS)
+        self.reset_buffers()
+        self.frame, self.time = embedding(waves + shape.dimension), embedding(waves)
+        self.sizes = embedding(3 * shape.dimension)
         self.word, self.kinds = nn.Embedding(words, width), nn.Parameter(0.02 * torch.randn(2, width))
         self.encode_data, self.encode_symbols = blocks(shape.data), blocks(shape.symbols, ordered=True)
         self.fusion = blocks(shape.fusion)
@@ -98,6 +104,10 @@ class Transformer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
         self.value, self.score = nn.Linear(width, shape.dimension), nn.Linear(width, words)
 
+    def reset_buffers(self) -> None:
+        """Set the speeds of `_waves`, which no file holds."""
+        self.register_buffer("speeds", 2 * math.pi / torch.tensor(_PERIODS), persistent=False)
+
     def read(self, times: Tensor, values: Tensor, symbols: Tensor, components: Tensor) -> Fused:
         """Encode and fuse.
 
@@ -107,10 +117,12 @@ class Transformer(nn.Module):
         there = torch.arange(values.shape[-1], device=values.device) < components[:, None]
         mean = values.mean(1)
         size = (values - mean[:, None]).square().mean(1).sqrt().clamp(min=1e-6)
-        scaled = torch.where(there[:, None], (values - mean[:, None]) / size[:, None], 0.0)
-        told = torch.where(there, size.log(), 0.0), torch.where(there, torch.asinh(mean), 0.0), there.to(values)
-        frames = self.frame(torch.cat((times[..., None], scaled), -1))
-        data = torch.cat((self.sizes(torch.cat(told, -1))[:, None], frames), 1)
+        scaled = ((values - mean[:, None]) / size[:, None]).masked_fill(~there[:, None], 0.0)
+        told = size.log().masked_fill(~there, 0.0), torch.asinh(mean).masked_fill(~there, 0.0), there.to(values)
+        # In full precision, whatever the layers compute in: neighbouring frames differ by less than bfloat16 tells.
+        with torch.autocast(values.device.type, enabled=False):
+            frames = self.frame(torch.cat((self._waves(times), scaled), -1))
+            data = torch.cat((self.sizes(torch.cat(told, -1))[:, None], frames), 1)
         for block in self.encode_data:
             data = block(data)
         heard = symbols != self.vocabulary.ids["pad"]
@@ -125,12 +137,19 @@ class Transformer(nn.Module):
             both = block(both, all_heard)
         return Fused(self.norms[0](both[:, :count]), self.norms[1](both[:, count:]), heard, mean, size)
 
+    def _waves(self, times: Tensor) -> Tensor:
+        """Times [...] as sines and cosines [..., 16] of periods from 24 to 0.19."""
+        angles = times[..., None] * self.get_buffer("speeds")
+        return torch.cat((angles.sin(), angles.cos()), -1)
+
     def predict(self, fused: Fused, times: Tensor) -> Tensor:
         """Return u at times [B, Q]: [B, Q, D]; each time is answered alone."""
-        queries = self.time(times[..., None])
+        with torch.autocast(times.device.type, enabled=False):
+            queries = self.time(self._waves(times))
         for block in self.operator:
             queries = block(queries, tokens=fused.data)
-        return fused.mean[:, None] + fused.size[:, None] * self.value(self.norms[2](queries))
+        with torch.autocast(times.device.type, enabled=False):
+            return fused.mean[:, None] + fused.size[:, None] * self.value(self.norms[2](queries.to(fused.mean)))
 
     def score_next(self, fused: Fused, written: Tensor) -> Tensor:
         """Return scores [B, L, V] of what follows each of the written ids [B, L], the first of which is "start"."""

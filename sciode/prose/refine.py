@@ -17,21 +17,29 @@ from sciode.training import Broyden
 __all__ = ["Fit", "Refined", "misfit", "refine"]
 
 
+_ROUNDING = 1e-14
+"""Misfits below this are that of the solver."""
+_ROUNDS = 2
+
+
 @dataclass(frozen=True)
 class Fit:
     """iterations: evaluations of `sciode.training.Broyden`. ahead: frames that each start from the data is followed,
-    few, to keep chaos out of the fit. steps: of RK4 between frames. prior: weight of squared moves of numbers in units
-    of their size: what the data do not say stays as it was written. Raises ValueError for bad numbers.
+    few, to keep chaos out of the fit. steps: of RK4 between frames. spread: how far true numbers lie from written ones,
+    as a share of their size: the fit is the likeliest one for that and for noise of a size that the data tell. Where
+    there is none, the written numbers do not matter; where there is much, they stay. loose: whether terms without a
+    number of their own get one, so that a wrong sign can be mended. Raises ValueError for bad numbers.
     """
 
-    iterations: int = 60
+    iterations: int = 90
     ahead: int = 4
     steps: int = 2
-    prior: float = 1e-7
+    spread: float = 0.05
+    loose: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.iterations, self.ahead, self.steps) < 1 or not self.prior >= 0:
-            raise ValueError(f"iterations, ahead and steps must be at least 1 and prior 0 or more, got {self}")
+        if min(self.iterations, self.ahead, self.steps) < 1 or not self.spread > 0:
+            raise ValueError(f"iterations, ahead and steps must be at least 1 and spread positive, got {self}")
 
 
 class Refined(NamedTuple):
@@ -71,7 +79,8 @@ def refine(systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Ten
     gaps = times.diff()
     if len(times) <= how.ahead + 1 or not bool(((gaps - gaps[0]).abs() <= 1e-6 * gaps[0].abs()).all()):
         raise ValueError(f"times must be even and more than {how.ahead + 1}, got {len(times)}")
-    programs = Programs(systems, values.shape[-1], values)
+    fitting = [tuple(map(_loosened, one)) for one in systems] if how.loose else list(systems)
+    programs = Programs(fitting, values.shape[-1], values)
     owners, size = programs.owners, len(systems)
     counts = torch.bincount(owners, minlength=size)
     width = max(int(counts.max()) if len(counts) else 0, 1)
@@ -82,22 +91,46 @@ def refine(systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Ten
         return programs.constants + unit * theta[owners, place]
 
     before = misfit(programs, times, values, how)
-    objective = _Misfits(
-        lambda theta: misfit(programs, times, values, how, numbers(theta)) + how.prior * theta.square().sum(1)
-    )
-    stage = Broyden(how.iterations)
-    memory = stage.begin(values.new_zeros(size, width))
-    for k in range(how.iterations):
-        memory = stage.step(memory, objective, k)
-    fitted = numbers(memory["theta"])
+    weight = 1 / (values[0].numel() * how.spread**2)
+
+    def level(error: Tensor) -> Tensor:
+        return torch.where(error.isfinite(), error, 1.0).clamp(min=_ROUNDING)
+
+    theta, noise = values.new_zeros(size, width), level(before)
+    stage = Broyden(max(how.iterations // _ROUNDS, 1))
+    for _ in range(min(_ROUNDS, how.iterations)):
+        # -2 / N log of the posterior for noise of this size, which the next round takes from what is left.
+        objective = _Misfits(
+            lambda moved, noise=noise: (
+                misfit(programs, times, values, how, numbers(moved)) / noise + weight * moved.square().sum(1)
+            )
+        )
+        memory = stage.begin(theta)
+        for k in range(stage.iterations):
+            memory = stage.step(memory, objective, k)
+        theta = memory["theta"]
+        noise = level(misfit(programs, times, values, how, numbers(theta)))
+    fitted = numbers(theta)
     after = misfit(programs, times, values, how, fitted)
     better = after < before
     equations = []
     for sample, own in enumerate(systems):
         left = iter(fitted[owners == sample].tolist())
-        new = tuple(one.with_constants([next(left) for _ in one.constants]) for one in own)
+        new = tuple(one.with_constants([next(left) for _ in one.constants]) for one in fitting[sample])
         equations.append(new if bool(better[sample]) else own)
     return Refined(equations, before, torch.where(better, after, before))
+
+
+def _loosened(tree: Expression) -> Expression:
+    """The sum with a number before every term."""
+    found: Expression | None = None
+    for term in tree.terms():
+        head, *rest = term.symbols
+        bare = isinstance(head, str) and not (head == "mul" and not isinstance(rest[0], str))
+        own = 1.0 * term if bare else term
+        found = own if found is None else found + own
+    assert found is not None
+    return found
 
 
 class _Misfits:

@@ -5,8 +5,9 @@ Numbers are rounded to what tokens can say BEFORE the solve, so that an equation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from sciode.prose.vocabulary import on_grid
 from sciode.solvers import solve
 from sciode.solvers.suggest import choose
 
-__all__ = ["Drawing", "Samples", "draw", "equations_of", "noisy", "simulate"]
+__all__ = ["Drawing", "Samples", "draw", "equations_of", "noisy", "numbers_of", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Drawing:
 
 
 class Samples(NamedTuple):
-    """Trajectories of one system: values [n, frames, d], the set of numbers that each has [n], and all sets' equations.
+    """Trajectories of one system: values [n, frames, d] on the device that was asked for, the set of numbers that each
+    has [n], and all sets' equations.
 
     left_out: how many were drawn beside those, which grew too large or were given up.
     """
@@ -73,16 +75,17 @@ def draw(how: Drawing, seed: int, device: torch.device | str = "cpu") -> Iterato
     for name in how.systems:
         system = SYSTEMS[name]
         generator = np.random.default_rng([seed, list(SYSTEMS).index(name)])
-        numbers = _numbers(system, how.equations, generator)
+        numbers = numbers_of(system.nominal, system.spread, how.equations, generator)
         starts = generator.uniform(-system.start, system.start, (how.equations * how.starts, system.dimension))
         if system.first is not None:
             starts[:, 0] = system.first
         owner = torch.arange(how.equations).repeat_interleave(how.starts)
         values, fine = simulate(system, numbers[owner], torch.from_numpy(starts), how, device)
         named = [dict(zip(system.nominal, row, strict=True)) for row in numbers.tolist()]
-        equations = tuple(tuple(one.bound(own) for one in system.equations) for own in named)
+        trees = system.equations
+        equations = tuple(tuple(one.bound(own) for one in trees) for own in named)
         kept = fine.cpu()
-        yield Samples(name, values[fine].cpu(), owner[kept], equations, int((~kept).sum()))
+        yield Samples(name, values[fine], owner[kept], equations, int((~kept).sum()))
 
 
 def simulate(
@@ -92,6 +95,18 @@ def simulate(
 
     numbers: the system's parameters [n, p]; starts: [n, d]. Float64.
     """
+    y0, args = starts.to(device, torch.float64), numbers.to(device, torch.float64)
+    options: dict[str, Any] = {"method": how.method, "rtol": how.rtol, "atol": how.atol, "engine": how.engine}
+    with torch.no_grad():
+        found = solve(_field(system), y0, how.times.to(device), args=args, throw=False, **options)
+    values = found.ys.transpose(0, 1)
+    bounded = values.isfinite().flatten(1).all(1) & (values.abs().flatten(1).amax(1) < how.most)
+    return values, bounded & (found.status == 0)
+
+
+@cache
+def _field(system: System) -> Any:
+    """The right-hand side, with code of its own name: engines know a field by its code, and serve 8 with the same."""
     named, equations = list(system.nominal), system.equations
 
     def field(t: Tensor, y: Tensor, p: Tensor) -> Tensor:
@@ -99,13 +114,8 @@ def simulate(
         u = y.unbind(-1)
         return torch.stack([torch.as_tensor(one.at(u, own)).to(y).expand(y.shape[:-1]) for one in equations], -1)
 
-    y0, args = starts.to(device, torch.float64), numbers.to(device, torch.float64)
-    options: dict[str, Any] = {"method": how.method, "rtol": how.rtol, "atol": how.atol, "engine": how.engine}
-    with torch.no_grad():
-        found = solve(field, y0, how.times.to(device), args=args, throw=False, **options)
-    values = found.ys.transpose(0, 1)
-    bounded = values.isfinite().flatten(1).all(1) & (values.abs().flatten(1).amax(1) < how.most)
-    return values, bounded & (found.status == 0)
+    field.__code__ = field.__code__.replace(co_name=f"field_of_{system.name}")
+    return field
 
 
 def noisy(values: Tensor, level: float, seed: int) -> Tensor:
@@ -120,11 +130,12 @@ def noisy(values: Tensor, level: float, seed: int) -> Tensor:
     return values + level * size * draws.to(values)
 
 
-def _numbers(system: System, count: int, generator: np.random.Generator) -> Tensor:
-    """Sets of parameters [count, p], on the grid of tokens."""
-    nominal: NDArray[np.float64] = np.array(list(system.nominal.values()))
-    drawn = nominal * generator.uniform(1 - system.spread, 1 + system.spread, (count, len(nominal)))
-    return torch.tensor([[on_grid(value) for value in row] for row in drawn.tolist()], dtype=torch.float64)
+def numbers_of(nominal: Mapping[str, float], spread: float, count: int, seed: int | np.random.Generator) -> Tensor:
+    """Return sets of parameters [count, p], uniform within a share `spread` of nominal ones, on the grid of tokens."""
+    around: NDArray[np.float64] = np.array(list(nominal.values()))
+    drawn = around * np.random.default_rng(seed).uniform(1 - spread, 1 + spread, (count, len(around)))
+    rows = [[on_grid(value) for value in row] for row in drawn.tolist()]
+    return torch.tensor(rows, dtype=torch.float64).reshape(count, len(around))
 
 
 def equations_of(samples: Sequence[Samples]) -> list[tuple[Expression, ...]]:

@@ -19,7 +19,7 @@ Right = Callable[[tuple[Expression, ...], Any], tuple[Expression, ...]]
 """(variables, parameters by name) -> the components of du/dt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class System:
     """du/dt = f(u; p). nominal: parameters by name. spread: how far they are drawn from that, as a share of it.
 

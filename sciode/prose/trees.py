@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -29,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Operator:
-    """arity: how many arguments; apply: on tensors of one shape, or numbers that torch takes."""
+    """arity: how many arguments; apply: on tensors of one shape, of which some may be numbers."""
 
     arity: int
     apply: Callable[..., Any]
@@ -37,11 +38,11 @@ class Operator:
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
-        "add": Operator(2, torch.add),
-        "sub": Operator(2, torch.sub),
-        "mul": Operator(2, torch.mul),
-        "div": Operator(2, torch.div),
-        "neg": Operator(1, torch.neg),
+        "add": Operator(2, operator.add),
+        "sub": Operator(2, operator.sub),
+        "mul": Operator(2, operator.mul),
+        "div": Operator(2, operator.truediv),
+        "neg": Operator(1, operator.neg),
         "inv": Operator(1, torch.reciprocal),
         "sin": Operator(1, torch.sin),
         "cos": Operator(1, torch.cos),
@@ -163,9 +164,8 @@ class Expression:
             if not isinstance(one, str):
                 stack.append(numbers.pop() if constants else one)
             elif one in OPERATORS:
-                operator = OPERATORS[one]
-                arguments = [stack.pop() for _ in range(operator.arity)]
-                stack.append(operator.apply(*_tensors(arguments)))
+                arguments = [stack.pop() for _ in range(OPERATORS[one].arity)]
+                stack.append(OPERATORS[one].apply(*_with_a_tensor(arguments)))
             else:
                 name = one[2:]
                 stack.append((parameters or {})[name] if one.startswith("p_") else u[int(name)])
@@ -240,7 +240,8 @@ def _end(symbols: Sequence[Leaf], begin: int) -> int:
     return begin
 
 
-def _tensors(arguments: list[Any]) -> list[Any]:
-    """The arguments as tensors, numbers like the tensors beside them."""
-    like = next((one for one in arguments if isinstance(one, Tensor)), torch.zeros((), dtype=torch.float64))
-    return [one if isinstance(one, Tensor) else like.new_tensor(one) for one in arguments]
+def _with_a_tensor(arguments: list[Any]) -> list[Any]:
+    """The arguments, of which numbers become tensors where there is none: beside one they need no copy to a device."""
+    if any(isinstance(one, Tensor) for one in arguments):
+        return arguments
+    return [torch.tensor(one, dtype=torch.float64) for one in arguments]

@@ -44,11 +44,19 @@ class Written(NamedTuple):
     scores: Tensor
 
 
-def write(scores: Scores, grammar: Grammar, components: Tensor, how: Writing | None = None, seed: int = 0) -> Written:
+def write(
+    scores: Scores,
+    grammar: Grammar,
+    components: Tensor,
+    how: Writing | None = None,
+    seed: int = 0,
+    follow: Callable[[Tensor], None] | None = None,
+) -> Written:
     """Return systems of so many components [B], beams of each.
 
     scores: is asked with all beams of all samples as rows, [B x beams, L], the first ids being "start". Probabilities
-    are those among what the grammar allows.
+    are those among what the grammar allows. follow: called with the rows [B x beams] that rows go on, after each token,
+    if `scores` remembers anything of them (`sciode.prose.Memory`).
     """
     how = how or Writing()
     size, beams = len(components), how.beams
@@ -71,6 +79,8 @@ def write(scores: Scores, grammar: Grammar, components: Tensor, how: Writing | N
         else:
             rows, tokens, totals = _best(totals, logs.view(size, beams, -1))
         ids = torch.cat((ids[rows], tokens[:, None]), 1)
+        if follow is not None:
+            follow(rows)
         state = grammar.advanced(State(*(part[rows] for part in state)), tokens)
     totals, order = totals.sort(dim=1, descending=True, stable=True)
     found = ids.view(size, beams, -1).gather(1, order[..., None].expand(-1, -1, ids.shape[1]))

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from sciode.prose import SYSTEMS, Drawing, Expression, Grammar, Programs, Vocabulary, draw, variables
+from sciode.prose import (
+    PRESETS,
+    SYSTEMS,
+    Drawing,
+    Expression,
+    Grammar,
+    Memory,
+    Programs,
+    Transformer,
+    Vocabulary,
+    constant,
+    draw,
+    variables,
+)
+from sciode.prose.metrics import right_hand_error, solved
+from sciode.prose.model import Fused
 from sciode.prose.refine import Fit, misfit, refine
 from sciode.prose.writing import Writing, write
+from sciode.training import isolated_rng
 
 VOCABULARY = Vocabulary(2)
 GRAMMAR = Grammar(VOCABULARY)
@@ -142,3 +159,38 @@ def test_every_system_is_written_where_scores_insist() -> None:
     found = write(scores, grammar, torch.tensor([len(one) for one in systems]), Writing(1, longest=longest))
     for written, answer in zip(itertools.chain(*found.equations), answers, strict=True):
         assert vocabulary.encoded(written) == answer
+
+
+@pytest.mark.parametrize("reads", ["both", "data"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_memory_writes_what_the_whole_sequence_would(reads: str, temperature: float) -> None:
+    """Keys and values that are kept follow their beams: the same systems, to rounding the same probabilities."""
+    with isolated_rng(0):
+        model = Transformer(replace(PRESETS["tiny"], dimension=2, reads=reads)).double().eval().requires_grad_(False)
+    draws = torch.Generator().manual_seed(0)
+    times = torch.rand(3, 7, generator=draws, dtype=torch.float64).sort(1).values
+    values = torch.randn(3, 7, 2, generator=draws, dtype=torch.float64)
+    symbols = torch.randint(5, len(model.vocabulary.words), (3, 9), generator=draws)
+    symbols[0, 4:] = model.vocabulary.ids["pad"]
+    components, how = torch.tensor([2, 1, 2]), Writing(3, temperature, 24)
+    fused = model.read(times, values, symbols, components)
+    every = Fused(*(part.repeat_interleave(3, 0) for part in fused))
+    slow = write(lambda ids: model.score_next(every, ids)[:, -1], Grammar(model.vocabulary), components, how)
+    memory = Memory(model, fused, 3)
+    quick = write(memory.scores, Grammar(model.vocabulary), components, how, follow=memory.follow)
+    assert slow.equations == quick.equations
+    torch.testing.assert_close(slow.scores, quick.scores, rtol=1e-9, atol=1e-9)
+
+
+def test_a_loose_fit_mends_a_sign_and_a_tight_one_cannot() -> None:
+    """u' = -u + v^2 written with + u, which has no number of its own; v' = 0.5 is right."""
+    u, v = variables(2)
+    true, wrong = (v**2 - u, constant(0.5)), (v**2 + u, constant(0.5))
+    times = torch.linspace(0, 2, 40, dtype=torch.float64)
+    path = solved([true], torch.tensor([[1.0, -0.5]], dtype=torch.float64), times).values
+    points = torch.rand(1, 30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    errors = {}
+    for loose in (True, False):
+        found = refine([wrong], times, path, Fit(60, loose=loose))
+        errors[loose] = float(right_hand_error(found.equations, [true], points))
+    assert errors[True] < 1e-2 < 0.5 < errors[False]

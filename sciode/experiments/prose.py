@@ -1,0 +1,272 @@
+"""Operators and equations from trajectories: a model that is told symbols beside its twins and what knows none.
+
+    sciode train prose
+    sciode train prose --set preset=small equations=2134 starts=20 batch=512 steps=40000 --device cuda
+    sciode train prose --set 'systems=["lorenz"]'                        # one to one
+    sciode train prose --set 'unseen=["dadras"]'                         # a system that training never sees
+
+Trajectories of systems with drawn numbers are read up to t = 2 (64 frames, with noise) and asked for from there to 6.
+All models of a seed train in lockstep on the same batches; what is judged are averaged weights, on numbers and starts
+that training has not seen. "told": what is known of the equations beforehand, "known" (their skeleton), "wrong" (a term
+too many or too few) or "nothing". Errors are relative L2 errors, means over samples; "near" is up to t = 3.
+
+"full, solved" answers by the equations that it writes, fitted to the frames that are read, and solved; so do others
+that write some. Rows of equations: terms, the right-hand side on the true trajectory (before and after the fit,
+medians), and the data error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sciode.experiments.ledger import finished_rows, named, stamped, write_table
+from sciode.experiments.prose_rows import EQUATIONS, TOLD, equation_row, operator_row
+from sciode.experiments.prose_speed import speeds
+from sciode.lab.tables import mean_sd, show, small_mean_sd, table
+from sciode.prose import PRESETS, SYSTEMS, Drawing, Transformer, of_dimension
+from sciode.prose.opponents import DeepONet, FourierOperator
+from sciode.prose.pool import Pool, Reading, filled
+from sciode.prose.training import Course, Training
+from sciode.prose.weights import save_model
+from sciode.training import choose_device, derive_seed, isolated_rng
+
+__all__ = ["LINES", "MODELS", "Settings", "main", "trained"]
+
+_TRAIN, _TEST = 1, 2
+"""First entries of the paths of the seeds that draw systems."""
+_READ = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """systems: in training and tests, () for all of at most `dimension` components; unseen: only in tests. preset: of
+    `sciode.prose.PRESETS`. lines, noises, told, seeds: what rows there are. equations, starts: of training, a system.
+    steps, seconds, batch, lr: see `Course`; opponents' rate is `rival_lr`. test_equations, test_starts: of tests.
+    written: samples a system whose equations are written, beams each; fit: iterations of their fits. engine: of solves.
+    graph: CUDA graphs. speed: whether throughput is measured.
+
+    Raises ValueError for unknown names or sizes below one.
+    """
+
+    systems: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    dimension: int = 3
+    preset: str = "tiny"
+    lines: tuple[str, ...] = (
+        "full", "data only", "DeepONet", "Fourier operator", "last value",
+        "full, solved", "data only, solved", "sparse regression",
+    )  # fmt: skip
+    noises: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1)
+    told: tuple[str, ...] = ("known", "wrong", "nothing")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    equations: int = 100
+    starts: int = 20
+    steps: int = 3000
+    seconds: float = 0.0
+    batch: int = 64
+    lr: float = 2e-3
+    rival_lr: float = 1e-3
+    test_equations: int = 25
+    test_starts: int = 2
+    written: int = 5
+    beams: int = 4
+    fit: int = 90
+    engine: str = "auto"
+    graph: bool = True
+    speed: bool = False
+    device: str = "cpu"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        named("lines", self.lines, LINES)
+        named("told", self.told, TOLD)
+        named("systems", (*self.systems, *self.unseen), SYSTEMS)
+        named("preset", (self.preset,), PRESETS)
+        sizes = (self.equations, self.starts, self.steps, self.batch, self.test_equations, self.test_starts)
+        if min(*sizes, self.written, self.beams, self.fit, len(self.lines), len(self.seeds), self.workers) < 1:
+            raise ValueError("settings: sizes and numbers of lines and seeds must be at least 1")
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The systems of training."""
+        return tuple(name for name in self.systems or of_dimension(self.dimension) if name not in self.unseen)
+
+
+def _transformer(settings: Settings, reads: str) -> nn.Module:
+    return Transformer(replace(PRESETS[settings.preset], dimension=settings.dimension, reads=reads))
+
+
+def _width(settings: Settings) -> int:
+    """Opponents are as wide as twice the transformer's layers."""
+    return 2 * PRESETS[settings.preset].width
+
+
+MODELS: Mapping[str, Callable[[Settings], nn.Module]] = {
+    "full": lambda s: _transformer(s, "both"),
+    "data only": lambda s: _transformer(s, "data"),
+    "symbols only": lambda s: _transformer(s, "symbols"),
+    "DeepONet": lambda s: DeepONet(s.dimension, _READ, 2 * _width(s), 128),
+    "Fourier operator": lambda s: FourierOperator(s.dimension, Drawing().frames, Drawing().end, _width(s) // 2),
+}
+"""What is trained, by the names of lines."""
+
+SOLVED = {"full, solved": "full", "data only, solved": "data only"}
+"""Lines that answer by the equations of a model, which they are named with."""
+
+LINES = (*MODELS, "last value", *SOLVED, *EQUATIONS)
+"""Lines of the table. `EQUATIONS` are ways to equations that learn nothing beforehand."""
+
+_HEARS = ("full", "symbols only", "full, solved")
+"""Lines that hear what is told."""
+
+
+def drawing(settings: Settings, systems: Sequence[str], equations: int, starts: int) -> Drawing:
+    """What is drawn of some systems."""
+    return Drawing(tuple(systems), equations, starts, engine=settings.engine)
+
+
+@cache
+def pool(settings: Settings, seed: int) -> Pool:
+    """The training pool of a seed."""
+    how = drawing(settings, settings.seen, settings.equations, settings.starts)
+    return filled(how, derive_seed(_TRAIN, seed), settings.dimension, settings.device)
+
+
+@cache
+def tests(settings: Settings, part: str) -> Pool:
+    """The test pool, the same for all seeds; part: "seen" or "unseen"."""
+    systems = settings.seen if part == "seen" else settings.unseen
+    how = drawing(settings, systems, settings.test_equations, settings.test_starts)
+    return filled(how, derive_seed(_TEST, 0), settings.dimension, settings.device)
+
+
+@cache
+def trained(settings: Settings, seed: int, out: Path) -> dict[str, nn.Module]:
+    """The models of a seed, with their averaged weights; training goes on where it was interrupted."""
+    asked = {SOLVED.get(line, line) for line in settings.lines}
+    wanted = [name for name in MODELS if name in asked]
+    with isolated_rng(seed, 3):
+        models = {name: MODELS[name](settings).to(settings.device) for name in wanted}
+    if not models:
+        return {}
+    rates = {name: settings.rival_lr for name in models if not isinstance(models[name], Transformer)}
+    course = Course(
+        settings.steps, settings.seconds, settings.batch, settings.lr, graph=settings.graph, seed=seed,
+        warmup=min(500, settings.steps // 10), every=min(100, settings.steps),
+    )  # fmt: skip
+    text = json.dumps([_stamp(settings), wanted, seed], sort_keys=True)
+    folder = out / "fits" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def share(name: str, model: nn.Module, weights: dict[str, Tensor]) -> None:
+        if isinstance(model, Transformer):
+            file = out / "weights" / f"{name.replace(' ', '_')}-{seed}.safetensors"
+            told = {"systems": settings.seen, "course": asdict(course), "steps": training.step}
+            save_model(file, model, weights, **told)
+
+    training = Training(models, lambda _: pool(settings, seed), course, folder, rates=rates, share=share)
+    training.run(save_seconds=45.0)
+    training.judge()
+    return models
+
+
+def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
+    """One row: errors of answers, or of equations, or of both."""
+    began = time.perf_counter()
+    line = key["line"]
+    models = trained(settings, key["seed"], out) if line in (*MODELS, *SOLVED) else {}
+    trained_seconds = time.perf_counter() - began
+    test = tests(settings, key["part"])
+    reading = Reading(_READ, 0, key["noise"], fixed=True, told=TOLD[key["told"]])
+    row: dict[str, Any] = {}
+    if line in MODELS or line == "last value":
+        row |= operator_row(models.get(line), test, reading)
+    if line in EQUATIONS or line in SOLVED:
+        model = models.get(SOLVED.get(line, ""))
+        row |= equation_row(line, model, test, reading, settings.written, settings.beams, settings.fit)
+    if line in models:
+        row["weights"] = sum(one.numel() for one in models[line].parameters())
+    return {**row, "seconds": time.perf_counter() - began - trained_seconds, "left_out": test.left_out}
+
+
+def _stamp(settings: Settings) -> dict[str, Any]:
+    return stamped(settings, "noises", "told", "seeds", "speed")
+
+
+def _keys(settings: Settings) -> list[dict[str, Any]]:
+    """What rows there are, the quick ones first: what learns nothing has one seed."""
+    parts = ("seen", "unseen") if settings.unseen else ("seen",)
+    lines = sorted(settings.lines, key=lambda line: line in EQUATIONS or line in SOLVED)
+    return [
+        {"line": line, "part": part, "told": told, "noise": noise, "seed": seed}
+        for line in lines
+        for told in (settings.told if line in _HEARS else settings.told[:1])
+        for noise in settings.noises
+        for part in parts
+        for seed in (settings.seeds[:1] if line == "last value" or line in EQUATIONS else settings.seeds)
+    ]
+
+
+def main(out: Path, device: str = "auto", **changes: Any) -> int:
+    """Make the table in the folder `out`: rows.jsonl (it resumes, and so does training), table.json.
+
+    device: as for `sciode.training.choose_device`. changes: fields of `Settings`. Returns 0.
+    """
+    out = Path(out)
+    settings = Settings(**{**changes, "device": str(choose_device(device))})
+    record: dict[str, Any] = {"settings": settings}
+    if settings.speed:
+        record["speed"] = speeds(settings, out, pool, MODELS["full"])
+    rows = finished_rows(out, _keys(settings), _stamp(settings), partial(made, settings, out), settings.workers)
+    numbers = write_table(out, {**record, "rows": rows})
+    show(_operators(settings, rows), _equations(settings, rows))
+    print(f"numbers: {numbers}")
+    return 0
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]], field: str) -> list[list[Mapping[str, Any]]]:
+    """Rows that have a field, those of one line and condition together."""
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if field in row:
+            found.setdefault((row["line"], row["part"], row["told"], row["noise"]), []).append(row)
+    return list(found.values())
+
+
+def _begin(row: Mapping[str, Any]) -> list[Any]:
+    return [row["line"], row["part"], row["told"] if row["line"] in _HEARS else None, f"{row['noise']:.0%}"]
+
+
+def _operators(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> Any:
+    cells = [
+        [*_begin(own[0]), *(mean_sd([row[name] for row in own]) for name in ("l2", "near", "median"))]
+        for own in _grouped(rows, "l2")
+    ]
+    caption = (
+        f"mean ± sd over {len(settings.seeds)} seeds; {settings.preset}, {settings.steps} steps, {settings.device}"
+    )
+    return table("Relative L2 errors from t = 2 to 6", ("line", "systems", "told", "noise", "mean", "near", "median"),
+                 cells, caption)  # fmt: skip
+
+
+def _equations(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> Any:
+    columns = ("line", "systems", "told", "noise", "valid", "all terms", "precision", "recall", "rhs", "rhs fitted",
+               "data", "data fitted")  # fmt: skip
+    cells = [
+        [
+            *_begin(own[0]),
+            *(mean_sd([row[name] for row in own], 2) for name in ("valid", "exact", "precision", "recall")),
+            *(small_mean_sd([row[name] for row in own]) for name in ("rhs", "rhs_fitted", "misfit", "misfit_fitted")),
+        ]
+        for own in _grouped(rows, "rhs")
+    ]
+    caption = "shares of systems, and medians over them; data: squared error of short solutions, of the data's spread"
+    return table("Equations", columns, cells, caption)

@@ -1,0 +1,109 @@
+"""The table of operators and equations: rows of every kind, made once; what learns nothing beforehand; misuse."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sciode.experiments import prose
+from sciode.experiments.prose import LINES, Settings
+from sciode.experiments.prose_rows import operator_row
+from sciode.experiments.sparse_equations import by_sparse_regression, imported, library
+from sciode.prose import SYSTEMS, Drawing, Programs, Reading, draw, filled
+from sciode.prose.metrics import Terms, right_hand_error, terms_of
+
+SMALL: dict[str, Any] = {
+    "systems": ("thomas", "sprott_b"), "noises": (0.02,), "told": ("known", "nothing"), "seeds": (0,), "equations": 2,
+    "starts": 2, "steps": 2, "batch": 4, "test_equations": 1, "test_starts": 1, "written": 1, "beams": 2, "fit": 2,
+    "engine": "eager",
+}  # fmt: skip
+
+
+def test_a_table_is_made_once_of_every_kind_of_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = tuple(line for line in LINES if line != "SINDy")
+    how = {**SMALL, "lines": lines, "unseen": ("four_wing",)}
+    assert prose.main(tmp_path, "cpu", **how) == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert {row["line"] for row in rows} == set(lines) and {row["part"] for row in rows} == {"seen", "unseen"}
+    for row in rows:
+        assert np.isfinite([row["l2"], row["near"], row["median"]]).all()
+        assert set(row["systems"]) <= set(SMALL["systems"] if row["part"] == "seen" else how["unseen"])
+    solved = [row for row in rows if row["line"] in prose.SOLVED]
+    assert solved and all(row["valid"] == 1.0 and row["data_raised"] == 0.0 for row in solved)
+    assert all(row["misfit_fitted"] <= row["misfit"] for row in solved)
+    # Only what hears symbols has rows for what is told.
+    assert {row["told"] for row in rows if row["line"] == "data only"} == {"known"}
+    assert len(list((tmp_path / "weights").iterdir())) == 3
+    assert "Relative L2" in capsys.readouterr().out
+    monkeypatch.setattr(prose, "made", lambda *_, **__: pytest.fail("a finished row was made again"))
+    assert prose.main(tmp_path, "cpu", **how) == 0
+
+
+def test_the_last_value_errs_by_what_moves() -> None:
+    test = filled(Drawing(("thomas",), 2, 2, engine="eager"), 0, 3)
+    row = operator_row(None, test, Reading(64, 0, 0.0, fixed=True))
+    values = test.values
+    apart = (values[:, 64:] - values[:, 63:64]).square().sum((1, 2)).sqrt()
+    expected = apart / values[:, 64:].square().sum((1, 2)).sqrt()
+    assert row["l2"] == pytest.approx(float(expected.mean()), rel=1e-4)
+    assert row["samples"] == len(test) and row["systems"]["thomas"] == pytest.approx(row["l2"])
+
+
+def test_speeds_count_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sciode.experiments import prose_speed
+
+    monkeypatch.setattr(prose_speed, "matrix_rate", lambda device: 1e12)
+    settings = Settings(**{**SMALL, "equations": 3, "device": "cpu"})
+    found = prose_speed.speeds(settings, tmp_path, prose.pool, prose.MODELS["full"])
+    assert found["drawn"] == 2 * 3 * 2 == found["kept"]
+    assert found["flop"] > 0 and found["of_matrix_rate"] == pytest.approx(found["flop_rate"] / 1e12)
+
+
+def test_sparse_regression_finds_a_polynomial_system_from_fine_clean_data() -> None:
+    how = Drawing(("sprott_b",), equations=1, starts=1, frames=400, end=12.0, engine="eager")
+    (samples,) = draw(how, 2)
+    found = by_sparse_regression(how.times, samples.values[0])
+    true = samples.equations[0]
+    assert Terms.between(terms_of(found, 1e-3), terms_of(true)).exact
+    assert float(right_hand_error([found], [true], samples.values)[0]) < 1e-2
+
+
+def test_the_library_has_each_product_once() -> None:
+    terms = library(3)
+    assert len(terms) == 20 + 6 and len(set(terms)) == len(terms)
+    u = torch.tensor([[0.3, -0.5, 2.0]], dtype=torch.float64)
+    values = Programs([[one] for one in terms], 3)(u.expand(len(terms), 1, 3))[..., 0].flatten().tolist()
+    assert values[:3] == pytest.approx([1.0, 0.3, -0.5]) and 2.0**3 in [pytest.approx(v) for v in values]
+
+
+def test_pysindys_terms_are_in_the_librarys_order() -> None:
+    if importlib.util.find_spec("pysindy") is None:
+        pytest.skip('needs pip install "sciode[prose]"')
+    pysindy = imported()
+    features = pysindy.PolynomialLibrary(3) + pysindy.FourierLibrary(1)
+    x = np.random.default_rng(0).normal(size=(7, 3))
+    theirs = np.asarray(features.fit_transform(x))
+    u = torch.from_numpy(x).unbind(-1)
+    ours = torch.stack([torch.as_tensor(one.at(u)).expand(7) for one in library(3)], -1).numpy()
+    np.testing.assert_allclose(theirs, ours, rtol=1e-12)
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    wrongs: list[dict[str, Any]] = [
+        {"lines": ("fully",)}, {"systems": ("lorentz",)}, {"told": ("something",)}, {"preset": "huge"},
+    ]  # fmt: skip
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="unknown"):
+            Settings(**wrong)
+    with pytest.raises(ValueError, match="at least 1"):
+        Settings(steps=0)
+    assert len(Settings().seen) == 12 and len(Settings(dimension=5).seen) == len(SYSTEMS)
+    assert "lorenz" not in Settings(unseen=("lorenz",)).seen

@@ -1,0 +1,146 @@
+"""`Prose` on trajectories: units, faults by name, equations that blow up, and a model that is trained for a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from sciode.prose import PRESETS, SYSTEMS, Course, Drawing, Expression, Fit, Prose, Reading, Transformer, constant
+from sciode.prose.arrays import in_own_units, trajectory
+from sciode.prose.estimator import PRETRAINED
+from sciode.prose.metrics import solved
+from sciode.training import isolated_rng
+
+QUICK = Fit(iterations=2, ahead=2, steps=1)
+
+
+@pytest.fixture(scope="module")
+def prose() -> Prose:
+    with isolated_rng(0):
+        return Prose(Transformer(PRESETS["tiny"]), ("lorenz",), "cpu")
+
+
+def waves(count: int = 64, end: float = 2.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    t = np.linspace(0.0, end, count)
+    return t, np.stack((np.sin(t), np.cos(t)), -1)
+
+
+FAULTS: dict[str, tuple[Any, Any, str]] = {
+    "NaN": (waves()[0], np.where(np.arange(64)[:, None] == 5, np.nan, waves()[1]), "reading 5 is NaN"),
+    "order": (waves()[0][::-1], waves()[1], "must increase"),
+    "twice": (np.repeat(waves()[0][:32], 2), waves()[1], "must increase"),
+    "constant": (waves()[0], np.ones((64, 2)), "do not move"),
+    "diverging": (waves()[0], np.exp(5 * waves()[0])[:, None], "diverge"),
+    "dimension": (waves()[0], np.repeat(waves()[1], 2, 1), "up to 3"),
+    "few": (waves(5)[0], waves(5)[1], "too few"),
+    "shapes": (waves()[0][:-1], waves()[1], "expected times"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_readings_that_cannot_be_used_are_refused_by_name(prose: Prose, fault: str) -> None:
+    times, values, said = FAULTS[fault]
+    with pytest.raises(ValueError, match=said):
+        prose.predict(times, values, [3.0])
+
+
+def test_questions_and_guesses_that_do_not_fit_are_refused(prose: Prose) -> None:
+    times, values = waves()
+    with pytest.raises(ValueError, match="before the first reading"):
+        prose.predict(times, values, [-1.0])
+    with pytest.raises(ValueError, match="finite"):
+        prose.predict(times, values, [np.nan])
+    with pytest.raises(ValueError, match="guess"):
+        prose.predict(times, values, [3.0], guess=[constant(1.0)])
+    with pytest.raises(ValueError, match="scale"):
+        prose.predict(times, values, [3.0], scale=[0.0, 1.0])
+    with pytest.raises(ValueError, match="unit"):
+        prose.predict(times, values, [3.0], unit=-1.0)
+
+
+def test_a_forecast_has_its_shapes_and_its_candidates_in_order(prose: Prose) -> None:
+    times, values = waves()
+    ask = np.array([2.5, 0.5, 5.0, 9.0, 0.0])
+    found = prose.predict(times, values, ask, beams=3, fit=QUICK)
+    assert found.values.shape == found.deviation.shape == found.operator.shape == (5, 2)
+    assert found.solutions.shape == (3, 5, 2) and len(found.equations) == len(found.status) == 3
+    assert np.isnan(found.operator[3]).all() and np.isfinite(found.operator[[0, 1, 2, 4]]).all()
+    assert np.isfinite(found.values).all() or found.weights.sum() == 0
+    assert found.weights.sum() == pytest.approx(1.0) or found.weights.sum() == 0
+    assert found.misfits[found.best] == np.nanmin(found.misfits)
+    assert len(found.sympy()) == 2 and found.latex(names=("x", "y")).count("dot") == 2
+
+
+def test_uneven_readings_of_a_smooth_curve_are_laid_on_its_even_times() -> None:
+    rng = np.random.default_rng(0)
+    t = np.sort(np.concatenate(([0.0, 2.0], rng.uniform(0, 2, 80))))
+    given = trajectory(t, np.sin(t), 3, 64)
+    torch.testing.assert_close(given.values[:, 0], given.times.sin(), rtol=0, atol=1e-4)
+    assert given.time == 1.0 and given.given == 82
+
+
+def test_units_of_time_and_size_do_not_change_the_equations_solution() -> None:
+    """A system in the model's units, written out in the user's, goes where the user's trajectory goes."""
+    system: tuple[Expression, ...] = tuple(e.bound(SYSTEMS["lorenz"].nominal) for e in SYSTEMS["lorenz"].equations)
+    clock = torch.linspace(0, 2, 64, dtype=torch.float64)
+    path = solved([system], torch.tensor([[1.0, 1.5, 20.0]], dtype=torch.float64), clock).values[0]
+    scale, unit = [1000.0, 0.1, 5.0], 7.0
+    given = trajectory(100.0 + unit * clock.numpy(), path.numpy() * scale, 3, 64, scale)
+    assert given.time == pytest.approx(unit)
+    torch.testing.assert_close(given.values, path, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(given.asked([100.0, 114.0]), torch.tensor([0.0, 2.0], dtype=torch.float64))
+    own = in_own_units(system, given)
+    begin = path[:1] * torch.tensor(scale)
+    mine = solved([own], begin, unit * clock).values[0]
+    torch.testing.assert_close(mine / torch.tensor(scale, dtype=torch.float64), path, rtol=1e-3, atol=1e-3)
+
+
+def test_a_candidate_that_blows_up_counts_for_nothing_and_says_so(
+    prose: Prose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sciode.prose import estimator, variables
+    from sciode.prose.writing import Written
+
+    (u,) = variables(1)
+    candidates = [[(u**2,), (-1.0 * u,)]]
+    scores = torch.tensor([[-0.1, -5.0]], dtype=torch.float64)
+    monkeypatch.setattr(estimator, "write", lambda *_, **__: Written(candidates, scores))
+    times = np.linspace(0, 2, 64)
+    found = prose.predict(times, np.exp(-times) + 1.0, [3.0, 4.0], beams=2, fit=Fit(1, 2, 1))
+    assert found.status[0] != found.status[1] == "the solve reached its last time"
+    assert found.weights.tolist() == [0.0, 1.0] and np.isnan(found.solutions[0]).all()
+    np.testing.assert_allclose(found.values, found.solutions[1])
+    monkeypatch.setattr(estimator, "write", lambda *_, **__: Written([[(u**2,)]], scores[:, :1]))
+    alone = prose.predict(times, np.exp(-times) + 1.0, [3.0, 4.0], beams=1, fit=Fit(1, 2, 1))
+    np.testing.assert_allclose(alone.values, alone.operator)
+    assert np.isnan(alone.deviation).all()
+
+
+def test_what_is_saved_predicts_the_same(prose: Prose, tmp_path: Path) -> None:
+    times, values = waves()
+    prose.save(tmp_path / "prose.safetensors")
+    again = Prose.load(tmp_path / "prose.safetensors", "cpu")
+    assert again.systems == ("lorenz",)
+    first, second = (one.predict(times, values, [3.0], beams=2, fit=QUICK) for one in (prose, again))
+    np.testing.assert_array_equal(first.values, second.values)
+    assert first.equations == second.equations
+
+
+def test_a_moment_of_training_makes_a_model_that_predicts(tmp_path: Path) -> None:
+    how = Drawing(("thomas",), equations=2, starts=2, frames=96, end=3.0, engine="eager")
+    course = Course(steps=2, batch=4, every=1, reading=Reading(frames=32, queries=4))
+    model = Prose.trained("tiny", how, course, "cpu", tmp_path)
+    times, values = waves()
+    found = model.predict(times, values, [2.5], beams=1, fit=QUICK)
+    assert model.systems == ("thomas",) and found.values.shape == (1, 2)
+
+
+def test_names_of_models_that_do_not_come_with_sciode_are_refused() -> None:
+    with pytest.raises(ValueError, match="mini"):
+        Prose.from_pretrained("minni")
+    assert set(PRETRAINED) == {"mini"}
