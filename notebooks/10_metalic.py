@@ -109,9 +109,10 @@ print(f"rate {unseen.values[0]:.2f}, never seen: {said(arms[agent.choose(unseen.
 # %% [markdown]
 # Where to go on: `Bandit(stages=2)` chooses anew between Adam and L-BFGS, knowing the first reward; `folder=` keeps
 # plays and goes on from them; `sciode train metalic` makes the table of all families, with the oracle, fixed presets
-# and a single network beside agents. (With all 384 sets and longer training, on four families: a random set has 8 to 39 times
-# the oracle's error, the best agent 1.3 to 2 times, and a single network about the oracle's: `notebooks/results`.) `draw_tasks(..., official_supervision=True)` tells networks the solution at the
-# last time, as the authors' code does; that is the answer, so it is off.
+# and a single network beside agents. With all 384 sets and longer training, on four families, a random set has 8 to 39
+# times the oracle's error, the best agent 1.3 to 2 times, and a single network about the oracle's
+# (`notebooks/results`). `draw_tasks(..., official_supervision=True)` tells networks the solution at the last time, as
+# the authors' code does; that is the answer, so it is off.
 
 # %% [markdown]
 # ## What must be true
