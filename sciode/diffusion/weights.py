@@ -6,7 +6,7 @@ past and new values interpolated by a polynomial, a step is
 
     x_t = c x_s + sum_j w_j m_j,   w_j = integral over [lambda_s, lambda_t] of kernel(lambda) l_j(u(lambda)) dlambda,
 
-with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, or t. DPM-Solver, DPM-Solver++, UniPC, DEIS and
+with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, t, or asinh(1 / rho). DPM-Solver, DPM-Solver++, UniPC, DEIS and
 SA-Solver differ in the kernel, in u and in which nodes they take, and in nothing else. Integrals are taken by Gauss and
 Legendre's rule: closed forms lose digits where steps are short, sums over fine grids everywhere.
 """
@@ -21,8 +21,9 @@ from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 
 from sciode.diffusion.path import Node, Path
+from sciode.solvers.suggest import choose
 
-__all__ = ["adams_weights", "half_rule", "keep", "lagrange", "points_between"]
+__all__ = ["adams_weights", "half_rule", "keep", "lagrange", "points_between", "variable_of"]
 
 Array = NDArray[np.float64]
 
@@ -69,13 +70,24 @@ def adams_weights(
     kernel = kernel * weights
     if len(nodes) == 1:
         return [_host(kernel.sum(0))]
-    u = _variable(path, variable)
+    u = variable_of(path, variable)
     places, coordinates = u(at), [u(node.lam) for node in nodes]
     return [_host((kernel * lagrange(places, coordinates, j)).sum(0)) for j in range(len(nodes))]
 
 
-def _variable(path: Path, name: str) -> Callable[[Any], Any]:
-    return {"lambda": lambda lam: lam, "rho": lambda lam: np.exp(-lam), "t": path.time}[name]
+def variable_of(path: Path, name: str) -> Callable[[Any], Any]:
+    """The variable u(lambda) in which values are interpolated: "lambda", "rho", "t" or "asinh".
+
+    asinh(alpha / sigma) is alpha / sigma where there is little data, in which noise predictions are straight lines, and
+    lambda + log 2 where there is little noise.
+    """
+    known: dict[str, Callable[[Any], Any]] = {
+        "lambda": lambda lam: lam,
+        "rho": lambda lam: np.exp(-lam),
+        "t": path.time,
+        "asinh": lambda lam: np.arcsinh(np.exp(lam)),
+    }
+    return known[choose("variable", name, known)]
 
 
 def half_rule(kind: str, total: Any, s: Node, t: Node, other: Node, lead: str, eta: float = 0.0) -> list[Any]:
