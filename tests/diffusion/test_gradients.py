@@ -1,12 +1,14 @@
 """Gradients of a loss on the sample: exact where that is claimed, at the memory that is claimed, and never missing."""
 
 from __future__ import annotations
+
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciode.diffusion import Adjoint, Checkpoint, ClassifierFree, Discrete, VPLinear, sample, sampler
@@ -117,7 +119,7 @@ class Peak(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(out):
+        for tensor in pytree.tree_leaves(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 reference = StorageWeakRef(storage)

@@ -42,7 +42,7 @@ def carry(
     if gradient == "auto":
         return _fitting(program, x, normals)
     if gradient == "reversible":
-        return _said(through_inversion(sampler, path, denoiser, program, x), gradient)
+        return _said(through_inversion(sampler, path, denoiser, program, x), "reversible")
     if gradient == "adjoint" or isinstance(gradient, Adjoint):
         settings = gradient if isinstance(gradient, Adjoint) else Adjoint()
         return _said(by_the_adjoint(settings, path, denoiser, program, x, normals), "adjoint")

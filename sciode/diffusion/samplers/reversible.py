@@ -54,7 +54,7 @@ def _pairs(path: Path, step, **options: float) -> list[StepPair]:
         there.result, there.memory = there.mix((known, 1.0), (1, c)), (0,)
         # The same sum, in the same order, as on the way there: its rounding cancels.
         known = back.mix((1, own), (back.call(1, s, "noise"), noise))
-        back.result, back.memory = 1, (back.mix((0, 1 / c), (known, -1 / c)),)
+        back.result, back.memory = 1, (back.mix((0, _over(c)), (known, -_over(c))),)
         pairs.append((there, back))
     return pairs
 
@@ -87,7 +87,12 @@ def _triples(path: Path) -> Sequence[tuple[Node, Node, Node]]:
 
 def _growth(path: Path, pairs, step, **options: float) -> float:
     """The product of 1 / older over the steps."""
-    return math.prod(1 / abs(step(path, *three, **options)[0]) for three in _triples(path))
+    return math.prod(abs(_over(step(path, *three, **options)[0])) for three in _triples(path))
+
+
+def _over(c: float) -> float:
+    """1 / c; a step without its older state (gamma = 0) cannot be undone."""
+    return 1 / c if c else math.inf
 
 
 def _edict_coefficients(s: Node, t: Node) -> tuple[float, float]:
