@@ -1,5 +1,6 @@
 """Diffusion and flow models: schedules, predictions, and samplers that keep the order they claim and invert exactly."""
 
+from sciode.diffusion.gradients.settings import GRADIENTS, Adjoint, Checkpoint
 from sciode.diffusion.grids import GRIDS, karras, shifted
 from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
 from sciode.diffusion.noise import initial_noise
@@ -25,10 +26,13 @@ from sciode.diffusion.thresholding import Threshold
 
 __all__ = [
     "EDM",
+    "GRADIENTS",
     "GRIDS",
     "PREDICTIONS",
     "VE",
     "Adaptive",
+    "Adjoint",
+    "Checkpoint",
     "ClassifierFree",
     "ClassifierGuidance",
     "Discrete",

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from sciode.diffusion.denoiser import Denoiser
+from sciode.diffusion.gradients.carry import Carried, carry
+from sciode.diffusion.gradients.settings import Gradient, checked
 from sciode.diffusion.grids import Grid, times_of
 from sciode.diffusion.guidance import Guidance
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.predictions import PREDICTIONS
-from sciode.diffusion.run import run
+from sciode.diffusion.run import no_draw, run
 from sciode.diffusion.samplers.base import Adaptive, Sampler
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.diffusion.schedules.base import Schedule
@@ -33,12 +35,14 @@ _STEPS = 20
 
 class SampleResult(NamedTuple):
     """x [B, ...]; memory: what `invert` needs beside it to be exact, or None; nfe: calls of the model, an int, or [B]
-    where steps are adaptive; status [B]: codes of `sciode.Status`, 0 = success."""
+    where steps are adaptive; status [B]: codes of `sciode.Status`, 0 = success; gradient: "direct", "checkpoint",
+    "reversible" or "adjoint", which one was used; None where nothing behind x requires grad."""
 
     x: Tensor
     memory: Tensor | None
     nfe: int | Tensor
     status: Tensor
+    gradient: str | None = None
 
 
 class InversionResult(NamedTuple):
@@ -60,7 +64,7 @@ class RoundTrip(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What `sample` and `invert` both were asked for, checked."""
 
     sampler: Sampler | Adaptive
@@ -87,6 +91,7 @@ def sample(
     ems: Any = None,
     denoise_last: bool = False,
     seed: Seed = None,
+    gradient: Gradient = "auto",
     return_info: bool = False,
 ) -> Any:
     """Carry noise x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` with `return_info=True`.
@@ -101,25 +106,33 @@ def sample(
       the state by its data prediction, one evaluation more.
     - seed (samplers that draw): an int, for which sample b has the stream b; or B of them, or generators.
     - ems: statistics by `estimate_ems`, for dpm-v3.
+    - gradient: how x, `cond` and the weights get theirs. "direct": one tape, memory O(N), any derivative. "checkpoint"
+      (or `Checkpoint(segment)`): exact, states alone are kept. "reversible" (bdia, belm, edict): exact, constant
+      memory; at most rounding times the sampler's growth apart. "adjoint" (or `Adjoint(rtol, atol)`): that of the exact
+      flow, constant memory. "auto": direct where it fits in a quarter of the free memory, else checkpoint. The last
+      two routes are for first derivatives. `SampleResult.gradient` says which was used.
 
     Everything about the steps is computed on the host in float64 before the first one; within the loop nothing waits
-    for the device. Gradients flow. Raises ValueError for misuse; what becomes of a sample is its status.
+    for the device. Raises ValueError for misuse; what becomes of a sample is its status.
     """
     job = _job(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
+    gradient = checked(gradient, job.sampler)
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, job.path, x, **job.sampler.options)
         found, memory, spent, status = walked.x, (), walked.nfe, walked.status
+        used = "direct" if found.requires_grad else None
     else:
-        (found, memory, spent), status = _sampled(job, x, seed), None
+        (found, memory, used), spent = _sampled(job, x, seed, gradient)
+        status = None
     if denoise_last:
         end, last = job.path.nodes[-1], Plan()
         last.result = last.call(0, end, "data")
-        found, _ = run(last, job.denoiser, (found,), _no_draw)
+        found, _ = run(last, job.denoiser, (found,))
         spent = spent + 1
     if not return_info:
         return found
-    return SampleResult(found, memory[0] if memory else None, spent, _status(found, status))
+    return SampleResult(found, memory[0] if memory else None, spent, _status(found, status), used)
 
 
 def invert(
@@ -172,7 +185,7 @@ def invert(
             raise ValueError(f"memory: expected the state's shape {tuple(x.shape)}, got {tuple(beside.shape)}")
         growth = _growth(job, x)
         plan = job.sampler.backward(job.path)
-        found, _ = run(plan, job.denoiser, (x, beside), _no_draw)
+        found, _ = run(plan, job.denoiser, (x, beside))
         spent, status = plan.calls + (memory is None and job.sampler.name != "edict"), None
     return InversionResult(found, exact, growth, spent, _status(found, status)) if return_info else found
 
@@ -195,7 +208,7 @@ def _job(
     model: Callable[..., Tensor], x: Tensor, schedule: Schedule, sampler: str | Sampler | Adaptive, steps: int | None,
     nfe: int | None, prediction: str, grid: Grid, t_start: float | None, t_end: float, guidance: Guidance | None,
     threshold: Threshold | None, cond: Mapping[str, Any] | None, ems: Any, denoise_last: bool,
-) -> _Job:  # fmt: skip
+) -> Job:  # fmt: skip
     if x.ndim < 2 or not x.is_floating_point():
         raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
     choose("prediction", prediction, PREDICTIONS)
@@ -213,7 +226,7 @@ def _job(
         )
     if wants != "ems" and ems is not None:
         raise ValueError(f"ems: {row.name} has no use for statistics; they belong to dpm-v3")
-    return _Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {})
+    return Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {})
 
 
 def _row(sampler: str | Sampler | Adaptive) -> Sampler | Adaptive:
@@ -242,8 +255,8 @@ def _count(row: Sampler | Adaptive, steps: int | None, nfe: int | None, denoise_
     return _STEPS if steps is None else steps
 
 
-def _sampled(job: _Job, x: Tensor, seed: Seed) -> tuple[Tensor, tuple[Tensor, ...], int]:
-    """The sample, its memory and the evaluations; from where alpha is 0 the first step is the data prediction's."""
+def _sampled(job: Job, x: Tensor, seed: Seed, gradient: Gradient) -> tuple[Carried, int]:
+    """The sample and the evaluations; from where alpha is 0 the first step is the data prediction's."""
     assert isinstance(job.sampler, Sampler)
     path, spent = job.path, 0
     if path.nodes[0].alpha == 0 and not job.sampler.in_time:
@@ -254,16 +267,17 @@ def _sampled(job: _Job, x: Tensor, seed: Seed) -> tuple[Tensor, tuple[Tensor, ..
             )
         lead, s, t = Plan(), *path.nodes[:2]
         lead.result = lead.mix((0, t.sigma / s.sigma), (lead.call(0, s, "data"), t.alpha))
-        (x, _), spent, path = run(lead, job.denoiser, (x,), _no_draw), 1, Path(path.schedule, path.nodes[1:])
+        (x, _), spent, path = run(lead, job.denoiser, (x,)), 1, Path(path.schedule, path.nodes[1:])
         if path.steps == 0:
-            return x, (), spent
+            return Carried(x, (), "direct" if x.requires_grad else None), spent
     plan = job.sampler.program(path, **job.extra)
-    draw = normals_of(seeds_for(seed, x.shape[0], x.device), x) if plan.draws else _no_draw
-    found, memory = run(plan, job.denoiser, (x,), draw)
-    return found, memory, spent + plan.calls
+    draw = normals_of(seeds_for(seed, x.shape[0], x.device), x) if plan.draws else no_draw
+    if gradient == "reversible" and torch.is_grad_enabled():
+        _growth(Job(job.sampler, job.denoiser, path, job.extra), x)
+    return carry(job.sampler, path, plan, job.denoiser, x, draw, gradient), spent + plan.calls
 
 
-def _backwards(job: _Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | None]:
+def _backwards(job: Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | None]:
     path = job.path.reversed()
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, path, x, **job.sampler.options)
@@ -271,18 +285,18 @@ def _backwards(job: _Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | Non
     if job.sampler.program(job.path, **job.extra).draws:
         raise ValueError(f"sampler: {job.sampler.name} with these options draws noise, which no inversion knows")
     plan = job.sampler.program(path, **job.extra)
-    return run(plan, job.denoiser, (x,), _no_draw)[0], plan.calls, None
+    return run(plan, job.denoiser, (x,))[0], plan.calls, None
 
 
-def _begun(job: _Job, x: Tensor) -> Tensor:
+def _begun(job: Job, x: Tensor) -> Tensor:
     """A state beside x for an inversion without memory: DDIM's step backwards, or x itself for coupled states."""
     if job.sampler.name == "edict":
         return x
     last = Path(job.path.schedule, job.path.nodes[-1:-3:-1])
-    return run(catalogue()["ddim"].program(last), job.denoiser, (x,), _no_draw)[0]  # type: ignore[union-attr]
+    return run(catalogue()["ddim"].program(last), job.denoiser, (x,))[0]  # type: ignore[union-attr]
 
 
-def _growth(job: _Job, x: Tensor) -> float:
+def _growth(job: Job, x: Tensor) -> float:
     """How far rounding may grow; warns where that is more than a thousandth."""
     assert isinstance(job.sampler, Sampler) and job.sampler.growth is not None
     growth = job.sampler.growth(job.path, **job.sampler.options)
@@ -293,10 +307,6 @@ def _growth(job: _Job, x: Tensor) -> float:
             stacklevel=3,
         )
     return growth
-
-
-def _no_draw(number: int) -> Tensor:
-    raise AssertionError("nothing is drawn here")
 
 
 def _status(x: Tensor, status: Tensor | None) -> Tensor:
