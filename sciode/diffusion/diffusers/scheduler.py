@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -217,10 +216,12 @@ class SciodeScheduler(SchedulerMixin, ConfigMixin):
         if model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]
 
-        def normals(like: Tensor) -> Tensor:
+        dtype = begun.state.dtype
+
+        def normals(number: int) -> Tensor:
             if variance_noise is not None:
-                return variance_noise.to(like)
-            return randn_tensor(tuple(sample.shape), generator=generator, device=sample.device, dtype=like.dtype)
+                return variance_noise.to(dtype)
+            return randn_tensor(tuple(sample.shape), generator=generator, device=sample.device, dtype=dtype)
 
         found = begun.step(model_output, normals).to(sample.dtype)
         self._index += 1

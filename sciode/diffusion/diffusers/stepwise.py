@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,8 @@ from torch import Tensor
 from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.diffusers.spacing import Spaced
 from sciode.diffusion.path import Path
-from sciode.diffusion.plan import Call, Draw, Mix, Plan
-from sciode.diffusion.run import _mixed, _Sent, _sent_line
+from sciode.diffusion.plan import Call, Plan
+from sciode.diffusion.run import Normals, Program
 from sciode.diffusion.samplers.base import Sampler
 from sciode.diffusion.schedules.base import Schedule
 
@@ -37,7 +36,7 @@ def program(sampler: Sampler, schedule: Schedule, spaced: Spaced, low: float, **
         x = plan.mix((x, t.sigma / s.sigma), (plan.call(x, s, "data"), t.alpha))
         path = Path(schedule, path.nodes[1:])
     if path.steps:
-        x = _followed(plan, sampler.program(path, **extra), x)
+        x, _ = plan.follow(sampler.program(path, **extra), x)
     if end is None:
         # What a consistency model says last is the data already.
         x = calls_of(plan)[-1].out if consistent else plan.call(x, path.nodes[-1], "data")
@@ -48,19 +47,6 @@ def program(sampler: Sampler, schedule: Schedule, spaced: Spaced, low: float, **
             "use it in sciode.diffusion.sample"
         )
     return plan
-
-
-def _followed(plan: Plan, other: Plan, x: int) -> int:
-    """Append the lines of a program of one input; returns the register of its result."""
-    here = {0: x}
-    for line in other.lines:
-        if isinstance(line, Call):
-            here[line.out] = plan.call(here[line.state], line.node, line.kind)
-        elif isinstance(line, Draw):
-            here[line.out] = plan.draw()
-        else:
-            here[line.out] = plan.mix(*((here[register], c) for register, c in line.terms), constant=line.constant)
-    return here[other.result]
 
 
 def calls_of(plan: Plan) -> list[Call]:
@@ -77,55 +63,32 @@ class Stepwise:
 
     def __init__(self, plan: Plan, denoiser: Denoiser, x: Tensor) -> None:
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        sent = _Sent(x, False)
-        self._plan, self._denoiser = plan, denoiser
-        self._lines = [_sent_line(line, sent) for line in plan.lines]
-        self._asked = {
-            n: denoiser.asks(line.node, line.kind).sent(sent)
-            for n, line in enumerate(plan.lines)
-            if isinstance(line, Call)
-        }
-        self._last, self._registers, self._at = plan.last_uses(), {0: x}, 0
+        self._program, self._registers = Program(plan, denoiser, x), {0: x}
+        self._cuts = [n for n, line in enumerate(plan.lines) if isinstance(line, Call)] + [len(plan.lines)]
+        self._taken = 0
 
     @property
     def done(self) -> bool:
         """Whether the last evaluation is behind."""
-        return self._at == len(self._lines)
+        return self._taken + 1 == len(self._cuts)
 
     @property
     def state(self) -> Tensor:
         """Where the model is to be called, or the sample."""
-        line = None if self.done else self._lines[self._at]
-        return self._registers[line.state if isinstance(line, Call) else self._plan.result]
+        return self._registers[self._register]
+
+    @property
+    def _register(self) -> int:
+        plan = self._program.plan
+        return plan.result if self.done else plan.reads(self._cuts[self._taken])[0]
 
     def replace(self, x: Tensor) -> None:
         """Go on from another state, as inpainting does."""
-        line = self._lines[self._at]
-        assert isinstance(line, Call)
-        self._registers[line.state] = x.to(self.state.dtype)
+        self._registers = self._registers | {self._register: x.to(self.state.dtype)}
 
-    def step(self, output: Tensor, normals: Callable[[Tensor], Tensor]) -> Tensor:
-        """The next state, given the model's output at this one; normals(like) draws."""
-        while True:
-            line = self._lines[self._at]
-            if isinstance(line, Call):
-                x = self._registers[line.state]
-                known = replace(self._denoiser, model=lambda x, t: output)
-                made = known(x, x.new_zeros(x.shape[0]), self._asked[self._at])
-            elif isinstance(line, Draw):
-                made = normals(next(iter(self._registers.values())))
-            else:
-                made = _mixed(line, self._registers)
-            self._registers[line.out] = made
-            for register in _read(line):
-                if self._last[register] == self._at:
-                    self._registers.pop(register, None)
-            self._at += 1
-            if self.done or isinstance(self._lines[self._at], Call):
-                return self.state
-
-
-def _read(line: Call | Draw | Mix) -> set[int]:
-    if isinstance(line, Mix):
-        return {register for register, _ in line.terms}
-    return {line.state} if isinstance(line, Call) else set()
+    def step(self, output: Tensor, normals: Normals) -> Tensor:
+        """The next state, given the model's output at this one; normals(n) is the n-th draw."""
+        here = self._program.with_denoiser(replace(self._program.denoiser, model=lambda x, t: output))
+        cut, self._taken = self._cuts[self._taken], self._taken + 1
+        self._registers = here.advance(self._registers, normals, cut, self._cuts[self._taken])
+        return self.state
