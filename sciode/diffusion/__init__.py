@@ -1,5 +1,6 @@
 """Diffusion and flow models: schedules, predictions, and samplers that keep the order they claim and invert exactly."""
 
+from sciode.diffusion.diffusers import FromDiffusers, from_diffusers
 from sciode.diffusion.gradients.settings import GRADIENTS, Adjoint, Checkpoint
 from sciode.diffusion.grids import GRIDS, karras, shifted
 from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
@@ -36,6 +37,7 @@ __all__ = [
     "ClassifierFree",
     "ClassifierGuidance",
     "Discrete",
+    "FromDiffusers",
     "Guidance",
     "InversionResult",
     "ModelStatistics",
@@ -51,6 +53,7 @@ __all__ = [
     "VPScaledLinear",
     "convert",
     "estimate_ems",
+    "from_diffusers",
     "initial_noise",
     "invert",
     "karras",

@@ -34,7 +34,7 @@ class ClassifierFree(Guidance):
     """u + scale (c - u) for the conditional output c and the unconditional one u; eps, x0, v and flow come out alike.
 
     scale: 1 is the conditional model alone, and calls it once; 3 to 8 in text-to-image models.
-    unconditional: keyword arguments in the place of `cond`, with tensors [B, ...] or [1, ...] each.
+    unconditional: keyword arguments in the place of `cond`, with tensors [B, ...] or [1, ...] each, or dicts of them.
     interval: (lowest, highest) t at which to guide; elsewhere the conditional output is used. Both outputs come from
     one call of twice the batch. Source: Ho, Salimans (2022); Kynkaanniemi et al. (2024) for intervals.
     """
@@ -63,7 +63,9 @@ class ClassifierFree(Guidance):
 
 
 def _joined(first: Any, second: Any, batch: int) -> Any:
-    """One argument for twice the batch; what is no tensor has to be the same for both."""
+    """One argument for twice the batch, entry by entry of a dict; what is no tensor has to be the same for both."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping) and set(first) == set(second):
+        return {name: _joined(first[name], second[name], batch) for name in first}
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         if first is not second and first != second:
             raise ValueError("guidance: arguments that differ with and without condition must be tensors [B, ...]")

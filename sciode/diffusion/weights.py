@@ -6,9 +6,9 @@ past and new values interpolated by a polynomial, a step is
 
     x_t = c x_s + sum_j w_j m_j,   w_j = integral over [lambda_s, lambda_t] of kernel(lambda) l_j(u(lambda)) dlambda,
 
-with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, t, or asinh(1 / rho). DPM-Solver, DPM-Solver++, UniPC, DEIS and
-SA-Solver differ in the kernel, in u and in which nodes they take, and in nothing else. Integrals are taken by Gauss and
-Legendre's rule: closed forms lose digits where steps are short, sums over fine grids everywhere.
+with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, t, or asinh(1 / rho). DPM-Solver, DPM-Solver++, UniPC,
+DEIS and SA-Solver differ in the kernel, in u and in which nodes they take, and in nothing else. Integrals are taken by
+Gauss and Legendre's rule: closed forms lose digits where steps are short, sums over fine grids everywhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our samplers as a scheduler of diffusers: the same steps as `sample`, for every sampler, from anywhere in the grid."""
+"""Our samplers as a scheduler of diffusers: for every sampler its own steps, from anywhere in the grid."""
 
 from __future__ import annotations
 
@@ -220,7 +220,9 @@ def test_settings_survive_a_file_and_go_back_to_diffusers(tmp_path: File) -> Non
 
     theirs = DDIMScheduler(prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, **TABLE)
     theirs.save_pretrained(tmp_path / "theirs")
-    ours = SciodeScheduler.from_pretrained(tmp_path / "theirs", sampler="unipc-3", sampler_options={"lower_final": True})
+    ours = SciodeScheduler.from_pretrained(
+        tmp_path / "theirs", sampler="unipc-3", sampler_options={"lower_final": True}
+    )
     ours.save_pretrained(tmp_path / "ours")
     again = SciodeScheduler.from_pretrained(tmp_path / "ours")
     for scheduler in (ours, again):
@@ -260,7 +262,9 @@ def test_noise_is_added_at_fractions_of_time_steps() -> None:
     torch.testing.assert_close(scheduler.scale_noise(x, t, 2 * x), (alpha + 2 * sigma) * x)
     torch.testing.assert_close(scheduler.get_velocity(x, 2 * x, t), (2 * alpha - sigma) * x)
     assert scheduler.init_noise_sigma == 1.0 and len(scheduler) == 1000
-    torch.testing.assert_close(scheduler.alphas_cumprod.double(), torch.as_tensor(SCHEDULE.alpha_bar), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        scheduler.alphas_cumprod.double(), torch.as_tensor(SCHEDULE.alpha_bar), rtol=1e-6, atol=0
+    )
 
 
 def test_misuse_says_the_mend() -> None:
@@ -283,7 +287,7 @@ def test_misuse_says_the_mend() -> None:
         with pytest.raises(ValueError, match=match):
             act()
     scheduler.set_timesteps(3)
-    with pytest.raises(ValueError, match="none of scheduler.timesteps"):
+    with pytest.raises(ValueError, match="is none of"):
         scheduler.step(x, 5.0, x)
     with pytest.raises(ValueError, match="sampler_options"):
         scheduler.step(x, scheduler.timesteps[0], x, eta=0.5)

@@ -42,7 +42,9 @@ class FromDiffusers(NamedTuple):
     prediction: str
 
 
-def from_diffusers(unet: Callable[..., Any], scheduler_config: Any, *, time_scale: float | None = None) -> FromDiffusers:
+def from_diffusers(
+    unet: Callable[..., Any], scheduler_config: Any, *, time_scale: float | None = None
+) -> FromDiffusers:
     """A network of diffusers and its scheduler's config as (model, schedule, prediction), for `sample` and all others.
 
     - unet: any module called as unet(x, timestep=..., **cond): UNet2DModel, UNet2DConditionModel, DiT, SD3, ...

@@ -53,7 +53,7 @@ class SciodeScheduler(SchedulerMixin, ConfigMixin):
     a list of generators a sample's noise does not depend on its batch.
     """
 
-    _compatibles = [e.name for e in KarrasDiffusionSchedulers] + ["FlowMatchEulerDiscreteScheduler"]  # noqa: RUF012
+    _compatibles = [e.name for e in KarrasDiffusionSchedulers] + ["FlowMatchEulerDiscreteScheduler"]
 
     @register_to_config
     def __init__(

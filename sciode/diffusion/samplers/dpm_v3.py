@@ -133,8 +133,14 @@ _SOURCE = "Zheng et al. (2023), DPM-Solver-v3"
 
 
 def _sampler(name: str, order: int, nodes: int, corrector: int) -> Sampler:
-    options = {"nodes": nodes, "corrector": corrector, "below": math.inf, "pseudo": False, "lower_final": None,
-               "variable": "lambda"}
+    options = {
+        "nodes": nodes,
+        "corrector": corrector,
+        "below": math.inf,
+        "pseudo": False,
+        "lower_final": None,
+        "variable": "lambda",
+    }
     return Sampler(name, order, _plan, wants="ems", options=options, source=_SOURCE)
 
 
