@@ -2,7 +2,7 @@
 
 from sciode.diffusion.diffusers import FromDiffusers, from_diffusers
 from sciode.diffusion.gradients.settings import GRADIENTS, Adjoint, Checkpoint
-from sciode.diffusion.grids import GRIDS, karras, shifted
+from sciode.diffusion.grids import GRIDS, karras, middle, shifted
 from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
 from sciode.diffusion.noise import initial_noise
 from sciode.diffusion.predictions import PREDICTIONS, convert
@@ -57,6 +57,7 @@ __all__ = [
     "initial_noise",
     "invert",
     "karras",
+    "middle",
     "round_trip",
     "runge_kutta",
     "runge_kutta_adaptive",

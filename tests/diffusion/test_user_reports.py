@@ -12,22 +12,18 @@ import torch
 
 from sciode.bench.diffusers_peers import available
 from sciode.diffusion import (
-    EDM,
     GRIDS,
     Discrete,
     RectifiedFlow,
     Threshold,
-    VPCosine,
     VPLinear,
     invert,
-    karras,
     round_trip,
     sample,
     sampler,
     samplers,
     zero_terminal_snr,
 )
-from sciode.diffusion.grids import times_of
 from sciode.testing import GaussianMixture
 
 # Libraries of diffusers warn when they are first imported.
@@ -273,15 +269,3 @@ def test_samples_and_adaptive_steps_know_no_batch() -> None:
         pair = [sample(model, part, VPLinear(), sampler=name, seed=[5, 6, 7, 8][: len(part)],
                        **({} if "adaptive" in name else {"steps": 8})) for part in (x, x[:1])]  # fmt: skip
         torch.testing.assert_close(pair[0][:1], pair[1], rtol=1e-12, atol=1e-12)
-
-
-def test_karras_noise_levels_are_edms() -> None:
-    """sigma_i = (sigma_max^(1/7) + i / (N - 1) (sigma_min^(1/7) - sigma_max^(1/7)))^7, to the last digit, on any
-    schedule."""
-    t = times_of(karras(7.0), EDM(), 17, 80.0, 0.002)
-    wanted = (80 ** (1 / 7) + np.arange(18) / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    np.testing.assert_allclose(t, wanted, rtol=1e-12)
-    cosine = VPCosine()
-    t = torch.as_tensor(times_of(karras(7.0), cosine, 17, 0.99, 0.001))
-    root = (cosine.sigma(t) / cosine.alpha(t)) ** (1 / 7)
-    np.testing.assert_allclose(root.diff(), float(root[-1] - root[0]) / 17, rtol=1e-8)

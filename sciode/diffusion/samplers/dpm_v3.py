@@ -11,9 +11,9 @@ where g is interpolated through the last values. Integrals by Gauss and Legendre
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,11 @@ from sciode.diffusion.plan import Plan
 from sciode.diffusion.samplers.base import Sampler
 from sciode.diffusion.samplers.multistep import FEW_STEPS
 from sciode.diffusion.statistics import ModelStatistics
-from sciode.diffusion.weights import lagrange, points_between, variable_of
+from sciode.diffusion.weights import lagrange, points_between
 
 __all__ = ["DPM_V3"]
 
 Array = NDArray[np.float64]
-_Variable = Callable[[Any], Any]
 
 
 class _Value(NamedTuple):
@@ -45,9 +44,8 @@ class _Step(NamedTuple):
 
 
 def _plan(
-    path: Path, ems: ModelStatistics, nodes: int, corrector: int, below: float, pseudo: bool, lower_final: bool | None,
-    variable: str,
-) -> Plan:  # fmt: skip
+    path: Path, ems: ModelStatistics, nodes: int, corrector: int, below: float, pseudo: bool, lower_final: bool | None
+) -> Plan:
     """nodes: values of the predictor; corrector: values of the corrector, the new one among them (0 = none).
 
     below: the corrector acts where t <= below, all over by default; half of the time range under strong guidance.
@@ -56,16 +54,15 @@ def _plan(
     plan, x = Plan(), 0
     known: list[_Value] = []
     lower = path.steps < FEW_STEPS if lower_final is None else lower_final
-    u = variable_of(path, variable)
     for i, (s, t) in enumerate(pairwise(path.nodes)):
         if not known or known[0].node is not s:
             known.insert(0, _value(plan, ems, x, s))
         left = path.steps - i if lower else nodes
         start = x
-        x = _stepped(plan, ems, start, s, t, known[: min(nodes, left)], pseudo, u)
+        x = _stepped(plan, ems, start, s, t, known[: min(nodes, left)], pseudo)
         if corrector and i + 1 < path.steps and t.t <= below:
             new = _value(plan, ems, x, t)
-            x = _stepped(plan, ems, start, s, t, [new, *known[: corrector - 1]], pseudo, u)
+            x = _stepped(plan, ems, start, s, t, [new, *known[: corrector - 1]], pseudo)
             # f is kept as it was at the predicted state.
             known.insert(0, new)
         del known[max(nodes, corrector) :]
@@ -79,15 +76,13 @@ def _value(plan: Plan, ems: ModelStatistics, x: int, at: Node) -> _Value:
     return _Value(at, plan.mix((eps, at.rho), (x, -ems.value("l", [at.lam])[0] / at.alpha)))
 
 
-def _stepped(
-    plan: Plan, ems: ModelStatistics, x: int, s: Node, t: Node, known: Sequence[_Value], pseudo: bool, u: _Variable
-) -> int:
-    step = _step(ems, s, t, [value.node for value in known], pseudo, u)
+def _stepped(plan: Plan, ems: ModelStatistics, x: int, s: Node, t: Node, known: Sequence[_Value], pseudo: bool) -> int:
+    step = _step(ems, s, t, [value.node for value in known], pseudo)
     terms = ((value.f, w) for value, w in zip(known, step.weights, strict=True))
     return plan.mix((x, step.kept), *terms, constant=step.constant)
 
 
-def _step(ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], pseudo: bool, u: _Variable) -> _Step:
+def _step(ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], pseudo: bool) -> _Step:
     at, quadrature = points_between(s.lam, t.lam)
     ones, count = (slice(None), *[None] * len(ems.shape)), len(nodes)
     lams = [node.lam for node in nodes]
@@ -95,8 +90,7 @@ def _step(ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], pseudo:
     start_s, *_ = big_s = ems.integral("s", [s.lam, *lams, *at])
     kernel = np.exp(big_l[2:] - start_l + big_s[1 + count :] - start_s) * quadrature[ones]
     shrink = np.exp(start_l - end_l)
-    places = [u(lam) for lam in lams]
-    basis = _pseudo_basis(u(at), places) if pseudo else [lagrange(u(at), places, j) for j in range(count)]
+    basis = _pseudo_basis(at, lams) if pseudo else [lagrange(at, lams, j) for j in range(count)]
     weights = [-shrink * (kernel * share[ones]).sum(0) for share in basis]
     drift = _drift(ems, s.lam, [*lams, *at])
     own, along = drift[:count], drift[count:]
@@ -114,16 +108,16 @@ def _drift(ems: ModelStatistics, start: float, lams: Sequence[float]) -> Array:
     return np.einsum("qn,qn...->n...", quadrature, inside.reshape(*at.shape, *ems.shape))
 
 
-def _pseudo_basis(at: Array, places: Sequence[float]) -> list[Array]:
-    """g = sum_k c_k (u - u_0)^k with the divided differences c_k of the k + 1 nearest values."""
-    count = len(places)
+def _pseudo_basis(at: Array, lams: Sequence[float]) -> list[Array]:
+    """g = sum_k c_k (lambda - lambda_0)^k with the divided differences c_k of the k + 1 nearest values."""
+    count = len(lams)
     table = np.eye(count)
     rows = [table[0]]
     for k in range(1, count):
-        gaps = np.array([places[i + k] - places[i] for i in range(count - k)])
+        gaps = np.array([lams[i + k] - lams[i] for i in range(count - k)])
         table = (table[1:] - table[:-1]) / gaps[:, None]
         rows.append(table[0])
-    powers = [(at - places[0]) ** k for k in range(count)]
+    powers = [(at - lams[0]) ** k for k in range(count)]
     return [
         sum((row[j] * power for row, power in zip(rows, powers, strict=True)), np.zeros_like(at)) for j in range(count)
     ]
@@ -133,14 +127,7 @@ _SOURCE = "Zheng et al. (2023), DPM-Solver-v3"
 
 
 def _sampler(name: str, order: int, nodes: int, corrector: int) -> Sampler:
-    options = {
-        "nodes": nodes,
-        "corrector": corrector,
-        "below": math.inf,
-        "pseudo": False,
-        "lower_final": None,
-        "variable": "lambda",
-    }
+    options = {"nodes": nodes, "corrector": corrector, "below": math.inf, "pseudo": False, "lower_final": None}
     return Sampler(name, order, _plan, wants="ems", options=options, source=_SOURCE)
 
 
