@@ -5,6 +5,7 @@ from sciode.diffusion.grids import GRIDS, karras, shifted
 from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
 from sciode.diffusion.noise import initial_noise
 from sciode.diffusion.predictions import PREDICTIONS, convert
+from sciode.diffusion.prepare import Prepared, prepare
 from sciode.diffusion.sample import InversionResult, RoundTrip, SampleResult, invert, round_trip, sample
 from sciode.diffusion.samplers.adaptive import runge_kutta_adaptive
 from sciode.diffusion.samplers.base import Adaptive, Sampler
@@ -39,6 +40,7 @@ __all__ = [
     "Guidance",
     "InversionResult",
     "ModelStatistics",
+    "Prepared",
     "RectifiedFlow",
     "RoundTrip",
     "SampleResult",
@@ -54,6 +56,7 @@ __all__ = [
     "initial_noise",
     "invert",
     "karras",
+    "prepare",
     "round_trip",
     "runge_kutta",
     "runge_kutta_adaptive",
