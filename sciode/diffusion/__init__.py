@@ -22,6 +22,7 @@ from sciode.diffusion.schedules import (
     VPScaledLinear,
     zero_terminal_snr,
 )
+from sciode.diffusion.search.recipe import Recipe, Step
 from sciode.diffusion.statistics import ModelStatistics, estimate_ems
 from sciode.diffusion.thresholding import Threshold
 
@@ -41,12 +42,14 @@ __all__ = [
     "InversionResult",
     "ModelStatistics",
     "Prepared",
+    "Recipe",
     "RectifiedFlow",
     "RoundTrip",
     "SampleResult",
     "Sampler",
     "SamplerInfo",
     "Schedule",
+    "Step",
     "Threshold",
     "VPCosine",
     "VPLinear",

@@ -17,12 +17,16 @@ from sciode.diffusion.predictions import PREDICTIONS
 from sciode.diffusion.samplers.base import Adaptive, Sampler
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.diffusion.schedules.base import Schedule
+from sciode.diffusion.search.recipe import Recipe
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers.suggest import choose, unknown
 
-__all__ = ["Job", "first_step", "job_of"]
+__all__ = ["Chosen", "Job", "first_step", "job_of"]
 
 _STEPS = 20
+
+Chosen = str | Sampler | Adaptive | Recipe
+"""A name, what `sampler(name, **options)` gives, or a recipe that a search found."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Job:
 
 
 def job_of(
-    model: Callable[..., Tensor], x: Tensor, schedule: Schedule, sampler: str | Sampler | Adaptive, steps: int | None,
+    model: Callable[..., Tensor], x: Tensor, schedule: Schedule, sampler: Chosen, steps: int | None,
     nfe: int | None, prediction: str, grid: Grid, t_start: float | None, t_end: float, guidance: Guidance | None,
     threshold: Threshold | None, cond: Mapping[str, Any] | None, ems: Any, denoise_last: bool,
 ) -> Job:  # fmt: skip
@@ -48,6 +52,8 @@ def job_of(
     row = _row(sampler)
     if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
         raise ValueError(f"denoise_last: it throws away the state that {row.name}'s exact inversion starts from")
+    if isinstance(row, Sampler) and row.times is not None:
+        grid = _own_times(row, grid)
     count = _count(row, steps, nfe, denoise_last, grid)
     times = times_of(grid, schedule, count, schedule.t_max if t_start is None else float(t_start), float(t_end))
     path = Path.of(schedule, times)
@@ -62,13 +68,22 @@ def job_of(
     return Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {}, denoise_last)
 
 
-def _row(sampler: str | Sampler | Adaptive) -> Sampler | Adaptive:
+def _row(sampler: Chosen) -> Sampler | Adaptive:
+    if isinstance(sampler, Recipe):
+        return sampler.sampler()
     if isinstance(sampler, Sampler | Adaptive):
         return sampler
     known = catalogue()
     if sampler not in known:
         raise unknown("sampler", sampler, known)
     return known[sampler]
+
+
+def _own_times(row: Sampler, grid: Grid) -> Grid:
+    assert row.times is not None
+    if not isinstance(grid, str) or grid != "log-snr":
+        raise ValueError(f"grid: {row.name} has times of its own; leave grid out")
+    return row.times
 
 
 def _count(row: Sampler | Adaptive, steps: int | None, nfe: int | None, denoise_last: bool, grid: Grid) -> int:

@@ -14,7 +14,7 @@ from sciode.diffusion.gradients.carry import Carried, carry
 from sciode.diffusion.gradients.settings import Gradient, checked
 from sciode.diffusion.grids import Grid
 from sciode.diffusion.guidance import Guidance
-from sciode.diffusion.job import Job, first_step, job_of
+from sciode.diffusion.job import Chosen, Job, first_step, job_of
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
@@ -63,7 +63,7 @@ def sample(
     x: Tensor,
     schedule: Schedule,
     *,
-    sampler: str | Sampler | Adaptive = "dpm++-3m",
+    sampler: Chosen = "dpm++-3m",
     steps: int | None = None,
     nfe: int | None = None,
     prediction: str = "eps",
@@ -83,7 +83,7 @@ def sample(
 
     - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
       what it predicts: "eps", "x0", "v", "score" or "flow".
-    - sampler: a name of `samplers()`, or what `sampler(name, **options)` gives.
+    - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
     - grid: a name of `GRIDS`, a function, or the times themselves, which then say steps, t_start and t_end.
@@ -126,7 +126,7 @@ def invert(
     schedule: Schedule,
     *,
     memory: Tensor | None = None,
-    sampler: str | Sampler | Adaptive = "bdia",
+    sampler: Chosen = "bdia",
     steps: int | None = None,
     nfe: int | None = None,
     prediction: str = "eps",
