@@ -56,7 +56,7 @@ class Space:
                             steps = (Step(kind, min(nodes, n - i) if lowered else nodes, False, 0.0, corrector)
                                      for i in range(n))  # fmt: skip
                             found.append(Recipe(times, tuple(steps), first))
-        return found
+        return list({recipe.to_json(): recipe for recipe in found}.values())
 
     def random(self, rng: np.random.Generator) -> Recipe:
         """Decisions drawn one by one; times between those of a named grid."""
