@@ -6,6 +6,7 @@ from sciode.diffusion.grids import GRIDS, karras, middle, shifted
 from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
 from sciode.diffusion.noise import initial_noise
 from sciode.diffusion.predictions import PREDICTIONS, convert
+from sciode.diffusion.prepare import Prepared, prepare
 from sciode.diffusion.sample import InversionResult, RoundTrip, SampleResult, invert, round_trip, sample
 from sciode.diffusion.samplers.adaptive import runge_kutta_adaptive
 from sciode.diffusion.samplers.base import Adaptive, Sampler
@@ -22,6 +23,7 @@ from sciode.diffusion.schedules import (
     VPScaledLinear,
     zero_terminal_snr,
 )
+from sciode.diffusion.search.recipe import Recipe, Step
 from sciode.diffusion.statistics import ModelStatistics, estimate_ems
 from sciode.diffusion.thresholding import Threshold
 
@@ -41,12 +43,15 @@ __all__ = [
     "Guidance",
     "InversionResult",
     "ModelStatistics",
+    "Prepared",
+    "Recipe",
     "RectifiedFlow",
     "RoundTrip",
     "SampleResult",
     "Sampler",
     "SamplerInfo",
     "Schedule",
+    "Step",
     "Threshold",
     "VPCosine",
     "VPLinear",
@@ -58,6 +63,7 @@ __all__ = [
     "invert",
     "karras",
     "middle",
+    "prepare",
     "round_trip",
     "runge_kutta",
     "runge_kutta_adaptive",

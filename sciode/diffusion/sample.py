@@ -5,32 +5,27 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.gradients.carry import Carried, carry
 from sciode.diffusion.gradients.settings import Gradient, checked
-from sciode.diffusion.grids import Grid, times_of
+from sciode.diffusion.grids import Grid
 from sciode.diffusion.guidance import Guidance
+from sciode.diffusion.job import Chosen, Job, first_step, job_of
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
-from sciode.diffusion.predictions import PREDICTIONS
 from sciode.diffusion.run import no_draw, run
 from sciode.diffusion.samplers.base import Adaptive, Sampler
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers import Status
-from sciode.solvers.suggest import choose, unknown
 
 __all__ = ["InversionResult", "RoundTrip", "SampleResult", "invert", "round_trip", "sample"]
-
-_STEPS = 20
 
 
 class SampleResult(NamedTuple):
@@ -63,22 +58,12 @@ class RoundTrip(NamedTuple):
     inverted: InversionResult
 
 
-@dataclass(frozen=True)
-class Job:
-    """What `sample` and `invert` both were asked for, checked."""
-
-    sampler: Sampler | Adaptive
-    denoiser: Denoiser
-    path: Path
-    extra: dict[str, Any]
-
-
 def sample(
     model: Callable[..., Tensor],
     x: Tensor,
     schedule: Schedule,
     *,
-    sampler: str | Sampler | Adaptive = "dpm++-3m",
+    sampler: Chosen = "dpm++-3m",
     steps: int | None = None,
     nfe: int | None = None,
     prediction: str = "eps",
@@ -98,7 +83,7 @@ def sample(
 
     - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
       what it predicts: "eps", "x0", "v", "score" or "flow".
-    - sampler: a name of `samplers()`, or what `sampler(name, **options)` gives.
+    - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
     - grid: a name of `GRIDS`, a function, or the times themselves, which then say steps, t_start and t_end.
@@ -115,7 +100,7 @@ def sample(
     Everything about the steps is computed on the host in float64 before the first one; within the loop nothing waits
     for the device. Raises ValueError for misuse; what becomes of a sample is its status.
     """
-    job = _job(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
+    job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
     gradient = checked(gradient, job.sampler)
     if isinstance(job.sampler, Adaptive):
@@ -141,7 +126,7 @@ def invert(
     schedule: Schedule,
     *,
     memory: Tensor | None = None,
-    sampler: str | Sampler | Adaptive = "bdia",
+    sampler: Chosen = "bdia",
     steps: int | None = None,
     nfe: int | None = None,
     prediction: str = "eps",
@@ -163,7 +148,7 @@ def invert(
 
     Raises ValueError for samplers that draw noise, and for a memory that does not fit.
     """
-    job = _job(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
+    job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                   cond, ems, False)  # fmt: skip
     if job.sampler.kind != "ode":
         raise ValueError(f"sampler: {job.sampler.name} draws noise, which no inversion knows; use an ODE sampler")
@@ -204,72 +189,15 @@ def round_trip(model: Callable[..., Tensor], x: Tensor, schedule: Schedule, **op
     return RoundTrip(rmse, sampled, inverted)
 
 
-def _job(
-    model: Callable[..., Tensor], x: Tensor, schedule: Schedule, sampler: str | Sampler | Adaptive, steps: int | None,
-    nfe: int | None, prediction: str, grid: Grid, t_start: float | None, t_end: float, guidance: Guidance | None,
-    threshold: Threshold | None, cond: Mapping[str, Any] | None, ems: Any, denoise_last: bool,
-) -> Job:  # fmt: skip
-    if x.ndim < 2 or not x.is_floating_point():
-        raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
-    choose("prediction", prediction, PREDICTIONS)
-    row = _row(sampler)
-    if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
-        raise ValueError(f"denoise_last: it throws away the state that {row.name}'s exact inversion starts from")
-    count = _count(row, steps, nfe, denoise_last, grid)
-    times = times_of(grid, schedule, count, schedule.t_max if t_start is None else float(t_start), float(t_end))
-    path = Path.of(schedule, times)
-    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold)
-    wants = row.wants if isinstance(row, Sampler) else None
-    if wants == "ems" and ems is None:
-        raise ValueError(
-            f"ems: {row.name} needs the model's statistics; pass ems=estimate_ems(model, data, schedule, ...)"
-        )
-    if wants != "ems" and ems is not None:
-        raise ValueError(f"ems: {row.name} has no use for statistics; they belong to dpm-v3")
-    return Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {})
-
-
-def _row(sampler: str | Sampler | Adaptive) -> Sampler | Adaptive:
-    if isinstance(sampler, Sampler | Adaptive):
-        return sampler
-    known = catalogue()
-    if sampler not in known:
-        raise unknown("sampler", sampler, known)
-    return known[sampler]
-
-
-def _count(row: Sampler | Adaptive, steps: int | None, nfe: int | None, denoise_last: bool, grid: Grid) -> int:
-    if isinstance(row, Adaptive):
-        if steps is not None or nfe is not None:
-            raise ValueError(f"steps: {row.name} chooses its own; set rtol and atol by sampler({row.name!r}, rtol=...)")
-        return 1
-    if not isinstance(grid, str) and not callable(grid):
-        count = len(grid) - 1
-        if nfe is not None or steps not in (None, count):
-            raise ValueError(f"steps, nfe: the times given as grid make {count} steps; give neither")
-        return count
-    if steps is not None and nfe is not None:
-        raise ValueError("steps, nfe: give one of them")
-    if nfe is not None:
-        return row.steps_for(nfe - denoise_last)
-    return _STEPS if steps is None else steps
-
-
 def _sampled(job: Job, x: Tensor, seed: Seed, gradient: Gradient) -> tuple[Carried, int]:
     """The sample and the evaluations; from where alpha is 0 the first step is the data prediction's."""
     assert isinstance(job.sampler, Sampler)
-    path, spent = job.path, 0
-    if path.nodes[0].alpha == 0 and not job.sampler.in_time:
-        if job.sampler.inverse is not None:
-            raise ValueError(
-                f"t_start: alpha is 0 there, and {job.sampler.name} could undo no first step from pure noise; start a "
-                "little earlier, or use another sampler"
-            )
-        lead, s, t = Plan(), *path.nodes[:2]
-        lead.result = lead.mix((0, t.sigma / s.sigma), (lead.call(0, s, "data"), t.alpha))
-        (x, _), spent, path = run(lead, job.denoiser, (x,)), 1, Path(path.schedule, path.nodes[1:])
-        if path.steps == 0:
-            return Carried(x, (), "direct" if x.requires_grad else None), spent
+    lead, path = first_step(job)
+    if lead is not None:
+        x, _ = run(lead, job.denoiser, (x,))
+    spent = 0 if lead is None else 1
+    if path.steps == 0:
+        return Carried(x, (), "direct" if x.requires_grad else None), spent
     plan = job.sampler.program(path, **job.extra)
     draw = normals_of(seeds_for(seed, x.shape[0], x.device), x) if plan.draws else no_draw
     if gradient == "reversible" and torch.is_grad_enabled():

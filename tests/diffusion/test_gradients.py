@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciode.diffusion import Adjoint, Checkpoint, ClassifierFree, Discrete, VPLinear, sample, sampler
+from sciode.testing import GaussianMixture, PeakMemory
 
 EXACT = ["direct", "checkpoint", Checkpoint(3), Checkpoint(50), "auto", "reversible"]
 SCHEDULE = VPLinear()
@@ -109,29 +107,9 @@ def test_the_memory_of_the_sample_has_a_gradient_too(net: Net) -> None:
     torch.testing.assert_close(grads[1], grads[0], rtol=1e-10, atol=1e-12)
 
 
-class Peak(TorchDispatchMode):
-    """The most bytes that tensors made inside had at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in pytree.tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                reference = StorageWeakRef(storage)
-                self._alive[reference.cdata] = (reference, storage.nbytes())
-        self._alive = {k: v for k, v in self._alive.items() if not v[0].expired()}
-        self.bytes = max(self.bytes, sum(size for _, size in self._alive.values()))
-        return out
-
-
 def _peak(net: Net, gradient: Any, steps: int) -> int:
     x = _start(32).requires_grad_()
-    with Peak() as peak:
+    with PeakMemory() as peak:
         sample(net, x, SCHEDULE, sampler="bdia", steps=steps, gradient=gradient).square().sum().backward()
     return peak.bytes
 
@@ -176,8 +154,6 @@ def test_the_adjoint_tends_to_the_gradient_of_the_steps_as_they_get_finer(case, 
 
 def test_the_adjoint_of_a_gaussian_is_its_flow_map(case) -> None:
     """x_t = sqrt(L_t / L_s) x_s for N(0, e): the gradient of a linear loss is that factor, whatever the steps were."""
-    from sciode.testing import GaussianMixture
-
     e = torch.tensor([0.25, 4.0], dtype=torch.float64)
     model = GaussianMixture([1.0], [[0.0, 0.0]], torch.diag(e)[None]).model(SCHEDULE)
     x = _start(3, 2).requires_grad_()

@@ -32,6 +32,7 @@ class Sampler:
     - pairs(path, options) -> [(Plan, Plan)]: the same step by step, there and back, for gradients at constant memory.
     - wants: "ems" where `sample` needs empirical model statistics.
     - in_time: whether it steps in t alone, so that alpha may be 0 at the start.
+    - times: its own grid, where it works on no other.
     - source: paper.
     """
 
@@ -46,6 +47,7 @@ class Sampler:
     pairs: Callable[..., list[tuple[Plan, Plan]]] | None = None
     wants: str | None = None
     in_time: bool = False
+    times: tuple[float, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 
