@@ -72,6 +72,10 @@ class Denoiser:
 
     def __call__(self, x: Tensor, t: Tensor, asked: Asked) -> Tensor:
         m = self._output(x, t, asked.node)
+        if not isinstance(m, Tensor):
+            raise ValueError(
+                f"model: expected a tensor, got a {type(m).__name__}; return .sample of it, as from_diffusers does"
+            )
         if m.shape != x.shape:
             raise ValueError(f"model: the output has shape {tuple(m.shape)}, the state {tuple(x.shape)}")
         m = m.to(x.dtype)

@@ -54,6 +54,8 @@ def _log_snr(schedule: Schedule, steps: int, start: float, end: float) -> Array:
 
 def karras(rho: float = 7.0) -> Callable[[Schedule, int, float, float], Array]:
     """sigma / alpha uniform to the power 1 / rho, as EDM has it; rho = 7 takes many small steps near the data."""
+    if not rho > 0:
+        raise ValueError(f"karras: expected rho > 0, got {rho}")
 
     def grid(schedule: Schedule, steps: int, start: float, end: float) -> Array:
         high, low = (_ratios(schedule, t) ** (1 / rho) for t in (start, end))
@@ -104,6 +106,8 @@ def shifted(shift: float) -> Callable[[Schedule, int, float, float], Array]:
 
     shift: exp(mu) in FLUX (mu 0.5 to 1.15, by image size), 3 in Stable Diffusion 3; 1 changes nothing.
     """
+    if not shift > 0:
+        raise ValueError(f"shifted: expected shift > 0, got {shift}")
 
     def grid(schedule: Schedule, steps: int, start: float, end: float) -> Array:
         first, last = (t / (shift - (shift - 1) * t) for t in (start, end))
@@ -149,8 +153,11 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    if (isinstance(grid, str) or callable(grid)) and not float(schedule.sigma(end)) > 0:
+    named = isinstance(grid, str) or callable(grid)
+    if named and not float(schedule.sigma(end)) > 0:
         raise ValueError(_NO_NOISE)
+    if named and start > 1.5 * schedule.t_max and float(schedule.alpha(start)) == 0:
+        raise ValueError(f"t_start: {start:g} is far beyond the schedule, which ends at t_max = {schedule.t_max:g}")
     if callable(grid):
         t = np.asarray(grid(schedule, steps, start, end), dtype=np.float64)
     elif isinstance(grid, str):

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds
 from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.grids import Grid, times_of
 from sciode.diffusion.guidance import Guidance
@@ -15,11 +16,11 @@ from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.predictions import PREDICTIONS
 from sciode.diffusion.samplers.base import Adaptive, Sampler
-from sciode.diffusion.samplers.registry import catalogue
+from sciode.diffusion.samplers.registry import named
 from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.search.recipe import Recipe
 from sciode.diffusion.thresholding import Threshold
-from sciode.solvers.suggest import choose, unknown
+from sciode.solvers.suggest import choose
 
 __all__ = ["Chosen", "Job", "first_step", "job_of"]
 
@@ -48,6 +49,7 @@ def job_of(
     """Check the arguments of `sample`; raises ValueError with the mend."""
     if x.ndim < 2 or not x.is_floating_point():
         raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
+    check_kinds(schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems)
     choose("prediction", prediction, PREDICTIONS)
     row = _row(sampler)
     if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
@@ -73,10 +75,7 @@ def _row(sampler: Chosen) -> Sampler | Adaptive:
         return sampler.sampler()
     if isinstance(sampler, Sampler | Adaptive):
         return sampler
-    known = catalogue()
-    if sampler not in known:
-        raise unknown("sampler", sampler, known)
-    return known[sampler]
+    return named(sampler)
 
 
 def _own_times(row: Sampler, grid: Grid) -> Grid:
