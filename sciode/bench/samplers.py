@@ -255,7 +255,9 @@ def bars(measured: Sequence[Order], few: Sequence[Few], back: Sequence[Trip]) ->
             found.append((f"slope of {name} >= 2.8", "smooth 3-D", slopes[name], slopes[name] >= 2.8))
     errors = {(row.mixture, row.grid, row.name): row for row in few}
     rival = _PREFIX + "dpmsolver++ 3"
-    bars = [(name, rival, 20) for name in ("dpm++-3m", "unipc-asinh-3", "dpm-v3")] + [("dpm-v3", "dpm++-2m", 5)]
+    bars = [(name, rival, 20) for name in ("dpm++-3m", "unipc-asinh-2", "unipc-asinh-3", "dpm-v3")] + [
+        ("dpm-v3", "dpm++-2m", 5)
+    ]
     for ours, other, budget in bars:
         for kind, grid, name in errors:
             their = errors.get((kind, grid, other))
@@ -323,7 +325,7 @@ _TICKS = (5, 10, 20, 40, 80)
 _DRAWN = {
     name: (name, "log-snr")
     for name in ("ddim", "dpm++-2m", "dpm++-3m", "unipc-3", "unipc-asinh-2", "dpm-v3", _PREFIX + "dpmsolver++ 3")
-} | {"dpm-v3, middle": ("dpm-v3", "middle")}
+} | {f"{name}, middle": (name, "middle") for name in ("unipc-asinh-2", "dpm-v3")}
 
 
 def _draw(measured: list[Order], few: list[Few], path: File) -> None:
@@ -342,6 +344,8 @@ def _draw(measured: list[Order], few: list[Few], path: File) -> None:
                 if line:
                     theirs = name.startswith(_PREFIX)
                     look = {"color": "black", "linestyle": "--"} if theirs else {"color": f"C{i}", "marker": "o"}
+                    if grid != "log-snr":
+                        look = {"color": f"C{list(_DRAWN).index(drawn)}", "linestyle": ":", "marker": "s"}
                     panel.loglog(*zip(*line, strict=True), label=name, markersize=3, **look)
             panel.set_xticks(_TICKS, [str(n) for n in _TICKS], minor=False)
             panel.minorticks_off()

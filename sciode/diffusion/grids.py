@@ -71,9 +71,9 @@ def karras(rho: float = 7.0) -> Callable[[Schedule, int, float, float], Array]:
 def middle(strength: float = 2.5) -> Callable[[Schedule, int, float, float], Array]:
     """Log-SNRs m + w sinh(v) around the middle m of their range, v uniform in +-strength: long steps at both ends.
 
-    At the ends every model is nearly linear in the state: what is left of dpm-v3's error lies in between, and a good
-    grid for it, too, does. strength: 2.5 for dpm-v3, 2 for others at 5 or 6 evaluations; from 8 on multistep samplers,
-    which extrapolate badly into growing steps, are better off with "log-snr". 0.1 is nearly that.
+    At the ends every model is nearly linear in the state, and what bends lies in between. For dpm-v3, whose linear part
+    makes long steps harmless, and from 8 evaluations on for unipc-asinh-2; other multistep samplers extrapolate badly
+    into steps that grow, and are better off with "log-snr" above 6. strength: 2.5; 0.1 is nearly "log-snr".
     """
     if not strength > 0:
         raise ValueError(f"middle: expected strength > 0, got {strength}")
@@ -132,8 +132,8 @@ GRIDS: Mapping[str, Callable[[Schedule, int, float, float], Array]] = MappingPro
     }
 )
 """uniform in t (linspace: the same); quadratic: in sqrt(t); log-snr (exponential: the same, geometric in sigma /
-alpha); middle: dense in the middle of the log-SNR, for dpm-v3; karras: rho = 7; beta: quantiles of Beta(0.6, 0.6) in t;
-trailing and leading: diffusers' spacings, without their rounding to integers (leading starts BELOW t_start, at N / (N +
+alpha); middle: dense in its middle, for dpm-v3 and unipc-asinh-2; karras: rho = 7; beta: quantiles of Beta(0.6, 0.6)
+in t; trailing and leading: diffusers' spacings, without their rounding to integers (leading starts BELOW t_start, at N / (N +
 1) of it: the state there is noisier than the network is told)."""
 
 

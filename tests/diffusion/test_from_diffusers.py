@@ -24,6 +24,13 @@ needs_diffusers = pytest.mark.skipif(
 KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 
 
+def _classes(*names: str) -> list[Any]:
+    """Classes of diffusers, which types its own exports as private."""
+    import diffusers
+
+    return [getattr(diffusers, name) for name in names]
+
+
 def _nothing(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
     return 0 * x
 
@@ -33,7 +40,7 @@ def _nothing(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("betas", BETAS)
 def test_tables_are_those_of_diffusers(betas: str, rescaled: bool) -> None:
     """To the float32 in which diffusers multiplies a thousand factors."""
-    from diffusers import DDIMScheduler, DDPMScheduler
+    DDIMScheduler, DDPMScheduler = _classes("DDIMScheduler", "DDPMScheduler")
 
     kind = DDPMScheduler if betas == "sigmoid" else DDIMScheduler
     theirs = kind(beta_schedule=betas, beta_start=0.0005, beta_end=0.015, rescale_betas_zero_snr=rescaled)
@@ -46,7 +53,7 @@ def test_tables_are_those_of_diffusers(betas: str, rescaled: bool) -> None:
 
 @needs_diffusers
 def test_a_trained_table_is_taken_as_it_is() -> None:
-    from diffusers import DDIMScheduler
+    (DDIMScheduler,) = _classes("DDIMScheduler")
 
     betas = np.linspace(0.01, 0.3, 20).tolist()
     schedule = from_diffusers(_nothing, DDIMScheduler(trained_betas=betas, num_train_timesteps=20)).schedule
@@ -120,7 +127,7 @@ def test_time_steps_are_never_rounded() -> None:
 @needs_diffusers
 def test_networks_of_diffusers_run_with_their_conditions(seeded) -> None:
     """A text-to-image U-Net with nested conditions under guidance: two calls by hand, one call by us."""
-    from diffusers import UNet2DConditionModel
+    (UNet2DConditionModel,) = _classes("UNet2DConditionModel")
 
     with seeded(0):
         unet = UNet2DConditionModel(
@@ -155,7 +162,7 @@ def test_networks_of_diffusers_run_with_their_conditions(seeded) -> None:
 
 @needs_diffusers
 def test_a_learned_variance_is_left_out(seeded) -> None:
-    from diffusers import DiTTransformer2DModel
+    (DiTTransformer2DModel,) = _classes("DiTTransformer2DModel")
 
     with seeded(0):
         network = DiTTransformer2DModel(

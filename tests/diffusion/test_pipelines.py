@@ -23,7 +23,14 @@ needs_transformers = pytest.mark.skipif(
 )
 TABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 # Single precision, states some ten times larger than their last step.
-SINGLE = {"rtol": 2e-5, "atol": 2e-5}
+SINGLE: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-5}
+
+
+def _classes(*names: str) -> list[Any]:
+    """Classes of diffusers, which types its own exports as private."""
+    import diffusers
+
+    return [getattr(diffusers, name) for name in names]
 
 
 def _ours(scheduler: Any, **settings: Any) -> Any:
@@ -47,7 +54,7 @@ def _without(network: torch.nn.Module) -> Any:
 
 @pytest.fixture(scope="module")
 def vae(seeded_module: Callable) -> Any:
-    from diffusers import AutoencoderKL
+    (AutoencoderKL,) = _classes("AutoencoderKL")
 
     with seeded_module(0):
         return _without(AutoencoderKL(
@@ -73,7 +80,7 @@ def seeded_module() -> Callable:
 @pytest.fixture(scope="module")
 def text_to_image(vae: Any, seeded_module: Callable) -> Callable[..., Any]:
     """Stable Diffusion with a U-Net of some thousand weights; `text_to_image(scheduler, kind=None)`."""
-    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    StableDiffusionPipeline, UNet2DConditionModel = _classes("StableDiffusionPipeline", "UNet2DConditionModel")
 
     with seeded_module(1):
         unet = _without(UNet2DConditionModel(
@@ -133,7 +140,7 @@ def test_text_to_image_gives_what_diffusers_gives_where_it_is_right(name: str, t
 @needs_transformers
 def test_text_to_image_gives_what_sample_gives(text_to_image) -> None:
     """The same network, guidance and grid in `sample`: the pipeline adds nothing."""
-    from diffusers import DDIMScheduler
+    (DDIMScheduler,) = _classes("DDIMScheduler")
 
     from sciode.diffusion import ClassifierFree
 
@@ -155,7 +162,7 @@ def test_text_to_image_gives_what_sample_gives(text_to_image) -> None:
 @pytest.mark.parametrize("name", ["ddim", "dpm++-2m", "unipc-3", "dpm++-2s", "edm-heun"])
 def test_image_to_image_gives_what_sample_gives(name: str, strength: float, text_to_image) -> None:
     """Noise is put on at the begin index, and the sampler takes the rest of the grid."""
-    from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
+    DDIMScheduler, StableDiffusionImg2ImgPipeline = _classes("DDIMScheduler", "StableDiffusionImg2ImgPipeline")
 
     pipe = text_to_image(
         DDIMScheduler(timestep_spacing="trailing", clip_sample=False, **TABLE), StableDiffusionImg2ImgPipeline
@@ -177,7 +184,9 @@ def test_image_to_image_gives_what_sample_gives(name: str, strength: float, text
 @needs_transformers
 @pytest.mark.parametrize("name", ["dpm++-2m", "unipc-2"])
 def test_inpainting_keeps_what_is_not_masked(name: str, text_to_image, vae) -> None:
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionInpaintPipeline
+    DPMSolverMultistepScheduler, StableDiffusionInpaintPipeline = _classes(
+        "DPMSolverMultistepScheduler", "StableDiffusionInpaintPipeline"
+    )
 
     pipe = text_to_image(DPMSolverMultistepScheduler(**TABLE), StableDiffusionInpaintPipeline)
     pipe.scheduler = _ours(pipe.scheduler, sampler=name)
@@ -193,7 +202,7 @@ def test_inpainting_keeps_what_is_not_masked(name: str, text_to_image, vae) -> N
 
 @needs_transformers
 def test_a_pipeline_is_saved_and_loaded_with_its_scheduler(text_to_image, tmp_path: Path) -> None:
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    DDIMScheduler, StableDiffusionPipeline = _classes("DDIMScheduler", "StableDiffusionPipeline")
 
     pipe = text_to_image(DDIMScheduler(**TABLE))
     pipe.scheduler = _ours(pipe.scheduler, sampler="unipc-3", grid="karras")
@@ -208,7 +217,7 @@ def test_a_pipeline_is_saved_and_loaded_with_its_scheduler(text_to_image, tmp_pa
 @pytest.fixture(scope="module")
 def flow(vae: Any, seeded_module: Callable) -> Callable[..., Any]:
     """Stable Diffusion 3 with a transformer of some thousand weights."""
-    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+    SD3Transformer2DModel, StableDiffusion3Pipeline = _classes("SD3Transformer2DModel", "StableDiffusion3Pipeline")
 
     with seeded_module(2):
         transformer = _without(SD3Transformer2DModel(
@@ -238,7 +247,7 @@ SIGMAS = [1 - i / 8 for i in range(8)]
 @pytest.mark.parametrize("name", ["euler", "flow-euler"])
 def test_flows_give_what_diffusers_gives(name: str, flow) -> None:
     """From pure noise at t = 1, where alpha is 0; the shift is applied once."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    (FlowMatchEulerDiscreteScheduler,) = _classes("FlowMatchEulerDiscreteScheduler")
 
     pipe = flow(FlowMatchEulerDiscreteScheduler(shift=3.0))
     theirs = pipe(generator=_generator(), sigmas=SIGMAS, **_pooled()).images
@@ -253,7 +262,7 @@ def test_flows_give_what_diffusers_gives(name: str, flow) -> None:
 @needs_transformers
 @pytest.mark.parametrize("name", ["dpm++-2m", "unipc-3", "rf-solver"])
 def test_flows_give_what_sample_gives(name: str, flow) -> None:
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    (FlowMatchEulerDiscreteScheduler,) = _classes("FlowMatchEulerDiscreteScheduler")
 
     pipe = flow(FlowMatchEulerDiscreteScheduler(shift=3.0))
     pipe.scheduler = _ours(pipe.scheduler, sampler=name)
@@ -270,7 +279,9 @@ def test_flows_give_what_sample_gives(name: str, flow) -> None:
 
 @needs_transformers
 def test_flows_go_from_image_to_image(flow) -> None:
-    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Img2ImgPipeline
+    FlowMatchEulerDiscreteScheduler, StableDiffusion3Img2ImgPipeline = _classes(
+        "FlowMatchEulerDiscreteScheduler", "StableDiffusion3Img2ImgPipeline"
+    )
 
     words = {k: v for k, v in _pooled().items() if k not in ("height", "width")}
     image, images = torch.randn(2, 4, 8, 8, generator=_generator(5)), []
@@ -284,7 +295,7 @@ def test_flows_go_from_image_to_image(flow) -> None:
 
 
 def test_dynamic_shifting_takes_the_shift_of_the_image_size() -> None:
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    (FlowMatchEulerDiscreteScheduler,) = _classes("FlowMatchEulerDiscreteScheduler")
 
     theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.1)
     ours = _ours(theirs)
@@ -298,7 +309,9 @@ def test_dynamic_shifting_takes_the_shift_of_the_image_size() -> None:
 
 def test_class_conditions_with_a_learned_variance(seeded) -> None:
     """DiT: the pipeline guides, splits and steps; theirs and ours agree."""
-    from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+    AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel = _classes(
+        "AutoencoderKL", "DDIMScheduler", "DiTPipeline", "DiTTransformer2DModel"
+    )
 
     with seeded(0):
         network = _without(DiTTransformer2DModel(
@@ -318,7 +331,7 @@ def test_class_conditions_with_a_learned_variance(seeded) -> None:
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpm++-3m", "dpm++-3m-sde", "sa-solver", "dpm-3s"])
 def test_unconditional_pipelines_run_every_kind_of_sampler(name: str, seeded) -> None:
     """With a list of generators, an image is the same alone and in a batch."""
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+    DDPMPipeline, DDPMScheduler, UNet2DModel = _classes("DDPMPipeline", "DDPMScheduler", "UNet2DModel")
 
     with seeded(0):
         unet = _without(UNet2DModel(

@@ -37,6 +37,13 @@ REFUSED["edm-churn"] = "adds noise before"
 TAKEN = [name for name in samplers() if name not in REFUSED]
 
 
+def _classes(*names: str) -> list[Any]:
+    """Classes of diffusers, which types its own exports as private."""
+    import diffusers
+
+    return [getattr(diffusers, name) for name in names]
+
+
 def _scheduler(**settings: Any) -> Any:
     from sciode.diffusion.diffusers import SciodeScheduler
 
@@ -214,17 +221,18 @@ def test_half_precision_states_are_kept_in_float32() -> None:
 
 
 def test_settings_survive_a_file_and_go_back_to_diffusers(tmp_path: File) -> None:
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+    DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler = _classes(
+        "DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"
+    )
 
     from sciode.diffusion.diffusers import SciodeScheduler
 
     theirs = DDIMScheduler(prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, **TABLE)
+    kind: Any = SciodeScheduler
     theirs.save_pretrained(tmp_path / "theirs")
-    ours = SciodeScheduler.from_pretrained(
-        tmp_path / "theirs", sampler="unipc-3", sampler_options={"lower_final": True}
-    )
+    ours = kind.from_pretrained(tmp_path / "theirs", sampler="unipc-3", sampler_options={"lower_final": True})
     ours.save_pretrained(tmp_path / "ours")
-    again = SciodeScheduler.from_pretrained(tmp_path / "ours")
+    again = kind.from_pretrained(tmp_path / "ours")
     for scheduler in (ours, again):
         assert scheduler.config.sampler == "unipc-3" and scheduler.config.prediction_type == "v_prediction"
         assert scheduler.config.final_sigmas_type == "sigma_min"
