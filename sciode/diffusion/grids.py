@@ -133,8 +133,8 @@ GRIDS: Mapping[str, Callable[[Schedule, int, float, float], Array]] = MappingPro
 )
 """uniform in t (linspace: the same); quadratic: in sqrt(t); log-snr (exponential: the same, geometric in sigma /
 alpha); middle: dense in its middle, for dpm-v3 and unipc-asinh-2; karras: rho = 7; beta: quantiles of Beta(0.6, 0.6)
-in t; trailing and leading: diffusers' spacings, without their rounding to integers (leading starts BELOW t_start, at N / (N +
-1) of it: the state there is noisier than the network is told)."""
+in t; trailing and leading: diffusers' spacings, without their rounding to integers (leading starts BELOW t_start, at
+N / (N + 1) of it: the state there is noisier than the network is told)."""
 
 
 _NO_NOISE = (
