@@ -294,6 +294,30 @@ def test_flows_go_from_image_to_image(flow) -> None:
     torch.testing.assert_close(images[1], images[0], **SINGLE)
 
 
+@needs_transformers
+def test_flux_shifts_by_its_image_size_and_gives_what_diffusers_gives(seeded) -> None:
+    names = ("AutoencoderKL", "FlowMatchEulerDiscreteScheduler", "FluxPipeline", "FluxTransformer2DModel")
+    autoencoder, euler, flux, network = _classes(*names)
+    with seeded(0):
+        vae = _without(autoencoder(
+            latent_channels=1, block_out_channels=(8,), norm_num_groups=4, use_quant_conv=False, shift_factor=0.1,
+            use_post_quant_conv=False,
+        ))  # fmt: skip
+        transformer = _without(network(
+            patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=12, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
+        ))  # fmt: skip
+    nothing = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipe = _quiet(flux(scheduler=euler(use_dynamic_shifting=True), vae=vae, transformer=transformer, **nothing))
+    words = {"prompt_embeds": torch.randn(1, 5, 12, generator=_generator(1)), "pooled_prompt_embeds": torch.ones(1, 8)}
+    images = []
+    for scheduler in (pipe.scheduler, _ours(pipe.scheduler, sampler="euler")):
+        pipe.scheduler = scheduler
+        images.append(pipe(generator=_generator(), height=16, width=16, guidance_scale=0.0, num_inference_steps=6,
+                           output_type="latent", max_sequence_length=5, **words).images)  # fmt: skip
+    torch.testing.assert_close(images[1], images[0], **SINGLE)
+
+
 def test_dynamic_shifting_takes_the_shift_of_the_image_size() -> None:
     (FlowMatchEulerDiscreteScheduler,) = _classes("FlowMatchEulerDiscreteScheduler")
 
