@@ -304,8 +304,8 @@ def test_flux_shifts_by_its_image_size_and_gives_what_diffusers_gives(seeded) ->
             use_post_quant_conv=False,
         ))  # fmt: skip
         transformer = _without(network(
-            patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=12, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
+            patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=12, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
         ))  # fmt: skip
     nothing = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
     pipe = _quiet(flux(scheduler=euler(use_dynamic_shifting=True), vae=vae, transformer=transformer, **nothing))
