@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -66,3 +68,20 @@ def test_their_third_order_sde_is_of_order_one(case, drift) -> None:
     fine = drift(catalogue()["dpm++-3m-sde"], case, 1280)
     errors = [float((_theirs("sde-dpmsolver++ 3", case, n) - fine).square().mean().sqrt()) for n in (80, 160)]
     assert math.log2(errors[0] / errors[1]) < 1.7
+
+
+def test_their_bh1_divides_by_an_infinite_step_where_the_last_sigma_is_zero(case) -> None:
+    """UniPC with bh1 and its default end: the last step is infinitely long, and infinity times zero is added. Ours ends
+    by a data prediction. If this fails, they have mended it."""
+    from sciode.diffusion.diffusers import SciodeScheduler
+
+    theirs: Any = importlib.import_module("diffusers").UniPCMultistepScheduler(solver_type="bh1")
+    kind: Any = SciodeScheduler
+    ends = []
+    for scheduler in (theirs, kind.from_config(theirs.config, sampler="unipc-2-bh1")):
+        scheduler.set_timesteps(8)
+        x = case.x
+        for t in scheduler.timesteps:
+            x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
+        ends.append(x)
+    assert ends[0].isnan().all() and ends[1].isfinite().all()

@@ -17,7 +17,7 @@ from sciode.diffusion.plan import Mix, Plan
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.diffusion.weights import adams_weights, keep
 
-mp = mpmath.mp.clone()
+mp: Any = mpmath.mp.clone()
 mp.dps = 30
 PATH = Path.of(VPLinear(), [0.8, 0.65, 0.55, 0.4])
 LINES: dict[str, Callable[[Any], Any]] = {
