@@ -2,7 +2,8 @@
 
 from sciode.diffusion.gradients.settings import GRADIENTS, Adjoint, Checkpoint
 from sciode.diffusion.grids import GRIDS, karras, shifted
-from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
+from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance, MeasurementGuidance
+from sciode.diffusion.likelihood import Likelihood, log_likelihood
 from sciode.diffusion.noise import initial_noise
 from sciode.diffusion.predictions import PREDICTIONS, convert
 from sciode.diffusion.prepare import Prepared, prepare
@@ -40,6 +41,8 @@ __all__ = [
     "Discrete",
     "Guidance",
     "InversionResult",
+    "Likelihood",
+    "MeasurementGuidance",
     "ModelStatistics",
     "Prepared",
     "Recipe",
@@ -59,6 +62,7 @@ __all__ = [
     "initial_noise",
     "invert",
     "karras",
+    "log_likelihood",
     "prepare",
     "round_trip",
     "runge_kutta",
