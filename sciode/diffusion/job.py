@@ -21,7 +21,7 @@ from sciode.diffusion.search.recipe import Recipe
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers.suggest import choose, unknown
 
-__all__ = ["Chosen", "Job", "first_step", "job_of"]
+__all__ = ["Chosen", "Job", "first_step", "job_of", "row_of"]
 
 _STEPS = 20
 
@@ -49,7 +49,7 @@ def job_of(
     if x.ndim < 2 or not x.is_floating_point():
         raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
     choose("prediction", prediction, PREDICTIONS)
-    row = _row(sampler)
+    row = row_of(sampler)
     if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
         raise ValueError(f"denoise_last: it throws away the state that {row.name}'s exact inversion starts from")
     if isinstance(row, Sampler) and row.times is not None:
@@ -68,7 +68,8 @@ def job_of(
     return Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {}, denoise_last)
 
 
-def _row(sampler: Chosen) -> Sampler | Adaptive:
+def row_of(sampler: Chosen) -> Sampler | Adaptive:
+    """The sampler of a name; raises ValueError for unknown ones."""
     if isinstance(sampler, Recipe):
         return sampler.sampler()
     if isinstance(sampler, Sampler | Adaptive):
