@@ -90,10 +90,16 @@ class FeatureSharing:
     def _hook(self, name: str, module: nn.Module) -> Any:
         if isinstance(module, nn.MultiheadAttention):
             return module.register_forward_pre_hook(self._on_input(name), with_kwargs=True)
-        return module.register_forward_hook(lambda module, given, out: self._shared(name, out))
+        return module.register_forward_hook(self._on_output(name))
+
+    def _on_output(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, given: Any, out: Any) -> Any:
+            return self._shared(name, out)
+
+        return hook
 
     def _on_input(self, name: str) -> Callable[..., Any]:
-        def hook(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        def hook(module: nn.Module, given: Any, named: Any) -> Any:
             if "value" in named:
                 return given, {**named, "value": self._shared(name, named["value"])}
             query, key, value, *rest = given
