@@ -21,7 +21,7 @@ from sciode.bench.samplers import END, MIXTURES, SCHEDULE, START, Case
 from sciode.bench.timing import machine
 from sciode.diffusion import Recipe, sample, samplers
 from sciode.diffusion.samplers.registry import catalogue
-from sciode.diffusion.search.stages import Search, paired_error, search
+from sciode.diffusion.search import Search, paired_error, search
 from sciode.lab.tables import show, table
 
 __all__ = ["GRIDS", "Line", "bar", "lines", "main"]

@@ -10,6 +10,7 @@ from sciode.diffusion.prepare import Prepared, prepare
 from sciode.diffusion.sample import InversionResult, RoundTrip, SampleResult, invert, round_trip, sample
 from sciode.diffusion.samplers.adaptive import runge_kutta_adaptive
 from sciode.diffusion.samplers.base import Adaptive, Sampler
+from sciode.diffusion.samplers.recipe import Recipe, Step
 from sciode.diffusion.samplers.registry import SamplerInfo, sampler, samplers
 from sciode.diffusion.samplers.runge_kutta import runge_kutta
 from sciode.diffusion.schedules import (
@@ -23,7 +24,6 @@ from sciode.diffusion.schedules import (
     VPScaledLinear,
     zero_terminal_snr,
 )
-from sciode.diffusion.search.recipe import Recipe, Step
 from sciode.diffusion.statistics import ModelStatistics, estimate_ems
 from sciode.diffusion.thresholding import Threshold
 

@@ -15,9 +15,9 @@ from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.predictions import PREDICTIONS
 from sciode.diffusion.samplers.base import Adaptive, Sampler
+from sciode.diffusion.samplers.recipe import Recipe
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.diffusion.schedules.base import Schedule
-from sciode.diffusion.search.recipe import Recipe
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers.suggest import choose, unknown
 

@@ -13,10 +13,10 @@ import torch
 from scipy.stats import spearmanr
 
 from sciode.diffusion import Recipe, VPLinear, estimate_ems, sample
+from sciode.diffusion.samplers.recipe import KINDS
+from sciode.diffusion.search import Found, Search, paired_error, search
 from sciode.diffusion.search.predictor import Predictor
-from sciode.diffusion.search.recipe import KINDS
 from sciode.diffusion.search.space import Space
-from sciode.diffusion.search.stages import Found, Search, paired_error, search
 
 SMALL = Search(stages=4, population=12, pool=8, parents=6)
 PLAIN = ("noise", "data")

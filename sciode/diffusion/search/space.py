@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from sciode.diffusion.grids import times_of
+from sciode.diffusion.samplers.recipe import KINDS, Recipe, Step
 from sciode.diffusion.schedules.base import Schedule
-from sciode.diffusion.search.recipe import KINDS, Recipe, Step
 
 __all__ = ["Space"]
 
