@@ -1,5 +1,5 @@
 """Side-by-side benchmarks against other libraries: BENCHMARKS names them, a file each."""
 
-BENCHMARKS = ("solvers", "engines", "epoch", "arms", "samplers", "sampling", "sampler_search")
+BENCHMARKS = ("solvers", "engines", "epoch", "arms", "samplers", "sampling", "sampler_search", "editing")
 
 __all__ = ["BENCHMARKS"]

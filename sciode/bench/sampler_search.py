@@ -1,4 +1,4 @@
-"""`sciode bench sampler_search`: what solver search finds at five evaluations, beside every named sampler on every grid.
+"""`sciode bench sampler_search`: solver search at five evaluations, beside every named sampler on every grid.
 
 A search sees 256 starts of a mixture; it and its rivals are judged on starts that it never saw (3 x 512). Nothing is
 timed. The bar: at least 20 % below the best of all rivals, who are chosen on the very starts that they are judged on.
@@ -21,7 +21,7 @@ from sciode.bench.samplers import END, MIXTURES, SCHEDULE, START, Case
 from sciode.bench.timing import machine
 from sciode.diffusion import Recipe, sample, samplers
 from sciode.diffusion.samplers.registry import catalogue
-from sciode.diffusion.search.stages import Search, paired_error, search
+from sciode.diffusion.search import Search, paired_error, search
 from sciode.lab.tables import show, table
 
 __all__ = ["GRIDS", "Line", "bar", "lines", "main"]

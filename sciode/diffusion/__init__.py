@@ -3,13 +3,15 @@
 from sciode.diffusion.diffusers import FromDiffusers, from_diffusers
 from sciode.diffusion.gradients.settings import GRADIENTS, Adjoint, Checkpoint
 from sciode.diffusion.grids import GRIDS, karras, middle, shifted
-from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
+from sciode.diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance, MeasurementGuidance
+from sciode.diffusion.likelihood import Likelihood, log_likelihood
 from sciode.diffusion.noise import initial_noise
 from sciode.diffusion.predictions import PREDICTIONS, convert
 from sciode.diffusion.prepare import Prepared, prepare
 from sciode.diffusion.sample import InversionResult, RoundTrip, SampleResult, invert, round_trip, sample
 from sciode.diffusion.samplers.adaptive import runge_kutta_adaptive
 from sciode.diffusion.samplers.base import Adaptive, Sampler
+from sciode.diffusion.samplers.recipe import Recipe, Step
 from sciode.diffusion.samplers.registry import SamplerInfo, sampler, samplers
 from sciode.diffusion.samplers.runge_kutta import runge_kutta
 from sciode.diffusion.schedules import (
@@ -23,7 +25,6 @@ from sciode.diffusion.schedules import (
     VPScaledLinear,
     zero_terminal_snr,
 )
-from sciode.diffusion.search.recipe import Recipe, Step
 from sciode.diffusion.statistics import ModelStatistics, estimate_ems
 from sciode.diffusion.thresholding import Threshold
 
@@ -42,6 +43,8 @@ __all__ = [
     "FromDiffusers",
     "Guidance",
     "InversionResult",
+    "Likelihood",
+    "MeasurementGuidance",
     "ModelStatistics",
     "Prepared",
     "Recipe",
@@ -62,6 +65,7 @@ __all__ = [
     "initial_noise",
     "invert",
     "karras",
+    "log_likelihood",
     "middle",
     "prepare",
     "round_trip",

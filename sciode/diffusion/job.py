@@ -16,13 +16,13 @@ from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.predictions import PREDICTIONS
 from sciode.diffusion.samplers.base import Adaptive, Sampler
+from sciode.diffusion.samplers.recipe import Recipe
 from sciode.diffusion.samplers.registry import named
 from sciode.diffusion.schedules.base import Schedule
-from sciode.diffusion.search.recipe import Recipe
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers.suggest import choose
 
-__all__ = ["Chosen", "Job", "first_step", "job_of"]
+__all__ = ["Chosen", "Job", "first_step", "job_of", "row_of"]
 
 _STEPS = 20
 
@@ -51,7 +51,7 @@ def job_of(
         raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
     check_kinds(schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems)
     choose("prediction", prediction, PREDICTIONS)
-    row = _row(sampler)
+    row = row_of(sampler)
     if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
         raise ValueError(f"denoise_last: it throws away the state that {row.name}'s exact inversion starts from")
     if isinstance(row, Sampler) and row.times is not None:
@@ -70,7 +70,8 @@ def job_of(
     return Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {}, denoise_last)
 
 
-def _row(sampler: Chosen) -> Sampler | Adaptive:
+def row_of(sampler: Chosen) -> Sampler | Adaptive:
+    """The sampler of a name; raises ValueError for unknown ones."""
     if isinstance(sampler, Recipe):
         return sampler.sampler()
     if isinstance(sampler, Sampler | Adaptive):

@@ -9,7 +9,7 @@ import pytest
 
 from sciode.bench import sampler_search as bench
 from sciode.bench.sampler_search import Line
-from sciode.diffusion.search.stages import Search
+from sciode.diffusion.search import Search
 
 
 def test_the_bar_compares_with_the_best_rival_of_the_same_mixture() -> None:

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sciode.diffusion.denoiser import Denoiser
+from sciode.diffusion.denoiser import Denoiser, noise_at
 from sciode.diffusion.gradients.known import begin, check_known, conditions, with_conditions
 from sciode.diffusion.gradients.settings import Adjoint
-from sciode.diffusion.path import Node, Path
+from sciode.diffusion.path import Path
 from sciode.diffusion.run import Normals, Program
 from sciode.solvers import solve
 from sciode.solvers.adjoints.graph import clock
 
-__all__ = ["by_the_adjoint", "noise_at"]
+__all__ = ["by_the_adjoint"]
 
 
 class _Work(NamedTuple):
@@ -37,19 +37,6 @@ def by_the_adjoint(
     work = _Work(settings, path, program, begun.registers, begun.line, normals, len(given))
     found, *memory = _Continuous.apply(work, x, *given, *begun.leaves)  # type: ignore[misc]
     return found, tuple(memory)
-
-
-def noise_at(denoiser: Denoiser, x: Tensor, lam: Tensor) -> tuple[Tensor, Any, Any]:
-    """eps at the state alpha y for y = x [B, ...] and lambda [B]; alpha and rho as they broadcast against it."""
-    schedule = denoiser.schedule
-    t = schedule.t_of(lam)
-    node = Node(*(v.detach() for v in (t, lam, schedule.alpha(t), schedule.sigma(t))))
-
-    def wide(v: Any) -> Any:
-        return v if isinstance(v, float) else v.to(x).reshape(-1, *[1] * (x.ndim - 1))
-
-    alpha = wide(node.alpha)
-    return denoiser(alpha * x, t.to(x), denoiser.asks(node, "noise").sent(wide)), alpha, wide(node.rho)
 
 
 class _Continuous(torch.autograd.Function):

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from sciode.diffusion.grids import times_of
+from sciode.diffusion.samplers.recipe import KINDS, Recipe, Step
 from sciode.diffusion.schedules.base import Schedule
-from sciode.diffusion.search.recipe import KINDS, Recipe, Step
 
 __all__ = ["Space"]
 
@@ -77,7 +77,8 @@ class Space:
         step = (lams[-1] - lams[0]) / len(recipe.steps)
         inner = lams[1:-1]
         moved = rng.random(inner.shape) < max(_SHARE, 0.0 if decide else 0.6)
-        lams[1:-1] = inner + moved * rng.normal(size=inner.shape) * self.jitter[0] * narrow * step
+        inner = inner + moved * rng.normal(size=inner.shape) * self.jitter[0] * narrow * step
+        lams[1:-1] = np.clip(inner, lams[0], lams[-1])
         steps = tuple(self._changed(s, rng, narrow, decide) for s in recipe.steps)
         return self._recipe(self._apart(np.sort(lams)), steps, recipe.first)
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sciode.diffusion.guidance import Guidance
 from sciode.diffusion.sample import sample
+from sciode.diffusion.samplers.recipe import KINDS, Recipe
 from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.search.predictor import Predictor
-from sciode.diffusion.search.recipe import KINDS, Recipe
 from sciode.diffusion.search.space import Space
 
 __all__ = ["Found", "Search", "paired_error", "search"]
