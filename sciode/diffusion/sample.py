@@ -79,11 +79,10 @@ def sample(
     gradient: Gradient = "auto",
     return_info: bool = False,
 ) -> Any:
-    """Carry noise x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` with `return_info=True`.
+    """Carry noise x [B, ...] at t_start (`initial_noise`) to a sample at t_end: a tensor, or `SampleResult` by return_info.
 
     - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
       what it predicts: "eps", "x0", "v", "score" or "flow".
-    - x: sigma(t_start) z, as `initial_noise(schedule, shape, seed=...)` makes it: EDM's begins at 80 z.
     - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
