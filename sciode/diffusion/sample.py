@@ -79,7 +79,7 @@ def sample(
     gradient: Gradient = "auto",
     return_info: bool = False,
 ) -> Any:
-    """Carry noise x [B, ...] at t_start (`initial_noise`) to a sample at t_end: a tensor, or `SampleResult` by return_info.
+    """Carry `initial_noise` x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` (return_info=True).
 
     - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
       what it predicts: "eps", "x0", "v", "score" or "flow".
