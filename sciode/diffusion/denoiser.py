@@ -15,8 +15,9 @@ from sciode.diffusion.path import Node
 from sciode.diffusion.predictions import PREDICTIONS, Conversion, Level
 from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.thresholding import Threshold
+from sciode.solvers.adjoints.graph import clock, leaves_behind
 
-__all__ = ["Asked", "Denoiser"]
+__all__ = ["Asked", "Denoiser", "noise_at"]
 
 
 class Asked(NamedTuple):
@@ -71,16 +72,38 @@ class Denoiser:
         return Asked(node, *_wanted(into, level, kind), into.x0_x, into.x0_m, *after, push)
 
     def __call__(self, x: Tensor, t: Tensor, asked: Asked) -> Tensor:
-        m = self._output(x, t, asked.node)
-        if m.shape != x.shape:
-            raise ValueError(f"model: the output has shape {tuple(m.shape)}, the state {tuple(x.shape)}")
-        m = m.to(x.dtype)
+        m, pull = self._pulled(x, t, asked)
         push = None if self.guidance is None else self.guidance.push(x, t, asked.node, self.cond)
-        if push is not None:
-            m = m + push * asked.push
+        for shift in (push, pull):
+            if shift is not None:
+                m = m + shift * asked.push
         if self.threshold is None:
             return _linear(x, m, asked.wanted_x, asked.wanted_m)
         return _linear(x, self.threshold(_linear(x, m, asked.x0_x, asked.x0_m)), asked.after_x, asked.after_x0)
+
+    def _pulled(self, x: Tensor, t: Tensor, asked: Asked) -> tuple[Tensor, Tensor | None]:
+        """The output, and a gradient through it that is added to the score."""
+        if self.guidance is None or not self.guidance.through_model:
+            return self._checked(x, t, asked), None
+        kept, since = torch.is_grad_enabled(), clock()
+        with torch.enable_grad():
+            inner = x if kept and x.requires_grad else x.detach().requires_grad_()
+            m = self._checked(inner, t, asked)
+            weight = self.guidance.log_weight(_linear(inner, m, asked.x0_x, asked.x0_m), t, asked.node, self.cond)
+            # Nobody's gradient but our own: then nothing is to stay on a tape.
+            kept = kept and (inner is x or any(leaves_behind([m, weight], since, [inner])))
+            (pull,) = torch.autograd.grad(weight.sum(), inner, create_graph=kept)
+        return (m, pull) if kept else (m.detach(), pull)
+
+    def _checked(self, x: Tensor, t: Tensor, asked: Asked) -> Tensor:
+        m = self._output(x, t, asked.node)
+        if not isinstance(m, Tensor):
+            raise ValueError(
+                f"model: expected a tensor, got a {type(m).__name__}; return .sample of it, as from_diffusers does"
+            )
+        if m.shape != x.shape:
+            raise ValueError(f"model: the output has shape {tuple(m.shape)}, the state {tuple(x.shape)}")
+        return m.to(x.dtype)
 
     def _output(self, x: Tensor, t: Tensor, node: Node) -> Tensor:
         if self.guidance is None:
@@ -95,6 +118,19 @@ class Denoiser:
         if isinstance(node.alpha, Tensor):
             return Level(node.alpha, node.sigma, *slopes)
         return Level(node.alpha, node.sigma, *(x.item() if x.ndim == 0 else x.numpy() for x in slopes))
+
+
+def noise_at(denoiser: Denoiser, y: Tensor, lam: Tensor) -> tuple[Tensor, Any, Any]:
+    """eps at the states alpha y, y [B, ...], lambda [B]; alpha and rho as they broadcast against them."""
+    schedule = denoiser.schedule
+    t = schedule.t_of(lam)
+    node = Node(*(v.detach() for v in (t, lam, schedule.alpha(t), schedule.sigma(t))))
+
+    def wide(v: Any) -> Any:
+        return v if isinstance(v, float) else v.to(y).reshape(-1, *[1] * (y.ndim - 1))
+
+    alpha = wide(node.alpha)
+    return denoiser(alpha * y, t.to(y), denoiser.asks(node, "noise").sent(wide)), alpha, wide(node.rho)
 
 
 def _wanted(into: Conversion, level: Level, kind: str) -> tuple[Any, Any]:

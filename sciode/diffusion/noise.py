@@ -29,6 +29,8 @@ def seeds_for(seed: Seed, batch: int, device: torch.device) -> Tensor:
         return sample_seeds(_drawn(seed), batch, device)
     if isinstance(seed, int):
         return sample_seeds(seed, batch, device)
+    if not isinstance(seed, Tensor | Sequence) or isinstance(seed, str):
+        raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
     each = seed.tolist() if isinstance(seed, Tensor) else [s if isinstance(s, int) else _drawn(s) for s in seed]
     if len(each) != batch:
         raise ValueError(f"seed: {len(each)} seeds for a batch of {batch}; give one a sample, or one int for all")

@@ -76,6 +76,27 @@ class Plan:
         self._draws += 1
         return self._next - 1
 
+    def follow(self, other: Plan, *inputs: int) -> tuple[int, tuple[int, ...]]:
+        """Append another program whose inputs are these registers; returns its result and its memory.
+
+        Raises ValueError for the wrong number of inputs.
+        """
+        if len(inputs) != other.inputs:
+            raise ValueError(f"inputs: a program of {other.inputs} inputs got {len(inputs)}")
+        first = self._next
+
+        def here(register: int) -> int:
+            return inputs[register] if register < other.inputs else first + register - other.inputs
+
+        for line in other.lines:
+            if isinstance(line, Call):
+                self.call(here(line.state), line.node, line.kind)
+            elif isinstance(line, Draw):
+                self.draw()
+            else:
+                self.mix(*((here(register), c) for register, c in line.terms), constant=line.constant)
+        return here(other.result), tuple(here(register) for register in other.memory)
+
     @property
     def _next(self) -> int:
         return self.inputs + len(self.lines)
@@ -90,12 +111,16 @@ class Plan:
         """Normal draws."""
         return self._draws
 
+    def reads(self, n: int) -> list[int]:
+        """The registers that line n reads, each once."""
+        line = self.lines[n]
+        if isinstance(line, Mix):
+            return list(dict.fromkeys(register for register, _ in line.terms))
+        return [line.state] if isinstance(line, Call) else []
+
     def last_uses(self) -> dict[int, int]:
         """For each register the last line that reads it; those that are handed out are read after the end."""
-        uses = {}
-        for n, line in enumerate(self.lines):
-            read = (
-                [r for r, _ in line.terms] if isinstance(line, Mix) else [line.state] if isinstance(line, Call) else []
-            )
-            uses.update(dict.fromkeys(read, n))
+        uses: dict[int, int] = {}
+        for n in range(len(self.lines)):
+            uses.update(dict.fromkeys(self.reads(n), n))
         return uses | dict.fromkeys((self.result, *self.memory), len(self.lines))

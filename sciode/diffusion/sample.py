@@ -5,40 +5,39 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sciode.diffusion.denoiser import Denoiser
-from sciode.diffusion.grids import Grid, times_of
+from sciode.diffusion.gradients.carry import Carried, carry
+from sciode.diffusion.gradients.settings import Gradient, checked
+from sciode.diffusion.grids import Grid
 from sciode.diffusion.guidance import Guidance
+from sciode.diffusion.job import Chosen, Job, first_step, job_of
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
-from sciode.diffusion.predictions import PREDICTIONS
-from sciode.diffusion.run import run
+from sciode.diffusion.run import no_draw, run
 from sciode.diffusion.samplers.base import Adaptive, Sampler
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers import Status
-from sciode.solvers.suggest import choose, unknown
 
 __all__ = ["InversionResult", "RoundTrip", "SampleResult", "invert", "round_trip", "sample"]
-
-_STEPS = 20
 
 
 class SampleResult(NamedTuple):
     """x [B, ...]; memory: what `invert` needs beside it to be exact, or None; nfe: calls of the model, an int, or [B]
-    where steps are adaptive; status [B]: codes of `sciode.Status`, 0 = success."""
+    where steps are adaptive; status [B]: codes of `sciode.Status`, 0 = success; gradient: "direct", "checkpoint",
+    "reversible" or "adjoint", which one was used; None where nothing behind x requires grad."""
 
     x: Tensor
     memory: Tensor | None
     nfe: int | Tensor
     status: Tensor
+    gradient: str | None = None
 
 
 class InversionResult(NamedTuple):
@@ -59,22 +58,12 @@ class RoundTrip(NamedTuple):
     inverted: InversionResult
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What `sample` and `invert` both were asked for, checked."""
-
-    sampler: Sampler | Adaptive
-    denoiser: Denoiser
-    path: Path
-    extra: dict[str, Any]
-
-
 def sample(
     model: Callable[..., Tensor],
     x: Tensor,
     schedule: Schedule,
     *,
-    sampler: str | Sampler | Adaptive = "dpm++-3m",
+    sampler: Chosen = "dpm++-3m",
     steps: int | None = None,
     nfe: int | None = None,
     prediction: str = "eps",
@@ -87,13 +76,14 @@ def sample(
     ems: Any = None,
     denoise_last: bool = False,
     seed: Seed = None,
+    gradient: Gradient = "auto",
     return_info: bool = False,
 ) -> Any:
-    """Carry noise x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` with `return_info=True`.
+    """Carry `initial_noise` x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` (return_info=True).
 
     - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
       what it predicts: "eps", "x0", "v", "score" or "flow".
-    - sampler: a name of `samplers()`, or what `sampler(name, **options)` gives.
+    - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
     - grid: a name of `GRIDS`, a function, or the times themselves, which then say steps, t_start and t_end.
@@ -101,25 +91,33 @@ def sample(
       the state by its data prediction, one evaluation more.
     - seed (samplers that draw): an int, for which sample b has the stream b; or B of them, or generators.
     - ems: statistics by `estimate_ems`, for dpm-v3.
+    - gradient: how x, `cond` and the weights get theirs. "direct": one tape, memory O(N), any derivative. "checkpoint"
+      (or `Checkpoint(segment)`): exact, states alone are kept. "reversible" (bdia, belm, edict): exact, constant
+      memory; at most rounding times the sampler's growth apart. "adjoint" (or `Adjoint(rtol, atol)`): that of the exact
+      flow, constant memory. "auto": direct where it fits in a quarter of the free memory, else checkpoint. The last
+      two routes are for first derivatives. `SampleResult.gradient` says which was used.
 
     Everything about the steps is computed on the host in float64 before the first one; within the loop nothing waits
-    for the device. Gradients flow. Raises ValueError for misuse; what becomes of a sample is its status.
+    for the device. Raises ValueError for misuse; what becomes of a sample is its status.
     """
-    job = _job(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
+    job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
+    gradient = checked(gradient, job.sampler)
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, job.path, x, **job.sampler.options)
         found, memory, spent, status = walked.x, (), walked.nfe, walked.status
+        used = "direct" if found.requires_grad else None
     else:
-        (found, memory, spent), status = _sampled(job, x, seed), None
+        (found, memory, used), spent = _sampled(job, x, seed, gradient)
+        status = None
     if denoise_last:
         end, last = job.path.nodes[-1], Plan()
         last.result = last.call(0, end, "data")
-        found, _ = run(last, job.denoiser, (found,), _no_draw)
+        found, _ = run(last, job.denoiser, (found,))
         spent = spent + 1
     if not return_info:
         return found
-    return SampleResult(found, memory[0] if memory else None, spent, _status(found, status))
+    return SampleResult(found, memory[0] if memory else None, spent, _status(found, status), used)
 
 
 def invert(
@@ -128,7 +126,7 @@ def invert(
     schedule: Schedule,
     *,
     memory: Tensor | None = None,
-    sampler: str | Sampler | Adaptive = "bdia",
+    sampler: Chosen = "bdia",
     steps: int | None = None,
     nfe: int | None = None,
     prediction: str = "eps",
@@ -150,7 +148,7 @@ def invert(
 
     Raises ValueError for samplers that draw noise, and for a memory that does not fit.
     """
-    job = _job(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
+    job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                   cond, ems, False)  # fmt: skip
     if job.sampler.kind != "ode":
         raise ValueError(f"sampler: {job.sampler.name} draws noise, which no inversion knows; use an ODE sampler")
@@ -172,7 +170,7 @@ def invert(
             raise ValueError(f"memory: expected the state's shape {tuple(x.shape)}, got {tuple(beside.shape)}")
         growth = _growth(job, x)
         plan = job.sampler.backward(job.path)
-        found, _ = run(plan, job.denoiser, (x, beside), _no_draw)
+        found, _ = run(plan, job.denoiser, (x, beside))
         spent, status = plan.calls + (memory is None and job.sampler.name != "edict"), None
     return InversionResult(found, exact, growth, spent, _status(found, status)) if return_info else found
 
@@ -191,79 +189,23 @@ def round_trip(model: Callable[..., Tensor], x: Tensor, schedule: Schedule, **op
     return RoundTrip(rmse, sampled, inverted)
 
 
-def _job(
-    model: Callable[..., Tensor], x: Tensor, schedule: Schedule, sampler: str | Sampler | Adaptive, steps: int | None,
-    nfe: int | None, prediction: str, grid: Grid, t_start: float | None, t_end: float, guidance: Guidance | None,
-    threshold: Threshold | None, cond: Mapping[str, Any] | None, ems: Any, denoise_last: bool,
-) -> _Job:  # fmt: skip
-    if x.ndim < 2 or not x.is_floating_point():
-        raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
-    choose("prediction", prediction, PREDICTIONS)
-    row = _row(sampler)
-    if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
-        raise ValueError(f"denoise_last: it throws away the state that {row.name}'s exact inversion starts from")
-    count = _count(row, steps, nfe, denoise_last, grid)
-    times = times_of(grid, schedule, count, schedule.t_max if t_start is None else float(t_start), float(t_end))
-    path = Path.of(schedule, times)
-    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold)
-    wants = row.wants if isinstance(row, Sampler) else None
-    if wants == "ems" and ems is None:
-        raise ValueError(
-            f"ems: {row.name} needs the model's statistics; pass ems=estimate_ems(model, data, schedule, ...)"
-        )
-    if wants != "ems" and ems is not None:
-        raise ValueError(f"ems: {row.name} has no use for statistics; they belong to dpm-v3")
-    return _Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {})
-
-
-def _row(sampler: str | Sampler | Adaptive) -> Sampler | Adaptive:
-    if isinstance(sampler, Sampler | Adaptive):
-        return sampler
-    known = catalogue()
-    if sampler not in known:
-        raise unknown("sampler", sampler, known)
-    return known[sampler]
-
-
-def _count(row: Sampler | Adaptive, steps: int | None, nfe: int | None, denoise_last: bool, grid: Grid) -> int:
-    if isinstance(row, Adaptive):
-        if steps is not None or nfe is not None:
-            raise ValueError(f"steps: {row.name} chooses its own; set rtol and atol by sampler({row.name!r}, rtol=...)")
-        return 1
-    if not isinstance(grid, str) and not callable(grid):
-        count = len(grid) - 1
-        if nfe is not None or steps not in (None, count):
-            raise ValueError(f"steps, nfe: the times given as grid make {count} steps; give neither")
-        return count
-    if steps is not None and nfe is not None:
-        raise ValueError("steps, nfe: give one of them")
-    if nfe is not None:
-        return row.steps_for(nfe - denoise_last)
-    return _STEPS if steps is None else steps
-
-
-def _sampled(job: _Job, x: Tensor, seed: Seed) -> tuple[Tensor, tuple[Tensor, ...], int]:
-    """The sample, its memory and the evaluations; from where alpha is 0 the first step is the data prediction's."""
+def _sampled(job: Job, x: Tensor, seed: Seed, gradient: Gradient) -> tuple[Carried, int]:
+    """The sample and the evaluations; from where alpha is 0 the first step is the data prediction's."""
     assert isinstance(job.sampler, Sampler)
-    path, spent = job.path, 0
-    if path.nodes[0].alpha == 0 and not job.sampler.in_time:
-        if job.sampler.inverse is not None:
-            raise ValueError(
-                f"t_start: alpha is 0 there, and {job.sampler.name} could undo no first step from pure noise; start a "
-                "little earlier, or use another sampler"
-            )
-        lead, s, t = Plan(), *path.nodes[:2]
-        lead.result = lead.mix((0, t.sigma / s.sigma), (lead.call(0, s, "data"), t.alpha))
-        (x, _), spent, path = run(lead, job.denoiser, (x,), _no_draw), 1, Path(path.schedule, path.nodes[1:])
-        if path.steps == 0:
-            return x, (), spent
+    lead, path = first_step(job)
+    if lead is not None:
+        x, _ = run(lead, job.denoiser, (x,))
+    spent = 0 if lead is None else 1
+    if path.steps == 0:
+        return Carried(x, (), "direct" if x.requires_grad else None), spent
     plan = job.sampler.program(path, **job.extra)
-    draw = normals_of(seeds_for(seed, x.shape[0], x.device), x) if plan.draws else _no_draw
-    found, memory = run(plan, job.denoiser, (x,), draw)
-    return found, memory, spent + plan.calls
+    draw = normals_of(seeds_for(seed, x.shape[0], x.device), x) if plan.draws else no_draw
+    if gradient == "reversible" and torch.is_grad_enabled():
+        _growth(Job(job.sampler, job.denoiser, path, job.extra), x)
+    return carry(job.sampler, path, plan, job.denoiser, x, draw, gradient), spent + plan.calls
 
 
-def _backwards(job: _Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | None]:
+def _backwards(job: Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | None]:
     path = job.path.reversed()
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, path, x, **job.sampler.options)
@@ -271,18 +213,18 @@ def _backwards(job: _Job, x: Tensor) -> tuple[Tensor, int | Tensor, Tensor | Non
     if job.sampler.program(job.path, **job.extra).draws:
         raise ValueError(f"sampler: {job.sampler.name} with these options draws noise, which no inversion knows")
     plan = job.sampler.program(path, **job.extra)
-    return run(plan, job.denoiser, (x,), _no_draw)[0], plan.calls, None
+    return run(plan, job.denoiser, (x,))[0], plan.calls, None
 
 
-def _begun(job: _Job, x: Tensor) -> Tensor:
+def _begun(job: Job, x: Tensor) -> Tensor:
     """A state beside x for an inversion without memory: DDIM's step backwards, or x itself for coupled states."""
     if job.sampler.name == "edict":
         return x
     last = Path(job.path.schedule, job.path.nodes[-1:-3:-1])
-    return run(catalogue()["ddim"].program(last), job.denoiser, (x,), _no_draw)[0]  # type: ignore[union-attr]
+    return run(catalogue()["ddim"].program(last), job.denoiser, (x,))[0]  # type: ignore[union-attr]
 
 
-def _growth(job: _Job, x: Tensor) -> float:
+def _growth(job: Job, x: Tensor) -> float:
     """How far rounding may grow; warns where that is more than a thousandth."""
     assert isinstance(job.sampler, Sampler) and job.sampler.growth is not None
     growth = job.sampler.growth(job.path, **job.sampler.options)
@@ -293,10 +235,6 @@ def _growth(job: _Job, x: Tensor) -> float:
             stacklevel=3,
         )
     return growth
-
-
-def _no_draw(number: int) -> Tensor:
-    raise AssertionError("nothing is drawn here")
 
 
 def _status(x: Tensor, status: Tensor | None) -> Tensor:

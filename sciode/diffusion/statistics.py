@@ -133,6 +133,10 @@ def estimate_ems(
     choose("derivative", derivative, ("forward", "difference"))
     if not 1 <= degree < points:
         raise ValueError(f"degree: expected 1 <= degree < points, got {degree} and {points}")
+    if batch < 1 or data.ndim < 2 or not data.is_floating_point():
+        raise ValueError(
+            f"data, batch: expected data [K, *shape] of reals and batch >= 1, got {tuple(data.shape)}, {batch}"
+        )
     ask = _Ask(model, schedule, prediction, dict(cond or {}))
     ends = [float(schedule.half_log_snr(t)) for t in (schedule.t_max if t_start is None else t_start, t_end)]
     if not np.isfinite(ends).all():

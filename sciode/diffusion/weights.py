@@ -6,9 +6,9 @@ past and new values interpolated by a polynomial, a step is
 
     x_t = c x_s + sum_j w_j m_j,   w_j = integral over [lambda_s, lambda_t] of kernel(lambda) l_j(u(lambda)) dlambda,
 
-with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, or t. DPM-Solver, DPM-Solver++, UniPC, DEIS and
-SA-Solver differ in the kernel, in u and in which nodes they take, and in nothing else. Integrals are taken by Gauss and
-Legendre's rule: closed forms lose digits where steps are short, sums over fine grids everywhere.
+with Lagrange's polynomials l_j in u = lambda, rho = e^-lambda, t, or asinh(1 / rho). DPM-Solver, DPM-Solver++, UniPC,
+DEIS and SA-Solver differ in the kernel, in u and in which nodes they take, and in nothing else. Integrals are taken by
+Gauss and Legendre's rule: closed forms lose digits where steps are short, sums over fine grids everywhere.
 """
 
 from __future__ import annotations
@@ -21,8 +21,18 @@ from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 
 from sciode.diffusion.path import Node, Path
+from sciode.solvers.suggest import choose
 
-__all__ = ["adams_weights", "half_rule", "keep", "lagrange", "points_between"]
+__all__ = [
+    "adams_weights",
+    "derivative_basis",
+    "half_rule",
+    "keep",
+    "kernel_between",
+    "lagrange",
+    "points_between",
+    "variable_of",
+]
 
 Array = NDArray[np.float64]
 
@@ -63,19 +73,61 @@ def adams_weights(
     kind: "data" or "noise"; eta (data only): the reverse SDE dx with noise eta, whose mean this is. With n nodes a step
     of size h is wrong by O(h^(n+1)).
     """
-    at, weights = points_between(s.lam, t.lam)
-    data = kind == "data"
-    kernel = (1 + eta) * t.alpha * np.exp((1 + eta) * (at - t.lam)) if data else -t.sigma * np.exp(t.lam - at)
-    kernel = kernel * weights
+    at, kernel = kernel_between(kind, s, t, eta)
     if len(nodes) == 1:
         return [_host(kernel.sum(0))]
-    u = _variable(path, variable)
+    u = variable_of(path, variable)
     places, coordinates = u(at), [u(node.lam) for node in nodes]
     return [_host((kernel * lagrange(places, coordinates, j)).sum(0)) for j in range(len(nodes))]
 
 
-def _variable(path: Path, name: str) -> Callable[[Any], Any]:
-    return {"lambda": lambda lam: lam, "rho": lambda lam: np.exp(-lam), "t": path.time}[name]
+def variable_of(path: Path, name: str) -> Callable[[Any], Any]:
+    """The variable u(lambda) in which values are interpolated: "lambda", "rho", "t" or "asinh".
+
+    asinh(alpha / sigma) is alpha / sigma where there is little data, in which noise predictions are straight lines, and
+    lambda + log 2 where there is little noise.
+    """
+    known: dict[str, Callable[[Any], Any]] = {
+        "lambda": lambda lam: lam,
+        "rho": lambda lam: np.exp(-lam),
+        "t": path.time,
+        "asinh": lambda lam: np.arcsinh(np.exp(lam)),
+    }
+    return known[choose("variable", name, known)]
+
+
+def kernel_between(kind: str, s: Node, t: Node, eta: float = 0.0) -> tuple[Array, Array]:
+    """Points of lambda between s and t, and the kernel there times the weights of the quadrature."""
+    at, weights = points_between(s.lam, t.lam)
+    data = kind == "data"
+    kernel = (1 + eta) * t.alpha * np.exp((1 + eta) * (at - t.lam)) if data else -t.sigma * np.exp(t.lam - at)
+    return at, kernel * weights
+
+
+def derivative_basis(at: Array, lams: Sequence[float], nearest: bool, relax: float = 0.0) -> list[Array]:
+    """By how much each value counts at points `at`, in a Taylor sum about lams[0] with estimated derivatives.
+
+    nearest: derivative k is k! times the divided difference of the k + 1 first values, a pseudo-order; else all are
+    those of the polynomial through all values, whose basis is Lagrange's. relax: the first is multiplied by 1 + relax.
+    """
+    gaps = np.asarray(lams, dtype=np.float64) - lams[0]
+    estimates = _divided(lams) if nearest else np.linalg.inv(np.vander(gaps, increasing=True))
+    if len(lams) > 1:
+        estimates[1] *= 1 + relax
+    powers = np.stack([(at - lams[0]) ** k for k in range(len(lams))])
+    return list(np.tensordot(estimates.T, powers, 1))
+
+
+def _divided(lams: Sequence[float]) -> Array:
+    """Row k: the divided difference of the values 0 to k."""
+    count = len(lams)
+    table = np.eye(count)
+    rows = [table[0]]
+    for k in range(1, count):
+        gaps = np.array([lams[i + k] - lams[i] for i in range(count - k)])
+        table = (table[1:] - table[:-1]) / gaps[:, None]
+        rows.append(table[0])
+    return np.stack(rows)
 
 
 def half_rule(kind: str, total: Any, s: Node, t: Node, other: Node, lead: str, eta: float = 0.0) -> list[Any]:

@@ -1,6 +1,7 @@
 """What a method of your own can be held to: contracts, measured orders, problems with exact solutions."""
 
 from .contract import MethodReport, check_method
+from .memory import PeakMemory
 from .mixture import GaussianMixture
 from .orders import convergence_order, dense_order, observed_order
 from .problems import EXPONENTIAL, FORCED, HOPF, LOGISTIC, PROBLEMS, ROTATION, ODEProblem, noisy
@@ -17,6 +18,7 @@ __all__ = [
     "Impurity",
     "MethodReport",
     "ODEProblem",
+    "PeakMemory",
     "Purity",
     "check_method",
     "convergence_order",

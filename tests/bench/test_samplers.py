@@ -19,7 +19,11 @@ def test_orders_are_measured_and_claims_judged() -> None:
 
 
 def test_budgets_are_evaluations_and_too_small_ones_are_left_out() -> None:
-    found = list(samplers.few_steps(["smooth 3-D"], budgets=(3, 8), names=("dpm++-3m", "rk-rk4"), seeds=(0,), peers=()))
+    found = list(
+        samplers.few_steps(
+            ["smooth 3-D"], budgets=(3, 8), names=("dpm++-3m", "rk-rk4"), seeds=(0,), peers=(), grids=("log-snr",)
+        )
+    )
     by_name = {row.name: row for row in found}
     assert by_name["rk-rk4"].mean(3) is None and by_name["rk-rk4"].mean(8) is not None
     three, eight = by_name["dpm++-3m"].mean(3), by_name["dpm++-3m"].mean(8)
@@ -32,11 +36,14 @@ def test_bars_compare_geometric_means() -> None:
         Few("m", "diffusers: dpmsolver++ 3", {20: [1e-2, 1e-2]}),
         Few("m", "dpm-v3", {5: [0.1, 0.1], 20: [1e-2, 1e-2]}),
         Few("m", "dpm++-2m", {5: [0.1, 0.1]}),
+        Few("m", "dpm-v3", {5: [0.1, 0.1], 20: [1e-3, 1e-3]}, "middle"),
+        Few("m", "dpm++-2m", {5: [0.4, 0.1]}, "middle"),
     ]
     measured = [Order("dpm++-3m", "ode", 3, (1, 2, 4), (1.0, 0.5, 0.1), (1.0, 2.3), False)]
     found = samplers.bars(measured, few, [Trip("bdia", "float32", 100, 2e-7, 1.0)])
     assert [(value, met) for _, _, value, met in found] == [
-        (2.3, False), (pytest.approx(0.2), True), (pytest.approx(1.0), False), (pytest.approx(1.0), False), (2e-7, True)
+        (2.3, False), (pytest.approx(0.2), True), (pytest.approx(1.0), False), (pytest.approx(1.0), False),
+        (pytest.approx(0.5), True), (2e-7, True),
     ]  # fmt: skip
 
 

@@ -29,6 +29,8 @@ def test_grids_are_uniform_in_what_they_say() -> None:
     ratio = {name: (schedule.sigma(_t(t)) / schedule.alpha(_t(t))).numpy() for name, t in times.items()}
     assert spread(times["uniform"]) < 1e-12 and spread(np.sqrt(times["quadratic"])) < 1e-12
     assert spread(np.log(ratio["log-snr"])) < 1e-11 and spread(ratio["karras"] ** (1 / 7)) < 1e-11
+    lam = -np.log(ratio["middle"])
+    assert spread(np.arcsinh((2 * lam - lam[0] - lam[-1]) / (lam[-1] - lam[0]) * np.sinh(2.5))) < 1e-9
     np.testing.assert_allclose(beta.cdf((times["beta"] - 1e-3) / 0.999, 0.6, 0.6), np.linspace(1, 0, 21), atol=1e-12)
     np.testing.assert_allclose(times["trailing"][:-1], 1 - np.arange(20) / 20, atol=1e-15)
     np.testing.assert_allclose(times["leading"][:-1], 1 - np.arange(1, 21) / 21, atol=1e-15)

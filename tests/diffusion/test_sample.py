@@ -12,6 +12,7 @@ from sciode.diffusion import (
     ClassifierFree,
     ClassifierGuidance,
     Discrete,
+    ModelStatistics,
     RectifiedFlow,
     Threshold,
     VPCosine,
@@ -277,7 +278,7 @@ def test_misuse_says_the_mend(case) -> None:
         ({"sampler": "rk-rk4", "nfe": 3}, "takes 4 evaluations"),
         ({"sampler": "dpm-adaptive-2", "steps": 5}, "chooses its own"),
         ({"sampler": "dpm-v3"}, "estimate_ems"),
-        ({"ems": 1}, "belong to dpm-v3"),
+        ({"ems": ModelStatistics.constant(-6, 6, l=1, s=0)}, "belong to dpm-v3"),
         ({"t_end": 0.0}, "denoise_last"),
     ]
     for options, said in wrong:
@@ -297,3 +298,25 @@ def test_every_name_has_a_source_and_a_claim() -> None:
     for name, info in samplers().items():
         assert info.name == name and info.source and (info.order is not None or info.kind == "consistency")
         assert (info.weak is not None) <= (info.kind == "sde")
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "schedule: got 'vp'": {"schedule": "vp"},
+    "guidance: got 7.5; pass ClassifierFree": {"guidance": 7.5},
+    "threshold: got True; pass Threshold": {"threshold": True},
+    "cond: got a Tensor": {"cond": torch.ones(12)},
+    "ems: got 3; pass what estimate_ems": {"ems": 3, "sampler": "dpm-v3"},
+    "steps: got 2.5": {"steps": 2.5},
+    "seed: got 1.5": {"seed": 1.5, "sampler": "ddpm"},
+    "t_start: 1000 is far beyond": {"t_start": 1000.0},
+    r"unknown 'DPM\+\+ 2M'. Did you mean 'dpm\+\+-2m'": {"sampler": "DPM++ 2M"},
+    r"unknown 'dpmpp_3m_sde'. Did you mean 'dpm\+\+-3m-sde'": {"sampler": "dpmpp_3m_sde"},
+    "got a tuple; return .sample": {"model": lambda x, t: (x,)},
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_arguments_of_the_wrong_kind_say_what_was_meant(said: str, case) -> None:
+    given = {"model": case.model, "x": case.x, "schedule": case.schedule} | WRONG[said]
+    with pytest.raises(ValueError, match=said):
+        sample(**given)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciode.diffusion.denoiser import Denoiser
+from sciode.diffusion.denoiser import Denoiser, noise_at
 from sciode.diffusion.path import Node, Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.run import run
@@ -111,16 +111,8 @@ def _walk_solve(
     batch, shape = x.shape[0], x.shape
 
     def slope(lam: Tensor, y: Tensor) -> Tensor:
-        lam = lam.reshape(batch)
-        t = denoiser.schedule.t_of(lam)
-        node = Node(*(v.detach() for v in (t, lam, denoiser.schedule.alpha(t), denoiser.schedule.sigma(t))))
-
-        def wide(v: Any) -> Any:
-            return v if isinstance(v, float) else v.to(x).reshape(-1, *[1] * (len(shape) - 1))
-
-        state = y.reshape(shape) * wide(node.alpha)
-        eps = denoiser(state, t.to(x), denoiser.asks(node, "noise").sent(wide))
-        return (eps * wide(-node.rho)).reshape(y.shape)
+        eps, _, rho = noise_at(denoiser, y.reshape(shape), lam.reshape(batch))
+        return (-rho * eps).reshape(y.shape)
 
     solution = solve(
         slope, (x / first.alpha).flatten(1), [first.lam, last.lam], method=method, rtol=rtol, atol=atol, batch_dims=1,

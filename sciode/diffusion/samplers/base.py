@@ -29,8 +29,10 @@ class Sampler:
     - evaluations(steps) -> calls of the model.
     - inverse(path, options) -> Plan: exact inversion from the state and its memory; None = none but approximate.
     - growth(path, options): by what factor the exact inversion may blow rounding up.
+    - pairs(path, options) -> [(Plan, Plan)]: the same step by step, there and back, for gradients at constant memory.
     - wants: "ems" where `sample` needs empirical model statistics.
     - in_time: whether it steps in t alone, so that alpha may be 0 at the start.
+    - times: its own grid, where it works on no other.
     - source: paper.
     """
 
@@ -42,8 +44,10 @@ class Sampler:
     evaluations: Callable[[int], int] = _one_a_step
     inverse: Callable[..., Plan] | None = None
     growth: Callable[..., float] | None = None
+    pairs: Callable[..., list[tuple[Plan, Plan]]] | None = None
     wants: str | None = None
     in_time: bool = False
+    times: tuple[float, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 

@@ -11,7 +11,7 @@ where g is interpolated through the last values. Integrals by Gauss and Legendre
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -23,9 +23,9 @@ from sciode.diffusion.plan import Plan
 from sciode.diffusion.samplers.base import Sampler
 from sciode.diffusion.samplers.multistep import FEW_STEPS
 from sciode.diffusion.statistics import ModelStatistics
-from sciode.diffusion.weights import lagrange, points_between
+from sciode.diffusion.weights import derivative_basis, lagrange, points_between
 
-__all__ = ["DPM_V3"]
+__all__ = ["DPM_V3", "ExponentialStep", "exponential_step"]
 
 Array = NDArray[np.float64]
 
@@ -35,7 +35,7 @@ class _Value(NamedTuple):
     f: int
 
 
-class _Step(NamedTuple):
+class ExponentialStep(NamedTuple):
     """x_t = kept x_s + sum_j weights[j] f_j + constant, arrays of one sample's shape."""
 
     kept: Array
@@ -77,12 +77,20 @@ def _value(plan: Plan, ems: ModelStatistics, x: int, at: Node) -> _Value:
 
 
 def _stepped(plan: Plan, ems: ModelStatistics, x: int, s: Node, t: Node, known: Sequence[_Value], pseudo: bool) -> int:
-    step = _step(ems, s, t, [value.node for value in known], pseudo)
+    lams = [value.node.lam for value in known]
+
+    def basis(at: Array) -> list[Array]:
+        return derivative_basis(at, lams, True) if pseudo else [lagrange(at, lams, j) for j in range(len(lams))]
+
+    step = exponential_step(ems, s, t, [value.node for value in known], basis)
     terms = ((value.f, w) for value, w in zip(known, step.weights, strict=True))
     return plan.mix((x, step.kept), *terms, constant=step.constant)
 
 
-def _step(ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], pseudo: bool) -> _Step:
+def exponential_step(
+    ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], basis: Callable[[Array], list[Array]]
+) -> ExponentialStep:
+    """The weights of f at `nodes` in a step from s to t, for values that are interpolated by `basis(lambda)`."""
     at, quadrature = points_between(s.lam, t.lam)
     ones, count = (slice(None), *[None] * len(ems.shape)), len(nodes)
     lams = [node.lam for node in nodes]
@@ -90,14 +98,13 @@ def _step(ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], pseudo:
     start_s, *_ = big_s = ems.integral("s", [s.lam, *lams, *at])
     kernel = np.exp(big_l[2:] - start_l + big_s[1 + count :] - start_s) * quadrature[ones]
     shrink = np.exp(start_l - end_l)
-    basis = _pseudo_basis(at, lams) if pseudo else [lagrange(at, lams, j) for j in range(count)]
-    weights = [-shrink * (kernel * share[ones]).sum(0) for share in basis]
+    weights = [-shrink * (kernel * share[ones]).sum(0) for share in basis(at)]
     drift = _drift(ems, s.lam, [*lams, *at])
     own, along = drift[:count], drift[count:]
     constant = -shrink * (kernel * along).sum(0) - sum(w * b for w, b in zip(weights, own, strict=True))
     damp = np.exp(start_s - big_s[1 : 1 + count])
     scaled = [t.alpha * w * e for w, e in zip(weights, damp, strict=True)]
-    return _Step(t.alpha / s.alpha * shrink, scaled, t.alpha * constant)
+    return ExponentialStep(t.alpha / s.alpha * shrink, scaled, t.alpha * constant)
 
 
 def _drift(ems: ModelStatistics, start: float, lams: Sequence[float]) -> Array:
@@ -106,21 +113,6 @@ def _drift(ems: ModelStatistics, start: float, lams: Sequence[float]) -> Array:
     flat = at.ravel()
     inside = np.exp(ems.integral("s", [start]) - ems.integral("s", flat)) * ems.value("b", flat)
     return np.einsum("qn,qn...->n...", quadrature, inside.reshape(*at.shape, *ems.shape))
-
-
-def _pseudo_basis(at: Array, lams: Sequence[float]) -> list[Array]:
-    """g = sum_k c_k (lambda - lambda_0)^k with the divided differences c_k of the k + 1 nearest values."""
-    count = len(lams)
-    table = np.eye(count)
-    rows = [table[0]]
-    for k in range(1, count):
-        gaps = np.array([lams[i + k] - lams[i] for i in range(count - k)])
-        table = (table[1:] - table[:-1]) / gaps[:, None]
-        rows.append(table[0])
-    powers = [(at - lams[0]) ** k for k in range(count)]
-    return [
-        sum((row[j] * power for row, power in zip(rows, powers, strict=True)), np.zeros_like(at)) for j in range(count)
-    ]
 
 
 _SOURCE = "Zheng et al. (2023), DPM-Solver-v3"

@@ -126,9 +126,14 @@ def _table() -> list[Sampler]:
         for suffix, half in (("", "bh2"), ("-bh1", "bh1"), ("-vary", None)):
             row = Adams(nodes=p, corrector=p + 1, half=half)
             rows.append(_sampler(f"unipc-{p}{suffix}", p + 1, row, _UNIPC))
+    for p in (2, 3):
+        row = Adams("noise", "asinh", p, corrector=p + 1)
+        rows.append(_sampler(f"unipc-asinh-{p}", p + 1, row, f"{_UNIPC}, of the noise, in asinh(alpha / sigma): ours"))
     return rows
 
 
 MULTISTEP: tuple[Sampler, ...] = tuple(_table())
 """The rows. half-rules and exact weights differ where there are two values only. deis-*-r extrapolates r + 1 values,
-as its authors count; unipc-p is of order p + 1 by its corrector."""
+as its authors count; unipc-p is of order p + 1 by its corrector. unipc-asinh-p interpolates noise predictions in the
+variable in which they are straight where there is little data: without statistics of the model the most accurate here
+at 8 to 20 evaluations, on the grid "middle"."""

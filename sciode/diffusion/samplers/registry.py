@@ -21,7 +21,7 @@ from sciode.diffusion.samplers.runge_kutta import RUNGE_KUTTA
 from sciode.diffusion.samplers.singlestep import SINGLESTEP
 from sciode.solvers.suggest import unknown
 
-__all__ = ["SamplerInfo", "sampler", "samplers"]
+__all__ = ["SamplerInfo", "catalogue", "named", "sampler", "samplers"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,21 @@ def catalogue() -> Mapping[str, Sampler | Adaptive]:
     return MappingProxyType({row.name: row for table in tables for row in table})
 
 
+def named(name: str) -> Sampler | Adaptive:
+    """The sampler of this name. Raises ValueError, which guesses what others' names mean: "DPM++ 2M", "dpmpp_2m"."""
+    known = catalogue()
+    if name not in known:
+        spelt = _in_our_spelling(name)
+        raise ValueError(str(unknown("sampler", spelt, known)).replace(repr(spelt), repr(name), 1))
+    return known[name]
+
+
+def _in_our_spelling(name: object) -> str:
+    """dpmpp_2m, DPM++ 2M and dpmsolver++ as dpm++-2m and dpm++."""
+    text = str(name).lower().strip().replace("_", "-").replace(" ", "-")
+    return text.replace("solver", "").replace("dpmpp", "dpm++")
+
+
 def samplers() -> dict[str, SamplerInfo]:
     """Every name that `sample(sampler=)` knows, with the order it claims."""
     return {name: _info(row) for name, row in catalogue().items()}
@@ -78,10 +93,7 @@ def sampler(name: str, **options: Any) -> Any:
 
     Raises ValueError for names and options that do not exist.
     """
-    known = catalogue()
-    if name not in known:
-        raise unknown("sampler", name, known)
-    row = known[name]
+    row = named(name)
     for option in options:
         if option not in row.options:
             raise unknown(f"sampler {name}", option, row.options)

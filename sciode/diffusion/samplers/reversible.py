@@ -17,6 +17,9 @@ from sciode.diffusion.weights import adams_weights, keep
 
 __all__ = ["REVERSIBLE"]
 
+StepPair = tuple[Plan, Plan]
+"""A step and its way back, (state, memory) -> (state, memory) both; the first step starts from a state alone."""
+
 _Step = tuple[float, float, float]
 """x_next = older * x_before + (own * x + noise * eps(x))."""
 
@@ -38,28 +41,43 @@ def _belm(path: Path, before: Node, s: Node, t: Node) -> _Step:
     return r**2 * t.alpha / before.alpha, (1 - r**2) * t.alpha / s.alpha, h * (1 + r) * t.alpha
 
 
-def _plan(path: Path, step, **options: float) -> Plan:
-    """The first step is DDIM's; memory is the state before the last."""
-    plan, older = Plan(), 0
+def _pairs(path: Path, step, **options: float) -> list[StepPair]:
+    """The first step is DDIM's; the memory of a state is the one before it."""
     own, noise = _ddim(path, path.nodes[0], path.nodes[1])
-    x = plan.mix((older, own), (plan.call(older, path.nodes[0], "noise"), noise))
+    there, back = Plan(), Plan(inputs=2, result=1)
+    there.result, there.memory = there.mix((0, own), (there.call(0, path.nodes[0], "noise"), noise)), (0,)
+    pairs = [(there, back)]
     for before, s, t in _triples(path):
         c, own, noise = step(path, before, s, t, **options)
-        eps = plan.call(x, s, "noise")
-        older, x = x, plan.mix((plan.mix((x, own), (eps, noise)), 1.0), (older, c))
-    plan.result, plan.memory = x, (older,)
+        there, back = Plan(inputs=2), Plan(inputs=2)
+        known = there.mix((0, own), (there.call(0, s, "noise"), noise))
+        there.result, there.memory = there.mix((known, 1.0), (1, c)), (0,)
+        # The same sum, in the same order, as on the way there: its rounding cancels.
+        known = back.mix((1, own), (back.call(1, s, "noise"), noise))
+        back.result, back.memory = 1, (back.mix((0, _over(c)), (known, -_over(c))),)
+        pairs.append((there, back))
+    return pairs
+
+
+def _forth(path: Path, pairs, **options: float) -> Plan:
+    """All steps there."""
+    plan = Plan()
+    state: tuple[int, ...] = (0,)
+    for there, _ in pairs(path, **options):
+        x, beside = plan.follow(there, *state)
+        state = (x, *beside)
+    plan.result, plan.memory = state[0], state[1:]
     return plan
 
 
-def _inverse(path: Path, step, **options: float) -> Plan:
-    """Inputs: the final state and the one before it."""
-    plan, newer, x = Plan(inputs=2), 0, 1
-    for before, s, t in reversed(_triples(path)):
-        c, own, noise = step(path, before, s, t, **options)
-        eps = plan.call(x, s, "noise")
-        # The same sum, in the same order, as on the way there: its rounding cancels.
-        newer, x = x, plan.mix((newer, 1 / c), (plan.mix((x, own), (eps, noise)), -1 / c))
-    plan.result = x
+def _back(path: Path, pairs, **options: float) -> Plan:
+    """All steps back; inputs: the final state and its memory."""
+    plan = Plan(inputs=2)
+    state: tuple[int, ...] = (0, 1)
+    for _, back in reversed(pairs(path, **options)):
+        x, beside = plan.follow(back, *state)
+        state = (x, *beside)
+    plan.result = state[0]
     return plan
 
 
@@ -67,56 +85,61 @@ def _triples(path: Path) -> Sequence[tuple[Node, Node, Node]]:
     return list(zip(path.nodes, path.nodes[1:], path.nodes[2:], strict=False))
 
 
-def _growth(path: Path, step, **options: float) -> float:
+def _growth(path: Path, pairs, step, **options: float) -> float:
     """The product of 1 / older over the steps."""
-    return math.prod(1 / abs(step(path, *three, **options)[0]) for three in _triples(path))
+    return math.prod(abs(_over(step(path, *three, **options)[0])) for three in _triples(path))
+
+
+def _over(c: float) -> float:
+    """1 / c; a step without its older state (gamma = 0) cannot be undone."""
+    return 1 / c if c else math.inf
 
 
 def _edict_coefficients(s: Node, t: Node) -> tuple[float, float]:
     return t.alpha / s.alpha, t.sigma - t.alpha / s.alpha * s.sigma
 
 
-def _edict(path: Path, p: float) -> Plan:
+def _edict_pairs(path: Path, p: float) -> list[StepPair]:
     """Two coupled states: each steps by the other's noise, then both are mixed. Memory is the second."""
-    plan, x, y = Plan(), 0, 0
+    pairs = []
     for s, t in pairwise(path.nodes):
         a, b = _edict_coefficients(s, t)
-        x_new = plan.mix((x, a), (plan.call(y, s, "noise"), b))
-        y_new = plan.mix((y, a), (plan.call(x_new, s, "noise"), b))
-        x = plan.mix((x_new, p), (y_new, 1 - p))
-        y = plan.mix((y_new, p), (x, 1 - p))
-    plan.result, plan.memory = x, (y,)
-    return plan
+        there, back = Plan(inputs=2 if pairs else 1), Plan(inputs=2)
+        x, y = (0, 1) if pairs else (0, 0)
+        x_new = there.mix((x, a), (there.call(y, s, "noise"), b))
+        y_new = there.mix((y, a), (there.call(x_new, s, "noise"), b))
+        x = there.mix((x_new, p), (y_new, 1 - p))
+        there.result, there.memory = x, (there.mix((y_new, p), (x, 1 - p)),)
+        y_new = back.mix((1, 1 / p), (0, -(1 - p) / p))
+        x_new = back.mix((0, 1 / p), (y_new, -(1 - p) / p))
+        y = back.mix((y_new, 1 / a), (back.call(x_new, s, "noise"), -b / a))
+        back.result, back.memory = back.mix((x_new, 1 / a), (back.call(y, s, "noise"), -b / a)), (y,)
+        pairs.append((there, back))
+    return pairs
 
 
-def _edict_inverse(path: Path, p: float) -> Plan:
-    plan, x, y = Plan(inputs=2), 0, 1
-    for s, t in reversed(list(pairwise(path.nodes))):
-        a, b = _edict_coefficients(s, t)
-        y_new = plan.mix((y, 1 / p), (x, -(1 - p) / p))
-        x_new = plan.mix((x, 1 / p), (y_new, -(1 - p) / p))
-        y = plan.mix((y_new, 1 / a), (plan.call(x_new, s, "noise"), -b / a))
-        x = plan.mix((x_new, 1 / a), (plan.call(y, s, "noise"), -b / a))
-    plan.result = x
-    return plan
-
-
-def _edict_growth(path: Path, p: float) -> float:
+def _edict_growth(path: Path, pairs, p: float) -> float:
     """Unmixing multiplies the difference of the states by 1 / p^2 a step."""
     return p ** (-2 * path.steps)
 
 
+def _one_by_one(path: Path, pairs, **options: float) -> list[StepPair]:
+    return pairs(path, **options)
+
+
 REVERSIBLE: tuple[Sampler, ...] = (
     Sampler(
-        "bdia", 2, _plan, inverse=_inverse, growth=_growth, options={"step": _bdia, "gamma": 1.0},
+        "bdia", 2, _forth, inverse=_back, growth=_growth, pairs=_one_by_one,
+        options={"pairs": _pairs, "step": _bdia, "gamma": 1.0},
         source="Zhang et al. (2024), exact diffusion inversion via bidirectional integration approximation",
     ),
     Sampler(
-        "edict", 1, _edict, inverse=_edict_inverse, growth=_edict_growth, evaluations=lambda steps: 2 * steps,
-        options={"p": 0.93}, source="Wallace et al. (2023), EDICT",
+        "edict", 1, _forth, inverse=_back, growth=_edict_growth, pairs=_one_by_one,
+        evaluations=lambda steps: 2 * steps, options={"pairs": _edict_pairs, "p": 0.93},
+        source="Wallace et al. (2023), EDICT",
     ),
     Sampler(
-        "belm", 2, _plan, inverse=_inverse, growth=_growth, options={"step": _belm},
+        "belm", 2, _forth, inverse=_back, growth=_growth, pairs=_one_by_one, options={"pairs": _pairs, "step": _belm},
         source="Wang et al. (2024), BELM; weights re-derived: the two-step formula of least order error",
     ),
 )  # fmt: skip

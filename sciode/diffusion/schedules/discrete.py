@@ -35,6 +35,10 @@ class Discrete(Schedule):
             raise ValueError("Discrete: alpha_bar must lie in [0, 1)")
         object.__setattr__(self, "_theta", torch.atan2(torch.sqrt(1 - table), torch.sqrt(table)))
 
+    def __repr__(self) -> str:
+        first, last = (float(self.alpha(t)) ** 2 for t in (0.0, self.t_max))
+        return f"Discrete({len(self._theta)} levels, alpha_bar {first:.6g} to {last:.3g})"
+
     @staticmethod
     def linear(beta0: float = 1e-4, beta1: float = 0.02, length: int = 1000) -> Discrete:
         """The table of Ho et al. (2020): beta from beta0 to beta1 in equal steps."""
