@@ -23,12 +23,16 @@ _ROUNDING = 1e-14
 
 @dataclass(frozen=True)
 class Fit:
-    """iterations: of `sciode.training.Broyden`, half of them without regard to what was written. ahead: frames that each
-    start from the data is followed, few, to keep chaos out of the fit. steps: of RK4 between frames. spread: how far
-    true numbers lie from written ones, as a share of their size: the fit is the likeliest one for that and for noise of
-    a size that the data tell. Where there is none, the written numbers do not matter; where there is much, they stay.
-    loose: whether terms without a number of their own get one, so that a wrong sign can be mended. Raises ValueError
-    for bad numbers.
+    """iterations: of `sciode.training.Broyden`, half of them without regard to what was written. loose: whether terms
+    without a number of their own get one, so that a wrong sign can be mended. steps: of RK4 between frames.
+
+    ahead: frames that each start from the data is followed, few, to keep chaos out of the fit.
+
+    spread: how far true numbers lie from written ones, as a share of their size: the fit is the likeliest one for that
+    and for noise of a size that the data tell. Where there is none, the written numbers do not matter; where there is
+    much, they stay.
+
+    Raises ValueError for bad numbers.
     """
 
     iterations: int = 90
