@@ -19,16 +19,20 @@ __all__ = ["Fit", "Refined", "misfit", "refine"]
 
 _ROUNDING = 1e-14
 """Misfits below this are that of the solver."""
-_ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class Fit:
-    """iterations: evaluations of `sciode.training.Broyden`. ahead: frames that each start from the data is followed,
-    few, to keep chaos out of the fit. steps: of RK4 between frames. spread: how far true numbers lie from written ones,
-    as a share of their size: the fit is the likeliest one for that and for noise of a size that the data tell. Where
-    there is none, the written numbers do not matter; where there is much, they stay. loose: whether terms without a
-    number of their own get one, so that a wrong sign can be mended. Raises ValueError for bad numbers.
+    """iterations: of `sciode.training.Broyden`, half of them without regard to what was written. loose: whether terms
+    without a number of their own get one, so that a wrong sign can be mended. steps: of RK4 between frames.
+
+    ahead: frames that each start from the data is followed, few, to keep chaos out of the fit.
+
+    spread: how far true numbers lie from written ones, as a share of their size: the fit is the likeliest one for that
+    and for noise of a size that the data tell. Where there is none, the written numbers do not matter; where there is
+    much, they stay.
+
+    Raises ValueError for bad numbers.
     """
 
     iterations: int = 90
@@ -96,20 +100,20 @@ def refine(systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Ten
     def level(error: Tensor) -> Tensor:
         return torch.where(error.isfinite(), error, 1.0).clamp(min=_ROUNDING)
 
-    theta, noise = values.new_zeros(size, width), level(before)
-    stage = Broyden(max(how.iterations // _ROUNDS, 1))
-    for _ in range(min(_ROUNDS, how.iterations)):
-        # -2 / N log of the posterior for noise of this size, which the next round takes from what is left.
+    theta, noise, trust = values.new_zeros(size, width), level(before), 0.0
+    stage = Broyden(max(how.iterations // 2, 1))
+    # At first the data alone, which tell the noise and may turn signs; then the posterior for that noise.
+    for _ in range(2):
         objective = _Misfits(
-            lambda moved, noise=noise: (
-                misfit(programs, times, values, how, numbers(moved)) / noise + weight * moved.square().sum(1)
+            lambda moved, noise=noise, trust=trust: (
+                misfit(programs, times, values, how, numbers(moved)) / noise + trust * moved.square().sum(1)
             )
         )
         memory = stage.begin(theta)
         for k in range(stage.iterations):
             memory = stage.step(memory, objective, k)
         theta = memory["theta"]
-        noise = level(misfit(programs, times, values, how, numbers(theta)))
+        noise, trust = level(misfit(programs, times, values, how, numbers(theta))), weight
     fitted = numbers(theta)
     after = misfit(programs, times, values, how, fitted)
     better = after < before
