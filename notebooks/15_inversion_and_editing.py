@@ -40,6 +40,7 @@ session = lab.setup(seed=0, device="cpu")
 schedule = VPLinear()
 
 
+# %%
 def show_digits(rows, names, scale=0.55):
     """Rows of digits [n, 1, 8, 8], a name beside each."""
     size = (scale * len(rows[0]) + 1.4, scale * len(rows))
@@ -192,6 +193,7 @@ def log_prob(x0, t):
     return -0.5 * (coarse(x0) - coarse(shown)).square().flatten(1).sum(1) / (0.05**2 + left)
 
 
+# %%
 noise = initial_noise(schedule, (12, 1, 8, 8), seed=6)
 sharp = sample(net, noise, schedule, steps=lab.scale(full=60, fast=30), guidance=MeasurementGuidance(log_prob))
 below = Region((~known).float(), lambda x0, t: (x0 + 1).square().sum((1, 2, 3)), 0.3)

@@ -66,7 +66,7 @@ for b in range(path.shape[1]):
     ax.plot(*path[0, b], "o", color=f"C{b}")
 ax.plot(*target, "k*", ms=12, label="target")
 ax.set(title="samples while their noise is optimised", aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
-ax.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=2)
+ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]

@@ -27,9 +27,9 @@ from sciode.lab.tables import show, table
 
 __all__ = ["CORRUPTIONS", "LEVELS", "Curve", "Verdict", "advantage", "corrupted", "curves", "main", "verdicts"]
 
-LEVELS = (0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4)
+LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 SEEDS = (0, 1, 2)
-SETTINGS = ((0, 0.05), *product((3, 10, 30), (0.01, 0.05, 0.2)))
+SETTINGS = ((0, 0.05), (3, 0.01), (10, 0.05))
 """(updates, step) of CODE to choose from."""
 _STEPS = 12
 _TRAINING = 1500
@@ -119,8 +119,10 @@ def code_name(updates: int, step: float, confidence: float | None = 1.7) -> str:
 
 def advantage(mine: Curve, other: Curve) -> float | None:
     """Mean accuracy of mine over the other's at the same distance, where both have one; None where they have none."""
-    order = np.argsort(other.distance)
-    at, heights = np.array(other.distance)[order], np.array(other.accuracy)[order]
+    # At level 0 an edit is the input itself.
+    distance, accuracy = np.array((0.0, *other.distance)), np.array((other.before, *other.accuracy))
+    order = np.argsort(distance)
+    at, heights = distance[order], accuracy[order]
     gaps = [
         a - float(np.interp(d, at, heights))
         for d, a in zip(mine.distance, mine.accuracy, strict=True)
@@ -185,21 +187,28 @@ def main(out: Path | None = None) -> int:
         net = trained(data.train, _TRAINING, seed)
         choice = list(curves(net, data, seed, "choose", SETTINGS))
         setting = chosen(choice)
-        print(f"seed {seed}: {code_name(*setting)}", flush=True)
-        found += choice
         found += list(curves(net, data, seed, "judge", [setting], clipping=(1.7, None)))
+        gains = ", ".join(f"{v.corruption} {v.mean:+.3f}" for v in verdicts([c for c in found if c.seed == seed]))
+        print(f"seed {seed}: {code_name(*setting)}: {gains}", flush=True)
+        _write(out, found)
     told = verdicts(found)
-    rows = [(v.corruption, v.method, f"{v.mean:+.3f} ± {v.sd:.3f}", {True: "above", False: "not above"}[v.met])
-            for v in told]  # fmt: skip
+    rows = [
+        (v.corruption, v.method, f"{v.mean:+.3f} ± {v.sd:.3f}", {True: "above", False: "not above"}[v.met])
+        for v in told
+    ]
     show(table("CODE over SDEdit: accuracy at equal distance", ["corruption", "way", "gain", ""], rows))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        record = {
-            "machine": machine(),
-            "levels": LEVELS,
-            "curves": [asdict(c) for c in found if c.part == "judge"],
-            "verdicts": [asdict(v) for v in told],
-        }
-        (out / "editing_cpu.json").write_text(json.dumps(record, indent=1) + "\n")
-        print(f"numbers: {out / 'editing_cpu.json'}")
     return 0
+
+
+def _write(out: Path | None, found: Sequence[Curve]) -> None:
+    """What there is so far."""
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    record = {
+        "machine": machine(),
+        "levels": LEVELS,
+        "curves": [asdict(c) for c in found],
+        "verdicts": [asdict(v) for v in verdicts(found)],
+    }
+    (out / "editing_cpu.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -21,12 +21,14 @@ def test_accuracies_are_compared_at_equal_distance_alone() -> None:
     assert bench.advantage(_curve("code", (0.2,), (0.7,)), other) == pytest.approx(0.1)
     assert bench.advantage(_curve("code", (0.2, 0.9), (0.7, 0.0)), other) == pytest.approx(0.1)
     assert bench.advantage(_curve("code", (0.9,), (1.0,)), other) is None
+    # Between the input, right half of the time, and the other's first.
+    assert bench.advantage(_curve("code", (0.05,), (0.75,)), other) == pytest.approx(0.1)
 
 
 def test_settings_are_chosen_by_the_mean_over_corruptions() -> None:
     found = [_curve("sdedit", (0.1, 0.3), (0.5, 0.5))]
-    found += [_curve(bench.code_name(*s), (0.2,), (0.6 if s == (3, 0.05) else 0.4,)) for s in bench.SETTINGS]
-    assert bench.chosen(found) == (3, 0.05)
+    found += [_curve(bench.code_name(*s), (0.2,), (0.6 if s == (3, 0.01) else 0.4,)) for s in bench.SETTINGS]
+    assert bench.chosen(found) == (3, 0.01)
 
 
 def test_a_few_steps_of_training_denoise_better_than_none() -> None:
