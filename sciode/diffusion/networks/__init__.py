@@ -1,0 +1,20 @@
+"""Small networks that denoise, made into models by EDM's preconditioning, and their files."""
+
+from sciode.diffusion.networks.dit import DiT, DiTDesign
+from sciode.diffusion.networks.files import load_model, pretrained, save_model
+from sciode.diffusion.networks.preconditioned import Preconditioned
+from sciode.diffusion.networks.presets import PRESETS, build
+from sciode.diffusion.networks.unet import UNet, UNetDesign
+
+__all__ = [
+    "PRESETS",
+    "DiT",
+    "DiTDesign",
+    "Preconditioned",
+    "UNet",
+    "UNetDesign",
+    "build",
+    "load_model",
+    "pretrained",
+    "save_model",
+]
