@@ -82,9 +82,9 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
                 if points:
                     panel.plot(*zip(*points, strict=True), color=f"C{i}", marker=".", label=name,
                                linestyle="--" if name.startswith("diffusers") else "-")  # fmt: skip
-            floor = [row[measure] for row in rows if row["name"] == "training images" and measure in row]
+            floor = [row[measure] for row in rows if row["name"] == "held-out images" and measure in row]
             if floor:
-                panel.axhline(fmean(floor), color="0.5", linewidth=1, linestyle=":", label="training images")
+                panel.axhline(fmean(floor), color="0.5", linewidth=1, linestyle=":", label="held-out images")
             panel.set(xscale="log", yscale="log", xlabel="evaluations", title=MEASURES[measure])
             panel.set_xticks(list(budgets), [str(n) for n in budgets], minor=False)
             panel.minorticks_off()
