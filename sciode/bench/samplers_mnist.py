@@ -134,7 +134,7 @@ class Bench:
             return sample_with(peer, model, x, path).to(x.dtype)
 
     def quality(self, x: Tensor, seed: int) -> dict[str, float]:
-        """Of samples against test images: three distances, and how often the judge sees the digit that was asked for."""
+        """Of samples against test images: three distances, and how often the judge sees the digit asked for."""
         return {
             "sliced_wasserstein": sliced_wasserstein(x, self.test[: len(x)], seed=seed),
             "mmd": mmd(x, self.test[: len(x)]),
@@ -282,7 +282,8 @@ def main(
     record = {
         "date": date.today().isoformat(), "torch": torch.__version__, "settings": asdict(settings),
         "device": torch.cuda.get_device_name() if settings.device.startswith("cuda") else settings.device,
-        "diffusers": _version(), "model": bench.record, "judge_accuracy": bench.accuracy, "overhead": overhead(bench), "rows": rows,
+        "diffusers": _version(), "model": bench.record, "judge_accuracy": bench.accuracy, "overhead": overhead(bench),
+        "rows": rows,
     }  # fmt: skip
     (out / "samplers_mnist.json").write_text(json.dumps(record, indent=1) + "\n")
     from sciode.bench.samplers_mnist_tables import draw, show_tables

@@ -46,7 +46,9 @@ def show_tables(record: Mapping[str, Any]) -> None:
     for measure, title in MEASURES.items():
         cells = [(name, *(_cell(over_seeds(rows, name, measure, n)) for n in budgets)) for name in names]
         show(table(title, ["sampler", *map(str, budgets)], cells, where))
-    plain = [(row["name"], row["seed"], *(_number(row.get(m)) for m in MEASURES)) for row in rows if "budgets" not in row]
+    plain = [
+        (row["name"], row["seed"], *(_number(row.get(m)) for m in MEASURES)) for row in rows if "budgets" not in row
+    ]
     show(table("What it is held against", ["", "seed", *MEASURES], plain))
     told = record["overhead"]
     print(

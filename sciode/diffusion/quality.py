@@ -16,7 +16,9 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 512, seed: in
     """
     a, b = a.flatten(1).double(), b.flatten(1).double()
     if a.shape != b.shape:
-        raise ValueError(f"sliced_wasserstein: expected two sets of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"sliced_wasserstein: expected two sets of one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     generator = torch.Generator().manual_seed(seed)
     ways = torch.randn(a.shape[1], projections, generator=generator, dtype=torch.float64)
     ways = (ways / ways.norm(dim=0)).to(a.device)

@@ -7,6 +7,7 @@ written as half-precision files of less than 8 MiB, with every checkpoint.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,10 +23,9 @@ from sciode.diffusion.networks import Preconditioned, build, load_model, save_mo
 from sciode.diffusion.training import (
     Trained,
     TrainOptions,
-    drop_labels,
+    denoise,
     flow_loss,
     log_normal,
-    preconditioned_loss,
     pyramid,
     reflow_pairs,
     stratified,
@@ -48,11 +48,12 @@ _STAGES = ("diffusion", "reflow")
 
 @dataclass(frozen=True)
 class Settings:
-    """steps, seconds: of training the diffusion model, whichever end first; batch, lr, images (of the training set, 50,000
-    at most); dropped: share of images without their label; mean, spread: of log(sigma / alpha); preset: of the network.
+    """steps, seconds: of training the diffusion model, whichever end first; batch, lr, images (of the training set,
+    50,000 at most); dropped: share of images without their label; mean, spread: of log(sigma / alpha); preset: of the
+    network.
 
-    reflow_steps, reflow_seconds, reflow_lr, pairs, pair_nfe: of the rectified flow; stages: "diffusion", "reflow"; save:
-    seconds between checkpoints; device.
+    reflow_steps, reflow_seconds, reflow_lr, pairs, pair_nfe: of the rectified flow; stages: "diffusion", "reflow";
+    save: seconds between checkpoints; device.
     """
 
     steps: int = 12_000
@@ -89,7 +90,9 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """Train what `stages` name into the folder `out`: the two models, pictures, table.json; continues what is there."""
     settings = Settings(**{**changes, "device": str(choose_device(device))})
     out.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"settings": settings, "date": date.today().isoformat(), "torch": torch.__version__}
+    file = out / "table.json"
+    record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    record |= {"settings": settings, "date": date.today().isoformat(), "torch": torch.__version__}
     if settings.device.startswith("cuda"):
         record["gpu"] = torch.cuda.get_device_name()
     for stage, run in (("diffusion", _diffusion), ("reflow", _reflow)):
@@ -111,13 +114,7 @@ def _diffusion(settings: Settings, out: Path) -> Trained:
     model = _fresh(settings)
     law = log_normal(model.schedule, settings.mean, settings.spread)
 
-    def loss(network: Any, _: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        x = batch["x"].float() / 127.5 - 1
-        eps = torch.randn(x.shape, generator=generator, device=x.device)
-        t = law(stratified(len(x), generator))
-        label = drop_labels(batch["label"], _CLASSES, settings.dropped, generator)
-        return preconditioned_loss(network, x, eps, t, label=label).mean()
-
+    loss = denoise(law, classes=_CLASSES, dropped=settings.dropped)
     options = TrainOptions(
         settings.steps, settings.seconds, settings.batch, settings.lr, autocast=settings.autocast, seed=settings.seed,
         save=settings.save,
@@ -188,9 +185,16 @@ def _picture(model: Preconditioned, file: Path, settings: Settings) -> None:
     flow = isinstance(model.schedule, RectifiedFlow)
     start = 1.0 if flow else None
     noise = initial_noise(model.schedule, (80, 1, 28, 28), t_start=start, seed=7).to(settings.device)
-    options: dict[str, Any] = {"sampler": "ddim", "steps": 1, "t_start": 1.0} if flow else {"sampler": "unipc-3", "nfe": 10}
+    options: dict[str, Any] = (
+        {"sampler": "ddim", "steps": 1, "t_start": 1.0} if flow else {"sampler": "unipc-3", "nfe": 10}
+    )
     with torch.no_grad():
         made = sample(
-            model, noise, model.schedule, prediction=model.prediction, cond={"label": labels.to(noise.device)}, **options
+            model,
+            noise,
+            model.schedule,
+            prediction=model.prediction,
+            cond={"label": labels.to(noise.device)},
+            **options,
         )
     digits_picture(file, made.cpu(), columns=_CLASSES)

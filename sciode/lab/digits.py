@@ -19,7 +19,7 @@ __all__ = ["digits_picture", "show_digits"]
 
 def show_digits(axis: Axes, images: Tensor, columns: int, title: str | None = None) -> None:
     """Draw images [n, 1, H, W] in [-1, 1] as one sheet, row by row; what is missing in the last row stays dark."""
-    pixels = images.detach().cpu().float().numpy()[:, 0]
+    pixels = np.pad(images.detach().cpu().float().numpy()[:, 0], ((0, 0), (1, 1), (1, 1)), constant_values=-1.0)
     rows = -(-len(pixels) // columns)
     high, wide = pixels.shape[1:]
     sheet = np.full((rows * columns, high, wide), -1.0)

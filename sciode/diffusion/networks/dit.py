@@ -57,7 +57,9 @@ class _Block(nn.Module):
 
 def _places(rows: int, columns: int, width: int, like: Tensor) -> Tensor:
     """Cosines and sines of row and column: [rows * columns, width]."""
-    rates = torch.exp(-math.log(10_000.0) * torch.arange(width // 4, device=like.device, dtype=like.dtype) / (width // 4))
+    rates = torch.exp(
+        -math.log(10_000.0) * torch.arange(width // 4, device=like.device, dtype=like.dtype) / (width // 4)
+    )
     parts = []
     for count in (rows, columns):
         angles = torch.arange(count, device=like.device, dtype=like.dtype)[:, None] * rates

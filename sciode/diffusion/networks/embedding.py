@@ -25,8 +25,8 @@ class Conditioning(nn.Module):
     """(level [B], label [B] or None, gamma [B] or None) -> [B, width], which every block reads.
 
     classes: 0 for none. One class more, number `classes`, is "no class": what None means, and what a training that
-    drops labels teaches, for classifier-free guidance. gamma: whether the place on a sub-path (SLAM) is read; at gamma =
-    1, which is what None means, it changes nothing, so that a network goes on as one that never heard of it.
+    drops labels teaches, for classifier-free guidance. gamma: whether the place on a sub-path (SLAM) is read; at gamma
+    = 1, which is what None means, it changes nothing, so that a network goes on as one that never heard of it.
     """
 
     def __init__(self, width: int, classes: int = 0, gamma: bool = False) -> None:

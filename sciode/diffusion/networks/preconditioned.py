@@ -1,10 +1,9 @@
-"""EDM's preconditioning for any schedule: what makes a model that predicts of a network that sees numbers of size one."""
+"""EDM's preconditioning for any schedule: a model that predicts, of a network that sees numbers of size one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sciode.diffusion.predictions import PREDICTIONS, Level
@@ -18,16 +17,19 @@ _FARTHEST = 10.0
 
 
 def network_target(x0: Tensor, eps: Tensor, alpha: Any, sigma: Any, deviation: float) -> Tensor:
-    """What the network should put out at alpha x0 + sigma eps: (sigma x0 - alpha d^2 eps) / (d s), s^2 = sigma^2 + alpha^2 d^2.
+    """What the network should put out at alpha x0 + sigma eps: (sigma x0 - alpha d^2 eps) / (d s).
 
-    Of unit variance where x0 has the deviation d; for d = 1 and a variance-preserving schedule it is minus v.
+    s^2 = sigma^2 + alpha^2 d^2. Of unit variance where x0 has the deviation d; for d = 1 and a variance-preserving
+    schedule it is minus v.
     """
     s = _size(alpha, sigma, deviation)
     return (sigma * x0 - alpha * deviation**2 * eps) / (deviation * s)
 
 
 def preconditioned(output: Tensor, u: Tensor, level: Level, deviation: float, prediction: str) -> Tensor:
-    """The prediction made of a network's output at u = x / s: x0 = (alpha d^2 u + sigma d F) / s, eps = (sigma u - alpha d F) / s.
+    """The prediction made of a network's output F at u = x / s.
+
+        x0 = (alpha d^2 u + sigma d F) / s,   eps = (sigma u - alpha d F) / s
 
     Nothing cancels, and nothing is divided by alpha or sigma but in a score: it holds at both ends of a schedule.
     """
@@ -59,7 +61,9 @@ class Preconditioned(nn.Module):
     So a diffusion model begins a rectified flow, as rfpp has it. Source: Karras et al. (2022), EDM; Lee et al. (2024).
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, *, deviation: float = 0.5, prediction: str = "eps") -> None:
+    def __init__(
+        self, network: nn.Module, schedule: Schedule, *, deviation: float = 0.5, prediction: str = "eps"
+    ) -> None:
         super().__init__()
         choose("prediction", prediction, PREDICTIONS)
         if not deviation > 0:

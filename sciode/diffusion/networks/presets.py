@@ -17,7 +17,9 @@ __all__ = ["KINDS", "PRESETS", "Design", "build"]
 
 Design = UNetDesign | DiTDesign
 
-KINDS: Mapping[str, tuple[type[Any], type[Any]]] = MappingProxyType({"unet": (UNetDesign, UNet), "dit": (DiTDesign, DiT)})
+KINDS: Mapping[str, tuple[type[Any], type[Any]]] = MappingProxyType(
+    {"unet": (UNetDesign, UNet), "dit": (DiTDesign, DiT)}
+)
 """What a file calls a kind of network: its design and its class."""
 
 PRESETS: Mapping[str, Design] = MappingProxyType(

@@ -23,8 +23,8 @@ class UNetDesign:
     blocks: residual blocks a size on the way down (one more on the way up); attention: at how many of the smallest
     sizes; heads, classes (0: none), gamma (see `Conditioning`), dropout: of the residual blocks.
 
-    Good values: some 0.1 million parameters for 8 x 8 pictures, 2 to 4 million for 28 x 28 (`PRESETS`). Source: Ronneberger
-    et al. (2015); residual blocks, attention and the modulated norm as in Dhariwal, Nichol (2021).
+    Good values: some 0.1 million parameters for 8 x 8 pictures, 2 to 4 million for 28 x 28 (`PRESETS`). Source:
+    Ronneberger et al. (2015); residual blocks, attention and the modulated norm as in Dhariwal, Nichol (2021).
     """
 
     channels: int = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from sciode.diffusion.networks.preconditioned import Preconditioned, network_tar
 from sciode.diffusion.predictions import PREDICTIONS, Level, level_at
 from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.training.distances import Distance, squared
+from sciode.diffusion.training.times import TimeLaw, stratified
 from sciode.solvers.suggest import choose
 
-__all__ = ["drop_labels", "level_of", "noised", "prediction_loss", "preconditioned_loss", "target_of"]
+__all__ = ["denoise", "drop_labels", "level_of", "noised", "preconditioned_loss", "prediction_loss", "target_of"]
 
 
 def level_of(schedule: Schedule, t: Tensor, like: Tensor) -> Level:
@@ -60,6 +61,24 @@ def preconditioned_loss(model: Preconditioned, x0: Tensor, eps: Tensor, t: Tenso
         noised(x0, eps, level), model.schedule.half_log_snr(t.double()), level.alpha, level.sigma, **cond
     )
     return squared(found, network_target(x0, eps, level.alpha, level.sigma, model.deviation))
+
+
+def denoise(law: TimeLaw, *, classes: int = 0, dropped: float = 0.1) -> Any:
+    """The loss for `train` of a `Preconditioned` network: `preconditioned_loss` at times of a law.
+
+    Rows are "x", and "label" where there are classes. x: real states, or bytes 0 to 255, which become -1 to 1. classes:
+    of the labels, 0 for none; dropped: share of rows that are told no label.
+    """
+
+    def loss(model: Any, average: Any, batch: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        x = batch["x"]
+        x0 = x if x.is_floating_point() else x.float() / 127.5 - 1
+        eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+        t = law(stratified(len(x0), generator))
+        cond = {"label": drop_labels(batch["label"], classes, dropped, generator)} if classes else {}
+        return preconditioned_loss(model, x0, eps, t, **cond).mean()
+
+    return loss
 
 
 def drop_labels(label: Tensor, classes: int, share: float, generator: torch.Generator) -> Tensor:

@@ -30,7 +30,8 @@ class TrainOptions:
     autocast: "bfloat16" or None; look: steps between two looks of the host at the loss; save: seconds between
     checkpoints.
 
-    Good values: lr 1e-3 for small networks, 3e-4 for distillation; average 0.1, decay 0.95 where the average is a target.
+    Good values: lr 1e-3 for small networks, 3e-4 for distillation; average 0.1, decay 0.95 where the average is a
+    target.
     """
 
     steps: int = 1000
@@ -76,15 +77,16 @@ class _State:
 
 
 def train(
-    network: nn.Module, loss: Loss, data: Batch, options: TrainOptions, *, folder: Path | None = None, identity: str = "",
-    keep: Callable[[nn.Module, int], None] | None = None,
+    network: nn.Module, loss: Loss, data: Batch, options: TrainOptions, *, folder: Path | None = None,
+    identity: str = "", keep: Callable[[nn.Module, int], None] | None = None,
 ) -> Trained:  # fmt: skip
     """Minimise the mean of `loss` over `data` (named tensors with one first axis, on the network's device).
 
-    Rows and noise of step n are a function of (seed, n) alone: a run that is taken up again from `folder` gives, bit for
-    bit on a CPU, what an uninterrupted one would have; more steps may be asked for. A loss that is not finite ends the
-    run with the average of the last look, and says so in `stopped`. identity: what the run hangs on beside data, options
-    and first weights. keep: called with the average and the step after every checkpoint. Raises ValueError for empty data, or a checkpoint of another run.
+    Rows and noise of step n are a function of (seed, n) alone: a run that is taken up again from `folder` gives, bit
+    for bit on a CPU, what an uninterrupted one would have; more steps may be asked for. A loss that is not finite ends
+    the run with the average of the last look, and says so in `stopped`. identity: what the run hangs on beside data,
+    options and first weights. keep: called with the average and the step after every checkpoint. Raises ValueError for
+    empty data, or a checkpoint of another run.
     """
     device = next(network.parameters()).device
     size = _size(data)

@@ -25,10 +25,12 @@ def flow_loss(
         distance(v_hat, v)   or   (1 - t) distance(v_hat, v) + premetric(x_hat, x0) [/ t],   x_hat = x_t - t v_hat
 
     - eps: fresh noise, or the other half of a pair of `reflow_pairs`; t [B], best drawn by `u_shaped`.
-    - distance: `pseudo_huber()` by default; premetric: how far pictures are from one another to an eye, e.g. `pyramid()`
-      or features of a classifier. LPIPS, which the published results have, needs trained weights and is not included.
+    - distance: `pseudo_huber()` by default; premetric: how far pictures are from one another to an eye, e.g.
+      `pyramid()` or features of a classifier. LPIPS, which the published results have, needs trained weights and is
+      not included.
 
-    Zero for exact straight flows. Source: Liu et al. (2023); Lee et al. (2024), improving the training of rectified flows.
+    Zero for exact straight flows. Source: Liu et al. (2023); Lee et al. (2024), improving the training of rectified
+    flows.
     """
     at = t.to(x0).reshape(-1, *[1] * (x0.ndim - 1))
     x = (1 - at) * x0 + at * eps
