@@ -98,7 +98,8 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     for stage, run in (("diffusion", _diffusion), ("reflow", _reflow)):
         if stage in settings.stages:
             began = time.perf_counter()
-            trained = run(settings, out)
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+                trained = run(settings, out)
             record[stage] = {
                 "steps": trained.steps, "training_seconds": trained.seconds, "losses": trained.losses,
                 "stopped": trained.stopped, "seconds": time.perf_counter() - began,

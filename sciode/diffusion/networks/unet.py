@@ -61,7 +61,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         scale, shift = self.told(told)[:, :, None, None].chunk(2, 1)
         h = self.first(silu(self.first_norm(x)))
-        h = torch.addcmul(shift, self.second_norm(h), scale + 1)
+        h = self.second_norm(h) * (scale + 1) + shift
         return self.skip(x) + self.second(self.dropout(silu(h)))
 
 

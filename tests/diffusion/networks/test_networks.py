@@ -100,9 +100,8 @@ def test_statistics_of_a_network_exact_and_by_differences_agree(kind: str) -> No
     model = Preconditioned(_grown(kind).double(), VPLinear())
     data = _x(4).double()
     with sdpa_kernel(SDPBackend.MATH):
-        found = [
-            estimate_ems(model, data, VPLinear(), points=8, degree=4, derivative=way) for way in ("forward", "difference")
-        ]  # fmt: skip
+        ways = ("forward", "difference")
+        found = [estimate_ems(model, data, VPLinear(), points=8, degree=4, derivative=way) for way in ways]
     torch.testing.assert_close(torch.tensor(found[0].l), torch.tensor(found[1].l), rtol=1e-4, atol=1e-6)
 
 
