@@ -24,8 +24,8 @@ from sciode.solvers.suggest import choose
 from sciode.training import Batch
 
 __all__ = [
-    "STEPS", "Place", "Segments", "consistency", "ddim_step", "guided", "heun_step", "jump", "slam_loss", "sub_paths",
-    "tscd_loss",
+    "STEPS", "Place", "Segments", "consistency", "ddim_step", "guided", "heun_step", "jump", "slam_loss", "sub_path",
+    "sub_paths", "tscd_loss",
 ]  # fmt: skip
 
 Model = Callable[..., Tensor]
@@ -154,13 +154,18 @@ def slam_loss(
     with torch.no_grad():
         there = _stepped(step, Place(teacher, schedule, t, prediction, cond), x, s)
         aim = _arrived(below, there, e)
-    part = gamma.to(x).reshape(-1, *[1] * (x.ndim - 1))
-    ratio = high.alpha / low.alpha
-    between = (1 - part) * ratio * there + part * x
-    least = (ratio * low.sigma) ** 2
-    here = high._replace(sigma=(least + part**2 * (high.sigma**2 - least)).sqrt())
+    between, here = sub_path(x, there, high, low, gamma)
     found = jump(between, own.eps(between, gamma=gamma), here, own.at(e).level(x))
     return (distance or elementwise_huber())(found, aim)
+
+
+def sub_path(high: Tensor, low: Tensor, t: Level, s: Level, gamma: Tensor) -> tuple[Tensor, Level]:
+    """The point at gamma [B] between the states at both ends of a step, high at t and low at s, and its level."""
+    part = gamma.to(high).reshape(-1, *[1] * (high.ndim - 1))
+    ratio = t.alpha / s.alpha
+    least = (ratio * s.sigma) ** 2
+    here = t._replace(sigma=(least + part**2 * (t.sigma**2 - least)).sqrt())
+    return (1 - part) * ratio * low + part * high, here
 
 
 def _stepped(step: str | Step, at: Place, x: Tensor, t: Tensor) -> Tensor:
