@@ -29,7 +29,7 @@ from sciode.bench.diffusers_peers import PEERS, available, sample_with
 from sciode.bench.digit_judge import trained_judge
 from sciode.diffusion import VPLinear, estimate_ems, initial_noise, sample
 from sciode.diffusion.grids import times_of
-from sciode.diffusion.networks import load_model, pretrained
+from sciode.diffusion.networks import load_model, load_statistics, pretrained, save_statistics
 from sciode.diffusion.path import Path
 from sciode.diffusion.quality import frechet_distance, mmd, sliced_wasserstein
 from sciode.diffusion.samplers.registry import catalogue
@@ -70,8 +70,8 @@ class Settings:
 class Bench:
     """The model, the test images, the judge, and what several rows share."""
 
-    def __init__(self, settings: Settings, checkpoint: File | None = None) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, checkpoint: File | None = None, out: File | None = None) -> None:
+        self.settings, self.out = settings, out
         self.model, self.record = (
             pretrained("mnist_unet", settings.device) if checkpoint is None else load_model(checkpoint, settings.device)
         )
@@ -97,6 +97,9 @@ class Bench:
     @property
     def ems(self) -> Any:
         """v3's statistics, of training images with their own labels, all in one batch."""
+        file = None if self.out is None else self.out / f"ems_{self.record.get('step', 0)}.safetensors"
+        if self._ems is None and file is not None and file.exists():
+            self._ems = load_statistics(file)[0]
         if self._ems is None:
             count = self.settings.ems_images
             label = self.train_labels[:count].to(self.settings.device)
@@ -105,6 +108,8 @@ class Bench:
                     partial(self.model, label=label), self.train[:count], SCHEDULE, t_start=START, t_end=END,
                     points=self.settings.ems_points, degree=min(16, self.settings.ems_points - 1), batch=count,
                 )  # fmt: skip
+            if file is not None:
+                save_statistics(file, self._ems, record={"images": count, "points": self.settings.ems_points})
         return self._ems
 
     def noise(self, seed: int) -> Tensor:
@@ -277,7 +282,7 @@ def main(
     settings = Settings(names=names, peers=peers, device=str(choose_device(device or "auto")), **changes)
     out = out or File("sciode-samplers-mnist")
     out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(settings, checkpoint)
+    bench = Bench(settings, checkpoint, out)
     rows = measure(bench, out)
     record = {
         "date": date.today().isoformat(), "torch": torch.__version__, "settings": asdict(settings),

@@ -1,7 +1,14 @@
 """Small networks that denoise, made into models by EDM's preconditioning, and their files."""
 
 from sciode.diffusion.networks.dit import DiT, DiTDesign
-from sciode.diffusion.networks.files import load_model, pretrained, save_model
+from sciode.diffusion.networks.files import (
+    load_model,
+    load_statistics,
+    pretrained,
+    pretrained_statistics,
+    save_model,
+    save_statistics,
+)
 from sciode.diffusion.networks.preconditioned import Preconditioned
 from sciode.diffusion.networks.presets import PRESETS, build
 from sciode.diffusion.networks.unet import UNet, UNetDesign
@@ -15,6 +22,9 @@ __all__ = [
     "UNetDesign",
     "build",
     "load_model",
+    "load_statistics",
     "pretrained",
+    "pretrained_statistics",
     "save_model",
+    "save_statistics",
 ]

@@ -13,10 +13,13 @@ import torch
 from sciode.diffusion.networks.preconditioned import Preconditioned
 from sciode.diffusion.networks.presets import KINDS, build
 from sciode.diffusion.schedules import EDM, VE, RectifiedFlow, Schedule, VPCosine, VPLinear, VPScaledLinear
+from sciode.diffusion.statistics import ModelStatistics
 from sciode.solvers.suggest import choose
 from sciode.training import load_checkpoint, save_checkpoint
 
-__all__ = ["load_model", "pretrained", "save_model"]
+__all__ = [
+    "load_model", "load_statistics", "pretrained", "pretrained_statistics", "save_model", "save_statistics",
+]  # fmt: skip
 
 _SCHEDULES: Mapping[str, type[Any]] = MappingProxyType(
     {kind.__name__: kind for kind in (EDM, VE, RectifiedFlow, VPCosine, VPLinear, VPScaledLinear)}
@@ -71,6 +74,28 @@ def pretrained(name: str, device: torch.device | str = "cpu") -> tuple[Precondit
     """
     shipped = {file.stem: file for file in sorted(_FOLDER.glob("*.safetensors"))}
     return load_model(shipped[choose("name", name, shipped)], device)
+
+
+def save_statistics(path: Path, statistics: ModelStatistics, *, record: Mapping[str, Any] | None = None) -> None:
+    """Write what `estimate_ems` found, in float32: it is dear, and once a model is enough."""
+    header = {"kind": "statistics", "low": statistics.low, "high": statistics.high, "record": dict(record or {})}
+    parts = {name: torch.from_numpy(getattr(statistics, name)).float() for name in "lsb"}
+    save_checkpoint(Path(path), parts, header)
+
+
+def load_statistics(path: Path) -> tuple[ModelStatistics, dict[str, Any]]:
+    """(statistics, record) of a file by `save_statistics`. Raises FileNotFoundError, or ValueError for another file."""
+    tensors, header = load_checkpoint(Path(path))
+    if header.get("kind") != "statistics":
+        raise ValueError(f"{path} holds no statistics: it was not written by save_statistics")
+    parts = [tensors[name].double().numpy() for name in "lsb"]
+    return ModelStatistics(header["low"], header["high"], *parts), header["record"]
+
+
+def pretrained_statistics(name: str) -> ModelStatistics:
+    """Statistics of a shipped model, for `sample(sampler="dpm-v3", ems=...)` in VP-linear time from 1 to 1e-3."""
+    shipped = {file.stem: file for file in sorted((_FOLDER / "statistics").glob("*.safetensors"))}
+    return load_statistics(shipped[choose("name", name, shipped)])[0]
 
 
 def _schedule(told: Mapping[str, Any]) -> Schedule:

@@ -9,9 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sciode.diffusion import VPCosine, VPLinear, estimate_ems, initial_noise, sample
+from sciode.diffusion import ModelStatistics, VPCosine, VPLinear, estimate_ems, initial_noise, sample
 from sciode.diffusion.guidance import ClassifierFree
-from sciode.diffusion.networks import PRESETS, Preconditioned, build, load_model, save_model
+from sciode.diffusion.networks import (
+    PRESETS,
+    Preconditioned,
+    build,
+    load_model,
+    load_statistics,
+    save_model,
+    save_statistics,
+)
 from sciode.training import save_checkpoint
 
 SMALL = {
@@ -130,3 +138,13 @@ def test_files_of_others_and_networks_of_others_are_refused(tmp_path: Path, seed
         save_model(tmp_path / "x.safetensors", Preconditioned(network, VPLinear()))
     with pytest.raises(ValueError, match="unet-digits"):
         build("unet-digit")
+
+
+def test_statistics_come_back_from_their_file(tmp_path: Path) -> None:
+    found = ModelStatistics.constant(-5.0, 4.5, l=0.25, s=-0.5, b=2.0, shape=(1, 2, 2))
+    save_statistics(tmp_path / "s.safetensors", found, record={"images": 3})
+    again, record = load_statistics(tmp_path / "s.safetensors")
+    assert (again.low, again.high, record) == (-5.0, 4.5, {"images": 3}) and again.shape == (1, 2, 2)
+    assert all((again.value(name, [0.3]) == found.value(name, [0.3])).all() for name in "lsb")
+    with pytest.raises(ValueError, match="not written by save_model"):
+        load_model(tmp_path / "s.safetensors")
