@@ -136,7 +136,7 @@ def tscd_loss(
 def slam_loss(
     student: Model, target: Model, teacher: Model, x0: Tensor, eps: Tensor, n: Tensor, gamma: Tensor,
     segments: Segments, schedule: Schedule, *, step: str | Step = "ddim", distance: Distance | None = None,
-    prediction: str = "eps", cond: Mapping[str, Any] | None = None,
+    prediction: str = "eps", tell: bool = False, cond: Mapping[str, Any] | None = None,
 ) -> Tensor:  # fmt: skip
     """As `tscd_loss`, from a point on the straight sub-path between both ends of the step, gamma [B] in [0, 1]:
 
@@ -144,8 +144,9 @@ def slam_loss(
         sigma_gamma^2 = (alpha_t sigma_s / alpha_s)^2 + gamma^2 (sigma_t^2 - (alpha_t sigma_s / alpha_s)^2),
 
     with x_s the teacher's step from x_t, and sigma_gamma the noise that x_gamma has beside alpha_t x0 (had x_t been
-    made of x_s by fresh noise). The student is called with gamma=gamma, and predicts the noise. Source: Xu et al.
-    (2024), SLAM.
+    made of x_s by fresh noise). The student is asked at the time that has this level, log(alpha_t / sigma_gamma), for the
+    state of its schedule there; the authors ask at t, and the network has to find the level out. tell: whether it is
+    also called with gamma=gamma, as theirs is. Source: Xu et al. (2024), SLAM.
     """
     t, s, e = segments.around(n)
     own, below = Place(student, schedule, t, prediction, cond), Place(target, schedule, s, prediction, cond)
@@ -155,7 +156,11 @@ def slam_loss(
         there = _stepped(step, Place(teacher, schedule, t, prediction, cond), x, s)
         aim = _arrived(below, there, e)
     between, here = sub_path(x, there, high, low, gamma)
-    found = jump(between, own.eps(between, gamma=gamma), here, own.at(e).level(x))
+    level = (here.alpha / here.sigma).double().flatten().log()
+    at = own.at(torch.where(gamma.double() == 1, t, schedule.t_of(level)))
+    seen = between * (at.level(x).alpha / here.alpha)
+    noise = at.eps(seen, **({"gamma": gamma} if tell else {}))
+    found = jump(between, noise, here, own.at(e).level(x))
     return (distance or elementwise_huber())(found, aim)
 
 
@@ -205,7 +210,7 @@ def consistency(teacher: Model, segments: Segments, schedule: Schedule, **option
 
 
 def sub_paths(teacher: Model, segments: Segments, schedule: Schedule, **options: Any) -> Any:
-    """The same by `slam_loss`, gamma uniform; the network must read gamma (`build(..., gamma=True)`)."""
+    """The same by `slam_loss`, gamma uniform. With tell=True the network must read gamma (`build(..., gamma=True)`)."""
 
     def loss(student: nn.Module, average: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         x0, eps, n, cond = _drawn(batch, segments, generator)

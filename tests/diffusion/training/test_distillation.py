@@ -134,7 +134,7 @@ def test_sub_paths_end_in_consistency_distillation(count: int) -> None:
     """gamma = 1 is the step's upper end."""
     segments, (x0, eps, n) = Segments(TIMES, count), _batch()
 
-    def student(x: Tensor, t: Tensor, gamma: Tensor | None = None) -> Tensor:
+    def student(x: Tensor, t: Tensor) -> Tensor:
         return torch.tanh(x) * t[:, None]
 
     ones = torch.ones(len(x0), dtype=torch.float64)
@@ -143,17 +143,29 @@ def test_sub_paths_end_in_consistency_distillation(count: int) -> None:
 
 
 def test_sub_paths_begin_in_the_targets_own_point() -> None:
-    """gamma = 0 is the step's lower end, only stretched: a student that knows it as such has no loss."""
+    """gamma = 0 is the step's lower end, only stretched: there is nothing to learn there, and elsewhere there is."""
     segments, (x0, eps, n) = Segments(TIMES, 1), _batch()
-
-    def student(x: Tensor, t: Tensor, gamma: Tensor) -> Tensor:
-        _, s, _ = segments.around(n)
-        ratio = level_of(SCHEDULE, t, x).alpha / level_of(SCHEDULE, s, x).alpha
-        return TEACHER(x / ratio, s)
-
     zeros = torch.zeros(len(x0), dtype=torch.float64)
-    found = slam_loss(student, TEACHER, TEACHER, x0, eps, n, zeros, segments, SCHEDULE, distance=squared)
+    found = slam_loss(TEACHER, TEACHER, TEACHER, x0, eps, n, zeros, segments, SCHEDULE, distance=squared)
     assert float(found.max()) < 1e-18
+    away = slam_loss(TEACHER, TEACHER, TEACHER, x0, eps, n, zeros + 0.5, segments, SCHEDULE, distance=squared)
+    assert float(away[n < 7].min()) > 1e-8
+
+
+def test_a_student_sees_a_sub_path_at_its_own_level_and_is_told_gamma_if_asked() -> None:
+    """For data that are one point the noise can be seen, whatever gamma: no loss."""
+    segments, (x0, _, n), seen = Segments(TIMES, 1), _batch(), []
+    point, gamma = x0[:1].expand_as(x0), torch.linspace(0, 1, len(x0), dtype=torch.float64)
+
+    def sure(x: Tensor, t: Tensor, gamma: Tensor | None = None) -> Tensor:
+        seen.append(gamma)
+        level = level_of(SCHEDULE, t, x)
+        return (x - level.alpha * point) / level.sigma
+
+    eps = _batch()[1]
+    found = slam_loss(sure, sure, sure, point, eps, n, gamma, segments, SCHEDULE, distance=squared, tell=True)
+    assert float(found.max()) < 1e-3 * float(eps.square().mean())
+    assert sum(g is not None for g in seen) == 1
 
 
 def test_the_noise_of_a_sub_path_is_that_of_noise_added_to_its_lower_end() -> None:
