@@ -40,7 +40,7 @@ from sciode.diffusion.training import (
     sub_paths,
     train,
     u_shaped,
-)  # fmt: skip
+)
 from sciode.lab.digits import show_digits
 
 session = lab.setup(seed=0, device="cpu")

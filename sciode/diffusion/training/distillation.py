@@ -144,9 +144,9 @@ def slam_loss(
         sigma_gamma^2 = (alpha_t sigma_s / alpha_s)^2 + gamma^2 (sigma_t^2 - (alpha_t sigma_s / alpha_s)^2),
 
     with x_s the teacher's step from x_t, and sigma_gamma the noise that x_gamma has beside alpha_t x0 (had x_t been
-    made of x_s by fresh noise). The student is asked at the time that has this level, log(alpha_t / sigma_gamma), for the
-    state of its schedule there; the authors ask at t, and the network has to find the level out. tell: whether it is
-    also called with gamma=gamma, as theirs is. Source: Xu et al. (2024), SLAM.
+    made of x_s by fresh noise). The student is asked at the time that has this level, log(alpha_t / sigma_gamma), for
+    the state of its schedule there; the authors ask at t, and the network has to find the level out. tell: whether it
+    is also called with gamma=gamma, as theirs is. Source: Xu et al. (2024), SLAM.
     """
     t, s, e = segments.around(n)
     own, below = Place(student, schedule, t, prediction, cond), Place(target, schedule, s, prediction, cond)
