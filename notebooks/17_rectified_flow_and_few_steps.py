@@ -70,11 +70,11 @@ with torch.no_grad():
     ends = sample(teacher, noise, schedule, sampler="unipc-3", nfe=20, **cond)
     once = sample(teacher, noise, schedule, sampler="ddim", steps=1, **cond)
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(11, 2.4), layout="constrained")
 axes[0].plot(*zip(*trained.losses, strict=True))
 axes[0].set(xlabel="step", title="loss")
-show_digits(axes[1], ends[:30], 10, "20 evaluations")
-show_digits(axes[2], once[:30], 10, "one evaluation: the mean of each digit")
+show_digits(axes[1], ends[:40], 10, "20 evaluations")
+show_digits(axes[2], once[:40], 10, "one evaluation: the mean of each digit")
 plt.show()
 
 # %% [markdown]
@@ -171,10 +171,10 @@ for name in results:
     print(f"{name[0]:18s} {name[1]} evaluations: {far[name]:.3f} from its end, {apart[name]:.3f} from digits")
 
 # %%
-figure, axes = plt.subplots(2, 4, figsize=(11, 3.4), layout="constrained")
+figure, axes = plt.subplots(2, 4, figsize=(11, 3.6), layout="constrained")
 for axis, (name, x) in zip(axes.flat, results.items(), strict=False):
-    show_digits(axis, x[:20], 10, f"{name[0]}: {name[1]}")
-show_digits(axes.flat[-1], ends[:20], 10, "teacher: 20")
+    show_digits(axis, x[:40], 10, f"{name[0]}: {name[1]}")
+show_digits(axes.flat[-1], ends[:40], 10, "teacher: 20")
 plt.show()
 
 # %% [markdown]

@@ -12,8 +12,9 @@ from sciode.solvers.suggest import choose
 
 __all__ = ["Preconditioned", "network_target", "preconditioned"]
 
-_FARTHEST = 10.0
-"""Of the half log-SNR that a network is told: where alpha or sigma is 0 it is infinite."""
+_NOISIEST, _CLEANEST = -5.1, 10.0
+"""Of the half log-SNR that a network is told: where alpha or sigma is 0 it is infinite. Beyond the noisiest, which is
+that of VP schedules, no network sees data, and one that begins a flow need not learn a new level for its start."""
 
 
 def network_target(x0: Tensor, eps: Tensor, alpha: Any, sigma: Any, deviation: float) -> Tensor:
@@ -89,5 +90,5 @@ class Preconditioned(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(F, u) at a state x [B, ...] whose level is given: the network's own output, and what it was shown."""
         u = x / _size(alpha, sigma, self.deviation)
-        seen = half_log_snr.clamp(-_FARTHEST, _FARTHEST).to(u) * -0.25
+        seen = half_log_snr.clamp(_NOISIEST, _CLEANEST).to(u) * -0.25
         return self.network(u, seen, label, **more).to(u.dtype), u
