@@ -136,17 +136,20 @@ def tscd_loss(
 def slam_loss(
     student: Model, target: Model, teacher: Model, x0: Tensor, eps: Tensor, n: Tensor, gamma: Tensor,
     segments: Segments, schedule: Schedule, *, step: str | Step = "ddim", distance: Distance | None = None,
-    prediction: str = "eps", tell: bool = False, cond: Mapping[str, Any] | None = None,
+    prediction: str = "eps", noise: str = "shared", tell: bool = False, cond: Mapping[str, Any] | None = None,
 ) -> Tensor:  # fmt: skip
     """As `tscd_loss`, from a point on the straight sub-path between both ends of the step, gamma [B] in [0, 1]:
 
-        x_gamma = (1 - gamma) (alpha_t / alpha_s) x_s + gamma x_t,
-        sigma_gamma^2 = (alpha_t sigma_s / alpha_s)^2 + gamma^2 (sigma_t^2 - (alpha_t sigma_s / alpha_s)^2),
+        x_gamma = (1 - gamma) (alpha_t / alpha_s) x_s + gamma x_t,   x_s the teacher's step from x_t.
 
-    with x_s the teacher's step from x_t, and sigma_gamma the noise that x_gamma has beside alpha_t x0 (had x_t been
-    made of x_s by fresh noise). The student is asked at the time that has this level, log(alpha_t / sigma_gamma), for
-    the state of its schedule there; the authors ask at t, and the network has to find the level out. tell: whether it
-    is also called with gamma=gamma, as theirs is. Source: Xu et al. (2024), SLAM.
+    noise: how much of it x_gamma has beside alpha_t x0. "shared": both ends have the same, as a deterministic step leaves
+    it, sigma_gamma = (1 - gamma) (alpha_t / alpha_s) sigma_s + gamma sigma_t. "fresh": the authors', as if x_t were made
+    of x_s by new noise, sigma_gamma^2 = (alpha_t sigma_s / alpha_s)^2 + gamma^2 (sigma_t^2 - (alpha_t sigma_s /
+    alpha_s)^2); the same for short steps, and twice as far off for the eight steps of notebook 17.
+
+    The student is asked at the time that has this level, log(alpha_t / sigma_gamma), for the state of its schedule
+    there; the authors ask at t, and the network has to find the level out. tell: whether it is also called with
+    gamma=gamma, as theirs is. Source: Xu et al. (2024), SLAM.
     """
     t, s, e = segments.around(n)
     own, below = Place(student, schedule, t, prediction, cond), Place(target, schedule, s, prediction, cond)
@@ -155,21 +158,27 @@ def slam_loss(
     with torch.no_grad():
         there = _stepped(step, Place(teacher, schedule, t, prediction, cond), x, s)
         aim = _arrived(below, there, e)
-    between, here = sub_path(x, there, high, low, gamma)
+    between, here = sub_path(x, there, high, low, gamma, noise)
     level = (here.alpha / here.sigma).double().flatten().log()
     at = own.at(torch.where(gamma.double() == 1, t, schedule.t_of(level)))
     seen = between * (at.level(x).alpha / here.alpha)
-    noise = at.eps(seen, **({"gamma": gamma} if tell else {}))
-    found = jump(between, noise, here, own.at(e).level(x))
+    found = at.eps(seen, **({"gamma": gamma} if tell else {}))
+    found = jump(between, found, here, own.at(e).level(x))
     return (distance or elementwise_huber())(found, aim)
 
 
-def sub_path(high: Tensor, low: Tensor, t: Level, s: Level, gamma: Tensor) -> tuple[Tensor, Level]:
+def sub_path(
+    high: Tensor, low: Tensor, t: Level, s: Level, gamma: Tensor, noise: str = "shared"
+) -> tuple[Tensor, Level]:
     """The point at gamma [B] between the states at both ends of a step, high at t and low at s, and its level."""
     part = gamma.to(high).reshape(-1, *[1] * (high.ndim - 1))
     ratio = t.alpha / s.alpha
-    least = (ratio * s.sigma) ** 2
-    here = t._replace(sigma=(least + part**2 * (t.sigma**2 - least)).sqrt())
+    least = ratio * s.sigma
+    if choose("noise", noise, ("fresh", "shared")) == "fresh":
+        sigma = (least**2 + part**2 * (t.sigma**2 - least**2)).sqrt()
+    else:
+        sigma = (1 - part) * least + part * t.sigma
+    here = t._replace(sigma=sigma)
     return (1 - part) * ratio * low + part * high, here
 
 

@@ -129,8 +129,9 @@ def test_as_many_segments_as_steps_is_the_teacher_itself() -> None:
     assert float(found.max()) < 1e-20
 
 
+@pytest.mark.parametrize("noise", ["shared", "fresh"])
 @counts
-def test_sub_paths_end_in_consistency_distillation(count: int) -> None:
+def test_sub_paths_end_in_consistency_distillation(count: int, noise: str) -> None:
     """gamma = 1 is the step's upper end."""
     segments, (x0, eps, n) = Segments(TIMES, count), _batch()
 
@@ -138,7 +139,7 @@ def test_sub_paths_end_in_consistency_distillation(count: int) -> None:
         return torch.tanh(x) * t[:, None]
 
     ones = torch.ones(len(x0), dtype=torch.float64)
-    along = slam_loss(student, TEACHER, TEACHER, x0, eps, n, ones, segments, SCHEDULE)
+    along = slam_loss(student, TEACHER, TEACHER, x0, eps, n, ones, segments, SCHEDULE, noise=noise)
     torch.testing.assert_close(along, tscd_loss(student, TEACHER, TEACHER, x0, eps, n, segments, SCHEDULE))
 
 
@@ -153,7 +154,7 @@ def test_sub_paths_begin_in_the_targets_own_point() -> None:
 
 
 def test_a_student_sees_a_sub_path_at_its_own_level_and_is_told_gamma_if_asked() -> None:
-    """For data that are one point the noise can be seen, whatever gamma: no loss."""
+    """For data that are one point a deterministic step keeps the noise, and it can be seen at any gamma: no loss."""
     segments, (x0, _, n), seen = Segments(TIMES, 1), _batch(), []
     point, gamma = x0[:1].expand_as(x0), torch.linspace(0, 1, len(x0), dtype=torch.float64)
 
@@ -164,22 +165,29 @@ def test_a_student_sees_a_sub_path_at_its_own_level_and_is_told_gamma_if_asked()
 
     eps = _batch()[1]
     found = slam_loss(sure, sure, sure, point, eps, n, gamma, segments, SCHEDULE, distance=squared, tell=True)
-    assert float(found.max()) < 1e-3 * float(eps.square().mean())
+    assert float(found.max()) < 1e-20
     assert sum(g is not None for g in seen) == 1
+    fresh = slam_loss(sure, sure, sure, point, eps, n, gamma, segments, SCHEDULE, distance=squared, noise="fresh")
+    assert float(fresh[1:-1].max()) > 1e-10
 
 
-def test_the_noise_of_a_sub_path_is_that_of_noise_added_to_its_lower_end() -> None:
+@pytest.mark.parametrize("noise", ["shared", "fresh"])
+def test_the_noise_of_a_sub_path_is_what_its_point_has(noise: str) -> None:
+    """By fresh noise on its lower end, or by the same noise at both."""
     generator = torch.Generator().manual_seed(0)
     z, fresh = (torch.randn(200_000, 1, generator=generator, dtype=torch.float64) for _ in range(2))
     s, t = (level_of(SCHEDULE, torch.tensor([at]), z) for at in (0.4, 0.6))
     ratio = t.alpha / s.alpha
     low = s.alpha * 2.0 + s.sigma * z
-    high = ratio * low + (t.sigma**2 - (ratio * s.sigma) ** 2).sqrt() * fresh
+    added = (t.sigma**2 - (ratio * s.sigma) ** 2).sqrt() * fresh
+    high = ratio * low + added if noise == "fresh" else t.alpha * 2.0 + t.sigma * z
     for gamma in (0.0, 0.3, 1.0):
-        point, here = sub_path(high, low, t, s, torch.full((200_000,), gamma))
+        point, here = sub_path(high, low, t, s, torch.full((200_000,), gamma), noise)
         # Mean alpha_t x0; deviation sigma_gamma to half a percent, three standard errors.
         assert float((point - here.alpha * 2.0).mean()) == pytest.approx(0, abs=0.01)
         assert float(point.std()) == pytest.approx(float(here.sigma[0]), rel=0.005)
+    with pytest.raises(ValueError, match="shared"):
+        sub_path(high, low, t, s, torch.ones(1), "other")
 
 
 class _Table(nn.Module):
