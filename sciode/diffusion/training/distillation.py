@@ -142,10 +142,10 @@ def slam_loss(
 
         x_gamma = (1 - gamma) (alpha_t / alpha_s) x_s + gamma x_t,   x_s the teacher's step from x_t.
 
-    noise: how much of it x_gamma has beside alpha_t x0. "shared": both ends have the same, as a deterministic step leaves
-    it, sigma_gamma = (1 - gamma) (alpha_t / alpha_s) sigma_s + gamma sigma_t. "fresh": the authors', as if x_t were made
-    of x_s by new noise, sigma_gamma^2 = (alpha_t sigma_s / alpha_s)^2 + gamma^2 (sigma_t^2 - (alpha_t sigma_s /
-    alpha_s)^2); the same for short steps, and twice as far off for the eight steps of notebook 17.
+    noise: how much of it x_gamma has beside alpha_t x0. "shared": both ends have the same, as a deterministic step
+    leaves it, sigma_gamma = (1 - gamma) (alpha_t / alpha_s) sigma_s + gamma sigma_t. "fresh": the authors', as if x_t
+    were made of x_s by new noise, sigma_gamma^2 = (alpha_t sigma_s / alpha_s)^2 + gamma^2 (sigma_t^2 - (alpha_t sigma_s
+    / alpha_s)^2); the same for short steps, and a student twice as far off for the eight steps of notebook 17.
 
     The student is asked at the time that has this level, log(alpha_t / sigma_gamma), for the state of its schedule
     there; the authors ask at t, and the network has to find the level out. tell: whether it is also called with
