@@ -134,7 +134,8 @@ print({name: round(value, 3) for name, value in turns.items()})
 # one segment it is consistency distillation. SLAM also asks on the straight sub-path between both ends of a step.
 
 # %%
-grid = [float(t) for t in schedule.t_of(torch.linspace(*map(float, map(schedule.half_log_snr, (1.0, 1e-3))), 9))]
+low, high = (float(schedule.half_log_snr(t)) for t in (1.0, 1e-3))
+grid = [1.0, *schedule.t_of(torch.linspace(low, high, 9)).tolist()[1:-1], 1e-3]
 options = TrainOptions(
     steps=lab.scale(full=1500, fast=100), batch_size=64, lr=1e-3, decay=0.95, warmup=20, seed=session.seed
 )  # fmt: skip

@@ -84,8 +84,8 @@ class Case(NamedTuple):
     @property
     def times(self) -> list[float]:
         """Of the teacher's steps, uniform in log-SNR."""
-        ends = [float(SCHEDULE.half_log_snr(t)) for t in (1.0, 1e-3)]
-        return [1.0, *SCHEDULE.t_of(torch.linspace(*ends, self.settings.grid + 1)).tolist()[1:-1], 1e-3]
+        low, high = (float(SCHEDULE.half_log_snr(t)) for t in (1.0, 1e-3))
+        return [1.0, *SCHEDULE.t_of(torch.linspace(low, high, self.settings.grid + 1)).tolist()[1:-1], 1e-3]
 
     def taught(self, student: nn.Module, loss: Any, rows: Batch, steps: int, **more: Any) -> Any:
         """A student after so many steps, from a copy of what it begins with."""

@@ -233,7 +233,7 @@ def test_gradients_reach_the_student_alone() -> None:
     segments, (x0, eps, n) = Segments(TIMES, 2), _batch(1)
     student, target, teacher = (_Table(TIMES) for _ in range(3))
     with torch.no_grad():
-        teacher.weights += 0.5
+        teacher.weights.add_(0.5)
     tscd_loss(student, target, teacher, x0, eps, n, segments, SCHEDULE).mean().backward()
     assert student.weights.grad is not None and bool(student.weights.grad.any())
     assert target.weights.grad is None and teacher.weights.grad is None
