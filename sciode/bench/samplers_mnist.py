@@ -3,7 +3,7 @@
 VP-linear, uniform log-SNR, t from 1 to 1e-3, float32. A row is one sampler from one seed's noise at every budget: the
 root mean square distance of pixels from the end of 1,000 steps from the same noise, and how far its samples are from
 test images: sliced Wasserstein, MMD, and the Frechet distance of features of a classifier trained in the same run (no
-FID: no Inception). Labels are those of the test images; nothing is guided. Nothing is timed but the loop's overhead.
+FID: no Inception). Labels are those of the test images; nothing is guided. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path as File
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -230,41 +228,12 @@ def _rms(x: Tensor, y: Tensor) -> float:
     return float((x - y).double().square().mean().sqrt())
 
 
-def overhead(bench: Bench, batch: int = 256, steps: int = 20, repeats: int = 5) -> dict[str, float]:
-    """Seconds of `sample` with dpm++-3m, and of its network calls alone, in turns: medians, and their ratio - 1."""
-    batch = min(batch, bench.settings.samples)
-    x, label, t = bench.noise(0)[:batch], bench.labels[:batch], torch.full((batch,), 0.5, device=bench.settings.device)
-
-    def bare() -> None:
-        for _ in range(steps):
-            bench.model(x, t, label=label)
-
-    calls: Mapping[str, Callable[[], Any]] = {"bare": bare, "sample": lambda: bench.ours("dpm++-3m", x, steps=steps)}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.no_grad():
-        for turn in range(repeats + 1):
-            for name, call in calls.items():
-                _wait(bench)
-                began = time.perf_counter()
-                call()
-                _wait(bench)
-                if turn:
-                    seconds[name].append(time.perf_counter() - began)
-    found = {name: median(values) for name, values in seconds.items()}
-    return {**found, "overhead": found["sample"] / found["bare"] - 1, "batch": batch, "steps": steps}
-
-
 def _version() -> str | None:
     if not available():
         return None
     import diffusers
 
     return diffusers.__version__
-
-
-def _wait(bench: Bench) -> None:
-    if bench.settings.device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 def main(
@@ -287,7 +256,7 @@ def main(
     record = {
         "date": date.today().isoformat(), "torch": torch.__version__, "settings": asdict(settings),
         "device": torch.cuda.get_device_name() if settings.device.startswith("cuda") else settings.device,
-        "diffusers": _version(), "model": bench.record, "judge_accuracy": bench.accuracy, "overhead": overhead(bench),
+        "diffusers": _version(), "model": bench.record, "judge_accuracy": bench.accuracy,
         "rows": rows,
     }  # fmt: skip
     (out / "samplers_mnist.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -50,11 +50,7 @@ def show_tables(record: Mapping[str, Any]) -> None:
         (row["name"], row["seed"], *(_number(row.get(m)) for m in MEASURES)) for row in rows if "budgets" not in row
     ]
     show(table("What it is held against", ["", "seed", *MEASURES], plain))
-    told = record["overhead"]
-    print(
-        f"overhead of the loop over {told['steps']} bare calls of the network, batch {told['batch']}: "
-        f"{100 * told['overhead']:.1f} %; judge: {100 * record['judge_accuracy']:.2f} % of the test images"
-    )
+    print(f"judge: {100 * record['judge_accuracy']:.2f} % of the test images")
 
 
 def _number(value: float | None) -> str | None:
@@ -78,9 +74,13 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     with picture(path, (12, 3.8)) as figure:
         panels = figure.subplots(1, len(shown))
         for panel, measure in zip(panels, shown, strict=True):
+            # What diverged, or has hardly begun, would flatten all others.
+            worst = 1e3 if measure == "classifier_frechet" else 1.0
             for i, name in enumerate(_DRAWN):
                 points = [(n, over_seeds(rows, name, measure, n)) for n in budgets]
-                points = [(n, math.exp(fmean(map(math.log, v)))) for n, v in points if v and min(v) > 0]
+                points = [
+                    (n, math.exp(fmean(map(math.log, v)))) for n, v in points if v and min(v) > 0 and max(v) < worst
+                ]
                 if points:
                     panel.plot(*zip(*points, strict=True), color=f"C{i}", marker=".", label=name,
                                linestyle="--" if name.startswith("diffusers") else "-")  # fmt: skip
