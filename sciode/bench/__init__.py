@@ -1,15 +1,8 @@
 """Side-by-side benchmarks against other libraries: BENCHMARKS names them, a file each."""
 
 BENCHMARKS = (
-    "solvers",
-    "engines",
-    "epoch",
-    "arms",
-    "samplers",
-    "sampling",
-    "sampler_search",
-    "editing",
-    "observers",
-)
+    "solvers", "engines", "epoch", "arms", "observers",
+    "samplers", "samplers_mnist", "sampling", "sampler_search", "editing",
+)  # fmt: skip
 
 __all__ = ["BENCHMARKS"]

@@ -29,8 +29,15 @@ Array = NDArray[Any]
 
 _RESOLVED = 96
 """Chebyshev coefficients of l: about what rounding allows over 10 units of lambda."""
-_RIDGE = 1e-10
-"""Share of E f^2 below which Var f counts for nothing."""
+_RIDGE = 1e-2
+"""Share of the mean of Var f over the components below which a component's own counts for little: a pixel that is
+always black has an f that only the network's errors move, and s would be what they make of it."""
+_ROUNDING = 1e-10
+"""Share of E f^2 below which Var f counts for nothing: what rounding makes of 0 / 0."""
+_EXACT = 1e-6
+"""A standard error as small as none."""
+_NARROWEST = 1e-2
+"""Share of the mean variance of the data below which a component's own is not resolved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,27 +157,41 @@ def estimate_ems(
         return np.tensordot(fit, np.stack(values), 1)
 
     with torch.no_grad():
-        l = _spread(ends, lam, [_trace(ask, push, at, data, batch, seed) for at in lam], smooth)  # noqa: E741
+        traces = [_trace(ask, push, at, data, batch, seed) for at in lam]
+        l = _spread(ends, lam, traces, degree, _log_variance(data))  # noqa: E741
         first = ModelStatistics(ends[0], ends[1], l, 0 * l, 0 * l)
         fits = [_regression(ask, push, at, data, batch, seed, first) for at in lam]
     return ModelStatistics(ends[0], ends[1], l, smooth([s for s, _ in fits]), smooth([b for _, b in fits]))
 
 
-def _spread(ends: list[float], lam: Array, traces: list[Array], smooth: Callable[[list[Array]], Array]) -> Array:
-    """l = p + p (1 - p) c with p = 1 / (1 + e^2 lambda) and c smoothed, as Chebyshev coefficients that resolve p.
+def _log_variance(data: Tensor) -> Array:
+    """Of every component, in natural logarithm."""
+    variance = data.double().var(0, unbiased=False).cpu().numpy()
+    return np.log(np.maximum(variance, _NARROWEST * variance.mean() + np.finfo(np.float64).tiny))
 
-    1 - l falls like e^2 lambda towards the noise, where it multiplies states x / alpha that are as large as that is
-    small, and l like e^-2 lambda towards the data: in c both ends are of size 1, and errors of the fit as small as
-    they need be.
+
+def _spread(ends: list[float], lam: Array, traces: list[Array], degree: int, spread: Array) -> Array:
+    """l = p + p (1 - p) c with p = 1 / (1 + v e^2 lambda) and c smoothed, as Chebyshev coefficients that resolve p.
+
+    p is the l of Gaussian data of variance v; spread: log v of every component. 1 - l falls like e^2 lambda towards the
+    noise, where it multiplies states x / alpha that are as large as that is small, and l like e^-2 lambda towards the
+    data, from where lambda passes -log(v) / 2: in c both ends are of size 1, and errors of the fit as small as they
+    need be. With v = 1 for all, the l of a component that hardly varies would be an exponential in c. A level counts in
+    the fit by its standard error: towards the noise that of a network falls like e^lambda only, which is without bound
+    in c, and would swamp the rest; that of exact scores falls as l does.
     """
-    p = expit(-2 * lam)
-    ones = (slice(None), *[None] * traces[0].ndim)
-    coefficients = smooth(list((np.stack(traces) - p[ones]) / (p * (1 - p))[ones]))
+    ones = (slice(None), *[None] * (traces[0].ndim - 1))
+    mean, error = np.stack(traces).swapaxes(0, 1)
+    p = expit(-2 * lam[ones] - spread)
+    wanted, noise = ((part / (p * (1 - p))).reshape(len(lam), -1) for part in (mean - p, error))
+    weight = 1 / (noise + np.median(noise, 0) + _EXACT)
+    nodes = chebyshev.chebvander((2 * lam - ends[0] - ends[1]) / (ends[1] - ends[0]), degree)
+    fit = np.linalg.pinv(weight.T[:, :, None] * nodes)
+    coefficients = np.einsum("cdn,nc->dc", fit, weight * wanted).reshape(degree + 1, *mean.shape[1:])
     place = np.cos(np.pi * (np.arange(_RESOLVED) + 0.5) / _RESOLVED)
-    p = expit(-(ends[0] + ends[1]) - (ends[1] - ends[0]) * place)
-    values = p[ones] + (p * (1 - p))[ones] * np.tensordot(
-        chebyshev.chebvander(place, len(coefficients) - 1), coefficients, 1
-    )
+    at = 0.5 * (ends[0] + ends[1]) + 0.5 * (ends[1] - ends[0]) * place
+    p = expit(-2 * at[ones] - spread)
+    values = p + p * (1 - p) * np.tensordot(chebyshev.chebvander(place, len(coefficients) - 1), coefficients, 1)
     fit = chebyshev.chebvander(place, _RESOLVED - 1).T * (2 / _RESOLVED)
     fit[0] *= 0.5
     return np.tensordot(fit, values, 1)
@@ -203,12 +224,15 @@ def _batches(at: float, schedule: Schedule, data: Tensor, batch: int, seed: int)
 
 
 def _trace(ask: _Ask, push: Any, at: float, data: Tensor, batch: int, seed: int) -> Array:
-    """The diagonal of sigma grad eps, by random signs, averaged over the samples."""
-    sigma = float(ask.schedule.sigma(ask.schedule.t_of(at)))
+    """The diagonal of sigma grad eps, by random signs, averaged over the samples; and its standard error."""
+    sigma, count = float(ask.schedule.sigma(ask.schedule.t_of(at))), data.shape[0]
     total: Any = 0.0
+    square: Any = 0.0
     for x, lam, signs in _batches(at, ask.schedule, data, batch, seed):
-        total = total + (signs * push(ask, x, lam, signs, torch.zeros_like(lam))).double().sum(0)
-    return sigma * (total / data.shape[0]).cpu().numpy()
+        part = (signs * push(ask, x, lam, signs, torch.zeros_like(lam))).double()
+        total, square = total + part.sum(0), square + part.square().sum(0)
+    mean, spread = total / count, (square / count - (total / count).square()).clamp_min(0) / count
+    return sigma * torch.stack((mean, spread.sqrt())).cpu().numpy()
 
 
 def _regression(
@@ -231,6 +255,7 @@ def _regression(
         slope = (shrink * ((l - 1) * eps + along) - l_slope * y).double()
         sums = [total + part.sum(0) for total, part in zip(sums, (f, slope, f * f, f * slope), strict=True)]
     mean, slope, square, cross = ((part / data.shape[0]).cpu().numpy() for part in sums)
-    # Where f hardly varies s says nothing, and must not be what rounding makes of 0 / 0.
-    s = (cross - mean * slope) / (square - mean**2 + _RIDGE * square + np.finfo(np.float64).tiny)
+    variance = np.maximum(square - mean**2, 0)
+    floor = _RIDGE * variance.mean() + _ROUNDING * square + np.finfo(np.float64).tiny
+    s = (cross - mean * slope) / (variance + floor)
     return s, slope - s * mean

@@ -1,5 +1,6 @@
 """The visible training loop, and what makes it safe: isolated randomness, atomic checkpoints, a log a line an epoch."""
 
+from sciode.training.average import Average
 from sciode.training.blocks import Block, Following
 from sciode.training.broyden import Broyden
 from sciode.training.checkpoint import load_checkpoint, save_checkpoint
@@ -22,6 +23,7 @@ __all__ = [
     "INSR",
     "LBFGS",
     "Adam",
+    "Average",
     "Batch",
     "Block",
     "Broyden",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from sciode.diffusion.path import Node, Path
 from sciode.diffusion.plan import Plan
@@ -33,12 +34,30 @@ def _plan(path: Path, gamma: float) -> Plan:
     return plan
 
 
+def _returning(path: Path) -> Plan:
+    """Jump to the data, and put the noise of the start back on, not what the jump left of it."""
+    plan, x, first = Plan(), 0, path.nodes[0]
+    for s, t in pairwise(path.nodes):
+        x = plan.mix((plan.call(x, s, "data"), t.alpha), (0, t.sigma / first.sigma))
+    plan.result = x
+    return plan
+
+
 def _jump(x: int, x0: int, s: Node, t: Node) -> tuple[tuple[int, float], tuple[int, float]]:
     return (x, t.sigma / s.sigma), (x0, t.alpha - t.sigma * s.alpha / s.sigma)
 
 
 CONSISTENCY: tuple[Sampler, ...] = (
     Sampler("lcm", None, _plan, "consistency", options={"gamma": 1.0}, source="Luo et al. (2023), LCM"),
+    Sampler(
+        "rf-return",
+        None,
+        _returning,
+        "consistency",
+        in_time=True,
+        source="Lee et al. (2024), improving the training of rectified flows",
+    ),
     Sampler("tcd", None, _plan, "consistency", options={"gamma": 0.3}, source="Zheng et al. (2024), TCD"),
 )
-"""For models distilled to predict the end of the ODE's path: with others they do not tend to its solution."""
+"""For models distilled to predict the end of the ODE's path: with others they do not tend to its solution. rf-return
+needs a start of pure noise; on straight paths it is Euler's method."""
