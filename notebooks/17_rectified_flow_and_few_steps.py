@@ -27,6 +27,8 @@ from sciode import lab
 from sciode.diffusion import RectifiedFlow, VPLinear, initial_noise, sample
 from sciode.diffusion.networks import Preconditioned, build
 from sciode.diffusion.quality import sliced_wasserstein
+
+# %%
 from sciode.diffusion.training import (
     Segments,
     TrainOptions,
