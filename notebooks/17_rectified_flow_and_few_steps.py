@@ -27,6 +27,10 @@ from sciode import lab
 from sciode.diffusion import RectifiedFlow, VPLinear, initial_noise, sample
 from sciode.diffusion.networks import Preconditioned, build
 from sciode.diffusion.quality import sliced_wasserstein
+
+session = lab.setup(seed=0, device="cpu")
+
+# %%
 from sciode.diffusion.training import (
     Segments,
     TrainOptions,
@@ -43,7 +47,6 @@ from sciode.diffusion.training import (
 )
 from sciode.lab.digits import show_digits
 
-session = lab.setup(seed=0, device="cpu")
 schedule, flow_time = VPLinear(), RectifiedFlow()
 
 # %% [markdown]
