@@ -26,7 +26,7 @@ from sciode.lab.tables import show, table
 
 __all__ = ["GRIDS", "Line", "bar", "lines", "main"]
 
-GRIDS = ("uniform", "quadratic", "log-snr", "karras", "beta", "trailing")
+GRIDS = ("uniform", "quadratic", "log-snr", "karras", "beta", "trailing", "middle")
 KINDS = ("smooth 3-D", "sharp 3-D", "smooth 16-D")
 SEEDS = (0, 1, 2)
 NFE = 5

@@ -34,11 +34,9 @@ def test_statistics_of_the_shipped_model_keep_v3_on_the_way() -> None:
     model, statistics = pretrained("mnist_unet")[0], pretrained_statistics("mnist_unet")
     noise, cond = initial_noise(VPLinear(), (2, 1, 28, 28), seed=1), {"label": torch.tensor([3, 8])}
     aim = sample(model, noise, VPLinear(), sampler="unipc-3", nfe=15, cond=cond)
-    errors = [
-        float((sample(model, noise, VPLinear(), nfe=8, cond=cond, **more) - aim).square().mean())
-        for more in ({"sampler": "dpm-v3", "ems": statistics}, {"sampler": "ddim"})
-    ]
-    assert errors[0] < errors[1]
+    informed = sample(model, noise, VPLinear(), sampler="dpm-v3", nfe=8, cond=cond, ems=statistics)
+    plain = sample(model, noise, VPLinear(), sampler="ddim", nfe=8, cond=cond)
+    assert float((informed - aim).square().mean()) < float((plain - aim).square().mean())
 
 
 def test_a_model_that_is_not_shipped_is_named() -> None:
