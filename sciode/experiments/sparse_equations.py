@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import warnings
 from typing import Any
@@ -62,12 +63,11 @@ def imported() -> Any:
     """pysindy; ImportError, naming the extra, without it. numpy's stream, which its import moves, is put back."""
     state = np.random.get_state()  # noqa: NPY002
     try:
-        import pysindy
+        return importlib.import_module("pysindy")
     except ImportError as fault:
         raise ImportError('pysindy is not installed: pip install "sciode[prose]"') from fault
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    return pysindy
 
 
 def by_pysindy(times: Tensor, values: Tensor) -> tuple[Expression, ...]:

@@ -34,7 +34,7 @@ def ems(case) -> ModelStatistics:
     return estimate_ems(case.model, case.mixture.draw(64, seed=3), case.schedule, points=24, degree=8)
 
 
-@pytest.mark.parametrize(("step", "name"), SAME, ids=str)
+@pytest.mark.parametrize(("step", "name"), SAME, ids=lambda one: getattr(one, "name", str(one)))
 def test_named_samplers_are_recipes(step: Step, name: Any, case, ems) -> None:
     recipe = Recipe(_times(case, 12), (step,) * 12)
     more: dict[str, Any] = {"ems": ems} if step.kind == "ems" else {}
