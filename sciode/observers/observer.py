@@ -96,7 +96,7 @@ class Observer:
         walls: Any | None = None,
         *,
         validation: tuple[Any, Any, Any] | None = None,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         progress: bool = False,
     ) -> Self:
         """Learn from sensors at positions [N, d] read at times [T]: values [T, N, c], NaN = missing.
@@ -113,7 +113,12 @@ class Observer:
         return self.fit_flows(train, others, folder=folder, progress=progress)
 
     def fit_flows(
-        self, train: FlowSet, validation: FlowSet | None = None, *, folder: Path | None = None, progress: bool = False
+        self,
+        train: FlowSet,
+        validation: FlowSet | None = None,
+        *,
+        folder: Path | str | None = None,
+        progress: bool = False,
     ) -> Self:
         """The same from flow sets, of which the points are the sensors."""
         self._check()
