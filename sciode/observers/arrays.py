@@ -41,6 +41,8 @@ class Reading:
 
 def as_flows(positions: Any, times: Any, values: Any, walls: Any | None, space: Space | None) -> FlowSet:
     """Arrays of one flow or of several as a set; see `Observer.fit`. Raises ValueError for what does not fit."""
+    if not (space is None or isinstance(space, Space)):
+        raise ValueError(f"space: {space!r} is none: give Space(kind, lower, upper), or None for a plane")
     series = _series(values)
     count = len(series)
     places = _each(positions, count, 2, "positions")

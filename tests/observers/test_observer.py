@@ -240,6 +240,7 @@ def test_misuse_is_named(fitted: Observer) -> None:
         tiny(every=9).fit(positions, times, values)
     for how, said in (
         ({"design": "small"}, "give Design"),
+        ({"space": "periodic"}, "give Space"),
         ({"length": 2.5}, "length counts"),
         ({"every": 2.0}, "every counts"),
         ({"neighbours": 0}, "neighbours >= 1"),
