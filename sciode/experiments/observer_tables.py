@@ -53,7 +53,7 @@ def tables(rows: Sequence[Row], caption: str) -> list[Any]:
     """A table a set, rate and subsampling."""
     return [
         table(
-            f"{name}: {rate:.0%} of the points are sensors, every {step}. frame is read", COLUMNS,
+            f"{name}: {rate:.0%} of the points are sensors, one frame in {step} is read", COLUMNS,
             [_cells(line, own) for line, own in lines.items()], caption,
         )
         for (name, rate, step), lines in places(rows)

@@ -25,16 +25,24 @@ class Reading:
     walls: Any | None = None
 
     def check(self, dimension: int, channels: int) -> None:
-        """Raise ValueError for shapes that do not fit."""
+        """Raise ValueError for shapes that do not fit, places that are no numbers, or sensors that all are silent."""
         places, values = np.shape(self.positions), np.shape(self.values)
         if len(places) != 2 or places[0] < 1 or places[1] != dimension or values != (places[0], channels):
             raise ValueError(
                 f"a reading has positions [N, {dimension}] and values [N, {channels}], got {places} and {values}"
             )
+        if not np.isfinite(np.asarray(self.positions, dtype=np.float64)).all():
+            raise ValueError("a reading's positions must be finite numbers")
+        if not np.isfinite(np.asarray(self.values, dtype=np.float64)).any():
+            raise ValueError("a reading without any number says nothing: give one in which some sensor has read")
+        if self.walls is not None and np.shape(self.walls) != places[:1]:
+            raise ValueError(f"a reading's walls are [{places[0]}], one a sensor, got {np.shape(self.walls)}")
 
 
 def as_flows(positions: Any, times: Any, values: Any, walls: Any | None, space: Space | None) -> FlowSet:
     """Arrays of one flow or of several as a set; see `Observer.fit`. Raises ValueError for what does not fit."""
+    if not (space is None or isinstance(space, Space)):
+        raise ValueError(f"space: {space!r} is none: give Space(kind, lower, upper), or None for a plane")
     series = _series(values)
     count = len(series)
     places = _each(positions, count, 2, "positions")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,10 @@ __all__ = ["FORMS", "SOLVER", "LatentDynamics", "Latents"]
 FORMS = ("steps", "ode")
 SOLVER: Mapping[str, Any] = MappingProxyType({"method": "bosh3", "rtol": 1e-3, "atol": 1e-3, "engine": "eager"})
 """How the graph neural ODE is solved unless said otherwise: eager, for every batch brings a graph of its own."""
+
+
+_SETTABLE = tuple(set(signature(solve).parameters) - {"field", "y0", "ts", "args", "batch_dims", "regularize", "throw"})
+"""What of `solve` is left to say."""
 
 
 class Latents(NamedTuple):
@@ -71,6 +76,8 @@ class LatentDynamics(nn.Module):
             raise ValueError("channels, dimension, width and layers must be >= 1")
         if regularize and form == "steps":
             raise ValueError('regularize: steps have no solver whose work could be regularized; take form="ode"')
+        for name in solver:
+            choose("solver", name, _SETTABLE)
         self.form, self.absolute, self.channels = form, places == "absolute", channels
         self.solver, self.regularize = dict(solver), regularize
         self.dimension = dimension

@@ -166,7 +166,7 @@ class FourierOperator:
     ) -> Self:
         """Learn from flow sets of which the points are the sensors, none of whose readings is missing.
 
-        Raises ValueError for missing readings and other dimensions.
+        Raises ValueError for missing readings, uneven frames and other dimensions.
         """
         device = choose_device(self.device)
         train, chooses = held_out(train, 0.2) if validation is None else (train, validation)
@@ -179,6 +179,8 @@ class FourierOperator:
         self.lattice_ = Lattice(self.space_, (2 * side, side) if sphere else (side, side))
         windows = {name: cut(part, self.length, None, self.scale_)
                    for name, part in (("train", train), ("validation", chooses))}  # fmt: skip
+        if float((windows["train"].times.diff(dim=1) - 1.0).abs().max()) > 1e-6:
+            raise ValueError("a Fourier operator steps from frame to frame: give it frames that are evenly apart")
         first = windows["train"].layouts[0].points
         whole = windows["train"].values[[n for n, which in enumerate(windows["train"].which) if which == 0]]
         self.stretch_ = chosen_stretch(first, whole[:, :, : len(first)].flatten(0, 1), self.space_)

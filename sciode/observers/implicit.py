@@ -57,6 +57,8 @@ class CodedField(nn.Module):
 
     def moved(self, start: Tensor, times: Tensor) -> Tensor:
         """Codes [B, T, code] at times [T] in frames, from start [B, code] at times[0] on."""
+        if len(times) == 1:
+            return start.unsqueeze(1)
         found = solve(lambda t, a: self.motion(a), start, times, throw=False, **_SOLVER)  # type: ignore[arg-type]
         return found.ys.transpose(0, 1)
 
@@ -171,7 +173,8 @@ class ImplicitField:
         readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values))).to(device).unsqueeze(0)
         zero = torch.zeros(1, self.code, device=device)
         start = auto_decoded(self.network_, zero, sensors, readings, self.space_, self.descent, self.codes_lr)
-        clock = torch.as_tensor(np.concatenate(([0.0], steps[steps > 0.0])), device=device)
+        # Solves take times in order and each once; what is asked may be neither.
+        clock, own = np.unique(np.append(np.maximum(steps, 0.0), 0.0), return_inverse=True)
         with torch.no_grad():
-            codes = self.network_.moved(start, clock)[:, [0] * int((steps <= 0.0).sum()) + list(range(1, len(clock)))]
+            codes = self.network_.moved(start, torch.as_tensor(clock, device=device))[:, own[:-1]]
             return self.scale_.restored(self.network_.decoded(codes, asked, self.space_)[0]).cpu().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -59,6 +60,8 @@ class Design:
 
     def __post_init__(self) -> None:
         choose("base", self.base, BASES)
+        if not isinstance(self.waves, Integral):
+            raise ValueError(f"waves counts, and must be a whole number: got {self.waves!r}")
         if self.waves < 0 or (self.waves and self.places == "relative"):
             raise ValueError('waves must be >= 0, and 0 with places="relative": they know where they are')
 

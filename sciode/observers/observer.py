@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -95,7 +96,7 @@ class Observer:
         walls: Any | None = None,
         *,
         validation: tuple[Any, Any, Any] | None = None,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         progress: bool = False,
     ) -> Self:
         """Learn from sensors at positions [N, d] read at times [T]: values [T, N, c], NaN = missing.
@@ -112,7 +113,12 @@ class Observer:
         return self.fit_flows(train, others, folder=folder, progress=progress)
 
     def fit_flows(
-        self, train: FlowSet, validation: FlowSet | None = None, *, folder: Path | None = None, progress: bool = False
+        self,
+        train: FlowSet,
+        validation: FlowSet | None = None,
+        *,
+        folder: Path | str | None = None,
+        progress: bool = False,
     ) -> Self:
         """The same from flow sets, of which the points are the sensors."""
         self._check()
@@ -161,15 +167,16 @@ class Observer:
         given: what the sensors read at a time, None: the first readings of the first flow of `fit`. Sensors may stand
         elsewhere and be more or fewer than in training. Times must not be before `given.time`; later ones than
         `horizon_` after it are answered by letting the latent dynamics go on, and flagged. chunk: queries at a time.
-        Raises ValueError for earlier times, positions of another dimension, RuntimeError before `fit`.
+        Raises ValueError for earlier times, positions of another dimension or that are no numbers, no place or time at
+        all, a reading that does not fit; RuntimeError before `fit`.
         """
-        places, steps, given = self._asked(positions, times, given)
+        places, steps, given = self._asked(positions, times, given, chunk)
         return self._told(places, steps, self._values(places, steps, given, chunk), given)
 
     def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
         """As `predict`, for times as late as one likes: after every `horizon_` the flow at the sensors is read, and
         taken as the start of the next stretch, so that the networks see no time that training had not."""
-        places, steps, given = self._asked(positions, times, given)
+        places, steps, given = self._asked(positions, times, given, chunk)
         reach = self.horizon_ / self.scale_.unit
         values = np.empty((len(steps), len(places), len(self.channels_)))
         start, done, number = given, np.zeros(len(steps), dtype=bool), 0
@@ -225,10 +232,18 @@ class Observer:
         return self
 
     def _check(self) -> None:
+        if not isinstance(self.design, Design):
+            raise ValueError(f"design: {self.design!r} is no Design: give Design(width=..., layers=...)")
+        whole = {"length": self.length, "every": self.every, "queries": self.queries, "masks": self.masks}
+        for name, value in {**whole, "stride": self.stride or 1, "neighbours": self.neighbours}.items():
+            if not isinstance(value, Integral):
+                raise ValueError(f"{name} counts, and must be a whole number: got {value!r}")
         if not 0.0 <= self.dropout < 1.0 or not 0.0 < self.validation < 1.0:
             raise ValueError("dropout must lie in [0, 1) and validation in (0, 1)")
-        if min(self.length - 1, self.every, self.queries, self.stride or 1) < 1:
-            raise ValueError("length must be >= 2; every, stride and queries >= 1")
+        if min(self.length - 1, self.every, self.queries, self.stride or 1, self.neighbours) < 1:
+            raise ValueError("length must be >= 2; every, stride, queries and neighbours >= 1")
+        if min(self.masks, self.dynamics_weight, self.penalty) < 0:
+            raise ValueError("masks, dynamics_weight and penalty must be >= 0")
         if self.every >= self.length:
             raise ValueError(f"every={self.every} frames leave one anchor time in windows of {self.length}: lower it")
 
@@ -262,17 +277,25 @@ class Observer:
         if not hasattr(self, "network_"):
             raise RuntimeError("this observer is not fitted: call fit first")
 
-    def _asked(self, positions: Any, times: Any, given: Reading | None) -> tuple[Tensor, NDArray[Any], Reading]:
+    def _asked(
+        self, positions: Any, times: Any, given: Reading | None, chunk: int
+    ) -> tuple[Tensor, NDArray[Any], Reading]:
         self._fitted()
         given = self.given_ if given is None else given
+        if not isinstance(given, Reading):
+            raise ValueError(f"given: a {type(given).__name__} is no Reading: give Reading(positions, values, time)")
+        if chunk < 1:
+            raise ValueError(f"chunk must be >= 1, got {chunk}")
         given.check(self.space_.dimension, len(self.channels_))
         places = torch.as_tensor(np.asarray(positions), dtype=torch.float32)
         if places.ndim != 2 or places.shape[1] != self.space_.dimension:
             raise ValueError(f"positions are [Q, {self.space_.dimension}], got {tuple(places.shape)}")
+        if not len(places) or not bool(places.isfinite().all()):
+            raise ValueError("positions must be finite numbers, of one place at least")
         clock = np.atleast_1d(np.asarray(times, dtype=np.float64))
         steps = (clock - given.time) / self.scale_.unit
-        if clock.ndim != 1 or not np.isfinite(clock).all() or (steps < -1e-9).any():
-            raise ValueError(f"times are [T], finite and not before the readings at {given.time:g}")
+        if clock.ndim != 1 or not clock.size or not np.isfinite(clock).all() or (steps < -1e-9).any():
+            raise ValueError(f"times are [T], one at least, finite and not before the readings at {given.time:g}")
         return places, np.maximum(steps, 0.0), given
 
     def _told(self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], given: Reading) -> Prediction:

@@ -36,8 +36,9 @@ def surface_rows(x: Tensor, points: Tensor, there: Tensor, space: Space, stretch
 def surface_inverse(points: Tensor, space: Space, stretch: Tensor | None = None) -> Tensor:
     """M [N + p + 1, N] float64: `surface_rows` @ M @ values is the surface through values [N, c] at points [N, d].
 
-    Source: Duchon (1977): of all surfaces through the values, that of the least bending. Duplicates and collinear
-    points are no harm: a small nugget keeps the system definite.
+    Of all functions through the values it has the least energy in Duchon's sense (1977): that of the cubic spline on a
+    line, the integral of |w| |w^2 u^(w)|^2 over frequencies in a plane, of |w|^2 |w^2 u^(w)|^2 in space. Duplicates and
+    collinear points are no harm: a small nugget keeps the system definite.
     """
     there = torch.ones(len(points), dtype=torch.bool, device=points.device)
     rows = surface_rows(points, points, there, space, stretch)

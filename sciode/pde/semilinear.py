@@ -77,10 +77,12 @@ def march(
       good where a step is many small kernels.
 
     No result aliases another. No gradients. Raises ValueError for an unknown scheme, times that don't increase, a dt
-    that isn't positive, or a negative capture.
+    that isn't positive, a negative capture, or a complex decay of a real state.
     """
     _, make = SCHEMES[choose("scheme", scheme, SCHEMES)]
     _check(ts, dt, capture)
+    if decay.is_complex() and not start.is_complex():
+        raise ValueError("decay is complex and start real: give start as complex, or decay's real part")
     yield start
     runs: dict[float, _Run] = {}
     state = start

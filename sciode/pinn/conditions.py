@@ -150,6 +150,8 @@ class Condition:
 
     def check(self, names: Names, domain: Domain, probe: Tensor, parameters: SimpleNamespace) -> None:
         """Raise ValueError for a set or values that do not fit."""
+        if not isinstance(self.where, Where):
+            raise ValueError(f'{self.name}: {self.where!r} is no set: give Face("x", -1), Edge(...), Walls(), ...')
         points = self.where.draw(names, domain, len(probe[0, 0]), 0).points
         values = self.value(points)
         if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(points):

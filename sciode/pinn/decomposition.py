@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -60,6 +61,8 @@ class Decomposition:
 
     def __init__(self, domain: Domain, pieces: Sequence[Domain | Sequence[Domain]], overlap: float = 0.0) -> None:
         object.__setattr__(self, "domain", domain)
+        if isinstance(pieces, Domain):
+            raise ValueError("pieces: give a list of them, or take single(domain)")
         regions = tuple((one,) if isinstance(one, Domain) else tuple(one) for one in pieces)
         object.__setattr__(self, "pieces", regions)
         object.__setattr__(self, "overlap", float(overlap))
@@ -97,6 +100,8 @@ class Decomposition:
                 raise ValueError(f"pieces have {share:.6%} of the domain's volume: they leave a gap, or overlap")
 
     def _check_part(self, number: int, part: Domain) -> None:
+        if not isinstance(part, Domain):
+            raise ValueError(f"piece {number}: {part!r} is no Domain: give Box(low, high), Polygon(...), ...")
         if part.dimension != self.domain.dimension:
             raise ValueError(f"piece {number} has {part.dimension} axes and the domain {self.domain.dimension}")
         if not part.share:
@@ -254,6 +259,8 @@ def strips(domain: Domain, axis: int, cuts: Sequence[float]) -> Decomposition:
 
     Raises ValueError for other cuts, or a domain that cannot be cut like this.
     """
+    if not isinstance(axis, Integral) or not isinstance(cuts, Iterable):
+        raise ValueError(f"axis is a number from 0 on and cuts are a list of places, got {axis!r} and {cuts!r}")
     low, high = domain.hull.low, domain.hull.high
     fault = f"cuts must ascend inside the domain along an axis it has, got {list(cuts)} on axis {axis}"
     if not 0 <= axis < domain.dimension:

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Number
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -115,6 +116,7 @@ class Problem:
     def __post_init__(self) -> None:
         alone = isinstance(self.conditions, Condition | Periodic)
         object.__setattr__(self, "conditions", (self.conditions,) if alone else tuple(self.conditions))
+        self._check_kinds()
         for name, one in self.unknowns.items():
             if not isinstance(one, Unknown):
                 raise ValueError(f"unknowns: {name} is {one!r}; say where its search begins: Unknown({one!r})")
@@ -148,6 +150,19 @@ class Problem:
             raise ValueError(f'{said}: mend the data, or say corners="ignore"')
 
         self._warn_of_sizes()
+
+    def _check_kinds(self) -> None:
+        """Raise ValueError for arguments that were mistaken for others."""
+        if not isinstance(self.names, Names):
+            raise ValueError(f'names: {self.names!r} is no Names: give Names(("x", "t"), ("u",))')
+        if not isinstance(self.domain, Domain):
+            raise ValueError(f"domain: {self.domain!r} is no Domain: give Box(low, high), Ball(...), Slab(...), ...")
+        for one in self.conditions:
+            if not isinstance(one, Condition | Periodic):
+                raise ValueError(f"conditions: {one!r} is none: give dirichlet(...), neumann(...), Periodic(...), ...")
+        for name, value in dict(self.parameters).items():
+            if not isinstance(value, Number | Tensor):
+                raise ValueError(f"parameters: {name} is {value!r}: give a number")
 
     def _checked(self, known: Reference) -> Reference:
         """The reference as tensors. ValueError for values that would be compared with those of other points."""

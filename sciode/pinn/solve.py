@@ -34,6 +34,7 @@ from sciode.training import (
     LevenbergMarquardt,
     Minimiser,
     Minimum,
+    choose_device,
     derive_seed,
     minimise,
 )
@@ -96,7 +97,7 @@ def solve(
     check_kinds(problem=problem, decomposition=decomposition, network=network, **points)
     cut, steps, arms = decomposition or single(problem.domain), several("stages", stages, Stage), weights_of(conditions)
     _check(problem, cut, steps, causal, balance, redraw, log, share)
-    like = torch.zeros((), dtype=dtype, device=device)
+    like = _like(dtype, device)
     clocks = _clocks(limits, steps, like.device.type, share)
     representation = representation_of(problem, cut, network or Network(), like)
     loss = _loss(representation, arms, chunk, causal, share, engine)
@@ -312,11 +313,20 @@ def _check(
         raise ValueError("weights of points need points that stay: leave out `balance` or redraw=Redraw(adaptive=...)")
     if share is None:
         return
+    if not isinstance(share, Share):
+        raise ValueError(f"share: {share!r} is none: give averaged() or divided() of sciode.pinn.distributed")
     share.check(cut.size, bool(cut.overlap))
     if not (balance is None or isinstance(balance, ReLoBRaLo)):
         raise ValueError("share: balances but ReLoBRaLo look at one rank's points alone: leave them out")
     if any(isinstance(one, LevenbergMarquardt) and one.form == "woodbury" for one in stages):
         raise ValueError('share: form="woodbury" needs all rows in one process: take "normal" or "free"')
+
+
+def _like(dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """A number of this kind, in this place. ValueError for what is neither a kind of real numbers nor a place here."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
+    return torch.zeros((), dtype=dtype, device=choose_device(device))
 
 
 def _said(value: object) -> str:

@@ -28,7 +28,7 @@ def fit(
     validation: Batch,
     options: FitOptions,
     *,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: bool = False,
     identity: str = "",
 ) -> History:
@@ -46,7 +46,8 @@ def fit(
     A non-finite loss ends the run: `History.stopped` says so, the model gets the best weights so far, and the
     checkpoint stays that of the last good epoch.
 
-    Raises ValueError for empty sets, unequal first axes, or a checkpoint of another model, data, options or identity.
+    Raises ValueError for a model or sets that are empty, unequal first axes, or a checkpoint of another model, data,
+    options or identity.
     """
     run = open_run(model, train, validation, options, folder, identity)
     for epoch in _epochs(run, options, progress):
@@ -64,7 +65,7 @@ def fit(
         run.keep(record)
         if folder is not None:
             run.save()
-            append_json(folder / "log.jsonl", asdict(record))
+            append_json(Path(folder) / "log.jsonl", asdict(record))
     return run.finish()
 
 

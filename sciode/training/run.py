@@ -98,11 +98,13 @@ class Run:
 
 
 def open_run(
-    model: nn.Module, train: Batch, validation: Batch, options: FitOptions, folder: Path | None, told: str = ""
+    model: nn.Module, train: Batch, validation: Batch, options: FitOptions, folder: Path | str | None, told: str = ""
 ) -> Run:
     """Return a new run, or the one whose checkpoint lies in `folder`."""
     sizes = size_of(train), size_of(validation)
     parameters = list(model.parameters())
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no parameters: there is nothing to fit")
     optimizer = torch.optim.AdamW(
         parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True if parameters[0].is_cuda else None
     )

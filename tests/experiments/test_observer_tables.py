@@ -35,6 +35,7 @@ def test_bars_compare_means_over_seeds_at_every_rate() -> None:
 
 def test_a_table_and_a_panel_are_made_a_place(tmp_path: Path) -> None:
     made = tables(ROWS, "made up")
-    assert len(made) == 2
+    titles = [f"box: {rate} of the points are sensors, one frame in 1 is read" for rate in ("5%", "25%")]
+    assert [str(one.title) for one in made] == titles
     figure(ROWS, tmp_path / "rates.png")
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")

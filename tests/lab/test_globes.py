@@ -41,6 +41,11 @@ def test_a_globe_shows_triangles_of_what_is_in_front(figure: Figure) -> None:
     assert globe(ax, points, points[:, 2], (0.0, 90.0), label="height") is ax
     figure.draw_without_rendering()
     shown = ax.collections[0]
+    at, front = seen_from(points, (0.0, 90.0))
+    corners = np.concatenate([np.asarray(path.vertices) for path in shown.get_paths()])
+    near = np.linalg.norm(corners[:, None] - at[front], axis=-1).min(1)
+    far = np.linalg.norm(corners[:, None] - at[~front], axis=-1).min(1)
+    assert len(corners) > 90 and near.max() < 1e-12 < far.min()
     assert shown.get_clim() == pytest.approx((-np.abs(points[:, 2]).max(), np.abs(points[:, 2]).max()))
     (bar,) = [other for other in figure.axes if other is not ax]
     assert bar.get_ylabel() == "height"

@@ -238,11 +238,39 @@ def test_misuse_is_named(fitted: Observer) -> None:
             tiny().fit(*wrong)
     with pytest.raises(ValueError, match="lower it"):
         tiny(every=9).fit(positions, times, values)
+    for how, said in (
+        ({"design": "small"}, "give Design"),
+        ({"space": "periodic"}, "give Space"),
+        ({"length": 2.5}, "length counts"),
+        ({"every": 2.0}, "every counts"),
+        ({"neighbours": 0}, "neighbours >= 1"),
+        ({"masks": -1}, "must be >= 0"),
+        ({"penalty": -0.1}, "must be >= 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            tiny(**how).fit(positions, times, values)
+    with pytest.raises(ValueError, match="waves counts"):
+        Design(waves=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not before the readings"):
         fitted.predict(positions, [-1.0])
     with pytest.raises(ValueError, match="positions are"):
         fitted.predict(np.zeros((3, 3)), [1.0])
     with pytest.raises(ValueError, match="a reading has"):
         fitted.predict(positions, [1.0], Reading(positions, np.zeros((3, 1))))
+    for place, reads, said in (
+        (positions, values[0, 0], "is no Reading"),
+        (np.full_like(positions, np.nan), None, "finite numbers"),
+        (np.zeros((0, 2)), None, "one place at least"),
+        (positions, Reading(positions, np.full_like(values[0, 0], np.nan)), "says nothing"),
+        (positions, Reading(np.full_like(positions, np.inf), values[0, 0]), "finite numbers"),
+        (positions, Reading(positions, values[0, 0], walls=np.zeros(2, bool)), "one a sensor"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            fitted.predict(place, [1.0], reads)
+    for ask in (fitted.predict, fitted.rollout):
+        with pytest.raises(ValueError, match="one at least"):
+            ask(positions, [])
+        with pytest.raises(ValueError, match="chunk must be"):
+            ask(positions, [1.0], chunk=0)
     with pytest.raises(RuntimeError, match="call fit first"):
         tiny().predict(positions, [1.0])

@@ -111,8 +111,23 @@ def test_missing_readings_and_other_dimensions_are_refused() -> None:
         FourierOperator(length=4, epochs=1, device="cpu").fit_flows(
             as_flows(rng.random((9, 2)), np.arange(4.0), values, None, BOX)
         )
+    uneven = as_flows(rng.random((9, 2)), [0.0, 1.0, 2.5, 3.0], rng.normal(size=(4, 4, 9, 1)), None, BOX)
+    with pytest.raises(ValueError, match="evenly apart"):
+        FourierOperator(length=4, epochs=1, device="cpu").fit_flows(uneven)
     line = Space("plane", (0.0,), (1.0,))
     with pytest.raises(ValueError, match="two dimensions"):
         FourierOperator(length=4, epochs=1, device="cpu").fit_flows(
             as_flows(rng.random((9, 1)), np.arange(4.0), values, None, line)
         )
+
+
+def test_an_implicit_field_is_asked_for_times_in_any_order_and_more_than_once() -> None:
+    rng = np.random.default_rng(0)
+    positions, values = rng.random((12, 2)), rng.normal(size=(4, 6, 12, 1))
+    net = ImplicitField(code=3, width=8, layers=1, length=6, epochs=1, descent=5, device="cpu")
+    net.fit_flows(as_flows(positions, np.arange(6.0), values, None, BOX))
+    start = Reading(positions, values[0, 0])
+    told = net.predict(positions, [0.0, 1.0, 3.0], start)
+    assert not np.allclose(told[0], told[2])
+    assert np.array_equal(net.predict(positions, [3.0, 0.0, 1.0, 3.0], start), told[[2, 0, 1, 2]])
+    assert np.array_equal(net.predict(positions, [0.0], start), told[:1])

@@ -235,6 +235,8 @@ def test_misuse_is_named() -> None:
         LatentDynamics(1, 2, form="step")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="regularize: steps have no solver"):
         LatentDynamics(1, 2, regularize=("error",))
+    with pytest.raises(ValueError, match="solver: unknown 'metod'"):
+        LatentDynamics(1, 2, form="ode", solver={"metod": "rk4"})
     with pytest.raises(ValueError, match="divide the width"):
         SensorAttention(16, 3)
     with pytest.raises(ValueError, match="reader: unknown"):

@@ -104,3 +104,11 @@ def test_misuse_says_the_mend(wrong: dict[str, Any], message: str) -> None:
     sensible: dict[str, Any] = {"ts": [0.0, 1.0], "dt": 0.1}
     with pytest.raises(ValueError, match=message):
         list(march(DECAY, forced, solution(0.0), **{**sensible, **wrong}))
+
+
+def test_a_real_state_does_not_lose_the_imaginary_part_of_its_decay() -> None:
+    turning = torch.tensor([1.0j], dtype=torch.complex128)
+    with pytest.raises(ValueError, match="give start as complex"):
+        list(march(turning, lambda t, u: 0.0 * u, torch.ones(1, dtype=torch.float64), [0.0, 1.0], 0.1))
+    found = list(march(turning, lambda t, u: 0.0 * u, torch.ones(1, dtype=torch.complex128), [0.0, 1.0], 0.1))[-1]
+    assert abs(abs(complex(found)) - 1.0) < 1e-12 and abs(complex(found).imag) > 0.5

@@ -198,6 +198,13 @@ def test_faults_of_decompositions_are_named() -> None:
     for axis, cuts in ((0, [0.7, 0.3]), (4, [0.5])):
         with pytest.raises(ValueError, match="ascend"):
             strips(whole, axis, cuts)
+    for axis, cuts in (("x", [0.5]), (0, 0.5)):
+        with pytest.raises(ValueError, match="cuts are a list"):
+            strips(whole, axis, cuts)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="take single"):
+        Decomposition(whole, whole)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="piece 0: 'left' is no Domain"):
+        Decomposition(whole, [("left",)])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="cannot be reached"):
         cut = grid(whole, (2, 2))
         cut.interface(type(cut.meetings[0])(0, 3), 10, 0)

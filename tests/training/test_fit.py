@@ -91,7 +91,7 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path: Path, killed_in: int) -> N
 
 
 def test_a_finished_run_found_in_its_folder_is_not_trained_again(tmp_path: Path) -> None:
-    fit(network(), loss, TRAIN, VALIDATION, OPTIONS, folder=tmp_path)
+    fit(network(), loss, TRAIN, VALIDATION, OPTIONS, folder=str(tmp_path))
 
     def never(model: nn.Module, batch: Batch, seed: int) -> Tensor:
         raise AssertionError("trained again")
@@ -107,6 +107,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, other: str) -> N
     options = FitOptions(epochs=9, batch_size=16, warmup=2) if other == "options" else OPTIONS
     with pytest.raises(ValueError, match="another model, data or options"):
         fit(model, loss, train, VALIDATION, options, folder=tmp_path)
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to fit"):
+        fit(nn.ReLU(), loss, TRAIN, VALIDATION, OPTIONS)
 
 
 def test_a_non_finite_loss_ends_the_run_with_the_last_good_weights(tmp_path: Path) -> None:
