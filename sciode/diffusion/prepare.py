@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from sciode.diffusion.checks import check_states
 from sciode.diffusion.job import Job, first_step, job_of
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.plan import Plan
@@ -42,6 +43,7 @@ def prepare(
     for name in options:
         if name not in _ARGUMENTS:
             raise ValueError(f"prepare: {name!r} is none of its options: {', '.join(_ARGUMENTS)}")
+    check_states(x)
     captured = x.is_cuda if graph is None else graph
     if captured and not x.is_cuda:
         raise ValueError(f"graph: CUDA graphs need a state on a CUDA device, got {x.device}; use graph=False")
