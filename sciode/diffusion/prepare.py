@@ -129,6 +129,9 @@ def _fill(places: dict[str, Any], cond: Mapping[str, Any]) -> None:
         raise ValueError(f"cond: prepared with {sorted(places)}, got {sorted(cond)} of another structure")
     for place, value in zip(own, given, strict=True):
         if isinstance(place, Tensor):
-            place.copy_(value)
+            try:
+                place.copy_(value)
+            except (RuntimeError, TypeError) as fault:
+                raise ValueError(f"cond: prepared with a tensor {tuple(place.shape)}, got another ({fault})") from fault
         elif place != value:
             raise ValueError("cond: only tensors can change after the loop was prepared")
