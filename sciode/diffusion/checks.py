@@ -6,11 +6,30 @@ from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any
 
+from torch import Tensor
+
 from sciode.diffusion.guidance import Guidance
 from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.statistics import ModelStatistics
 
-__all__ = ["check_kinds"]
+__all__ = ["check_kinds", "check_mask", "check_states"]
+
+
+def check_states(x: Any) -> None:
+    """Raise ValueError for what is no batch of real states."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x: got {_said(x)}; pass a tensor [B, ...] of reals, such as torch.as_tensor(...) gives")
+    if x.ndim < 2 or not x.is_floating_point():
+        raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def check_mask(mask: Any, x: Tensor) -> None:
+    """Raise ValueError for a mask that does not broadcast to the states x [B, ...]."""
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"mask: got {_said(mask)}; pass a tensor that broadcasts against {tuple(x.shape)}")
+    sizes = zip(reversed(mask.shape), reversed(x.shape), strict=False)
+    if mask.ndim > x.ndim or any(one not in (1, other) for one, other in sizes):
+        raise ValueError(f"mask: its shape {tuple(mask.shape)} does not broadcast to that of x, {tuple(x.shape)}")
 
 
 def check_kinds(**given: Any) -> None:

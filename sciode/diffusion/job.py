@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sciode.diffusion.checks import check_kinds
+from sciode.diffusion.checks import check_kinds, check_states
 from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.grids import Grid, times_of
 from sciode.diffusion.guidance import Guidance
@@ -47,8 +47,7 @@ def job_of(
     threshold: Threshold | None, cond: Mapping[str, Any] | None, ems: Any, denoise_last: bool,
 ) -> Job:  # fmt: skip
     """Check the arguments of `sample`; raises ValueError with the mend."""
-    if x.ndim < 2 or not x.is_floating_point():
-        raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
+    check_states(x)
     check_kinds(schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems)
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)

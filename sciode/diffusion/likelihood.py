@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds, check_states
 from sciode.diffusion.denoiser import Denoiser, noise_at
 from sciode.diffusion.guidance import Guidance
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
@@ -55,12 +56,19 @@ def log_likelihood(
     """
     choose("divergence", divergence, ("exact", "hutchinson"))
     choose("prediction", prediction, PREDICTIONS)
-    if x.ndim < 2 or not x.is_floating_point() or probes < 1:
-        raise ValueError(f"x: expected real states [B, ...] and probes >= 1, got {x.dtype} {tuple(x.shape)}, {probes}")
-    path = Path.of(schedule, [t_end, schedule.t_max if t_start is None else t_start])
+    check_states(x)
+    check_kinds(schedule=schedule, guidance=guidance, cond=cond)
+    if probes < 1:
+        raise ValueError(f"probes: expected at least 1, got {probes}")
+    start_at = schedule.t_max if t_start is None else t_start
+    if not t_end < start_at:
+        raise ValueError(f"t_end: expected less than t_start = {start_at}, got {t_end}")
+    path = Path.of(schedule, [t_end, start_at])
     (first, last), batch = path.nodes, x.shape[0]
     if not (first.alpha > 0 and last.alpha > 0):
         raise ValueError("t_start: alpha is 0 there, where no density of x / alpha is; start a little earlier")
+    if not first.sigma > 0:
+        raise ValueError("t_end: sigma is 0 there, and lambda infinite; give 1e-5 to 1e-3")
     denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance)
     vectors = _vectors(x, divergence, probes, seed)
     trace = _exact if divergence == "exact" else _estimated

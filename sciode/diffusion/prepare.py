@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from sciode.diffusion.checks import check_states
 from sciode.diffusion.job import Job, first_step, job_of
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.plan import Plan
@@ -42,6 +43,7 @@ def prepare(
     for name in options:
         if name not in _ARGUMENTS:
             raise ValueError(f"prepare: {name!r} is none of its options: {', '.join(_ARGUMENTS)}")
+    check_states(x)
     captured = x.is_cuda if graph is None else graph
     if captured and not x.is_cuda:
         raise ValueError(f"graph: CUDA graphs need a state on a CUDA device, got {x.device}; use graph=False")
@@ -127,6 +129,9 @@ def _fill(places: dict[str, Any], cond: Mapping[str, Any]) -> None:
         raise ValueError(f"cond: prepared with {sorted(places)}, got {sorted(cond)} of another structure")
     for place, value in zip(own, given, strict=True):
         if isinstance(place, Tensor):
-            place.copy_(value)
+            try:
+                place.copy_(value)
+            except (RuntimeError, TypeError) as fault:
+                raise ValueError(f"cond: prepared with a tensor {tuple(place.shape)}, got another ({fault})") from fault
         elif place != value:
             raise ValueError("cond: only tensors can change after the loop was prepared")

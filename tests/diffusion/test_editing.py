@@ -13,6 +13,7 @@ from torch import Tensor
 from sciode.diffusion import VPLinear, invert, sample
 from sciode.diffusion.editing import Region, RegionalNoise, TimeTravel, code, edit_regions, repaint, sdedit
 from sciode.diffusion.editing.score_ascent import clipped
+from sciode.diffusion.editing.stage import Draws, stage_of
 from sciode.diffusion.path import Path
 from sciode.testing import GaussianMixture
 
@@ -184,6 +185,42 @@ def test_samples_do_not_depend_on_their_batch(case) -> None:
         torch.testing.assert_close(call(x[2:3], [4])[0], call(x, seeds)[2], rtol=1e-12, atol=1e-12)
 
 
+ALONE = (
+    "ddim", "euler", "dpm-2s", "dpm++-3s", "edm-heun", "flow-euler", "rf-solver", "rk-rk4", "rk-dopri5", "rk-rk38",
+)  # fmt: skip
+DRAWING = ("ddpm", "euler-ancestral", "dpm++-sde", "edm-churn")
+FROM_BEFORE = (
+    "dpm-2m",
+    "dpm++-2m",
+    "dpm++-3m",
+    "dpm++-2m-sde",
+    "unipc-2",
+    "deis-tab-2",
+    "ipndm",
+    "fireflow",
+    "dpm-fast",
+)
+
+
+@pytest.mark.parametrize("name", ALONE + DRAWING + FROM_BEFORE)
+def test_editors_take_samplers_whose_steps_stand_alone_and_refuse_the_others(name: str, case) -> None:
+    """An edit goes on from a state that it has changed: of a multistep sampler only DDIM would be left, unsaid."""
+
+    def edited(draws: bool) -> Tensor:
+        given: dict[str, Any] = {"steps": 2, "t_start": 0.6, "t_end": 0.2, "sampler": name, "draws": draws}
+        stage = stage_of(case.model, case.x[:2], SCHEDULE, **given)
+        return stage.step(case.x[:2], *stage.path.nodes[:2], Draws(0, case.x[:2]))
+
+    if name in FROM_BEFORE:
+        with pytest.raises(ValueError, match="steps before"):
+            edited(True)
+        return
+    assert edited(True).isfinite().all()
+    if name in DRAWING:
+        with pytest.raises(ValueError, match="goes both ways"):
+            edited(False)
+
+
 def test_misuse_says_the_mend(case) -> None:
     x, model = case.x, case.model
     wrong: list[tuple[Any, str]] = [
@@ -193,6 +230,15 @@ def test_misuse_says_the_mend(case) -> None:
         (lambda: code(model, x, SCHEDULE, 0.4, sampler="bdia"), "does not step by itself"),
         (lambda: repaint(model, x, torch.ones(3), SCHEDULE), "expected bool"),
         (lambda: repaint(model, x, torch.tensor(True), SCHEDULE, repeats=0), "at least 1"),
+        (lambda: code(model, x, SCHEDULE, 0.4, sampler="dpm++-2m"), "steps before"),
+        (lambda: code(model, x, SCHEDULE, 0.4, sampler="ddpm"), "goes both ways"),
+        (lambda: code(model, x, SCHEDULE, 0.4, guidance=3.0), "ClassifierFree"),
+        (lambda: repaint(model, x, torch.tensor(True), SCHEDULE, sampler="tcd"), "does not step by itself"),
+        (lambda: repaint(model, x, torch.ones(3, *x.shape) > 0, SCHEDULE), "does not broadcast"),
+        (lambda: repaint(model, x, [True], SCHEDULE), "pass a tensor"),
+        (lambda: edit_regions(model, x, SCHEDULE, noise=RegionalNoise(torch.ones(97))), "does not broadcast"),
+        (lambda: sdedit(model, x, "vp-linear", 0.4), "pass a schedule"),
+        (lambda: sdedit(model, x.numpy(), SCHEDULE, 0.4), "pass a tensor"),
         (lambda: edit_regions(model, x, SCHEDULE, travel=TimeTravel(mode="inverse")), "Did you mean 'invert'"),
     ]
     for call, said in wrong:

@@ -97,6 +97,9 @@ def test_misuse_says_the_mend(seeded) -> None:
         network = Tiny()
     with pytest.raises(ValueError, match="There are to_q"):
         FeatureSharing(network, ["to_w"])
+    with pytest.raises(ValueError, match="no submodule to_w; "):
+        FeatureSharing(network, ["to_q", "to_w"])
+    assert list(FeatureSharing(network, "to_q").modules) == ["to_q"]
     share = FeatureSharing(network, lambda name, module: name == "out")
     with pytest.raises(ValueError, match="nothing has been recorded"), share.replacing():
         pass

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sciode.diffusion import Adjoint, Checkpoint, ClassifierFree, Discrete, VPLinear, sample, sampler
+from sciode.diffusion import Adjoint, Checkpoint, ClassifierFree, Discrete, RectifiedFlow, VPLinear, sample, sampler
 from sciode.testing import GaussianMixture, PeakMemory
 
 EXACT = ["direct", "checkpoint", Checkpoint(3), Checkpoint(50), "auto", "reversible"]
@@ -273,6 +273,9 @@ def test_misuse_says_the_mend(case, net: Net) -> None:
     for options, said in wrong:
         with pytest.raises(ValueError, match=said):
             sample(net, case.x, SCHEDULE, **options)
+    with pytest.raises(ValueError, match="log-SNR infinite"):
+        given: dict[str, Any] = {"prediction": "flow", "sampler": "flow-euler", "grid": "uniform", "t_start": 1.0}
+        sample(net, case.x, RectifiedFlow(), gradient="adjoint", **given)
     with pytest.raises(ValueError, match="at least 1"):
         Checkpoint(0)
     with pytest.warns(UserWarning, match="multiplies rounding"):

@@ -78,8 +78,9 @@ def test_a_sample_has_its_value_in_any_batch(case) -> None:
 def test_misuse_says_the_mend(case) -> None:
     x = _points(case)
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"divergence": "hutchison"}, "Did you mean 'hutchinson'"), ({"probes": 0}, "probes >= 1"),
-        ({"prediction": "epsilon"}, "prediction"),
+        ({"divergence": "hutchison"}, "Did you mean 'hutchinson'"), ({"probes": 0}, "probes"),
+        ({"prediction": "epsilon"}, "prediction"), ({"t_end": 0.0}, "sigma is 0"),
+        ({"guidance": 3.0}, "ClassifierFree"), ({"t_end": 0.9, "t_start": 0.1}, "less than t_start"),
     ]  # fmt: skip
     for options, said in wrong:
         with pytest.raises(ValueError, match=said):

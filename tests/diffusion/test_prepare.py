@@ -66,5 +66,7 @@ def test_misuse_says_the_mend(case) -> None:
     for options, said in wrong:
         with pytest.raises(ValueError, match=said):
             prepare(case.model, case.x, case.schedule, **options)
+    with pytest.raises(ValueError, match="pass a tensor"):
+        prepare(case.model, case.x.numpy(), case.schedule)
     with pytest.raises(ValueError, match="prepared for"):
         prepare(case.model, case.x, case.schedule, steps=3)(case.x[:2])

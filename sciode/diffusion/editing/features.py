@@ -37,12 +37,15 @@ class FeatureSharing:
     def __init__(
         self, network: nn.Module, select: Sequence[str] | Callable[[str, nn.Module], bool] | None = None
     ) -> None:
+        names = [select] if isinstance(select, str) else select
+        known = [name for name, _ in network.named_modules() if name]
+        unknown = [] if names is None or callable(names) else [name for name in names if name not in known]
         self.network = network
-        self.modules = {name: module for name, module in network.named_modules() if _chosen(select, name, module)}
-        if not self.modules:
-            known = [name for name, _ in network.named_modules() if name]
+        self.modules = {name: module for name, module in network.named_modules() if _chosen(names, name, module)}
+        if unknown or not self.modules:
             raise ValueError(
-                f"select: no submodule fits; give names or a predicate. There are {', '.join(known[:12])}, ..."
+                f"select: no submodule {', '.join(unknown) or 'fits'}; give names or a predicate. There are "
+                f"{', '.join(known[:12])}, ..."
             )
         self.missed = 0
         self._kept: dict[tuple[float, str], Tensor] = {}

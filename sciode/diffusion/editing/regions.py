@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds, check_mask, check_states
 from sciode.diffusion.editing.repaint import noised
 from sciode.diffusion.editing.stage import Draws, Stage, stage_of
 from sciode.diffusion.noise import Seed
@@ -82,6 +83,10 @@ def edit_regions(
     third on in every other step. Without regions, noise and travel it is DDIM, with noise 1 everywhere DDPM.
     options: prediction, grid, cond, guidance, threshold as in `sample`. Source: Mou et al. (2024), DiffEditor.
     """
+    check_states(x)
+    check_kinds(schedule=schedule)
+    for masked in (*regions, *([] if noise is None else [noise])):
+        check_mask(masked.mask, x)
     start = float(schedule.t_max if t_start is None else t_start)
     stage = stage_of(model, x, schedule, steps=steps, t_start=start, t_end=t_end, **options)
     draws = Draws(seed, x)

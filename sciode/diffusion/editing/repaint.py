@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds, check_mask, check_states
 from sciode.diffusion.editing.stage import Draws, stage_of
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.path import Node
@@ -30,12 +31,17 @@ def repaint(
 
     Source: Lugmayr et al. (2022), RePaint.
     """
+    check_states(x)
+    check_kinds(schedule=schedule)
+    check_mask(mask, x)
     if mask.dtype != torch.bool:
         raise ValueError(f"mask: expected bool, true where x is known, got {mask.dtype}")
     if repeats < 1:
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
     start = schedule.t_max if t_start is None else t_start
-    stage = stage_of(model, x, schedule, steps=steps, t_start=float(start), t_end=t_end, sampler=sampler, **options)
+    stage = stage_of(
+        model, x, schedule, steps=steps, t_start=float(start), t_end=t_end, sampler=sampler, draws=True, **options
+    )
     draws = Draws(seed, x)
     first = stage.path.nodes[0]
     known, z = x, draws()

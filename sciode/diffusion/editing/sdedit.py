@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds, check_states
 from sciode.diffusion.editing.stage import Draws
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.sample import sample
@@ -25,6 +26,8 @@ def sdedit(
     """
     if "t_start" in options:
         raise ValueError("t_start: it is `level` here")
+    check_states(x)
+    check_kinds(schedule=schedule)
     if not 0 < level <= schedule.t_max:
         raise ValueError(f"level: expected 0 < level <= {schedule.t_max}, got {level}")
     z = Draws(seed, x)()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds, check_states
 from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.grids import Grid, times_of
 from sciode.diffusion.guidance import Guidance
@@ -22,6 +24,9 @@ from sciode.diffusion.thresholding import Threshold
 from sciode.solvers.suggest import choose
 
 __all__ = ["Draws", "Stage", "stage_of"]
+
+_STEPS = 8
+"""Multistep samplers lower their orders where there are fewer."""
 
 
 class Draws:
@@ -59,16 +64,36 @@ def stage_of(
     model: Callable[..., Tensor], x: Tensor, schedule: Schedule, *, steps: int, t_start: float, t_end: float,
     sampler: str | Sampler = "ddim", prediction: str = "eps", grid: Grid = "log-snr",
     cond: Mapping[str, Any] | None = None, guidance: Guidance | None = None, threshold: Threshold | None = None,
+    draws: bool = False,
 ) -> Stage:  # fmt: skip
-    """Check the arguments; raises ValueError with the mend."""
-    if x.ndim < 2 or not x.is_floating_point():
-        raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
+    """Check the arguments; raises ValueError with the mend. draws: whether steps may draw noise."""
+    check_states(x)
+    check_kinds(schedule=schedule, steps=steps, guidance=guidance, threshold=threshold, cond=cond)
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)
-    if isinstance(row, Adaptive) or row.wants or row.times or row.inverse is not None:
+    if isinstance(row, Adaptive) or row.wants or row.times or row.inverse is not None or row.kind == "consistency":
         raise ValueError(f"sampler: {row.name} does not step by itself; use ddim, ddpm, edm-heun or rk-*")
     if not t_end < t_start <= schedule.t_max:
         raise ValueError(f"level: expected t_end < level <= {schedule.t_max}, got {t_end} and {t_start}")
     denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold)
     path = Path.of(schedule, times_of(grid, schedule, steps, t_start, t_end))
+    alone, drawn = _alone(row, path)
+    if not alone:
+        raise ValueError(
+            f"sampler: {row.name} steps by values of the steps before, which an edit changes; use ddim, dpm++-2s, "
+            "edm-heun or rk-*"
+        )
+    if drawn and not draws:
+        raise ValueError(f"sampler: {row.name} draws noise, and this goes both ways; use ddim, edm-heun or rk-*")
     return Stage(denoiser, path, row)
+
+
+def _alone(row: Sampler, path: Path) -> tuple[bool, int]:
+    """Whether steps planned together are steps planned apart, seen on one number; and how often they draw."""
+    first, last = path.nodes[0].t, path.nodes[-1].t
+    many = Path.of(path.schedule, [first + (last - first) * i / _STEPS for i in range(_STEPS + 1)])
+    denoiser, x = Denoiser(lambda x, t: x.sin(), path.schedule, "x0"), torch.full((1, 1), 0.7, dtype=torch.float64)
+    plan, apart = row.program(many), x
+    for nodes in pairwise(many.nodes):
+        apart = run(row.program(Path(path.schedule, nodes)), denoiser, (apart,), lambda n: x)[0]
+    return bool(torch.allclose(run(plan, denoiser, (x,), lambda n: x)[0], apart, rtol=1e-9)), plan.draws

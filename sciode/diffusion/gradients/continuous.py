@@ -33,6 +33,8 @@ def by_the_adjoint(
     settings: Adjoint, path: Path, denoiser: Denoiser, program: Program, x: Tensor, normals: Normals
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The sample by the sampler's own steps, its gradient by `Adjoint`; the memory has none."""
+    if path.nodes[0].alpha == 0:
+        raise ValueError("gradient: alpha is 0 at t_start, and log-SNR infinite; use 'checkpoint', or begin below it")
     begun, given = begin(program, x, normals, "adjoint"), conditions(denoiser)
     work = _Work(settings, path, program, begun.registers, begun.line, normals, len(given))
     found, *memory = _Continuous.apply(work, x, *given, *begun.leaves)  # type: ignore[misc]

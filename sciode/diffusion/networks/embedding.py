@@ -54,4 +54,6 @@ class Conditioning(nn.Module):
     def _labels(self, label: Tensor | None, level: Tensor) -> Tensor:
         if label is None:
             return torch.full(level.shape, self.classes, dtype=torch.int64, device=level.device)
+        if not isinstance(label, Tensor) or label.is_floating_point():
+            raise ValueError("label: expected whole numbers [B] as a tensor of int64, or None for no class")
         return label.expand(level.shape)

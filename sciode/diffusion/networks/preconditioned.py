@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sciode.diffusion.checks import check_kinds
 from sciode.diffusion.predictions import PREDICTIONS, Level
 from sciode.diffusion.schedules.base import Schedule
 from sciode.solvers.suggest import choose
@@ -66,6 +67,7 @@ class Preconditioned(nn.Module):
         self, network: nn.Module, schedule: Schedule, *, deviation: float = 0.5, prediction: str = "eps"
     ) -> None:
         super().__init__()
+        check_kinds(schedule=schedule)
         choose("prediction", prediction, PREDICTIONS)
         if not deviation > 0:
             raise ValueError(f"deviation: the data's standard deviation must be > 0, got {deviation}")
@@ -77,7 +79,9 @@ class Preconditioned(nn.Module):
         return Preconditioned(self.network, schedule, deviation=self.deviation, prediction=prediction)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, **more: Any) -> Tensor:
-        """The prediction at time t [B]."""
+        """The prediction at time t [B]. Raises ValueError for one time of all."""
+        if not isinstance(t, Tensor) or t.ndim != 1:
+            raise ValueError("t: expected times [B], one a sample, such as torch.full((len(x),), 0.5)")
         time = t.double()
         alpha, sigma = self.schedule.alpha(time), self.schedule.sigma(time)
         slopes = self.schedule.slopes(time) if self.prediction == "flow" else (alpha, sigma)

@@ -41,6 +41,8 @@ def build(design: str | Design, *, seed: int = 0, **changes: Any) -> nn.Module:
     """
     if isinstance(design, str):
         design = PRESETS[choose("design", design, PRESETS)]
+    for name in changes:
+        choose(f"{type(design).__name__}", name, vars(design))
     if changes:
         design = type(design)(**{**vars(design), **changes})
     network = next(network for kind, network in KINDS.values() if isinstance(design, kind))

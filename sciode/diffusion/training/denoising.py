@@ -71,6 +71,11 @@ def denoise(law: TimeLaw, *, classes: int = 0, dropped: float = 0.1) -> Any:
     """
 
     def loss(model: Any, average: Any, batch: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        if not hasattr(model, "told"):
+            raise ValueError(f"network: got a {type(model).__name__}; train Preconditioned(network, schedule)")
+        missing = [name for name in ("x", *(["label"] if classes else [])) if name not in batch]
+        if missing:
+            raise ValueError(f"data: {', '.join(missing)} missing; pass {{'x': states [n, ...], 'label': classes [n]}}")
         x = batch["x"]
         x0 = x if x.is_floating_point() else x.float() / 127.5 - 1
         eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)

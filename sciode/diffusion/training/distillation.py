@@ -124,6 +124,7 @@ def tscd_loss(
     `STEPS`, or a function; distance: `elementwise_huber()`. The adversarial and human-feedback terms of Hyper-SD are
     not included. Source: Ren et al. (2024), Hyper-SD; Song et al. (2023), consistency models.
     """
+    _check_begun(segments, schedule)
     t, m, e = segments.around(n)
     own = Place(student, schedule, t, prediction, cond)
     x = noised(x0, eps, own.level(x0))
@@ -151,6 +152,7 @@ def slam_loss(
     there; the authors ask at t, and the network has to find the level out. tell: whether it is also called with
     gamma=gamma, as theirs is. Source: Xu et al. (2024), SLAM.
     """
+    _check_begun(segments, schedule)
     t, s, e = segments.around(n)
     own, below = Place(student, schedule, t, prediction, cond), Place(target, schedule, s, prediction, cond)
     high, low = own.level(x0), below.level(x0)
@@ -165,6 +167,11 @@ def slam_loss(
     found = at.eps(seen, **({"gamma": gamma} if tell else {}))
     found = jump(between, found, here, own.at(e).level(x))
     return (distance or elementwise_huber())(found, aim)
+
+
+def _check_begun(segments: Segments, schedule: Schedule) -> None:
+    if not float(schedule.alpha(float(segments.times[0]))) > 0:
+        raise ValueError("times: alpha is 0 at the first, where no noise prediction leads to the data; begin below it")
 
 
 def sub_path(
@@ -234,6 +241,8 @@ def sub_paths(teacher: Model, segments: Segments, schedule: Schedule, **options:
 def _drawn(
     batch: Batch, segments: Segments, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    if "x" not in batch:
+        raise ValueError(f"data: expected rows 'x' (and conditions), got {', '.join(batch)}")
     x0 = batch["x"]
     eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     n = torch.randint(segments.steps, (len(x0),), generator=generator, device=x0.device)

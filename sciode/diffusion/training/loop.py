@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
-from sciode.training import Average, Batch, derive_seed, load_checkpoint, save_checkpoint
+from sciode.training import Average, Batch, derive_seed, isolated_rng, load_checkpoint, save_checkpoint
 from sciode.training.checkpoint import flatten, unflatten
 
 __all__ = ["Loss", "TrainOptions", "Trained", "train"]
@@ -74,6 +75,7 @@ class _State:
     seconds: float = 0.0
     losses: list[tuple[int, float]] = field(default_factory=list)
     good: dict[str, Tensor] = field(default_factory=dict)
+    drops: bool = False
 
 
 def train(
@@ -94,6 +96,7 @@ def train(
         network.parameters(), lr=options.lr, betas=(0.9, 0.99), fused=device.type == "cuda" or None
     )
     state = _State(network, Average(network, width=options.average, decay=options.decay), optimizer)
+    state.drops = any(getattr(part, "p", 0.0) > 0 for part in network.modules() if isinstance(part, _DropoutNd))
     file = None if folder is None else Path(folder) / "training.safetensors"
     told = "" if file is None else _identity(network, data, options, identity)
     if file is not None and file.exists():
@@ -146,11 +149,13 @@ def _step(
 ) -> Tensor:
     """One step; returns the loss without waiting for it."""
     device = generator.device
+    # Dropout can draw from torch's own generators alone.
+    draws = isolated_rng(options.seed, 2, state.step) if state.drops else nullcontext()
     generator.manual_seed(derive_seed(options.seed, 1, state.step))
     rows = torch.randint(size, (options.batch_size,), generator=generator, device=device)
     batch = {name: values[rows] for name, values in data.items()}
     lower = torch.autocast(device.type, torch.bfloat16) if options.autocast else nullcontext()
-    with lower:
+    with lower, draws:
         value = loss(state.network, state.average.network, batch, generator)
     state.optimizer.zero_grad(set_to_none=True)
     value.backward()
@@ -167,6 +172,8 @@ def _copy(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _size(data: Batch) -> int:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"data: got a {type(data).__name__}; pass named tensors, such as {{'x': pictures [n, ...]}}")
     sizes = {len(values) for values in data.values()}
     if len(sizes) != 1 or not min(sizes):
         raise ValueError(f"data: expected named tensors with one equal first axis of at least one row, got {sizes}")

@@ -49,8 +49,11 @@ def reflow_pairs(
     """Pairs {"eps", "x0", and the conditions} of noise and the model's samples from it, `shape` [n, ...] of each.
 
     cond: tensors [n, ...], one a pair; options: of `sample` (sampler="unipc-3", nfe=20, prediction, ...). The noise of
-    pair i is a function of (seed, i): pairs can be made in parts.
+    pair i, of its start and of samplers that draw, is a function of (seed, i).
     """
+    wrong = [name for name, value in (cond or {}).items() if len(value) != shape[0]]
+    if wrong:
+        raise ValueError(f"cond: expected {shape[0]} of {', '.join(wrong)}, one a pair")
     seeds = torch.arange(shape[0], dtype=torch.int64) + seed * 2**32
     given, made = [], []
     start = float(schedule.sigma(options.get("t_start") or schedule.t_max))
@@ -60,7 +63,7 @@ def reflow_pairs(
         noise = drawn.to(device)
         told = {name: value[rows.to(value.device)].to(device) for name, value in (cond or {}).items()}
         with torch.no_grad():
-            made.append(sample(model, noise, schedule, cond=told, **options))
+            made.append(sample(model, noise, schedule, cond=told, seed=seeds[rows], **options))
         given.append(noise / start)
     conditions = {name: value.to(device) for name, value in (cond or {}).items()}
     return {"eps": torch.cat(given), "x0": torch.cat(made), **conditions}

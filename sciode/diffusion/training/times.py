@@ -36,6 +36,8 @@ def log_normal(schedule: Schedule, mean: float = -1.2, deviation: float = 1.2, t
 
     mean, deviation: -1.2 and 1.2 in EDM, for data of deviation 0.5. Source: Karras et al. (2022).
     """
+    if not deviation > 0:
+        raise ValueError(f"log_normal: expected deviation > 0, got {deviation}")
     low, high = (-float(schedule.half_log_snr(t)) for t in (t_end, schedule.t_max))
     ends = [0.5 * (1 + math.erf((v - mean) / deviation / math.sqrt(2))) for v in (low, high)]
 

@@ -91,6 +91,9 @@ def test_pictures_that_do_not_fit_and_labels_of_no_class_are_refused(kind: str) 
         _grown(kind)(_x(2, 7), torch.zeros(2))
     with pytest.raises(ValueError, match="without classes"):
         _grown(kind, classes=0)(_x(2), torch.zeros(2), torch.zeros(2, dtype=torch.int64))
+    for label in (3, torch.ones(2)):
+        with pytest.raises(ValueError, match="whole numbers"):
+            _grown(kind)(_x(2), torch.zeros(2), label)
 
 
 @kinds
@@ -138,6 +141,8 @@ def test_files_of_others_and_networks_of_others_are_refused(tmp_path: Path, seed
         save_model(tmp_path / "x.safetensors", Preconditioned(network, VPLinear()))
     with pytest.raises(ValueError, match="unet-digits"):
         build("unet-digit")
+    with pytest.raises(ValueError, match="Did you mean 'width'"):
+        build("unet-digits", widht=8)
 
 
 def test_statistics_come_back_from_their_file(tmp_path: Path) -> None:

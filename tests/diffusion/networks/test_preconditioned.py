@@ -98,3 +98,11 @@ def test_both_ends_of_a_flow_are_finite() -> None:
 def test_an_impossible_deviation_is_refused() -> None:
     with pytest.raises(ValueError, match="deviation"):
         Preconditioned(_Known(), VPLinear(), deviation=0.0)
+
+
+def test_schedules_by_name_and_one_time_for_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="pass a schedule"):
+        Preconditioned(_Known(), "vp-linear")  # type: ignore[arg-type]
+    for t in (0.5, torch.tensor(0.5)):
+        with pytest.raises(ValueError, match="one a sample"):
+            Preconditioned(_Known(), VPLinear())(torch.zeros(2, 1), t)

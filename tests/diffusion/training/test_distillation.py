@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -267,6 +268,12 @@ def test_segments_that_do_not_fit_are_refused() -> None:
         with pytest.raises(ValueError, match=r"times|count"):
             Segments(times, count)
     assert Segments(TIMES, 4).edges == TIMES[::2]
+    x, n, flow = torch.ones(2, 3), torch.tensor([0, 1]), RectifiedFlow()
+    for losses in (tscd_loss, partial(slam_loss, gamma=torch.ones(2))):
+        with pytest.raises(ValueError, match="alpha is 0"):
+            losses(
+                TEACHER, TEACHER, TEACHER, x, x, n, segments=Segments([1.0, 0.5, 0.1]), schedule=flow, prediction="flow"
+            )
 
 
 def test_jumps_of_no_length_change_nothing() -> None:

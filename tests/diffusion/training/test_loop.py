@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sciode.diffusion import VPLinear, initial_noise, sample
-from sciode.diffusion.networks import Preconditioned
+from sciode.diffusion.networks import Preconditioned, build
 from sciode.diffusion.training import TrainOptions, denoise, log_normal, train
 
 
@@ -113,8 +113,30 @@ def test_bytes_are_pictures_between_minus_one_and_one_and_labels_reach_the_netwo
     assert float((seen["u"] - 1).abs().mean()) < 0.02
 
 
+def test_dropout_is_a_function_of_seed_and_step_and_leaves_torchs_generator_alone(tmp_path: Path) -> None:
+    def run(steps: int, folder: Path | None = None) -> nn.Module:
+        model = Preconditioned(build("unet-digits", width=8, dropout=0.5, classes=0), VPLinear())
+        data = {"x": torch.linspace(-1, 1, 8 * 64).reshape(8, 1, 8, 8)}
+        options = TrainOptions(steps=steps, batch_size=4, look=1, save=0.0, warmup=0)
+        return train(model, denoise(log_normal(VPLinear())), data, options, folder=folder).network
+
+    before = torch.get_rng_state()
+    whole = run(4)
+    assert torch.equal(before, torch.get_rng_state())
+    run(2, tmp_path)
+    for a, b in zip(whole.parameters(), run(4, tmp_path).parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_misuse_is_refused() -> None:
     model = Preconditioned(_Linear(), VPLinear())
+    x, loss = torch.ones(4, 1, dtype=torch.float64), denoise(log_normal(VPLinear()))
+    with pytest.raises(ValueError, match="label missing"):
+        train(model, denoise(log_normal(VPLinear()), classes=10), {"x": x}, TrainOptions())
+    with pytest.raises(ValueError, match="named tensors"):
+        train(model, loss, x, TrainOptions())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="train Preconditioned"):
+        train(_Linear(), loss, {"x": x}, TrainOptions())
     with pytest.raises(ValueError, match="first axis"):
         train(model, denoise(log_normal(VPLinear())), {"x": torch.ones(2), "y": torch.ones(3)}, TrainOptions())
     for wrong in ({"steps": 0}, {"lr": 0.0}, {"autocast": "float8"}):

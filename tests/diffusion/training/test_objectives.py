@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_strata_hold_one_number_each() -> None:
 
 
 def test_laws_without_sense_are_refused() -> None:
-    for call in (lambda: uniform(1, 1), lambda: u_shaped(0.0)):
+    for call in (lambda: uniform(1, 1), lambda: u_shaped(0.0), lambda: log_normal(VPLinear(), deviation=0.0)):
         with pytest.raises(ValueError, match="expected"):
             call()
 
@@ -174,3 +175,13 @@ def test_reflow_pairs_are_the_ends_of_the_ode_and_can_be_made_in_parts() -> None
     start = pairs["eps"].double() * float(schedule.sigma(1.0))
     ends = mixture.end_of_ode(start, schedule, 1.0, 1e-3, 1e-9)
     torch.testing.assert_close(pairs["x0"].double(), ends, rtol=0, atol=2e-3)
+
+
+def test_the_noise_of_a_pair_is_its_own_where_the_sampler_draws_too() -> None:
+    mixture, schedule = GaussianMixture.random(2, seed=0), VPLinear()
+    options: dict[str, Any] = {"sampler": "ddpm", "nfe": 5, "seed": 3}
+    pairs = reflow_pairs(mixture.model(schedule), schedule, (6, 2), batch=4, **options)
+    again = reflow_pairs(mixture.model(schedule), schedule, (5, 2), batch=5, **options)
+    torch.testing.assert_close(pairs["x0"][:5], again["x0"])
+    with pytest.raises(ValueError, match="one a pair"):
+        reflow_pairs(mixture.model(schedule), schedule, (6, 2), cond={"y": torch.zeros(2)}, **options)
