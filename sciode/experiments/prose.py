@@ -6,12 +6,15 @@
     sciode train prose --set 'unseen=["dadras"]'                         # a system that training never sees
 
 Trajectories of systems with drawn numbers are read up to t = 2 (64 frames, with noise) and asked for from there to 6.
-All models of a seed train in lockstep on the same batches; what is judged are averaged weights, on numbers and starts
-that training has not seen. "told": what is known of the equations beforehand, "known" (their skeleton), "wrong" (a term
-too many or too few) or "nothing". Errors are relative L2 errors, means over samples; "near" is up to t = 3.
+All models of a seed train in lockstep on the same batches; what is judged are averaged weights, on starts that training
+has not seen and numbers drawn anew. (Rounded to three digits, numbers of systems with one parameter are mostly in
+training, too; "unseen" systems are free of that.) "told": what is known of the equations beforehand, "known" (their
+skeleton), "wrong" (a term too many or too few) or "nothing". Errors are relative L2 errors, means over samples; "near"
+is up to t = 3.
 
 "full, solved" answers by the equations that it writes, fitted to the frames that are read, and solved; so do others
-that write some. Rows of equations: terms, the right-hand side on the true trajectory (before and after the fit,
+that write some. Where a solution stops or grows too large, the model answers, or the last frame: "reached" is the share
+in which none does. Rows of equations: terms, the right-hand side on the true trajectory (before and after the fit,
 medians), and the data error.
 """
 

@@ -16,7 +16,7 @@ from sciode.prose.metrics import Terms, right_hand_error, solved, start_of, term
 from sciode.prose.objective import predicted, relative_l2
 from sciode.prose.pool import Batch, Pool, Reading
 
-__all__ = ["EQUATIONS", "TOLD", "equation_row", "operator_row"]
+__all__ = ["EQUATIONS", "TOLD", "chosen", "equation_row", "operator_row"]
 
 TOLD: Mapping[str, Told] = {"known": KNOWN, "wrong": WRONG, "nothing": NOTHING}
 """What is told of equations, by name."""
@@ -74,7 +74,7 @@ def equation_row(
     line: str, model: nn.Module | None, test: Pool, reading: Reading, each: int, beams: int, iterations: int
 ) -> dict[str, Any]:
     """What is written of `each` samples a system: terms, right-hand sides, data errors, and what solving it gives."""
-    rows = torch.cat([(test.system == k).nonzero()[:each, 0] for k in range(len(test.names))])
+    rows = chosen(test, each)
     batch = test.rows(rows, reading, _generator(test, 0))
     times = test.times[: reading.frames]
     true = [test.vocabulary.decoded(_told(ids)) for ids in test.targets[test.owner[rows]].tolist()]
@@ -85,12 +85,22 @@ def equation_row(
         found = _written(model, times, batch, beams, iterations)
     best = found.after.nan_to_num(torch.inf).argmin(1).tolist()
     top = [own[0] for own in found.written]
-    chosen = [own[place] for own, place in zip(found.fitted, best, strict=True)]
-    row = _judged(top, chosen, true, test.values[rows].double())
+    picked = [own[place] for own, place in zip(found.fitted, best, strict=True)]
+    row = _judged(top, picked, true, test.values[rows].double())
     after = found.after[torch.arange(len(best)), torch.tensor(best)]
     row |= {"misfit": float(found.before[:, 0].median()), "misfit_fitted": float(after.median())}
     row["data_raised"] = float((found.after > found.before).double().mean())
-    return row | _solutions(model, chosen, test.times[reading.frames - 1 :], batch, test.system[rows], test.names)
+    return row | _solutions(model, picked, test.times[reading.frames - 1 :], batch, test.system[rows], test.names)
+
+
+def chosen(test: Pool, each: int) -> Tensor:
+    """Places of `each` samples a system (all, if there are fewer), spread over its sets of numbers."""
+    rows = []
+    for k in range(len(test.names)):
+        own = (test.system == k).nonzero()[:, 0]
+        count = min(each, len(own))
+        rows.append(own[torch.arange(count, device=own.device) * len(own) // max(count, 1)])
+    return torch.cat(rows)
 
 
 def _told(ids: Sequence[int]) -> list[int]:

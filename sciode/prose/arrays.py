@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ class Trajectory(NamedTuple):
 
     def asked(self, times: Any) -> Tensor:
         """Query times in the model's units, [Q]. ValueError for some that are not finite or before the start."""
-        wanted = np.atleast_1d(np.asarray(times, dtype=np.float64))
+        wanted = np.atleast_1d(_numbers("query_times", times))
         if wanted.ndim != 1 or not len(wanted) or not np.isfinite(wanted).all():
             raise ValueError(f"query_times are [Q] and finite, got shape {wanted.shape}")
         if (wanted < self.start).any():
@@ -55,7 +56,7 @@ def trajectory(
     Raises ValueError for arrays that do not fit, NaN, times that do not increase, too few points or too many
     components, readings that do not move, or that grow beyond what training has seen.
     """
-    t, x = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    t, x = _numbers("times", times), _numbers("values", values)
     x = x[:, None] if x.ndim == 1 else x
     if t.ndim != 1 or x.ndim != 2 or len(t) != len(x):
         raise ValueError(f"expected times [T] and values [T, d], got {t.shape} and {x.shape}")
@@ -71,9 +72,10 @@ def trajectory(
     if (np.diff(t) <= 0).any():
         place = int((np.diff(t) <= 0).argmax())
         raise ValueError(f"times must increase: {t[place]:g} is followed by {t[place + 1]:g} (sort the rows)")
-    size = np.ones(x.shape[1]) if scale is None else np.broadcast_to(np.asarray(scale, np.float64), x.shape[1:]).copy()
-    if not (np.isfinite(size).all() and (size > 0).all()):
-        raise ValueError(f"scale must be positive, got {size.tolist()}")
+    own = np.ones(()) if scale is None else _numbers("scale", scale)
+    if own.shape not in ((), x.shape[1:]) or not (np.isfinite(own).all() and (own > 0).all()):
+        raise ValueError(f"scale must be positive, one number or {x.shape[1]}, got {own.tolist()}")
+    size = np.broadcast_to(own, x.shape[1:]).copy()
     x = x / size
     if (x.std(0) <= 1e-9 * (1 + np.abs(x).max(0))).all():
         raise ValueError("the readings do not move: a constant trajectory tells nothing of its equations")
@@ -84,15 +86,29 @@ def trajectory(
     span = float(t[-1] - t[0])
     near = abs(span / _SPAN - 1) < 0.1
     one = (1.0 if near else span / _SPAN) if unit is None else unit
-    if not 0 < one < np.inf:
-        raise ValueError(f"unit must be positive, got {unit}")
-    own = (t - t[0]) / one
-    even = np.linspace(0, own[-1], frames)
-    same = len(own) == frames and np.allclose(own, even, rtol=0, atol=1e-9)
-    laid = x if same else CubicSpline(own, x)(even)
+    if not (isinstance(one, Real) and 0 < one < np.inf):
+        raise ValueError(f"unit must be a positive number, got {unit!r}")
+    clock = (t - t[0]) / one
+    even = np.linspace(0, clock[-1], frames)
+    same = len(clock) == frames and np.allclose(clock, even, rtol=0, atol=1e-9)
+    laid = x if same else CubicSpline(clock, x)(even)
     return Trajectory(
         torch.from_numpy(even), torch.from_numpy(np.ascontiguousarray(laid)), one, size, float(t[0]), len(t)
     )
+
+
+def _numbers(name: str, given: Any) -> NDArray[np.float64]:
+    """Of lists, arrays, frames or tensors. ValueError for what are no real numbers, which says what to do."""
+    try:
+        found = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+        # Dates in a frame are objects or of numpy's own kind, which would turn into some count of nanoseconds.
+        if found.dtype.kind in "mM":
+            raise ValueError("they are dates: count from the first, (t - t[0]) / np.timedelta64(1, 's')")
+        if found.dtype.kind == "c":
+            raise ValueError("they are complex: give real and imaginary parts as two components")
+        return found.astype(np.float64)
+    except (TypeError, ValueError) as fault:
+        raise ValueError(f"{name} must be an array of real numbers: {fault}") from fault
 
 
 def in_own_units(equations: Sequence[Expression], given: Trajectory) -> tuple[Expression, ...]:

@@ -41,8 +41,14 @@ def to_sympy(tree: Expression) -> Any:
 
 
 def latex(equations: Sequence[Expression], names: Sequence[str] | None = None) -> str:
-    """Return a LaTeX block of the system, one line a component. names: of the variables; u_0, u_1, ... by default."""
+    """Return a LaTeX block of the system, one line a component. names: of the variables; u_0, u_1, ... by default.
+
+    ValueError for another number of names.
+    """
     import sympy
+
+    if names and len(names) != len(equations):
+        raise ValueError(f"there are {len(equations)} components, got {len(names)} names")
 
     symbols = [sympy.Symbol(f"u_{place}") for place in range(len(equations))]
     wanted = [sympy.Symbol(name) for name in names] if names else symbols

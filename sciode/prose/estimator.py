@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -12,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciode.data.registry import folder
 from sciode.prose.arrays import Trajectory, in_own_units, trajectory
 from sciode.prose.display import latex, to_sympy
 from sciode.prose.grammar import Grammar
@@ -25,7 +25,7 @@ from sciode.prose.refine import Fit, refine
 from sciode.prose.samples import Drawing
 from sciode.prose.systems import of_dimension
 from sciode.prose.training import Course, Training
-from sciode.prose.trees import Expression
+from sciode.prose.trees import Expression, constant
 from sciode.prose.weights import load_model, save_model
 from sciode.prose.writing import Writing, write
 from sciode.solvers.status import Status
@@ -34,12 +34,11 @@ from sciode.training import choose_device, derive_seed, isolated_rng
 
 __all__ = ["PRETRAINED", "Forecast", "Prose"]
 
-PRETRAINED = {"mini": "models/prose_mini.safetensors"}
-"""Checkpoints that come with sciode, below its folder of data sets."""
+PRETRAINED = {"mini": "prose_mini.safetensors"}
+"""Checkpoints that come with sciode: files beside this one, in `checkpoints`."""
 
+_CHECKPOINTS = Path(__file__).parent / "checkpoints"
 _FRAMES = 64
-_LAST = 6.0
-"""Times up to which training asks for solutions."""
 _AS_GOOD = 4.0
 
 
@@ -86,10 +85,14 @@ class Forecast:
 class Prose:
     """Continue a trajectory and write its equations, by a transformer trained on many systems.
 
-    model: a `Transformer`. systems: those it was trained on. `from_pretrained` and `trained` make one.
+    model: a `Transformer`. systems: those it was trained on. end: the time, in its units, up to which training asked
+    for solutions. `from_pretrained` and `trained` make one.
     """
 
-    def __init__(self, model: Transformer, systems: Sequence[str], device: str | torch.device = "auto") -> None:
+    def __init__(
+        self, model: Transformer, systems: Sequence[str], device: str | torch.device = "auto", end: float = 6.0
+    ) -> None:
+        self.end = end
         self.device = choose_device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.systems = tuple(systems)
@@ -98,17 +101,17 @@ class Prose:
     def from_pretrained(cls, name: str = "mini", device: str = "auto") -> Self:
         """A model that comes with sciode (`PRETRAINED`). ValueError for another name, FileNotFoundError without it."""
         choose("name", name, PRETRAINED)
-        return cls.load(folder() / PRETRAINED[name], device)
+        return cls.load(_CHECKPOINTS / PRETRAINED[name], device)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> Self:
         """What `save` wrote, or a table's run. ValueError for another file."""
         model, record = load_model(path)
-        return cls(model, record.get("systems", ()), device)
+        return cls(model, record.get("systems", ()), device, record.get("end", Drawing.end))
 
     def save(self, path: Path | str, half: bool = False) -> None:
         """Write model and systems to one safetensors file. half: as float16."""
-        save_model(path, self.model, half=half, systems=self.systems)
+        save_model(path, self.model, half=half, systems=self.systems, end=self.end)
 
     @classmethod
     def trained(
@@ -121,7 +124,10 @@ class Prose:
         tell: Any = None,
     ) -> Self:
         """Train one. preset: of `PRESETS`, or sizes. drawing: what of which systems, the 3-D ones by default. folder:
-        of a checkpoint, from which an interrupted training goes on. tell: called with a record every so many steps."""
+        of a checkpoint, from which an interrupted training goes on. tell: called with a record every so many steps.
+
+        `predict` hands the model 64 frames that end at 2, as the defaults of `Drawing` and `Reading` do: keep to that.
+        """
         if isinstance(preset, str):
             choose("preset", preset, PRESETS)
         shape = PRESETS[preset] if isinstance(preset, str) else preset
@@ -136,7 +142,7 @@ class Prose:
         training = Training({"full": model}, pools, course, folder, tell)
         training.run()
         training.judge()
-        return cls(model, drawing.systems, place)
+        return cls(model, drawing.systems, place, drawing.end)
 
     def predict(
         self,
@@ -144,7 +150,7 @@ class Prose:
         values: Any,
         query_times: Any,
         *,
-        guess: Sequence[Expression] | None = None,
+        guess: Sequence[Expression | float] | None = None,
         scale: Sequence[float] | None = None,
         unit: float | None = None,
         beams: int = 4,
@@ -152,10 +158,10 @@ class Prose:
     ) -> Forecast:
         """Continue readings values [T, d] at times [T] to query_times [Q], and write equations that they obey.
 
-        guess: what you think of the equations, numbers do not matter; None: nothing is known. scale, unit: sizes of the
-        components and of time that are 1 for the model, which has seen numbers of the order of 1 to 50, and 64 frames
-        in 2 units of time; unit=None makes the readings just so long, if they are not nearly. beams: candidates. fit:
-        how their numbers are fitted, through `sciode.solve`.
+        guess: what you think of the equations, one a component; their numbers do not matter. None: nothing is known.
+        scale, unit: sizes of the components and of time that are 1 for the model, which has seen numbers of the order
+        of 1 to 50, and 64 frames in 2 units of time; unit=None makes the readings just so long, if they are not nearly.
+        beams: candidates. fit: how their numbers are fitted, through `sciode.solve`.
 
         Raises ValueError for readings that tell nothing or do not fit: see `sciode.prose.arrays.trajectory`. A
         candidate that blows up, or that the solver gives up, says so in `status` and counts for nothing.
@@ -183,23 +189,36 @@ class Prose:
         )
 
     def _read(
-        self, given: Trajectory, asked: Tensor, guess: Sequence[Expression] | None, beams: int
+        self, given: Trajectory, asked: Tensor, guess: Sequence[Expression | float] | None, beams: int
     ) -> tuple[list[tuple[Expression, ...]], Tensor, Tensor]:
         """Candidates, their log-probabilities, and the operator's answers [Q, d]."""
         model, d = self.model, given.values.shape[1]
-        told = nothing_of(d) if guess is None else tuple(guess)
-        if len(told) != d:
-            raise ValueError(f"the guess has {len(told)} equations, the readings {d} components")
+        told = nothing_of(d) if guess is None else _equations(guess, d)
         ids = torch.tensor([model.vocabulary.encoded(told, skeleton=True)], device=self.device)
         wide = torch.nn.functional.pad(given.values, (0, model.shape.dimension - d)).float()[None].to(self.device)
         components = torch.tensor([d], device=self.device)
         fused = model.read(given.times.float()[None].to(self.device), wide, ids, components)
         operator = model.predict(fused, asked.float()[None].to(self.device))[0, :, :d].double().cpu()
-        operator[asked > _LAST + 1e-6] = torch.nan
+        operator[asked > self.end + 1e-6] = torch.nan
         memory = Memory(model, fused, beams)
         grammar = Grammar(model.vocabulary, self.device)
         found = write(memory.scores, grammar, components, Writing(beams), follow=memory.follow)
         return found.equations[0], found.scores[0].cpu(), operator
+
+
+def _equations(guess: Sequence[Expression | float], components: int) -> tuple[Expression, ...]:
+    told = tuple(guess) if isinstance(guess, Sequence) and not isinstance(guess, str) else (guess,)
+    if len(told) != components:
+        raise ValueError(f"the guess has {len(told)} equations, the readings {components} components")
+    known = [f"u_{place}" for place in range(components)]
+    for one in told:
+        if not isinstance(one, Expression | Real):
+            raise ValueError(f"a guess is made of sciode.prose.variables({components}) and numbers, got {one!r}")
+        read = one.symbols if isinstance(one, Expression) else ()
+        unknown = [symbol for symbol in read if str(symbol).startswith("u_") and symbol not in known]
+        if unknown:
+            raise ValueError(f"the guess reads {unknown[0]}, the readings have {', '.join(known)}")
+    return tuple(one if isinstance(one, Expression) else constant(float(one)) for one in told)
 
 
 def _continued(systems: Sequence[tuple[Expression, ...]], given: Trajectory, asked: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,9 @@ def refine(systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Ten
     how = how or Fit()
     gaps = times.diff()
     if len(times) <= how.ahead + 1 or not bool(((gaps - gaps[0]).abs() <= 1e-6 * gaps[0].abs()).all()):
-        raise ValueError(f"times must be even and more than {how.ahead + 1}, got {len(times)}")
+        raise ValueError(
+            f"times must be even and more than {how.ahead + 1} for Fit(ahead={how.ahead}), got {len(times)}"
+        )
     fitting = [tuple(map(_loosened, one)) for one in systems] if how.loose else list(systems)
     programs = Programs(fitting, values.shape[-1], values)
     owners, size = programs.owners, len(systems)

@@ -13,7 +13,7 @@ import torch
 
 from sciode.experiments import prose
 from sciode.experiments.prose import LINES, Settings
-from sciode.experiments.prose_rows import operator_row
+from sciode.experiments.prose_rows import chosen, operator_row
 from sciode.experiments.sparse_equations import by_sparse_regression, imported, library
 from sciode.prose import SYSTEMS, Drawing, Programs, Reading, draw, filled
 from sciode.prose.metrics import Terms, right_hand_error, terms_of
@@ -55,6 +55,13 @@ def test_the_last_value_errs_by_what_moves() -> None:
     expected = apart / values[:, 64:].square().sum((1, 2)).sqrt()
     assert row["l2"] == pytest.approx(float(expected.mean()), rel=1e-4)
     assert row["samples"] == len(test) and row["systems"]["thomas"] == pytest.approx(row["l2"])
+
+
+def test_equations_are_written_of_as_many_sets_of_numbers_as_there_are() -> None:
+    test = filled(Drawing(("thomas", "sprott_b"), 3, 4, engine="eager"), 0, 3)
+    rows = chosen(test, 3)
+    assert test.system[rows].tolist() == [0, 0, 0, 1, 1, 1] and test.owner[rows].unique().numel() == 6
+    assert chosen(test, 100).tolist() == list(range(len(test)))
 
 
 def test_speeds_count_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,24 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sciode.prose import PRESETS, SYSTEMS, Course, Drawing, Expression, Fit, Prose, Reading, Transformer, constant
+from sciode.prose import (
+    PRESETS,
+    SYSTEMS,
+    Course,
+    Drawing,
+    Expression,
+    Fit,
+    Prose,
+    Reading,
+    Transformer,
+    constant,
+    draw,
+    latex,
+    variable,
+)
 from sciode.prose.arrays import in_own_units, trajectory
 from sciode.prose.estimator import PRETRAINED
-from sciode.prose.metrics import solved
+from sciode.prose.metrics import Terms, solved, terms_of
 from sciode.training import isolated_rng
 
 QUICK = Fit(iterations=2, ahead=2, steps=1)
@@ -39,6 +53,11 @@ FAULTS: dict[str, tuple[Any, Any, str]] = {
     "dimension": (waves()[0], np.repeat(waves()[1], 2, 1), "up to 3"),
     "few": (waves(5)[0], waves(5)[1], "too few"),
     "shapes": (waves()[0][:-1], waves()[1], "expected times"),
+    "dates": (np.datetime64("2026-01-01") + np.arange(64), waves()[1], "count from the first"),
+    "words": (waves()[0], [["a", "b"]] * 64, "values must be an array of real numbers"),
+    "ragged": (waves()[0], [[1.0, 2.0]] * 63 + [[1.0]], "array of real numbers"),
+    "none": (waves()[0], [[1.0, 2.0]] * 9 + [[1.0, None]] * 55, "reading 9 is NaN"),
+    "complex": (waves()[0], waves()[1] + 1j, "two components"),
 }
 
 
@@ -59,8 +78,32 @@ def test_questions_and_guesses_that_do_not_fit_are_refused(prose: Prose) -> None
         prose.predict(times, values, [3.0], guess=[constant(1.0)])
     with pytest.raises(ValueError, match="scale"):
         prose.predict(times, values, [3.0], scale=[0.0, 1.0])
-    with pytest.raises(ValueError, match="unit"):
-        prose.predict(times, values, [3.0], unit=-1.0)
+    with pytest.raises(ValueError, match="one number or 2"):
+        prose.predict(times, values, [3.0], scale=[1.0, 2.0, 3.0])
+    for unit in (-1.0, "s"):
+        with pytest.raises(ValueError, match="unit must be a positive number"):
+            prose.predict(times, values, [3.0], unit=unit)  # type: ignore[arg-type]
+    wrongs: dict[str, Any] = {
+        "u_2": (variable(2), variable(0)),
+        "variables": ("u_1", "-u_0"),
+        "1 equations": variable(0),
+    }
+    for said, guess in wrongs.items():
+        with pytest.raises(ValueError, match=said):
+            prose.predict(times, values, [3.0], guess=guess)
+    with pytest.raises(ValueError, match="1 names"):
+        latex([variable(0), variable(1)], names=("x",))
+
+
+def test_readings_may_be_lists_or_tensors_and_a_guess_may_be_a_number(prose: Prose) -> None:
+    times, values = waves()
+    guesses = ((variable(1), 1), (variable(1), constant(1.0)))
+    tensors = torch.tensor(times), torch.tensor(values, requires_grad=True)
+    one, other = (
+        prose.predict(*own, 3.0, guess=guess, beams=1, fit=QUICK)
+        for own, guess in zip(((times.tolist(), values.tolist()), tensors), guesses, strict=True)
+    )
+    np.testing.assert_array_equal(one.values, other.values)
 
 
 def test_a_forecast_has_its_shapes_and_its_candidates_in_order(prose: Prose) -> None:
@@ -125,7 +168,7 @@ def test_what_is_saved_predicts_the_same(prose: Prose, tmp_path: Path) -> None:
     times, values = waves()
     prose.save(tmp_path / "prose.safetensors")
     again = Prose.load(tmp_path / "prose.safetensors", "cpu")
-    assert again.systems == ("lorenz",)
+    assert again.systems == ("lorenz",) and again.end == prose.end == 6.0
     first, second = (one.predict(times, values, [3.0], beams=2, fit=QUICK) for one in (prose, again))
     np.testing.assert_array_equal(first.values, second.values)
     assert first.equations == second.equations
@@ -136,8 +179,25 @@ def test_a_moment_of_training_makes_a_model_that_predicts(tmp_path: Path) -> Non
     course = Course(steps=2, batch=4, every=1, reading=Reading(frames=32, queries=4))
     model = Prose.trained("tiny", how, course, "cpu", tmp_path)
     times, values = waves()
-    found = model.predict(times, values, [2.5], beams=1, fit=QUICK)
-    assert model.systems == ("thomas",) and found.values.shape == (1, 2)
+    found = model.predict(times, values, [2.5, 3.5], beams=1, fit=QUICK)
+    assert model.systems == ("thomas",) and found.values.shape == (2, 2)
+    # The operator answers up to where training asked it.
+    assert np.isfinite(found.operator[0]).all() and np.isnan(found.operator[1]).all()
+    model.save(tmp_path / "own.safetensors")
+    assert Prose.load(tmp_path / "own.safetensors", "cpu").end == 3.0
+
+
+def test_the_model_that_comes_with_sciode_writes_systems_that_it_is_not_told_and_foresees() -> None:
+    """Clean trajectories with numbers of their own: all terms, and a solution that an operator does not reach."""
+    prose = Prose.from_pretrained(device="cpu")
+    assert set(prose.systems) == {name for name, one in SYSTEMS.items() if one.dimension == 3}
+    for samples in draw(Drawing(("lorenz", "dadras"), equations=1, starts=1, engine="eager"), 11):
+        times, path = np.linspace(0, 6, 192), samples.values[0].numpy()
+        found = prose.predict(times[:64], path[:64], times[64:], beams=1, fit=Fit(iterations=40))
+        true = terms_of(samples.equations[0])
+        assert Terms.between(terms_of(found.equations[found.best], 1e-3), true).exact, samples.system
+        errors = [np.linalg.norm(one - path[64:]) for one in (found.values, found.operator)]
+        assert errors[0] < 0.1 * errors[1] < 0.1 * np.linalg.norm(path[64:]), samples.system
 
 
 def test_names_of_models_that_do_not_come_with_sciode_are_refused() -> None:

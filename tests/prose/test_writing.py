@@ -194,3 +194,26 @@ def test_a_loose_fit_mends_a_sign_and_a_tight_one_cannot() -> None:
         found = refine([wrong], times, path, Fit(60, loose=loose))
         errors[loose] = float(right_hand_error(found.equations, [true], points))
     assert errors[True] < 1e-2 < 0.5 < errors[False]
+
+
+def test_a_fit_is_the_likeliest_one_for_numbers_near_those_that_are_written() -> None:
+    """u' = c: the misfit is m + a (c - best)^2, so that the posterior's peak has a closed form between both."""
+    times = torch.linspace(0, 2, 40, dtype=torch.float64)
+    noise = 0.02 * torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values, gap, written = (0.55 * times + noise)[None, :, None], float(times[1]), 0.5
+    errors, weights = [], []
+    for k in range(1, 5):
+        # Starts are followed for four frames: the slopes that each lag sees.
+        errors.append((values[0, k : 36 + k, 0] - values[0, :36, 0]) / (k * gap))
+        weights.append((k * gap) ** 2)
+    slopes, weight = torch.stack(errors), torch.tensor(weights, dtype=torch.float64)[:, None]
+    best = float((slopes * weight).sum() / (weight.sum() * 36))
+    least, curved = float(((slopes - best) ** 2 * weight).mean()), float(weight.mean())
+    found = {}
+    for spread in (1e-3, 0.05, 1e3):
+        pull = least / (curved * 40 * (spread * written) ** 2)
+        (equations,) = refine([(constant(written),)], times, values, Fit(80, spread=spread)).equations
+        found[spread] = equations[0].constants[0]
+        assert found[spread] == pytest.approx((best + pull * written) / (1 + pull), abs=1e-6)
+    assert written < found[1e-3] < found[0.05] < found[1e3] == pytest.approx(best, abs=1e-6)
+    assert found[1e-3] - written < 0.1 * (best - written)
