@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciode.data.flow import Flow, FlowSet
+from sciode.lab.colours import colour_limits
 from sciode.solvers.suggest import choose
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def flow_frame(
     flow = flows[number].between(*_one(flows[number], frame))
     values = flow.values[0, :, flows.channels.index(name)].double().numpy()
     points = (flow.points[0] if flow.moves else flow.points).double().numpy()
-    low, high = limits or _limits(values)
+    low, high = limits or colour_limits(values)
     look: dict[str, Any] = {
         "vmin": low, "vmax": high, "cmap": "RdBu_r" if low < 0.0 < high else "viridis", "shading": "gouraud",
     }  # fmt: skip
@@ -78,7 +79,7 @@ def flow_row(
     flow = flows[number]
     name = flows.channels[0] if channel is None else choose("channel", channel, flows.channels)
     frames = np.linspace(0, len(flow.times) - 1, len(axes)).round().astype(int).tolist()
-    limits = _limits(flow.values[frames, :, flows.channels.index(name)].double().numpy())
+    limits = colour_limits(flow.values[frames, :, flows.channels.index(name)].double().numpy())
     for place, frame in enumerate(frames):
         last = place == len(frames) - 1
         flow_frame(axes[place], flows, number, frame, name, **{"limits": limits, "bar": last, **look})
@@ -88,14 +89,6 @@ def flow_row(
 def _one(flow: Flow, frame: int) -> tuple[int, int]:
     begin = range(len(flow.times))[frame]
     return begin, begin + 1
-
-
-def _limits(values: NDArray[Any]) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    if low < 0.0 < high:
-        size = max(-low, high)
-        return -size, size
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def _angles(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

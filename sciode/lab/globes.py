@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
+from sciode.lab.colours import colour_limits
+
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from matplotlib.axes import Axes
@@ -51,7 +53,7 @@ def globe(
     points, values = np.asarray(points, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < 4 or values.shape != (len(points),):
         raise ValueError(f"a globe has points [N, 3], N > 3, and values [N], got {points.shape} and {values.shape}")
-    low, high = limits or _limits(values)
+    low, high = limits or colour_limits(values)
     look: dict[str, Any] = {"vmin": low, "vmax": high, "shading": "gouraud"}
     at, cells = _front(points, centre)
     colours = cmap or ("RdBu_r" if low < 0.0 < high else "viridis")
@@ -104,7 +106,7 @@ def spin(
 
     if len(titles) != len(values):
         raise ValueError(f"a title a frame: got {len(titles)} for {len(values)}")
-    shown = {"limits": _limits(np.asarray(values)), **look}
+    shown = {"limits": colour_limits(np.asarray(values)), **look}
 
     def draw(frame: int) -> list[Any]:
         ax.clear()
@@ -142,11 +144,3 @@ def _line(ax: Axes, centre: tuple[float, float], east: NDArray[Any], north: NDAr
     at, front = seen_from(points, centre)
     at = np.where(front[:, None], at, np.nan)
     ax.plot(*at.T, color="black", linewidth=0.3, alpha=0.4)
-
-
-def _limits(values: NDArray[Any]) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    if low < 0.0 < high:
-        size = max(-low, high)
-        return -size, size
-    return (low, high) if high > low else (low - 0.5, high + 0.5)

@@ -192,3 +192,16 @@ def test_measurements_may_be_arrays_and_a_start_is_a_solutions_weights() -> None
     found = solve(heat(conditions=told), **how)
     with pytest.raises(ValueError, match=r"solution\.theta"):
         solve(heat(), start=found, **how)  # type: ignore[arg-type]
+
+
+def test_arguments_of_a_problem_that_were_mistaken_for_others_are_named() -> None:
+    sound: dict[str, Any] = {"names": Names(("x",), ("u",)), "domain": Box(0, 1), "equation": lambda d, p: d.u_xx}
+    for changes, says in (
+        ({"names": (("x",), ("u",))}, "give Names"),
+        ({"domain": [(0, 1)]}, "give Box"),
+        ({"conditions": (0.0,)}, "give dirichlet"),
+        ({"conditions": dirichlet("x", 0.0)}, "'x' is no set"),  # type: ignore[arg-type]
+        ({"parameters": {"nu": "small"}}, "give a number"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            Problem(**{"name": "kinds", **sound, **changes})

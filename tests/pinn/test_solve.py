@@ -464,19 +464,6 @@ def test_an_equation_fails_when_the_problem_is_made_and_with_its_own_words() -> 
         Problem("exact", names, box, lambda d, p: d.u_xx, exact=lambda x: torch.cat((x, x), -1))
 
 
-def test_arguments_of_a_problem_that_were_mistaken_for_others_are_named() -> None:
-    sound: dict[str, Any] = {"names": Names(("x",), ("u",)), "domain": Box(0, 1), "equation": lambda d, p: d.u_xx}
-    for changes, says in (
-        ({"names": (("x",), ("u",))}, "give Names"),
-        ({"domain": [(0, 1)]}, "give Box"),
-        ({"conditions": (0.0,)}, "give dirichlet"),
-        ({"conditions": dirichlet("x", 0.0)}, "'x' is no set"),  # type: ignore[arg-type]
-        ({"parameters": {"nu": "small"}}, "give a number"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            Problem(**{"name": "kinds", **sound, **changes})
-
-
 def test_conditions_that_contradict_one_another_are_named_before_anything_is_trained() -> None:
     conditions = (
         dirichlet(Face("t", -1), lambda x: torch.ones_like(x[..., :1]), name="start"),
@@ -503,7 +490,6 @@ def test_conditions_that_contradict_one_another_are_named_before_anything_is_tra
         ({"numbers": (8, 4, 4)}, "give Numbers"),
         ({"redraw": RAD()}, "give Redraw"),
         ({"limits": "long"}, "limits: give a list"),
-        ({"dtype": "float32"}, "dtype must be torch.float32"),
         ({"dtype": torch.int64}, "dtype must be torch.float32"),
         ({"device": "gpu"}, "is not available here"),
         ({"share": "averaged"}, "give averaged"),
