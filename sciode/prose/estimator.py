@@ -158,6 +158,8 @@ class Prose:
     ) -> Forecast:
         """Continue readings values [T, d] at times [T] to query_times [Q], and write equations that they obey.
 
+        A system that is like none of `systems` is written as if it were: large `misfits` tell, `deviation` does not.
+
         guess: what you think of the equations, one a component; their numbers do not matter. None: nothing is known.
         scale, unit: sizes of the components and of time that are 1 for the model, which has seen numbers of the order
         of 1 to 50, and 64 frames in 2 units of time; unit=None makes the readings just so long, if they are not nearly.
