@@ -32,7 +32,8 @@ fit = Fit(iterations=lab.scale(full=60, fast=20))
 # ## A recording, as a CSV
 #
 # Lorenz' equations with numbers that the model has never seen, by our own solver, 1 % of noise. Replace the file with
-# one of yours: a column of times, up to three of values.
+# one of yours: a column of times, three of values. But mind that the model that comes with sciode knows twelve systems:
+# others are written as if they were made of the terms of those, with large misfits.
 
 # %%
 (truth,) = draw(Drawing(("lorenz",), equations=1, starts=1, engine="eager"), seed=11)

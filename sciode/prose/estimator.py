@@ -48,7 +48,7 @@ class Forecast:
     """What `Prose.predict` returns. Q times, d components, K candidate systems of equations, the likeliest first.
 
     values, deviation [Q, d]: mean and standard deviation over the candidates that count, by their weights: how far they
-    disagree, which is no noise of readings. Where none can be solved, values are the operator's and deviation is NaN.
+    disagree, which is no noise of readings; NaN where fewer than two count. Where none does, values are the operator's.
     operator [Q, d]: the network's own answers, NaN at times beyond what it was trained for. solutions [K, Q, d]: each
     candidate's, NaN where it was not solved. weights [K]: 0 for candidates that were not, or whose misfit is more than
     four times the least. misfits [K]: mean squared error of short solutions from the readings, relative to their
@@ -158,6 +158,8 @@ class Prose:
     ) -> Forecast:
         """Continue readings values [T, d] at times [T] to query_times [Q], and write equations that they obey.
 
+        A system that is like none of `systems` is written as if it were: large `misfits` tell, `deviation` does not.
+
         guess: what you think of the equations, one a component; their numbers do not matter. None: nothing is known.
         scale, unit: sizes of the components and of time that are 1 for the model, which has seen numbers of the order
         of 1 to 50, and 64 frames in 2 units of time; unit=None makes the readings just so long, if they are not nearly.
@@ -176,10 +178,10 @@ class Prose:
         size = torch.from_numpy(given.size)
         mean = (weights[:, None, None] * solutions.nan_to_num()).sum(0)
         apart = (weights[:, None, None] * (solutions.nan_to_num() - mean).square()).sum(0).sqrt()
-        lost = not bool(weights.sum() > 0)
+        counted = int((weights > 0).sum())
         return Forecast(
-            ((operator if lost else mean) * size).numpy(),
-            ((torch.full_like(mean, torch.nan) if lost else apart) * size).numpy(),
+            ((mean if counted else operator) * size).numpy(),
+            ((apart if counted > 1 else torch.full_like(mean, torch.nan)) * size).numpy(),
             (operator * size).numpy(),
             (solutions * size).numpy(),
             weights.numpy(),

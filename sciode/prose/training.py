@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sciode.prose.model import Transformer
 from sciode.prose.objective import losses
 from sciode.prose.pool import Batch, Pool, Reading
-from sciode.training import append_json, derive_seed, load_checkpoint, read_json_lines, save_checkpoint
+from sciode.training import append_json, derive_seed, load_checkpoint, save_checkpoint
 from sciode.training.checkpoint import flatten, unflatten
 
 __all__ = ["Course", "Pupil", "Training"]
@@ -272,7 +272,3 @@ class Training:
             one.optimizer.load_state_dict(state | {"state": {k: m for k, m in moments.items() if m}})
             if one.on_card:
                 one.optimizer.param_groups[0]["lr"] = one.rate
-
-    def curve(self) -> list[dict[str, Any]]:
-        """The records so far, of a run with a folder."""
-        return [] if self.folder is None else read_json_lines(self.folder / "log.jsonl")

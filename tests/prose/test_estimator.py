@@ -158,6 +158,8 @@ def test_a_candidate_that_blows_up_counts_for_nothing_and_says_so(
     assert found.status[0] != found.status[1] == "the solve reached its last time"
     assert found.weights.tolist() == [0.0, 1.0] and np.isnan(found.solutions[0]).all()
     np.testing.assert_allclose(found.values, found.solutions[1])
+    # One candidate disagrees with nobody, which is no certainty.
+    assert np.isnan(found.deviation).all()
     monkeypatch.setattr(estimator, "write", lambda *_, **__: Written([[(u**2,)]], scores[:, :1]))
     alone = prose.predict(times, np.exp(-times) + 1.0, [3.0, 4.0], beams=1, fit=Fit(1, 2, 1))
     np.testing.assert_allclose(alone.values, alone.operator)
