@@ -85,9 +85,10 @@ def search(
 ) -> Found:  # fmt: skip
     """The recipe of `nfe` evaluations with the lowest `objective(recipe)`, a positive number.
 
-    First all named samplers on every grid are scored. Each stage then fits a Gaussian process to the logs of all scores
-    so far, changes and crosses the best recipes into a large pool, and evaluates those of the pool that it predicts to
-    be best. Scores are of what the objective was given: judge the result on other noise.
+    First what recipes can say of named samplers (multistep in noise, data or v3's values, with and without correctors)
+    is scored on five grids. Each stage then fits a Gaussian process to the logs of the best scores so far (a thousand
+    at most), changes and crosses the best recipes into a large pool, and evaluates those of the pool that it predicts
+    to be best. Scores are of what the objective was given: judge the result on other noise.
 
     - kinds: without "ems" no statistics are needed. mean: of the data (a number or nested lists), allows the analytic
       first step.
