@@ -150,3 +150,20 @@ def test_so_they_do_on_three_mixtures(cases) -> None:
 def test_misuse_says_the_mend() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Search(stages=0)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"schedule": "vp-linear"}, "pass a schedule"), ({"nfe": 2.5}, "whole number"),
+        ({"settings": {"stages": 1}}, "pass Search"),
+    ]  # fmt: skip
+    for options, said in wrong:
+        with pytest.raises(ValueError, match=said):
+            search(_aim, **({"schedule": SCHEDULE, "nfe": 2} | options))
+    with pytest.raises(ValueError, match="shape of x"):
+        paired_error(lambda x, t: x, torch.zeros(2, 3), SCHEDULE, reference=torch.zeros(2, 4))
+
+
+def test_the_mean_may_be_a_tensor_and_the_file_a_name(tmp_path: Path) -> None:
+    tiny = Search(stages=1, population=2, pool=2, parents=1)
+    given: dict[str, Any] = {"kinds": ("data",), "settings": tiny}
+    file: Any = str(tmp_path / "scores.jsonl")
+    found = search(_aim, SCHEDULE, 2, mean=torch.zeros(2), file=file, **given)
+    assert found.tried == search(_aim, SCHEDULE, 2, mean=[0.0, 0.0], **given).tried
