@@ -68,14 +68,15 @@ def paired_error(
     with torch.no_grad():
         if reference is None:
             reference = sample(model, x, schedule, steps=400, t_start=t_start, t_end=t_end, **common)
-    if reference.shape != x.shape:
-        raise ValueError(f"reference: expected the shape of x, {tuple(x.shape)}, got {tuple(reference.shape)}")
+    ends: Tensor = reference
+    if ends.shape != x.shape:
+        raise ValueError(f"reference: expected the shape of x, {tuple(x.shape)}, got {tuple(ends.shape)}")
 
     def score(recipe: Recipe) -> float:
         more = {"ems": ems} if recipe.needs_statistics else {}
         with torch.no_grad():
             found = sample(model, x, schedule, sampler=recipe, **common, **more)
-        error = float((found - reference).square().mean().sqrt())
+        error = float((found - ends).square().mean().sqrt())
         return error if math.isfinite(error) else math.inf
 
     return score
