@@ -66,9 +66,8 @@ def paired_error(
     """
     common: dict[str, Any] = {"prediction": prediction, "guidance": guidance, "cond": cond}
     with torch.no_grad():
-        if reference is None:
-            reference = sample(model, x, schedule, steps=400, t_start=t_start, t_end=t_end, **common)
-    ends: Tensor = reference
+        fine = {"steps": 400, "t_start": t_start, "t_end": t_end}
+        ends: Tensor = sample(model, x, schedule, **fine, **common) if reference is None else reference
     if ends.shape != x.shape:
         raise ValueError(f"reference: expected the shape of x, {tuple(x.shape)}, got {tuple(ends.shape)}")
 
