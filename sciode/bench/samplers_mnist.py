@@ -104,7 +104,7 @@ class Bench:
             with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward-mode derivative
                 self._ems = estimate_ems(
                     partial(self.model, label=label), self.train[:count], SCHEDULE, t_start=START, t_end=END,
-                    points=self.settings.ems_points, degree=min(16, self.settings.ems_points - 1), batch=count,
+                    points=self.settings.ems_points, degree=min(16, self.settings.ems_points // 2), batch=count,
                 )  # fmt: skip
             if file is not None:
                 save_statistics(file, self._ems, record={"images": count, "points": self.settings.ems_points})

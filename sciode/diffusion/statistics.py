@@ -138,6 +138,8 @@ def estimate_ems(
     """
     choose("prediction", prediction, PREDICTIONS)
     choose("derivative", derivative, ("forward", "difference"))
+    if not isinstance(schedule, Schedule):
+        raise ValueError(f"schedule: got {schedule!r}; pass a schedule, such as VPLinear()")
     if not 1 <= degree < points:
         raise ValueError(f"degree: expected 1 <= degree < points, got {degree} and {points}")
     if batch < 1 or data.ndim < 2 or not data.is_floating_point():

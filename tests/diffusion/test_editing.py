@@ -209,7 +209,8 @@ def test_editors_take_samplers_whose_steps_stand_alone_and_refuse_the_others(nam
     def edited(draws: bool) -> Tensor:
         given: dict[str, Any] = {"steps": 2, "t_start": 0.6, "t_end": 0.2, "sampler": name, "draws": draws}
         stage = stage_of(case.model, case.x[:2], SCHEDULE, **given)
-        return stage.step(case.x[:2], *stage.path.nodes[:2], Draws(0, case.x[:2]))
+        first, second, *_ = stage.path.nodes
+        return stage.step(case.x[:2], first, second, Draws(0, case.x[:2]))
 
     if name in FROM_BEFORE:
         with pytest.raises(ValueError, match="steps before"):
@@ -223,6 +224,8 @@ def test_editors_take_samplers_whose_steps_stand_alone_and_refuse_the_others(nam
 
 def test_misuse_says_the_mend(case) -> None:
     x, model = case.x, case.model
+    name: Any = "vp-linear"
+    listed: Any = [True]
     wrong: list[tuple[Any, str]] = [
         (lambda: sdedit(model, x, SCHEDULE, 0.4, t_start=0.3), "level"),
         (lambda: sdedit(model, x, SCHEDULE, 1.5), "level"),
@@ -235,9 +238,9 @@ def test_misuse_says_the_mend(case) -> None:
         (lambda: code(model, x, SCHEDULE, 0.4, guidance=3.0), "ClassifierFree"),
         (lambda: repaint(model, x, torch.tensor(True), SCHEDULE, sampler="tcd"), "does not step by itself"),
         (lambda: repaint(model, x, torch.ones(3, *x.shape) > 0, SCHEDULE), "does not broadcast"),
-        (lambda: repaint(model, x, [True], SCHEDULE), "pass a tensor"),
+        (lambda: repaint(model, x, listed, SCHEDULE), "pass a tensor"),
         (lambda: edit_regions(model, x, SCHEDULE, noise=RegionalNoise(torch.ones(97))), "does not broadcast"),
-        (lambda: sdedit(model, x, "vp-linear", 0.4), "pass a schedule"),
+        (lambda: sdedit(model, x, name, 0.4), "pass a schedule"),
         (lambda: sdedit(model, x.numpy(), SCHEDULE, 0.4), "pass a tensor"),
         (lambda: edit_regions(model, x, SCHEDULE, travel=TimeTravel(mode="inverse")), "Did you mean 'invert'"),
     ]

@@ -278,6 +278,10 @@ def test_misuse_says_the_mend(case, net: Net) -> None:
         sample(net, case.x, RectifiedFlow(), gradient="adjoint", **given)
     with pytest.raises(ValueError, match="at least 1"):
         Checkpoint(0)
+    with pytest.raises(ValueError, match="Did you mean 'tsit5'"):
+        Adjoint(method="tsit")
+    with pytest.raises(ValueError, match="rtol > 0"):
+        Adjoint(rtol=0.0)
     with pytest.warns(UserWarning, match="multiplies rounding"):
         x = case.x.clone().requires_grad_()
         sample(net, x, SCHEDULE, sampler=sampler("bdia", gamma=0.6), steps=60, gradient="reversible")

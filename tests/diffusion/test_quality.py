@@ -46,3 +46,13 @@ def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
     assert frechet_distance(a * torch.tensor([1.0, 3.0]), a) == pytest.approx(
         float((3 - 1) ** 2 * a[:, 1].var() + 4 * a[:, 1].mean() ** 2), rel=0.02
     )
+    c = a[:, :1]
+    assert frechet_distance(3 * c + 1, c) == pytest.approx(float((2 * c + 1).mean() ** 2 + 4 * c.var()), rel=1e-9)
+
+
+def test_sets_that_cannot_be_compared_are_refused() -> None:
+    a = _normal(20, 2, 0)
+    for other in (a[:1], _normal(20, 3, 0), a[:, 0]):
+        for distance in (mmd, frechet_distance):
+            with pytest.raises(ValueError, match="as many components"):
+                distance(a, other)

@@ -119,7 +119,7 @@ def test_recipes_of_the_space_are_sound() -> None:
 
 
 def _ratio(case, seed: int, settings: Search, kinds: tuple[str, ...] = KINDS) -> float:
-    """The error at five evaluations on unseen noise over that of the best of v3 and UniPC on every grid."""
+    """The error at five evaluations on unseen noise over that of the best of v3 and UniPC on seven grids."""
     ems = estimate_ems(case.model, case.mixture.draw(256, seed=7), SCHEDULE, points=32, degree=12)
     starts = [torch.randn(256, 3, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (10, 20)]
     ends = [case.mixture.end_of_ode(x, SCHEDULE, 1.0, 1e-3, 1e-9) for x in starts]
@@ -129,8 +129,8 @@ def _ratio(case, seed: int, settings: Search, kinds: tuple[str, ...] = KINDS) ->
     mean = case.mixture.moments()[0].tolist()
     found = search(seen, SCHEDULE, 5, mean=mean, settings=settings, seed=seed, kinds=kinds)
     rivals = []
-    for name in ("dpm-v3", "unipc-3", "unipc-2"):
-        for grid in ("uniform", "quadratic", "log-snr", "karras", "beta", "trailing"):
+    for name in ("dpm-v3", "unipc-3", "unipc-2", "unipc-asinh-2"):
+        for grid in ("uniform", "quadratic", "log-snr", "middle", "karras", "beta", "trailing"):
             more: dict[str, Any] = {"ems": ems} if name == "dpm-v3" else {}
             x = sample(case.model, starts[1], SCHEDULE, sampler=name, grid=grid, nfe=5, **more)
             rivals.append(float((x - ends[1]).square().mean().sqrt()))
@@ -150,3 +150,20 @@ def test_so_they_do_on_three_mixtures(cases) -> None:
 def test_misuse_says_the_mend() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Search(stages=0)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"schedule": "vp-linear"}, "pass a schedule"), ({"nfe": 2.5}, "whole number"),
+        ({"settings": {"stages": 1}}, "pass Search"),
+    ]  # fmt: skip
+    for options, said in wrong:
+        with pytest.raises(ValueError, match=said):
+            search(_aim, **({"schedule": SCHEDULE, "nfe": 2} | options))
+    with pytest.raises(ValueError, match="shape of x"):
+        paired_error(lambda x, t: x, torch.zeros(2, 3), SCHEDULE, reference=torch.zeros(2, 4))
+
+
+def test_the_mean_may_be_a_tensor_and_the_file_a_name(tmp_path: Path) -> None:
+    tiny = Search(stages=1, population=2, pool=2, parents=1)
+    given: dict[str, Any] = {"kinds": ("data",), "settings": tiny}
+    file: Any = str(tmp_path / "scores.jsonl")
+    found = search(_aim, SCHEDULE, 2, mean=torch.zeros(2), file=file, **given)
+    assert found.tried == search(_aim, SCHEDULE, 2, mean=[0.0, 0.0], **given).tried

@@ -98,3 +98,10 @@ def test_the_middle_of_the_log_snr_is_where_few_steps_belong(cases) -> None:
         )
         rival = one.error(sample(one.model, one.x, one.schedule, sampler="dpm++-2m", nfe=5, grid="middle"))
         assert middle < even and middle <= 0.55 * rival
+
+
+def test_statistics_that_overflow_within_a_step_say_the_mend(case) -> None:
+    """As those of four images do: s in the thousands is what noise makes of 0 / 0."""
+    wild = ModelStatistics.constant(-6.0, 6.0, l=1.0, s=1e3, shape=tuple(case.x.shape[1:]))
+    with pytest.raises(ValueError, match="more data"):
+        sample(case.model, case.x, VPLinear(), sampler="dpm-v3", nfe=5, ems=wild)

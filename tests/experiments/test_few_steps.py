@@ -21,8 +21,13 @@ def test_every_student_is_judged_and_a_seed_is_made_once(
     assert set(row["students"]) == set(STUDENTS) and row["floor"] > 0
     assert all(set(cells) == {"1", "2", "4"} for cells in row["students"].values())
     assert "rectified flow" in capsys.readouterr().out
-    monkeypatch.setattr(few_steps, "_row", None)
-    with pytest.raises((TypeError, AttributeError)):
+
+    def again(*_: object, seed: int) -> None:
+        raise ArithmeticError(f"seed {seed} made again")
+
+    monkeypatch.setattr(few_steps, "_row", again)
+    assert few_steps.main(tmp_path, "cpu", **sizes) == 0
+    with pytest.raises(ArithmeticError, match="made again"):
         few_steps.main(tmp_path / "elsewhere", "cpu", **sizes)
 
 

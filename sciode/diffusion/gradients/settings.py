@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sciode.diffusion.samplers.base import Adaptive, Sampler
+from sciode.solvers import methods
 from sciode.solvers.suggest import choose
 
 __all__ = ["GRADIENTS", "Adjoint", "Checkpoint", "Gradient", "checked"]
@@ -45,6 +46,11 @@ class Adjoint:
     atol: float = 1e-7
     method: str = "tsit5"
     max_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        choose("method", self.method, methods("ode"))
+        if not (self.rtol > 0 and self.atol > 0 and self.max_steps >= 1):
+            raise ValueError(f"expected rtol > 0, atol > 0 and max_steps >= 1, got {self}")
 
 
 Gradient = str | Checkpoint | Adjoint

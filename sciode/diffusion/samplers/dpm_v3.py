@@ -90,7 +90,23 @@ def _stepped(plan: Plan, ems: ModelStatistics, x: int, s: Node, t: Node, known: 
 def exponential_step(
     ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], basis: Callable[[Array], list[Array]]
 ) -> ExponentialStep:
-    """The weights of f at `nodes` in a step from s to t, for values that are interpolated by `basis(lambda)`."""
+    """The weights of f at `nodes` in a step from s to t, for values that are interpolated by `basis(lambda)`.
+
+    Raises ValueError for statistics that grow beyond all numbers within the step.
+    """
+    try:
+        with np.errstate(over="raise"):
+            return _weighed(ems, s, t, nodes, basis)
+    except FloatingPointError as fault:
+        raise ValueError(
+            f"ems: the statistics overflow between lambda = {s.lam:.2f} and {t.lam:.2f}; estimate them from more data "
+            "(some 1,000 samples at 64 points), or with a lower degree"
+        ) from fault
+
+
+def _weighed(
+    ems: ModelStatistics, s: Node, t: Node, nodes: Sequence[Node], basis: Callable[[Array], list[Array]]
+) -> ExponentialStep:
     at, quadrature = points_between(s.lam, t.lam)
     ones, count = (slice(None), *[None] * len(ems.shape)), len(nodes)
     lams = [node.lam for node in nodes]

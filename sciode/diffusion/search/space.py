@@ -44,7 +44,7 @@ class Space:
     jitter: tuple[float, float] = (0.4, 0.1)
 
     def known(self) -> list[Recipe]:
-        """What named samplers do, on every grid: a search is never worse than the best of these."""
+        """What multistep samplers do, on five grids: on what it sees a search is never worse than the best of these."""
         found = []
         for grid in _GRIDS:
             for first in (None,) if self.mean is None else (None, self.mean):

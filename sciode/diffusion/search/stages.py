@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds
 from sciode.diffusion.guidance import Guidance
 from sciode.diffusion.sample import sample
 from sciode.diffusion.samplers.recipe import KINDS, Recipe
@@ -65,14 +66,16 @@ def paired_error(
     """
     common: dict[str, Any] = {"prediction": prediction, "guidance": guidance, "cond": cond}
     with torch.no_grad():
-        if reference is None:
-            reference = sample(model, x, schedule, steps=400, t_start=t_start, t_end=t_end, **common)
+        fine = {"steps": 400, "t_start": t_start, "t_end": t_end}
+        ends: Tensor = sample(model, x, schedule, **fine, **common) if reference is None else reference
+    if ends.shape != x.shape:
+        raise ValueError(f"reference: expected the shape of x, {tuple(x.shape)}, got {tuple(ends.shape)}")
 
     def score(recipe: Recipe) -> float:
         more = {"ems": ems} if recipe.needs_statistics else {}
         with torch.no_grad():
             found = sample(model, x, schedule, sampler=recipe, **common, **more)
-        error = float((found - reference).square().mean().sqrt())
+        error = float((found - ends).square().mean().sqrt())
         return error if math.isfinite(error) else math.inf
 
     return score
@@ -85,17 +88,22 @@ def search(
 ) -> Found:  # fmt: skip
     """The recipe of `nfe` evaluations with the lowest `objective(recipe)`, a positive number.
 
-    First all named samplers on every grid are scored. Each stage then fits a Gaussian process to the logs of all scores
-    so far, changes and crosses the best recipes into a large pool, and evaluates those of the pool that it predicts to
-    be best. Scores are of what the objective was given: judge the result on other noise.
+    First what recipes can say of named samplers (multistep in noise, data or v3's values, with and without correctors)
+    is scored on five grids. Each stage then fits a Gaussian process to the logs of the best scores so far (a thousand
+    at most), changes and crosses the best recipes into a large pool, and evaluates those of the pool that it predicts
+    to be best. Scores are of what the objective was given: judge the result on other noise.
 
-    - kinds: without "ems" no statistics are needed. mean: of the data (a number or nested lists), allows the analytic
+    - kinds: without "ems" no statistics are needed. mean: of the data (a number, or one sample), allows the analytic
       first step.
     - file: every score is a line of this file, and a search that was cut off goes on from there to the same result.
 
     Raises ValueError for a file of another search. Source: Liu et al. (2023), USF and S^3 (evolution by FID there).
     """
     settings = settings or Search()
+    check_kinds(schedule=schedule, nfe=nfe)
+    if not isinstance(settings, Search):
+        raise ValueError(f"settings: got a {type(settings).__name__}; pass Search(stages=..., population=..., ...)")
+    mean, file = None if mean is None else np.asarray(mean).tolist(), None if file is None else File(file)
     start = schedule.t_max if t_start is None else t_start
     space = Space(schedule, nfe, float(start), float(t_end), kinds, mean)
     ledger = _Ledger(file, objective, _header(space, settings, seed))
