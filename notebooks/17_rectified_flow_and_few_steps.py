@@ -36,14 +36,12 @@ from sciode.diffusion.training import (
     TrainOptions,
     consistency,
     denoise,
-    flow_loss,
     log_normal,
     pyramid,
     reflow_pairs,
-    stratified,
+    straighten,
     sub_paths,
     train,
-    u_shaped,
 )
 from sciode.lab.digits import show_digits
 
@@ -93,17 +91,9 @@ pairs = reflow_pairs(
     teacher, schedule, (lab.scale(full=4000, fast=600), 1, 8, 8), seed=2, sampler="unipc-3", nfe=12,
     cond={"label": torch.arange(lab.scale(full=4000, fast=600)) % 10},
 )  # fmt: skip
-law = u_shaped()
-
-
-def straight(network, average, batch, generator):
-    t = law(stratified(len(batch["x0"]), generator))
-    return flow_loss(network, batch["x0"], batch["eps"], t, premetric=pyramid(2), label=batch["label"]).mean()
-
-
 flow = copy.deepcopy(teacher).on(flow_time, "flow").requires_grad_(True)
 options = TrainOptions(steps=lab.scale(full=3000, fast=250), batch_size=64, lr=1e-3, seed=session.seed)
-flow = train(flow, straight, pairs, options).network
+flow = train(flow, straighten(premetric=pyramid(2)), pairs, options).network
 
 # %% [markdown]
 # How straight? On a straight path the flow is the same everywhere: here is how far it turns on the way, as a share of

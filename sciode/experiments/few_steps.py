@@ -27,14 +27,12 @@ from sciode.diffusion.training import (
     TrainOptions,
     consistency,
     denoise,
-    flow_loss,
     log_normal,
     pyramid,
     reflow_pairs,
-    stratified,
+    straighten,
     sub_paths,
     train,
-    u_shaped,
 )
 from sciode.experiments.ledger import finished_rows, stamped, write_table
 from sciode.lab.tables import show, table
@@ -111,12 +109,7 @@ def _straightened(case: Case) -> Any:
         case.teacher, SCHEDULE, (case.settings.pairs, 1, 8, 8), seed=derive_seed(case.seed, 5) % 2**20,
         sampler="unipc-3", nfe=15, cond={"label": labels}, device=case.settings.device,
     )  # fmt: skip
-    law = u_shaped()
-
-    def loss(network: Any, _: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        t = law(stratified(len(batch["x0"]), generator))
-        return flow_loss(network, batch["x0"], batch["eps"], t, premetric=pyramid(2), label=batch["label"]).mean()
-
+    loss = straighten(premetric=pyramid(2))
     return case.taught(case.teacher.on(FLOW_TIME, "flow"), loss, pairs, case.settings.student_steps)
 
 

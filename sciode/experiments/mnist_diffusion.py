@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sciode.diffusion import RectifiedFlow, VPLinear, initial_noise, sample
 from sciode.diffusion.networks import Preconditioned, build, load_model, save_model
@@ -24,18 +24,16 @@ from sciode.diffusion.training import (
     Trained,
     TrainOptions,
     denoise,
-    flow_loss,
     log_normal,
     pyramid,
     reflow_pairs,
-    stratified,
+    straighten,
     train,
-    u_shaped,
 )
 from sciode.experiments.digits import Digits
 from sciode.experiments.ledger import named, write_table
 from sciode.lab.progress import say
-from sciode.training import Batch, choose_device
+from sciode.training import choose_device
 
 __all__ = ["DEVIATION", "FLOW", "MODEL", "Settings", "main"]
 
@@ -153,17 +151,11 @@ def _reflow(settings: Settings, out: Path) -> Trained:
     )  # fmt: skip
     say(f"reflow: {settings.pairs} pairs")
     model = teacher.on(RectifiedFlow(), "flow").requires_grad_(True).train()
-    law, premetric = u_shaped(), pyramid()
-
-    def loss(network: Any, _: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        t = law(stratified(len(batch["x0"]), generator))
-        return flow_loss(network, batch["x0"], batch["eps"], t, premetric=premetric, label=batch["label"]).mean()
-
     options = TrainOptions(
         settings.reflow_steps, settings.reflow_seconds, settings.batch, settings.reflow_lr, autocast=settings.autocast,
         seed=settings.seed, save=settings.save,
     )  # fmt: skip
-    return _trained(settings, out, "reflow", model, loss, pairs, options, out / FLOW)
+    return _trained(settings, out, "reflow", model, straighten(premetric=pyramid()), pairs, options, out / FLOW)
 
 
 def _lowered(model: Callable[..., Tensor], settings: Settings) -> Callable[..., Tensor]:

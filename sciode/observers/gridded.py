@@ -18,13 +18,13 @@ from sciode.data.flow import FlowSet, Space
 from sciode.nn import mlp
 from sciode.training import choose_device, isolated_rng
 
-from .arrays import Reading, held_out
+from .arrays import Reading
 from .graphs import flattened
 from .interpolation import between_frames
+from .rivals import even, trained_rival, windows_of
 from .scene import embedded
-from .simulator import trained_rival
 from .surface import chosen_stretch, surface_inverse, surface_rows
-from .windows import Windows, cut, scale_of
+from .windows import Windows
 
 __all__ = ["FourierOperator", "GridSteps", "Lattice"]
 
@@ -169,19 +169,16 @@ class FourierOperator:
         Raises ValueError for missing readings, uneven frames and other dimensions.
         """
         device = choose_device(self.device)
-        train, chooses = held_out(train, 0.2) if validation is None else (train, validation)
-        self.space_, self.channels_, self.scale_ = train.space, train.channels, scale_of(train, 1)
+        self.space_, self.channels_ = train.space, train.channels
         sphere = self.space_.kind == "sphere"
         if not sphere and self.space_.dimension != 2:
             raise ValueError(f"a Fourier operator here has two dimensions, not {self.space_.dimension}")
-        found = round(2 * math.sqrt(train[0].points.shape[0] / (2 if sphere else 1)) / 2) * 2
+        self.scale_, windows = windows_of(train, validation, self.length)
+        even(windows["train"], "Fourier operator")
+        first = windows["train"].layouts[0].points
+        found = round(2 * math.sqrt(len(first) / (2 if sphere else 1)) / 2) * 2
         side = self.side or min(max(found, 8), 64)
         self.lattice_ = Lattice(self.space_, (2 * side, side) if sphere else (side, side))
-        windows = {name: cut(part, self.length, None, self.scale_)
-                   for name, part in (("train", train), ("validation", chooses))}  # fmt: skip
-        if float((windows["train"].times.diff(dim=1) - 1.0).abs().max()) > 1e-6:
-            raise ValueError("a Fourier operator steps from frame to frame: give it frames that are evenly apart")
-        first = windows["train"].layouts[0].points
         whole = windows["train"].values[[n for n, which in enumerate(windows["train"].which) if which == 0]]
         self.stretch_ = chosen_stretch(first, whole[:, :, : len(first)].flatten(0, 1), self.space_)
         parts = {name: self._images(part).to(device) for name, part in windows.items()}
@@ -198,9 +195,8 @@ class FourierOperator:
         steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
         count = max(int(np.ceil(steps.max() - 1e-9)), 1)
         readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values)))
-        start = self.lattice_.gridded(torch.as_tensor(np.asarray(given.positions)), readings, self.stretch_).unsqueeze(
-            0
-        )
+        sensors = torch.as_tensor(np.asarray(given.positions))
+        start = self.lattice_.gridded(sensors, readings, self.stretch_).unsqueeze(0)
         with torch.no_grad():
             states = self.network_(start.to(next(self.network_.parameters()).device), count)[0].cpu().numpy()
         frames = self.lattice_.read(states, np.asarray(positions))

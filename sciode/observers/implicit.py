@@ -16,10 +16,10 @@ from sciode.nn import mlp
 from sciode.solvers import solve
 from sciode.training import choose_device, isolated_rng
 
-from .arrays import Reading, held_out
+from .arrays import Reading
+from .rivals import trained_rival, windows_of
 from .scene import embedded
-from .simulator import trained_rival
-from .windows import Windows, cut, scale_of
+from .windows import Windows
 
 __all__ = ["CodedField", "ImplicitField"]
 
@@ -152,10 +152,9 @@ class ImplicitField:
     ) -> Self:
         """Learn from flow sets of which the points are the sensors; frames count as evenly apart."""
         device = choose_device(self.device)
-        train, chooses = held_out(train, 0.2) if validation is None else (train, validation)
-        self.space_, self.channels_, self.scale_ = train.space, train.channels, scale_of(train, 1)
-        parts = {name: cut(part, self.length, None, self.scale_).to(device)
-                 for name, part in (("train", train), ("validation", chooses))}  # fmt: skip
+        self.space_, self.channels_ = train.space, train.channels
+        self.scale_, windows = windows_of(train, validation, self.length)
+        parts = {name: part.to(device) for name, part in windows.items()}
         coordinates = 2 * self.space_.dimension if self.space_.kind == "periodic" else self.space_.dimension
         with isolated_rng(self.random_state, 1):
             self.network_ = CodedField(len(self.channels_), coordinates, self.code, self.width, self.layers).to(device)

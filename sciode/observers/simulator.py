@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from sciode.data.flow import FlowSet
 from sciode.nn import mlp
-from sciode.training import FitOptions, History, choose_device, fit, isolated_rng
+from sciode.training import choose_device, isolated_rng
 
-from .arrays import Reading, held_out
+from .arrays import Reading
 from .interpolation import between_frames, interpolated
 from .message_passing import Interaction
 from .model import Design, network
+from .rivals import even, trained_rival, windows_of
 from .scene import Scene
-from .windows import Layout, Windows, cut, scale_of
+from .windows import Layout, Windows
 from .wiring import Joints, Wiring, wired
 
-__all__ = ["MeshGraphNet", "StateDynamics", "trained_rival"]
+__all__ = ["MeshGraphNet", "StateDynamics"]
 
 
 class StateDynamics(nn.Module):
@@ -119,16 +120,10 @@ class MeshGraphNet:
     ) -> Self:
         """Learn from flow sets of which the points are the sensors. Raises ValueError for uneven frames."""
         device = choose_device(self.device)
-        train, chooses = held_out(train, 0.2) if validation is None else (train, validation)
         self.space_, self.channels_ = train.space, train.channels
-        self.scale_ = scale_of(train, self.every)
-        parts = {
-            name: _every(cut(flows, self.length, None, self.scale_), self.every).to(device)
-            for name, flows in (("train", train), ("validation", chooses))
-        }
-        gaps = parts["train"].times.diff(dim=1)
-        if float((gaps - 1.0).abs().max()) > 1e-6:
-            raise ValueError("a MeshGraphNet steps from frame to frame: give it frames that are evenly apart")
+        self.scale_, windows = windows_of(train, validation, self.length, self.every)
+        even(windows["train"], "MeshGraphNet")
+        parts = {name: part.to(device) for name, part in windows.items()}
         with isolated_rng(self.random_state, 1):
             self.network_ = StateDynamics(len(self.channels_), parts["train"], self.width, self.layers).to(device)
         sizes = {name: len(part.which) for name, part in parts.items()}
@@ -151,25 +146,3 @@ class MeshGraphNet:
             states = self.scale_.restored(self.network_(seen, count)[0]).cpu().numpy()
         frames = between_frames(np.arange(count + 1.0), states, steps)
         return interpolated(sensors.numpy(), frames, np.asarray(positions), self.space_)
-
-
-def _every(windows: Windows, every: int) -> Windows:
-    return Windows(windows.values[:, ::every], windows.times[:, ::every], windows.layouts, windows.which, windows.space)
-
-
-def trained_rival(rival: Any, training: Any, sizes: dict[str, int], folder: Path | None, progress: bool) -> History:
-    """Minimise `training.loss(rows, seed)` over windows, numbered on the CPU, with an opponent's parameters."""
-    options = FitOptions(
-        epochs=rival.epochs, batch_size=rival.batch_size, lr=rival.lr, schedule="cosine", patience=rival.epochs,
-        warmup=0, settle=0, seed=rival.random_state, threads=torch.get_num_threads(),
-    )  # fmt: skip
-    rows = {name: {"window": torch.arange(size)} for name, size in sizes.items()}
-    return fit(
-        training, _loss, rows["train"], rows["validation"], options, folder=folder, progress=progress,
-        identity=str(rival),
-    )  # fmt: skip
-
-
-def _loss(model: nn.Module, batch: Any, seed: int) -> Tensor:
-    loss: Any = model.loss
-    return loss(batch["window"], seed)

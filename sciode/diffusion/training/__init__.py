@@ -11,7 +11,7 @@ from sciode.diffusion.training.distillation import (
     tscd_loss,
 )
 from sciode.diffusion.training.loop import Trained, TrainOptions, train
-from sciode.diffusion.training.rectified import flow_loss, reflow_pairs
+from sciode.diffusion.training.rectified import flow_loss, reflow_pairs, straighten
 from sciode.diffusion.training.times import log_normal, stratified, u_shaped, uniform
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "reflow_pairs",
     "slam_loss",
     "squared",
+    "straighten",
     "stratified",
     "sub_paths",
     "train",

@@ -12,8 +12,9 @@ from sciode.diffusion.noise import initial_noise
 from sciode.diffusion.sample import sample
 from sciode.diffusion.schedules import Schedule
 from sciode.diffusion.training.distances import Distance, pseudo_huber
+from sciode.diffusion.training.times import TimeLaw, stratified, u_shaped
 
-__all__ = ["flow_loss", "reflow_pairs"]
+__all__ = ["flow_loss", "reflow_pairs", "straighten"]
 
 
 def flow_loss(
@@ -67,3 +68,18 @@ def reflow_pairs(
         given.append(noise / start)
     conditions = {name: value.to(device) for name, value in (cond or {}).items()}
     return {"eps": torch.cat(given), "x0": torch.cat(made), **conditions}
+
+
+def straighten(law: TimeLaw | None = None, *, premetric: Distance | None = None) -> Any:
+    """The loss for `train` of a flow between pairs: `flow_loss` at times of a law, `u_shaped` by default.
+
+    Rows are those of `reflow_pairs`: "eps", "x0", and whatever else the network is told. premetric: see `flow_loss`.
+    """
+    law = law or u_shaped()
+
+    def loss(model: Any, average: Any, batch: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        told: dict[str, Any] = {name: value for name, value in batch.items() if name not in ("eps", "x0")}
+        t = law(stratified(len(batch["x0"]), generator))
+        return flow_loss(model, batch["x0"], batch["eps"], t, premetric=premetric, **told).mean()
+
+    return loss

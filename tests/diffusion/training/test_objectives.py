@@ -23,6 +23,7 @@ from sciode.diffusion.training import (
     pyramid,
     reflow_pairs,
     squared,
+    straighten,
     stratified,
     u_shaped,
     uniform,
@@ -164,6 +165,21 @@ def test_the_loss_of_a_straight_flow_is_zero_and_its_terms_are_those_of_the_reci
     # x_hat is off by t, so that its mean square is t^2.
     torch.testing.assert_close(flow_loss(wrong, x0, eps, t, premetric=squared), (1 - t) * huber + t**2)
     torch.testing.assert_close(flow_loss(wrong, x0, eps, t, premetric=squared, divide=True), (1 - t) * huber + t)
+
+
+def test_a_flow_is_straightened_by_its_loss_at_the_times_of_a_law_told_whatever_the_pairs_hold() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pairs = {name: torch.randn(50, 3, generator=generator) for name in ("eps", "x0")} | {"label": torch.arange(50)}
+    seen: list[Tensor] = []
+
+    def off(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        seen.append(t)
+        return pairs["eps"] - pairs["x0"] + label[:, None]
+
+    found = straighten(uniform(0.2, 0.3), premetric=squared)(off, None, pairs, generator)
+    assert 0.2 <= float(seen[0].min()) < float(seen[0].max()) <= 0.3
+    wanted = flow_loss(lambda x, t: off(x, t, pairs["label"]), pairs["x0"], pairs["eps"], seen[0], premetric=squared)
+    torch.testing.assert_close(found, wanted.mean())
 
 
 def test_reflow_pairs_are_the_ends_of_the_ode_and_can_be_made_in_parts() -> None:

@@ -1,0 +1,57 @@
+"""What opponents of the observer have in common: the windows they learn from, and how they are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sciode.data.flow import FlowSet
+from sciode.training import FitOptions, History, fit
+
+from .arrays import held_out
+from .windows import Scale, Windows, cut, scale_of
+
+__all__ = ["even", "trained_rival", "windows_of"]
+
+
+def windows_of(
+    train: FlowSet, validation: FlowSet | None, length: int, every: int = 1
+) -> tuple[Scale, dict[str, Windows]]:
+    """The scale of the training set, and windows of `length` by "train" and "validation", every `every`-th frame.
+
+    Without a validation set a fifth of the sensors is held out.
+    """
+    train, chooses = held_out(train, 0.2) if validation is None else (train, validation)
+    scale, parts = scale_of(train, every), (("train", train), ("validation", chooses))
+    return scale, {name: _every(cut(flows, length, None, scale), every) for name, flows in parts}
+
+
+def even(windows: Windows, who: str) -> None:
+    """Raise ValueError for frames that are not evenly apart."""
+    if float((windows.times.diff(dim=1) - 1.0).abs().max()) > 1e-6:
+        raise ValueError(f"a {who} steps from frame to frame: give it frames that are evenly apart")
+
+
+def _every(windows: Windows, every: int) -> Windows:
+    return Windows(windows.values[:, ::every], windows.times[:, ::every], windows.layouts, windows.which, windows.space)
+
+
+def trained_rival(rival: Any, training: Any, sizes: dict[str, int], folder: Path | None, progress: bool) -> History:
+    """Minimise `training.loss(rows, seed)` over windows, numbered on the CPU, with an opponent's parameters."""
+    options = FitOptions(
+        epochs=rival.epochs, batch_size=rival.batch_size, lr=rival.lr, schedule="cosine", patience=rival.epochs,
+        warmup=0, settle=0, seed=rival.random_state, threads=torch.get_num_threads(),
+    )  # fmt: skip
+    rows = {name: {"window": torch.arange(size)} for name, size in sizes.items()}
+    return fit(
+        training, _loss, rows["train"], rows["validation"], options, folder=folder, progress=progress,
+        identity=str(rival),
+    )  # fmt: skip
+
+
+def _loss(model: nn.Module, batch: Any, seed: int) -> Tensor:
+    loss: Any = model.loss
+    return loss(batch["window"], seed)
