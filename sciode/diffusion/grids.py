@@ -137,6 +137,8 @@ in t; trailing and leading: diffusers' spacings, without their rounding to integ
 N / (N + 1) of it: the state there is noisier than the network is told)."""
 
 
+_NOTHING = 1e-4
+"""An alpha below which a time is no time of a schedule of variances."""
 _NO_NOISE = (
     "grid: sigma must be > 0 at every time, and alpha after the first: end at t_end > 0 and ask for denoise_last=True"
 )
@@ -144,6 +146,14 @@ _NO_NOISE = (
 
 def _tensor(x: Array) -> Any:
     return torch.as_tensor(x, dtype=torch.float64)
+
+
+def _check_ends(schedule: Schedule, start: float, end: float) -> None:
+    """Raise ValueError for times that no schedule, or not this one, has."""
+    if not 0 <= end < start < float("inf"):
+        raise ValueError(f"t_start, t_end: expected 0 <= t_end < t_start, got {start:g} and {end:g}")
+    if start > 1.5 * schedule.t_max and float(schedule.alpha(start)) < _NOTHING:
+        raise ValueError(f"t_start: {start:g} is far beyond the schedule, which ends at t_max = {schedule.t_max:g}")
 
 
 def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: float) -> Array:
@@ -154,10 +164,10 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
     named = isinstance(grid, str) or callable(grid)
+    if named:
+        _check_ends(schedule, start, end)
     if named and not float(schedule.sigma(end)) > 0:
         raise ValueError(_NO_NOISE)
-    if named and start > 1.5 * schedule.t_max and float(schedule.alpha(start)) == 0:
-        raise ValueError(f"t_start: {start:g} is far beyond the schedule, which ends at t_max = {schedule.t_max:g}")
     if callable(grid):
         t = np.asarray(grid(schedule, steps, start, end), dtype=np.float64)
     elif isinstance(grid, str):
@@ -168,6 +178,8 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
         t = _array(_tensor(np.asarray(grid, dtype=np.float64)))
     if t.ndim != 1 or t.shape[0] < 2:
         raise ValueError("grid: expected at least two times in one dimension")
+    if t[0] > t[-1]:
+        _check_ends(schedule, float(t[0]), float(t[-1]))
     snr = _array(schedule.half_log_snr(_tensor(t)))
     if not np.isfinite(snr[1:]).all() or np.isnan(snr[0]) or snr[0] == np.inf:
         raise ValueError(_NO_NOISE)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from sciode.diffusion.checks import check_kinds, check_states
+from sciode.diffusion.checks import check_kinds, check_one, check_states
 from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.grids import Grid, times_of
 from sciode.diffusion.guidance import Guidance
@@ -48,7 +49,9 @@ def job_of(
 ) -> Job:  # fmt: skip
     """Check the arguments of `sample`; raises ValueError with the mend."""
     check_states(x)
-    check_kinds(schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems)
+    check_kinds(
+        model=model, schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems
+    )
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)
     if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
@@ -66,6 +69,10 @@ def job_of(
         )
     if wants != "ems" and ems is not None:
         raise ValueError(f"ems: {row.name} has no use for statistics; they belong to dpm-v3")
+    if ems is not None:
+        check_one("ems", ems.shape, x)
+    if isinstance(sampler, Recipe) and sampler.first is not None:
+        check_one("first", np.shape(sampler.first), x)
     return Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {}, denoise_last)
 
 

@@ -57,7 +57,9 @@ def log_likelihood(
     choose("divergence", divergence, ("exact", "hutchinson"))
     choose("prediction", prediction, PREDICTIONS)
     check_states(x)
-    check_kinds(schedule=schedule, guidance=guidance, cond=cond)
+    if not len(x):
+        raise ValueError("x: the batch is empty; pass at least one state")
+    check_kinds(model=model, schedule=schedule, guidance=guidance, cond=cond)
     if probes < 1:
         raise ValueError(f"probes: expected at least 1, got {probes}")
     start_at = schedule.t_max if t_start is None else t_start

@@ -13,7 +13,7 @@ from sciode.diffusion.schedules.base import Schedule
 from sciode.solvers.brownian import sample_seeds
 from sciode.solvers.brownian.draws import Cells, standard_normals
 
-__all__ = ["Seed", "initial_noise", "normals_of", "seeds_for"]
+__all__ = ["Seed", "check_seed", "initial_noise", "normals_of", "seeds_for"]
 
 Seed = int | Sequence[int] | torch.Generator | Sequence[torch.Generator] | Tensor | None
 """An int: sample b draws from stream b of it. A list or tensor of B ints or generators: one stream a sample, which goes
@@ -23,17 +23,25 @@ _STEPS, _START = 41, 42
 """Purposes of the hash: draws of samplers and initial noise never meet."""
 
 
+def check_seed(seed: Seed, batch: int) -> None:
+    """Raise ValueError for what is no seed of a batch; draws nothing."""
+    if seed is None or isinstance(seed, int | torch.Generator):
+        return
+    if not isinstance(seed, Tensor | Sequence) or isinstance(seed, str):
+        raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
+    count = seed.numel() if isinstance(seed, Tensor) else len(seed)
+    if count != batch:
+        raise ValueError(f"seed: {count} seeds for a batch of {batch}; give one a sample, or one int for all")
+
+
 def seeds_for(seed: Seed, batch: int, device: torch.device) -> Tensor:
     """One int64 a sample [B]."""
+    check_seed(seed, batch)
     if seed is None or isinstance(seed, torch.Generator):
         return sample_seeds(_drawn(seed), batch, device)
     if isinstance(seed, int):
         return sample_seeds(seed, batch, device)
-    if not isinstance(seed, Tensor | Sequence) or isinstance(seed, str):
-        raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
     each = seed.tolist() if isinstance(seed, Tensor) else [s if isinstance(s, int) else _drawn(s) for s in seed]
-    if len(each) != batch:
-        raise ValueError(f"seed: {len(each)} seeds for a batch of {batch}; give one a sample, or one int for all")
     return torch.tensor(each, dtype=torch.int64, device=device)
 
 
@@ -66,6 +74,8 @@ def initial_noise(
 
     seed: as in `sample`: with an int, sample b has its own stream, whatever the size of the batch.
     """
+    if not isinstance(shape, Sequence) or len(shape) < 2:
+        raise ValueError(f"shape: expected that of a batch [B, ...], such as (64, 2), got {shape!r}")
     like = torch.empty(*shape, dtype=dtype or torch.get_default_dtype(), device=device)
     draw = normals_of(seeds_for(seed, like.shape[0], like.device), like, _START)
     return draw(0) * float(schedule.sigma(schedule.t_max if t_start is None else t_start))

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds
 from sciode.diffusion.gradients.carry import Carried, carry
 from sciode.diffusion.gradients.settings import Gradient, checked
 from sciode.diffusion.grids import Grid
 from sciode.diffusion.guidance import Guidance
 from sciode.diffusion.job import Chosen, Job, first_step, job_of
-from sciode.diffusion.noise import Seed, normals_of, seeds_for
+from sciode.diffusion.noise import Seed, check_seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.run import no_draw, run
@@ -103,6 +104,7 @@ def sample(
     job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
     gradient = checked(gradient, job.sampler)
+    check_seed(seed, x.shape[0])
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, job.path, x, **job.sampler.options)
         found, memory, spent, status = walked.x, (), walked.nfe, walked.status
@@ -156,6 +158,7 @@ def invert(
         raise ValueError(
             "t_start: alpha is 0 there, and no inversion reaches an infinite log-SNR; give an earlier t_start"
         )
+    check_kinds(memory=memory)
     exact = memory is not None
     growth = math.inf
     if isinstance(job.sampler, Adaptive) or job.sampler.inverse is None:
@@ -166,8 +169,9 @@ def invert(
         found, spent, status = _backwards(job, x)
     else:
         beside = _begun(job, x) if memory is None else memory
-        if beside.shape != x.shape:
-            raise ValueError(f"memory: expected the state's shape {tuple(x.shape)}, got {tuple(beside.shape)}")
+        if beside.shape != x.shape or beside.dtype != x.dtype:
+            ours, given = (f"{v.dtype} {tuple(v.shape)}" for v in (x, beside))
+            raise ValueError(f"memory: expected that of x's own sample, {ours}, got {given}")
         growth = _growth(job, x)
         plan = job.sampler.backward(job.path)
         found, _ = run(plan, job.denoiser, (x, beside))

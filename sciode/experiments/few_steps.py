@@ -19,15 +19,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sciode.diffusion import RectifiedFlow, VPLinear, initial_noise, sample
-from sciode.diffusion.networks import Preconditioned, build
+from sciode.diffusion import RectifiedFlow, initial_noise, sample
+from sciode.diffusion.networks import Preconditioned
 from sciode.diffusion.quality import sliced_wasserstein
 from sciode.diffusion.training import (
     Segments,
     TrainOptions,
     consistency,
-    denoise,
-    log_normal,
     pyramid,
     reflow_pairs,
     straighten,
@@ -35,12 +33,13 @@ from sciode.diffusion.training import (
     train,
 )
 from sciode.experiments.ledger import finished_rows, stamped, write_table
+from sciode.lab.scans import SCHEDULE, denoiser, scans
 from sciode.lab.tables import show, table
 from sciode.training import Batch, choose_device, derive_seed
 
 __all__ = ["Settings", "main"]
 
-SCHEDULE, FLOW_TIME = VPLinear(), RectifiedFlow()
+FLOW_TIME = RectifiedFlow()
 _CLASSES = 10
 
 
@@ -126,20 +125,12 @@ STUDENTS: Mapping[str, Callable[[Case], Any]] = {
 
 
 def _case(settings: Settings, seed: int) -> Case:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as fault:
-        raise ImportError('scikit-learn is missing: pip install "sciode[lab]"') from fault
-    scans: Any = load_digits()
-    order = torch.randperm(len(scans.target), generator=torch.Generator().manual_seed(0))
-    x = (torch.tensor(scans.images, dtype=torch.float32)[:, None] / 8 - 1)[order].to(settings.device)
-    label = torch.tensor(scans.target)[order].to(settings.device)
-    data = {"x": x[settings.judged :], "label": label[settings.judged :]}
-    network = build("dit-digits", seed=seed, width=settings.width, depth=settings.depth, heads=3)
-    model = Preconditioned(network, SCHEDULE, deviation=0.75).to(settings.device)
-    options = TrainOptions(steps=settings.steps, batch_size=settings.batch, lr=2e-3, seed=seed)
-    teacher = train(model, denoise(log_normal(SCHEDULE, -0.4, 1.5), classes=_CLASSES), data, options).network
-    return Case(settings, seed, teacher, data, x[: settings.judged], label[: settings.judged])  # type: ignore[arg-type]
+    digits = scans(settings.judged)
+    data = {name: values.to(settings.device) for name, values in digits.rows.items()}
+    design = {"width": settings.width, "depth": settings.depth, "heads": 3}
+    trained = denoiser(data, "dit-digits", steps=settings.steps, seed=seed, batch=settings.batch, **design)
+    held, labels = digits.test.to(settings.device), digits.test_labels.to(settings.device)
+    return Case(settings, seed, trained.network, data, held, labels)  # type: ignore[arg-type]
 
 
 def _row(settings: Settings, seed: int) -> dict[str, Any]:

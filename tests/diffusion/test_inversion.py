@@ -93,7 +93,7 @@ def test_misuse_says_the_mend(case) -> None:
         ({"sampler": "ddpm"}, "draws noise"),
         ({"sampler": sampler("ddim", eta=0.5)}, "with these options draws noise"),
         ({"sampler": "dpm++-3m", "memory": x}, "has no exact inversion"),
-        ({"memory": x[:2]}, "expected the state's shape"),
+        ({"memory": x[:2]}, "expected that of x's own sample"),
     ]
     for options, said in wrong:
         with pytest.raises(ValueError, match=said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sciode.diffusion import (
     VPCosine,
     VPLinear,
     initial_noise,
+    invert,
     runge_kutta_adaptive,
     sample,
     sampler,
@@ -29,6 +31,7 @@ from sciode.diffusion.grids import times_of
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Call
 from sciode.diffusion.run import run
+from sciode.diffusion.samplers.recipe import Recipe, Step
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.testing import GaussianMixture
 
@@ -292,6 +295,55 @@ def test_misuse_says_the_mend(case) -> None:
         runge_kutta_adaptive("rk4")
     with pytest.raises(ValueError, match="output has shape"):
         sample(lambda x, t: x[:, :1], x, case.schedule, steps=2)
+
+
+MISUSE: list[tuple[dict[str, Any], str]] = [
+    ({"prediction": "epsilon"}, "Did you mean 'eps'"),
+    ({"grid": "logsnr"}, "Did you mean 'log-snr'"),
+    ({"t_start": 0.2, "t_end": 0.5}, "expected 0 <= t_end < t_start"),
+    ({"t_end": -0.1}, "expected 0 <= t_end < t_start"),
+    ({"t_start": math.nan}, "expected 0 <= t_end < t_start"),
+    ({"grid": [0.1, 0.5]}, "must rise strictly"),
+    ({"grid": [0.5, -0.1]}, "expected 0 <= t_end < t_start"),
+    ({"t_start": 5.0}, "far beyond the schedule"),
+    ({"steps": 0}, "at least 1"),
+    ({"seed": [1, 2]}, "2 seeds for a batch of 12"),
+    ({"sampler": "ddpm", "seed": 1.5}, "give an int"),
+    ({"sampler": "dpm-v3", "ems": ModelStatistics.constant(-6, 6, l=1, s=0, shape=(2,))}, "does not fit one sample"),
+    ({"sampler": "dpm-v3", "ems": ModelStatistics.constant(-1, 1, l=1, s=0)}, "the grid leaves it"),
+    ({"sampler": Recipe((1.0, 0.1), (Step(),), first=[0.0, 0.0])}, "first: its shape"),
+    ({"sampler": Recipe((3.0, 0.1), (Step(),))}, "far beyond the schedule"),
+    ({"model": None}, "called as model"),
+    ({"x": torch.zeros(3, 2, dtype=torch.int64)}, "real states"),
+    ({"denoise_last": True, "sampler": "bdia"}, "exact inversion starts from"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), MISUSE, ids=[f"{n}: {m}" for n, (_, m) in enumerate(MISUSE)])
+def test_misuse_is_named_before_the_model_is_called(options: dict[str, Any], said: str, case) -> None:
+    calls = []
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append(t)
+        return case.model(x, t)
+
+    with pytest.raises(ValueError, match=said):
+        sample(**({"model": model, "x": case.x, "schedule": case.schedule} | options))
+    assert not calls
+
+
+def test_a_memory_of_something_else_is_named_before_the_model_is_called(case) -> None:
+    found = sample(case.model, case.x, case.schedule, sampler="bdia", steps=4, return_info=True)
+    wrong = (found, "`memory` of the SampleResult"), (found.memory[:2], "expected that of x's own sample")
+    for memory, said in (*wrong, (found.memory.float(), "torch.float32")):
+        with pytest.raises(ValueError, match=said):
+            invert(lambda x, t: pytest.fail("called"), found.x, case.schedule, memory=memory, steps=4)
+
+
+def test_shapes_of_no_batch_are_no_noise(case) -> None:
+    for shape in (4, (4,)):
+        with pytest.raises(ValueError, match=r"\[B, \.\.\.\]"):
+            initial_noise(case.schedule, shape, seed=0)  # type: ignore[arg-type]
 
 
 def test_every_name_has_a_source_and_a_claim() -> None:

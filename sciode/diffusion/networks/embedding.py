@@ -37,8 +37,8 @@ class Conditioning(nn.Module):
         self.gamma = nn.Linear(width, width, bias=False) if gamma else None
 
     def forward(self, level: Tensor, label: Tensor | None = None, gamma: Tensor | None = None) -> Tensor:
-        """Raises ValueError for a label or a gamma where the network was built to read none, for labels of another shape,
-        and, on a CPU, for a class that there is not.
+        """Raises ValueError for a label or a gamma where the network was built to read none, for labels of another
+        shape, and, on a CPU, for a class that there is not.
         """
         told = self.level(waves(level, self.width))
         if self.label is not None:
