@@ -53,7 +53,10 @@ def _log_snr(schedule: Schedule, steps: int, start: float, end: float) -> Array:
 
 
 def karras(rho: float = 7.0) -> Callable[[Schedule, int, float, float], Array]:
-    """sigma / alpha uniform to the power 1 / rho, as EDM has it; rho = 7 takes many small steps near the data."""
+    """A grid for `sample(grid=)`: sigma / alpha uniform to the power 1 / rho; 7, EDM's, is dense near the data.
+
+    Raises ValueError for rho <= 0, and on use where alpha is 0 at t_start. Source: Karras et al. (2022), EDM.
+    """
     if not rho > 0:
         raise ValueError(f"karras: expected rho > 0, got {rho}")
 
@@ -74,6 +77,7 @@ def middle(strength: float = 2.5) -> Callable[[Schedule, int, float, float], Arr
     At the ends every model is nearly linear in the state, and what bends lies in between. For dpm-v3, whose linear part
     makes long steps harmless, and from 8 evaluations on for unipc-asinh-2; other multistep samplers extrapolate badly
     into steps that grow, and are better off with "log-snr" above 6. strength: 2.5; 0.1 is nearly "log-snr".
+    Raises ValueError for strength <= 0, and on use where alpha is 0 at t_start.
     """
     if not strength > 0:
         raise ValueError(f"middle: expected strength > 0, got {strength}")
@@ -105,6 +109,7 @@ def shifted(shift: float) -> Callable[[Schedule, int, float, float], Array]:
     """t -> shift t / (1 + (shift - 1) t) of the uniform grid, for flows on [0, 1]: more steps near the noise.
 
     shift: exp(mu) in FLUX (mu 0.5 to 1.15, by image size), 3 in Stable Diffusion 3; 1 changes nothing.
+    Raises ValueError for shift <= 0. Source: Esser et al. (2024), Stable Diffusion 3.
     """
     if not shift > 0:
         raise ValueError(f"shifted: expected shift > 0, got {shift}")

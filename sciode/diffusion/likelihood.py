@@ -52,7 +52,8 @@ def log_likelihood(
     - prior(x [B, ...]) -> [B]: log density at t_start; None = N(0, sigma(t_start)^2), from which `initial_noise` draws.
     - t_end: data are discrete or on a manifold at 0; 1e-3 to 1e-5. Divide by -D log 2 for bits per dimension.
 
-    Source: Song et al. (2021), score-based generative modeling through SDEs; Grathwohl et al. (2019), FFJORD.
+    Raises ValueError for misuse, and where alpha is 0 at t_start or sigma at t_end; what becomes of a sample is its
+    status. Source: Song et al. (2021), score-based generative modeling through SDEs; Grathwohl et al. (2019), FFJORD.
     """
     choose("divergence", divergence, ("exact", "hutchinson"))
     choose("prediction", prediction, PREDICTIONS)

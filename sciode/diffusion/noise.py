@@ -72,7 +72,9 @@ def initial_noise(
 ) -> Tensor:
     """sigma(t_start) z, where sampling starts: [B, ...]; its draws are apart from those of samplers with the same seed.
 
-    seed: as in `sample`: with an int, sample b has its own stream, whatever the size of the batch.
+    shape: [B, ...]; t_start: that of sampling, None = `schedule.t_max`; dtype: None = torch's default; seed: as in
+    `sample`: with an int, sample b has its own stream, whatever the size of the batch. Raises ValueError for a shape
+    without a batch, and for seeds that are not one a sample.
     """
     if not isinstance(shape, Sequence) or len(shape) < 2:
         raise ValueError(f"shape: expected that of a batch [B, ...], such as (64, 2), got {shape!r}")

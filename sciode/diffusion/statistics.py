@@ -137,7 +137,8 @@ def estimate_ems(
     - derivative: "forward" (exact, forward-mode; the model must support it) or "difference" (central differences).
     - cond: keyword arguments of the model, the same for every batch: tensors [1, ...].
 
-    Source: Zheng et al. (2023), DPM-Solver-v3; the estimation is re-derived.
+    Raises ValueError for misuse and for a model that refuses forward mode. Source: Zheng et al. (2023), DPM-Solver-v3;
+    the estimation is re-derived.
     """
     choose("prediction", prediction, PREDICTIONS)
     choose("derivative", derivative, ("forward", "difference"))

@@ -44,7 +44,9 @@ def code(
       that nobody asked for: ddim wants 100 or more, edm-heun 12 to 25.
     - options: prediction, grid, cond, guidance, threshold as in `sample`.
 
-    The last update adds no noise. Source: Nachmany et al. (2024), CODE: confident ordinary differential editing.
+    The last update adds no noise. Raises ValueError for misuse, before the model is called.
+
+    Source: Nachmany et al. (2024), CODE: confident ordinary differential editing.
     """
     if updates < 0 or anneal < 1 or not step > 0:
         raise ValueError(f"expected updates >= 0, anneal >= 1 and step > 0, got {updates}, {anneal} and {step}")

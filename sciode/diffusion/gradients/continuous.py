@@ -35,7 +35,10 @@ class _Work(NamedTuple):
 def by_the_adjoint(
     settings: Adjoint, path: Path, denoiser: Denoiser, program: Program, x: Tensor, normals: Normals
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The sample by the sampler's own steps, its gradient by `Adjoint`; the memory has none."""
+    """The sample by the sampler's own steps, its gradient by `Adjoint`; the memory has none.
+
+    Raises ValueError where the log-SNR is infinite at the start.
+    """
     if path.nodes[0].alpha == 0:
         raise ValueError("gradient: alpha is 0 at t_start, and log-SNR infinite; use 'checkpoint', or begin below it")
     begun, given = begin(program, x, normals, "adjoint"), conditions(denoiser)
@@ -102,8 +105,9 @@ def _pulled(
     check_known([eps], [y, *sources], since, "adjoint")
     pull = rho * pair.a if weight is None else weight * rho * pair.a
     inputs = [y] if weight is None else [y, *sources]
-    a, *theta = torch.autograd.grad(eps, inputs, pull, allow_unused=True)
+    a, *pulled = torch.autograd.grad(eps, inputs, pull, allow_unused=True)
     a = torch.zeros_like(y) if a is None else a
+    theta: list[Tensor | None] = list(pulled)
     if weight is not None:
         # One pull serves both: a's is the same, times the weight; a sample that has arrived has none.
         a = torch.where(weight == 0, 0.0, a / torch.where(weight == 0, 1.0, weight))

@@ -122,8 +122,13 @@ def _walk_solve(
 
 
 def runge_kutta_adaptive(method: str | Tableau = "tsit5", rtol: float = 1e-4, atol: float = 1e-5) -> Adaptive:
-    """An adaptive sampler of any method of `sciode.solve` with an error estimate; tolerances are those of y = x /
-    alpha."""
+    """An adaptive sampler of any explicit method of `sciode.solve` with an error estimate, each sample with its steps.
+
+        dy / dlambda = -(sigma / alpha) eps,   y = x / alpha.
+
+    method: a name or a `Tableau`; rtol, atol: tolerances of y, 1e-3 to 1e-5 in float32. Raises ValueError for methods
+    without an error estimate.
+    """
     table = tableau_of(method)
     if not table.adaptive:
         raise ValueError(f"method: {table.name!r} has no error estimate; use it with steps, as rk-{table.name}")
