@@ -83,6 +83,8 @@ for i, (name, errors) in enumerate(measured.items()):
     axis.loglog(steps, errors, marker="o", color=f"C{i}", label=f"{name}: claims {claim}, measured {slope:.2f}")
     axis.loglog(steps, errors[-1] * (steps[-1] / np.array(steps)) ** claim, "--", color=f"C{i}", linewidth=0.8)
 axis.set(xlabel="steps", ylabel="RMS error")
+axis.set_xticks(steps, [str(n) for n in steps])
+axis.minorticks_off()
 axis.legend()
 plt.show()
 
@@ -138,8 +140,8 @@ figure, axes = plt.subplots(len(shown) + 1, 2, figsize=(11, 5.6), layout="constr
 for column, n in enumerate((6, 10)):
     for axis, name in zip(axes[:, column], shown, strict=False):
         distance = (made[name, n] - aim).square().mean().sqrt()
-        show_digits(axis, made[name, n][:10], 10, f"{name}, {n} evaluations: {distance:.3f} from the aim")
-    show_digits(axes[-1, column], aim[:10], 10, "many steps: the aim")
+        show_digits(axis, made[name, n][:10], min(count, 10), f"{name}, {n} evaluations: {distance:.3f} from the aim")
+    show_digits(axes[-1, column], aim[:10], min(count, 10), "many steps: the aim")
 plt.show()
 
 # %% [markdown]

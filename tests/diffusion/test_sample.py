@@ -232,7 +232,11 @@ def test_classifier_free_guidance_of_scale_one_is_the_condition_and_of_zero_is_n
     found = sample(model, x, schedule, steps=15, cond=cond, guidance=never)
     torch.testing.assert_close(found, sample(halves[0], x, schedule, steps=15), rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="name the same"):
-        sample(model, x, schedule, cond=cond, guidance=ClassifierFree(2.0, {}))
+        sample(model, x, schedule, cond=cond, guidance=ClassifierFree(2.0, {"word": both["label"]}))
+    with pytest.raises(ValueError, match=r"\[8, \.\.\.\] or \[1, \.\.\.\]"):
+        sample(model, x, schedule, cond=cond, guidance=ClassifierFree(2.0, {"label": both["label"].repeat(3)}))
+    with pytest.raises(ValueError, match="mean no condition"):
+        ClassifierFree(2.0, {})
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "flow", "score"])
