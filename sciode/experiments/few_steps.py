@@ -114,6 +114,7 @@ def _straightened(case: Case) -> Any:
 
 STUDENTS: Mapping[str, Callable[[Case], Any]] = {
     "teacher, DDIM": lambda case: case.teacher,
+    "teacher, UniPC-2": lambda case: case.teacher,
     "rectified flow": _straightened,
     "TSCD, 4 segments": partial(Case.distilled, segments=(4,)),
     "TSCD, 4, 2, 1": partial(Case.distilled, segments=(4, 2, 1)),
@@ -122,6 +123,8 @@ STUDENTS: Mapping[str, Callable[[Case], Any]] = {
     "SLAM, fresh noise": partial(Case.distilled, segments=(1,), loss=sub_paths, noise="fresh"),
 }
 """A line of the table each."""
+SAMPLERS: Mapping[str, str] = {"teacher, UniPC-2": "unipc-2"}
+"""Of lines that are not sampled by DDIM."""
 
 
 def _case(settings: Settings, seed: int) -> Case:
@@ -144,13 +147,15 @@ def _row(settings: Settings, seed: int) -> dict[str, Any]:
     for name, make in STUDENTS.items():
         student = make(case)
         with torch.no_grad():
-            found[name] = {str(n): _judged(case, student, noise, n, ends) for n in (1, 2, 4)}
+            found[name] = {str(n): _judged(case, name, student, noise, n, ends) for n in (1, 2, 4)}
     floor = sliced_wasserstein(case.data["x"][: settings.judged], case.held)
     return {"students": found, "ends": sliced_wasserstein(ends, case.held), "floor": floor}
 
 
-def _judged(case: Case, student: Preconditioned, noise: Tensor, n: int, ends: Tensor) -> dict[str, float]:
-    options: dict[str, Any] = {"sampler": "ddim", "cond": {"label": case.labels}}
+def _judged(
+    case: Case, name: str, student: Preconditioned, noise: Tensor, n: int, ends: Tensor
+) -> dict[str, float]:  # fmt: skip
+    options: dict[str, Any] = {"sampler": SAMPLERS.get(name, "ddim"), "cond": {"label": case.labels}}
     if student.prediction == "flow":
         start = noise / float(SCHEDULE.sigma(1.0))
         made = sample(student, start, FLOW_TIME, prediction="flow", t_start=1.0, grid="uniform", steps=n, **options)
