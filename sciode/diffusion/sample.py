@@ -115,8 +115,7 @@ def sample(
     if denoise_last:
         end, last = job.path.nodes[-1], Plan()
         last.result = last.call(0, end, "data")
-        found, _ = run(last, job.denoiser, (found,))
-        spent = spent + 1
+        found, spent = run(last, job.denoiser, (found,))[0], spent + 1
     if not return_info:
         return found
     return SampleResult(found, memory[0] if memory else None, spent, _status(found, status), used)
