@@ -206,15 +206,15 @@ def verdicts(found: Sequence[Curve]) -> list[Verdict]:
             if values:
                 gains = [row[-1] for row in values]
                 sd = stdev(gains) if len(gains) > 1 else 0.0
-                means = [fmean(column) for column in zip(*values, strict=True)]
-                rows.append(Verdict(kind, way, *means, sd, means[-1] > sd))
+                before, other, own, distance, gain = (fmean(column) for column in zip(*values, strict=True))
+                rows.append(Verdict(kind, way, before, other, own, distance, gain, sd, gain > sd))
     return rows
 
 
 def _judged(curves: Sequence[Curve], way: str) -> _Row | None:
     """(input, SDEdit, CODE, its distance, its gain at that distance) of one seed and corruption."""
     fixed = {"the paper's bounds": Setting().name, "no clipping": Setting(confidence=None).name}
-    mine = next((c.method for c in curves if c.part == "judge" and c.method != "sdedit"), None)
+    mine = next((c.method for c in curves if c.part == "judge" and c.method != "sdedit"), "")
     name = fixed.get(way, mine)
     parts = {(c.part, c.method): c for c in curves}
     wanted = [parts.get((part, method)) for part in ("choose", "judge") for method in (name, "sdedit")]
