@@ -25,7 +25,10 @@ from sciode.bench.timing import machine
 from sciode.diffusion.editing import code, sdedit
 from sciode.lab.tables import show, table
 
-__all__ = ["CORRUPTIONS", "LEVELS", "Curve", "Verdict", "advantage", "corrupted", "curves", "main", "verdicts"]
+__all__ = [
+    "CORRUPTIONS", "LEVELS", "Curve", "Verdict", "advantage", "chosen", "code_name", "corrupted", "curves", "main",
+    "show_verdicts", "verdicts",
+]  # fmt: skip
 
 LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 SEEDS = (0, 1, 2)
@@ -114,7 +117,8 @@ def curves(
 
 def code_name(updates: int, step: float, confidence: float | None = 1.7) -> str:
     """What a curve of CODE is called."""
-    return f"code, {updates} x {step}" + ("" if confidence else ", no clipping")
+    clipping = {None: ", no clipping", 1.7: ""}.get(confidence, f", within {confidence}")
+    return f"code, {updates} x {step}" + clipping
 
 
 def advantage(mine: Curve, other: Curve) -> float | None:
@@ -147,11 +151,12 @@ def verdicts(found: Sequence[Curve]) -> list[Verdict]:
     rows = []
     judged = [curve for curve in found if curve.part == "judge"]
     kinds = list(dict.fromkeys("no clipping" in c.method for c in judged if c.method != "sdedit"))
+    corruptions = list(dict.fromkeys(c.corruption for c in judged))
     for plain in kinds:
-        gaps: dict[str, list[float]] = {name: [] for name in (*CORRUPTIONS, "all")}
+        gaps: dict[str, list[float]] = {name: [] for name in (*corruptions, "all")}
         for seed in dict.fromkeys(c.seed for c in judged):
-            per_kind = [_gap(judged, seed, name, plain) for name in CORRUPTIONS]
-            for name, gap in zip(CORRUPTIONS, per_kind, strict=True):
+            per_kind = [_gap(judged, seed, name, plain) for name in corruptions]
+            for name, gap in zip(corruptions, per_kind, strict=True):
                 gaps[name] += [] if gap is None else [gap]
             gaps["all"].append(fmean(g for g in per_kind if g is not None))
         for name, values in gaps.items():
@@ -168,16 +173,16 @@ def _gap(judged: Sequence[Curve], seed: int, corruption: str, plain: bool) -> fl
     return advantage(next(c for c in here if c is not other and ("no clipping" in c.method) == plain), other)
 
 
-def chosen(found: Sequence[Curve]) -> tuple[int, float]:
-    """The settings of CODE with the largest mean advantage over all corruptions."""
+def chosen(found: Sequence[Curve], settings: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The settings of CODE, arguments of `code_name`, with the largest mean advantage over all corruptions."""
     others = {c.corruption: c for c in found if c.method == "sdedit"}
 
-    def worth(setting: tuple[int, float]) -> float:
+    def worth(setting: tuple[Any, ...]) -> float:
         mine = [c for c in found if c.method == code_name(*setting)]
         gaps = [advantage(c, others[c.corruption]) for c in mine]
         return fmean(-1.0 if g is None else g for g in gaps)
 
-    return max(SETTINGS, key=worth)
+    return max(settings, key=worth)
 
 
 def main(out: Path | None = None) -> int:
@@ -186,18 +191,22 @@ def main(out: Path | None = None) -> int:
     for seed in SEEDS:
         net = trained(data.train, _TRAINING, seed)
         choice = list(curves(net, data, seed, "choose", SETTINGS))
-        setting = chosen(choice)
+        setting: Any = chosen(choice, SETTINGS)
         found += list(curves(net, data, seed, "judge", [setting], clipping=(1.7, None)))
         gains = ", ".join(f"{v.corruption} {v.mean:+.3f}" for v in verdicts([c for c in found if c.seed == seed]))
         print(f"seed {seed}: {code_name(*setting)}: {gains}", flush=True)
         _write(out, found)
-    told = verdicts(found)
+    show_verdicts(found)
+    return 0
+
+
+def show_verdicts(found: Sequence[Curve]) -> None:
+    """The table."""
     rows = [
         (v.corruption, v.method, f"{v.mean:+.3f} ± {v.sd:.3f}", {True: "above", False: "not above"}[v.met])
-        for v in told
+        for v in verdicts(found)
     ]
     show(table("CODE over SDEdit: accuracy at equal distance", ["corruption", "way", "gain", ""], rows))
-    return 0
 
 
 def _write(out: Path | None, found: Sequence[Curve]) -> None:

@@ -28,7 +28,7 @@ def test_accuracies_are_compared_at_equal_distance_alone() -> None:
 def test_settings_are_chosen_by_the_mean_over_corruptions() -> None:
     found = [_curve("sdedit", (0.1, 0.3), (0.5, 0.5))]
     found += [_curve(bench.code_name(*s), (0.2,), (0.6 if s == (3, 0.01) else 0.4,)) for s in bench.SETTINGS]
-    assert bench.chosen(found) == (3, 0.01)
+    assert bench.chosen(found, bench.SETTINGS) == (3, 0.01)
 
 
 def test_a_few_steps_of_training_denoise_better_than_none() -> None:
