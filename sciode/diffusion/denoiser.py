@@ -146,4 +146,6 @@ def _wanted(into: Conversion, level: Level, kind: str) -> tuple[Any, Any]:
 def _linear(x: Tensor, m: Tensor, a: Any, b: Any) -> Tensor:
     # To ask for what the model predicts anyway changes no bit of it.
     own = m if isinstance(b, float) and b == 1.0 else m * b
-    return own if isinstance(a, float) and a == 0.0 else own + x * a
+    if isinstance(a, float):
+        return own if a == 0.0 else torch.add(own, x, alpha=a)
+    return own + x * a
