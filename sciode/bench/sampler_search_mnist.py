@@ -78,6 +78,7 @@ class _Trial:
         for model, x, ends in self.unseen:
             made = sample(model, x, SCHEDULE, t_start=START if recipe is None else None, t_end=END, **options)
             error = float((made - ends).double().square().mean().sqrt())
+            # JSON knows no infinity.
             errors.append(error if math.isfinite(error) else 1e30)
         kept = None if recipe is None else json.loads(recipe.to_json())
         return Line(_where(budget), self.seed, name, seen, tuple(errors), kept)
