@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sciode.bench.timing import interleaved, machine
 from sciode.diffusion import Adjoint, Checkpoint, VPLinear, prepare, sample
+from sciode.solvers.engines.recording import recording
 from sciode.testing import PeakMemory
 
 __all__ = ["Overhead", "Route", "SmallUnet", "bars", "main", "overheads", "routes"]
@@ -135,7 +136,7 @@ def _captured(call: Callable[[], None]) -> Callable[[], None]:
         call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with recording(graph):
         call()
     return graph.replay
 

@@ -14,7 +14,7 @@ from sciode.diffusion.gradients.carry import Carried, carry
 from sciode.diffusion.gradients.settings import Gradient, checked
 from sciode.diffusion.grids import Grid
 from sciode.diffusion.guidance import Guidance
-from sciode.diffusion.job import Chosen, Job, first_step, job_of
+from sciode.diffusion.job import Chosen, Job, carried, first_step, job_of
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
@@ -81,8 +81,9 @@ def sample(
 ) -> Any:
     """Carry `initial_noise` x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` (return_info=True).
 
-    - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
-      what it predicts: "eps", "x0", "v", "score" or "flow".
+    - model(x [B, ...], t [B], **cond) -> [B, ...], t in the schedule's own time, float32 at least; `prediction` says
+      what it predicts: "eps", "x0", "v", "score" or "flow". x in half precision is shown to it as it is, and carried
+      (as `memory` is kept) in float32.
     - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
@@ -103,6 +104,7 @@ def sample(
     job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
     gradient = checked(gradient, job.sampler)
+    dtype, x = x.dtype, carried(x)
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, job.path, x, **job.sampler.options)
         found, memory, spent, status = walked.x, (), walked.nfe, walked.status
@@ -115,6 +117,7 @@ def sample(
         last.result = last.call(0, end, "data")
         found, _ = run(last, job.denoiser, (found,))
         spent = spent + 1
+    found = found.to(dtype)
     if not return_info:
         return found
     return SampleResult(found, memory[0] if memory else None, spent, _status(found, status), used)
@@ -158,6 +161,7 @@ def invert(
         )
     exact = memory is not None
     growth = math.inf
+    dtype, x = x.dtype, carried(x)
     if isinstance(job.sampler, Adaptive) or job.sampler.inverse is None:
         if exact:
             raise ValueError(
@@ -170,8 +174,9 @@ def invert(
             raise ValueError(f"memory: expected the state's shape {tuple(x.shape)}, got {tuple(beside.shape)}")
         growth = _growth(job, x)
         plan = job.sampler.backward(job.path)
-        found, _ = run(plan, job.denoiser, (x, beside))
+        found, _ = run(plan, job.denoiser, (x, carried(beside)))
         spent, status = plan.calls + (memory is None and job.sampler.name != "edict"), None
+    found = found.to(dtype)
     return InversionResult(found, exact, growth, spent, _status(found, status)) if return_info else found
 
 
