@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +18,9 @@ from sciode.solvers.brownian.draws import Cells, standard_normals
 __all__ = ["Seed", "initial_noise", "normals_of", "seeds_for"]
 
 Seed = int | Sequence[int] | torch.Generator | Sequence[torch.Generator] | Tensor | None
-"""An int: sample b draws from stream b of it. A list or tensor of B ints or generators: one stream a sample, which goes
-with it wherever it stands. A generator gives one number; None takes it from torch's default generator."""
+"""An int: sample b draws from stream b of it. A list, array or tensor of B ints, or a list of generators: one stream a
+sample, which goes with it wherever it stands. A generator gives one number; None takes it from torch's default one."""
+
 
 _STEPS, _START = 41, 42
 """Purposes of the hash: draws of samplers and initial noise never meet."""
@@ -27,14 +30,20 @@ def seeds_for(seed: Seed, batch: int, device: torch.device) -> Tensor:
     """One int64 a sample [B]."""
     if seed is None or isinstance(seed, torch.Generator):
         return sample_seeds(_drawn(seed), batch, device)
-    if isinstance(seed, int):
-        return sample_seeds(seed, batch, device)
+    if isinstance(seed, Integral):
+        return sample_seeds(int(seed), batch, device)
+    if isinstance(seed, np.ndarray):
+        seed = seed.tolist()
     if not isinstance(seed, Tensor | Sequence) or isinstance(seed, str):
         raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
-    each = seed.tolist() if isinstance(seed, Tensor) else [s if isinstance(s, int) else _drawn(s) for s in seed]
+    each = seed.tolist() if isinstance(seed, Tensor) else [_one(s) for s in seed]
     if len(each) != batch:
         raise ValueError(f"seed: {len(each)} seeds for a batch of {batch}; give one a sample, or one int for all")
     return torch.tensor(each, dtype=torch.int64, device=device)
+
+
+def _one(seed: Any) -> int:
+    return _drawn(seed) if seed is None or isinstance(seed, torch.Generator) else int(seed)
 
 
 def _drawn(generator: torch.Generator | None) -> int:
