@@ -41,7 +41,7 @@ BUDGETS = (5, 6, 8, 10, 15, 20)
 OURS = (
     "dpm++-3m", "dpm++-2m", "unipc-3", "dpm-v3", "unipc-2", "deis-tab-3", "ddim", "edm-heun", "dpm-v3-3",
     "deis-rho-ab-3", "dpm-3m", "ipndm", "bdia", "unipc-asinh-2", "dpm-v3, middle", "unipc-asinh-2, middle",
-    "dpm++-2m, middle", "deis-tab-3, middle", "deis-tab-3, quadratic",
+    "dpm++-2m, middle", "deis-tab-3, middle", "ipndm, middle", "unipc-3, middle", "deis-tab-3, quadratic",
 )  # fmt: skip
 """Samplers, after a comma the grid where it is not uniform in the log-SNR."""
 THEIRS = ("dpmsolver++ 2", "dpmsolver++ 3", "unipc 2 bh2", "unipc 3 bh2", "deis 3")
