@@ -81,9 +81,8 @@ def sample(
 ) -> Any:
     """Carry `initial_noise` x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` (return_info=True).
 
-    - model(x [B, ...], t [B], **cond) -> [B, ...], t in the schedule's own time, float32 at least; `prediction` says
-      what it predicts: "eps", "x0", "v", "score" or "flow". x in half precision is shown to it as it is, and carried
-      (as `memory` is kept) in float32.
+    - model(x [B, ...], t [B], **cond) -> [B, ...], t in the schedule's own time, float32 at least; x in half precision
+      is shown to it as it is, and carried in float32. prediction: "eps", "x0", "v", "score" or "flow".
     - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
@@ -113,10 +112,9 @@ def sample(
         (found, memory, used), spent = _sampled(job, x, seed, gradient)
         status = None
     if denoise_last:
-        end, last = job.path.nodes[-1], Plan()
-        last.result = last.call(0, end, "data")
-        found, _ = run(last, job.denoiser, (found,))
-        spent = spent + 1
+        last = Plan()
+        last.result = last.call(0, job.path.nodes[-1], "data")
+        found, spent = run(last, job.denoiser, (found,))[0], spent + 1
     found = found.to(dtype)
     if not return_info:
         return found
