@@ -109,8 +109,7 @@ def sample(
         found, memory, spent, status = walked.x, (), walked.nfe, walked.status
         used = "direct" if found.requires_grad else None
     else:
-        (found, memory, used), spent = _sampled(job, x, seed, gradient)
-        status = None
+        (found, memory, used), spent, status = *_sampled(job, x, seed, gradient), None
     if denoise_last:
         last = Plan()
         last.result = last.call(0, job.path.nodes[-1], "data")
