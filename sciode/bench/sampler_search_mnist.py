@@ -106,21 +106,26 @@ def _measured(bench: Bench, budgets: Sequence[int], out: Path) -> Iterator[list[
         known[line.mixture, line.seed, line.name] = line
         append_json(file, asdict(line))
 
+    def made(nfe: int, seed: int, names: Sequence[str]) -> list[Line]:
+        missing = [name for name in names if (_where(nfe), seed, name) not in known]
+        trial = _Trial(bench, seed) if missing else None
+        for name in missing:
+            assert trial is not None
+            if name in WAYS:
+                keep(trial.searched(nfe, name, out / "searches" / f"{nfe} {seed} {name}.jsonl".replace(" ", "_")))
+                say(f"{nfe} evaluations, seed {seed}: {name}")
+            else:
+                keep(trial.named(nfe, *name.rsplit(", ", 1)))
+        return [known[_where(nfe), seed, name] for name in names]
+
+    best, *others = WAYS
     for nfe in budgets:
         for seed in SEEDS:
-            ways = list(WAYS) if (nfe, seed) == (budgets[0], SEEDS[-1]) else list(WAYS)[:1]
-            names = [*ways, *(f"{name}, {grid}" for name, grid in _rivals(nfe))]
-            missing = [name for name in names if (_where(nfe), seed, name) not in known]
-            trial = _Trial(bench, seed) if missing else None
-            for name in missing:
-                assert trial is not None
-                if name in WAYS:
-                    keep(trial.searched(nfe, name, out / "searches" / f"{nfe} {seed} {name}.jsonl".replace(" ", "_")))
-                    say(f"{nfe} evaluations, seed {seed}: {name}")
-                else:
-                    keep(trial.named(nfe, *name.rsplit(", ", 1)))
-            wanted += [known[_where(nfe), seed, name] for name in names]
+            wanted += made(nfe, seed, [best, *(f"{name}, {grid}" for name, grid in _rivals(nfe))])
             yield wanted
+    for name in others:
+        wanted += made(budgets[0], SEEDS[0], [name])
+        yield wanted
 
 
 def main(

@@ -21,6 +21,7 @@ from sciode.bench.timing import interleaved, machine
 from sciode.diffusion import Adjoint, Checkpoint, VPLinear, prepare, sample
 from sciode.solvers.engines.recording import recording
 from sciode.testing import PeakMemory
+from sciode.training import isolated_rng
 
 __all__ = ["Overhead", "Route", "SmallUnet", "bars", "main", "overheads", "routes"]
 
@@ -151,9 +152,9 @@ def _waited(call: Callable[[], Any], device: str) -> Callable[[], None]:
 
 
 def _network(device: str, width: int) -> SmallUnet:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return SmallUnet(width).to(device)
+    with isolated_rng(0):
+        network = SmallUnet(width)
+    return network.to(device)
 
 
 def _noise(device: str, batch: int, seed: int = 1) -> Tensor:
