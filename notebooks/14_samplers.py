@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from sciode import lab
-from sciode.diffusion import VPLinear, estimate_ems, initial_noise, sample, samplers
+from sciode.diffusion import VPLinear, estimate_ems, initial_noise, sample, sampler, samplers
 from sciode.diffusion.networks import pretrained, pretrained_statistics
 from sciode.lab.digits import show_digits
 from sciode.testing import GaussianMixture
@@ -123,18 +123,21 @@ noise, digits = initial_noise(schedule, (count, 1, 28, 28), seed=5), torch.arang
 
 
 @torch.no_grad()
-def draw(name, **budget):
-    more = {"ems": ems} if name.startswith("dpm-v3") else {}
-    return sample(unet, noise, schedule, sampler=name, cond={"label": digits}, **budget, **more)
+def draw(name, **how):
+    if name.startswith("dpm-v3"):
+        how |= {"ems": ems}
+    return sample(unet, noise, schedule, sampler=sampler(name, **how.pop("options", {})), cond={"label": digits}, **how)
 
 
 print({key: record[key] for key in ("data", "step", "date")})
 aim = draw("unipc-2", steps=lab.scale(full=200, fast=40))
 
 # %%
-shown = ("ddim", "edm-heun", "dpm++-2m", "dpm++-3m", "unipc-3", "dpm-v3")
-made = {(name, n): draw(name, nfe=n) for name in shown for n in (6, 10)}
-figure, axes = plt.subplots(len(shown) + 1, 2, figsize=(11, 5.6), layout="constrained")
+middling = {"grid": "middle", "options": {"lower_final": True}}
+shown = {name: (name, {}) for name in ("ddim", "dpm++-2m", "dpm++-3m", "deis-tab-3", "dpm-v3")}
+shown |= {f"{name}, middle": (name, middling) for name in ("dpm-v3", "unipc-asinh-2")}
+made = {(shows, n): draw(name, nfe=n, **how) for shows, (name, how) in shown.items() for n in (6, 10)}
+figure, axes = plt.subplots(len(shown) + 1, 2, figsize=(11, 6.4), layout="constrained")
 for column, n in enumerate((6, 10)):
     for axis, name in zip(axes[:, column], shown, strict=False):
         distance = (made[name, n] - aim).square().mean().sqrt()
