@@ -160,4 +160,4 @@ for name, errors in measured.items():
 assert few["dpm-v3"][0] < 0.55 * few["dpm++-2m"][0]
 assert few["dpm++-3m"][-1] < few["dpm++-2m"][-1] < few["ddim"][-1]
 distances = {name: float((made[name, 10] - aim).square().mean().sqrt()) for name in shown}
-assert all(distances[name] < distances["ddim"] for name in ("dpm++-2m", "dpm++-3m", "unipc-3", "dpm-v3")), distances
+assert all(distances[name] < distances["ddim"] for name in shown if name != "ddim"), distances
