@@ -76,7 +76,8 @@ def middle(strength: float = 2.5) -> Callable[[Schedule, int, float, float], Arr
 
     At the ends every model is nearly linear in the state, and what bends lies in between. For dpm-v3, whose linear part
     makes long steps harmless, and from 8 evaluations on for unipc-asinh-2; other multistep samplers extrapolate badly
-    into steps that grow, and are better off with "log-snr" above 6. strength: 2.5; 0.1 is nearly "log-snr".
+    into steps that grow, and are better off with "log-snr" above 6. Lower last orders cost these two nothing up to some
+    20 steps, and help from 7 to 10: `sampler("dpm-v3", lower_final=True)`. strength: 2.5; 0.1 is nearly "log-snr".
     Raises ValueError for strength <= 0, and on use where alpha is 0 at t_start.
     """
     if not strength > 0:

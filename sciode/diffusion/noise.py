@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +18,9 @@ from sciode.solvers.brownian.draws import Cells, standard_normals
 __all__ = ["Seed", "check_seed", "initial_noise", "normals_of", "seeds_for"]
 
 Seed = int | Sequence[int] | torch.Generator | Sequence[torch.Generator] | Tensor | None
-"""An int: sample b draws from stream b of it. A list or tensor of B ints or generators: one stream a sample, which goes
-with it wherever it stands. A generator gives one number; None takes it from torch's default generator."""
+"""An int: sample b draws from stream b of it. A list, array or tensor of B ints, or a list of generators: one stream a
+sample, which goes with it wherever it stands. A generator gives one number; None takes it from torch's default one."""
+
 
 _STEPS, _START = 41, 42
 """Purposes of the hash: draws of samplers and initial noise never meet."""
@@ -25,9 +28,9 @@ _STEPS, _START = 41, 42
 
 def check_seed(seed: Seed, batch: int) -> None:
     """Raise ValueError for what is no seed of a batch; draws nothing."""
-    if seed is None or isinstance(seed, int | torch.Generator):
+    if seed is None or isinstance(seed, Integral | torch.Generator):
         return
-    if not isinstance(seed, Tensor | Sequence) or isinstance(seed, str):
+    if not isinstance(seed, Tensor | np.ndarray | Sequence) or isinstance(seed, str):
         raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
     count = seed.numel() if isinstance(seed, Tensor) else len(seed)
     if count != batch:
@@ -39,10 +42,14 @@ def seeds_for(seed: Seed, batch: int, device: torch.device) -> Tensor:
     check_seed(seed, batch)
     if seed is None or isinstance(seed, torch.Generator):
         return sample_seeds(_drawn(seed), batch, device)
-    if isinstance(seed, int):
-        return sample_seeds(seed, batch, device)
-    each = seed.tolist() if isinstance(seed, Tensor) else [s if isinstance(s, int) else _drawn(s) for s in seed]
+    if isinstance(seed, Integral):
+        return sample_seeds(int(seed), batch, device)
+    each = seed.tolist() if isinstance(seed, Tensor | np.ndarray) else [_one(s) for s in seed]
     return torch.tensor(each, dtype=torch.int64, device=device)
+
+
+def _one(seed: Any) -> int:
+    return _drawn(seed) if seed is None or isinstance(seed, torch.Generator) else int(seed)
 
 
 def _drawn(generator: torch.Generator | None) -> int:

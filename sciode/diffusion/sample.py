@@ -15,7 +15,7 @@ from sciode.diffusion.gradients.carry import Carried, carry
 from sciode.diffusion.gradients.settings import Gradient, checked
 from sciode.diffusion.grids import Grid
 from sciode.diffusion.guidance import Guidance
-from sciode.diffusion.job import Chosen, Job, first_step, job_of
+from sciode.diffusion.job import Chosen, Job, carried, first_step, job_of
 from sciode.diffusion.noise import Seed, check_seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
@@ -82,8 +82,8 @@ def sample(
 ) -> Any:
     """Carry `initial_noise` x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` (return_info=True).
 
-    - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
-      what it predicts: "eps", "x0", "v", "score" or "flow".
+    - model(x [B, ...], t [B], **cond) -> [B, ...], t in the schedule's own time, float32 at least; x in half precision
+      is shown to it as it is, and carried in float32. prediction: "eps", "x0", "v", "score" or "flow".
     - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
@@ -105,17 +105,18 @@ def sample(
                       cond, ems, denoise_last)  # fmt: skip
     gradient = checked(gradient, job.sampler)
     check_seed(seed, x.shape[0])
+    dtype, x = x.dtype, carried(x)
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, job.path, x, **job.sampler.options)
         found, memory, spent, status = walked.x, (), walked.nfe, walked.status
         used = "direct" if found.requires_grad else None
     else:
-        (found, memory, used), spent = _sampled(job, x, seed, gradient)
-        status = None
+        (found, memory, used), spent, status = *_sampled(job, x, seed, gradient), None
     if denoise_last:
         end, last = job.path.nodes[-1], Plan()
         last.result = last.call(0, end, "data")
         found, spent = run(last, job.denoiser, (found,))[0], spent + 1
+    found = found.to(dtype)
     if not return_info:
         return found
     return SampleResult(found, memory[0] if memory else None, spent, _status(found, status), used)
@@ -160,6 +161,7 @@ def invert(
     check_kinds(memory=memory)
     exact = memory is not None
     growth = math.inf
+    dtype, x = x.dtype, carried(x)
     if isinstance(job.sampler, Adaptive) or job.sampler.inverse is None:
         if exact:
             raise ValueError(
@@ -173,8 +175,9 @@ def invert(
             raise ValueError(f"memory: expected that of x's own sample, {ours}, got {given}")
         growth = _growth(job, x)
         plan = job.sampler.backward(job.path)
-        found, _ = run(plan, job.denoiser, (x, beside))
+        found, _ = run(plan, job.denoiser, (x, carried(beside)))
         spent, status = plan.calls + (memory is None and job.sampler.name != "edict"), None
+    found = found.to(dtype)
     return InversionResult(found, exact, growth, spent, _status(found, status)) if return_info else found
 
 

@@ -150,6 +150,21 @@ def test_half_precision_keeps_its_times_apart(case) -> None:
     assert torch.stack(seen)[:, 0].unique().numel() == 40 and seen[0].dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["dpm++-3m", "unipc-3", "dpm++-3m-sde", "dpm-adaptive-3", "bdia"])
+def test_half_precision_rounds_what_the_model_sees_and_says_and_nothing_else(name: str, case) -> None:
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return case.model(x.double(), t.double()).to(x.dtype)
+
+    def rounding(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return model(x.to(torch.bfloat16), t).to(x.dtype)
+
+    x, steps = case.x.to(torch.bfloat16), {} if "adaptive" in name else {"steps": 12}
+    found = sample(model, x, case.schedule, sampler=name, seed=1, **steps)
+    wanted = sample(rounding, x.float(), case.schedule, sampler=name, seed=1, **steps)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, wanted.to(torch.bfloat16))
+
+
 def test_the_last_denoise_is_the_data_prediction_at_the_end(case) -> None:
     plain = sample(case.model, case.x, case.schedule, steps=20)
     t = torch.full((12,), 1e-3, dtype=torch.float64)
@@ -376,3 +391,18 @@ def test_arguments_of_the_wrong_kind_say_what_was_meant(said: str, case) -> None
     given = {"model": case.model, "x": case.x, "schedule": case.schedule} | WRONG[said]
     with pytest.raises(ValueError, match=said):
         sample(**given)
+
+
+@pytest.mark.parametrize("name", ["dpm-adaptive-2", "dpm-adaptive-3", "dpm++-adaptive-2", "dpm++-adaptive-3"])
+def test_adaptive_steps_are_the_same_in_both_precisions(name: str, case) -> None:
+    """What a first step's error is, rounding or less, decides nothing."""
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return case.model(x.double(), t.double()).to(x.dtype)
+
+    one, other = (
+        sample(model, case.x.to(dtype), case.schedule, sampler=name, return_info=True)
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert torch.equal(one.nfe, other.nfe)
+    torch.testing.assert_close(one.x.double(), other.x, rtol=0, atol=1e-3)

@@ -75,8 +75,14 @@ def paired_error(
 
     def score(recipe: Recipe) -> float:
         more = {"ems": ems} if recipe.needs_statistics else {}
-        with torch.no_grad():
-            found = sample(model, x, schedule, sampler=recipe, **common, **more)
+        try:
+            with torch.no_grad():
+                found = sample(model, x, schedule, sampler=recipe, **common, **more)
+        except ValueError as fault:
+            # Statistics that overflow within a step make a bad recipe, not a bad search.
+            if isinstance(fault.__cause__, FloatingPointError):
+                return math.inf
+            raise
         error = float((found - ends).square().mean().sqrt())
         return error if math.isfinite(error) else math.inf
 
