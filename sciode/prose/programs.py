@@ -47,8 +47,10 @@ class Programs:
         self.owners = torch.tensor(nodes.owners, dtype=torch.int64, device=like.device)
 
     def __call__(self, u: Tensor, constants: Tensor | None = None) -> Tensor:
-        """Return du/dt, of the shape of u [B, ..., D]; constants: numbers [K], or [K, points] where each has its own, in
-        the place of the systems' own."""
+        """Return du/dt, of the shape of u [B, ..., D].
+
+        constants: numbers in the place of the systems' own, [K], or [K, points] where each point has others.
+        """
         flat = u.reshape(self.size, -1, self.dimension)
         points = flat.shape[1]
         numbers = (self.constants if constants is None else constants).to(u)

@@ -19,7 +19,7 @@ from sciode.prose.programs import Programs
 from sciode.prose.trees import Expression
 from sciode.solvers import solve
 
-__all__ = ["Shot", "noise_of", "shoot"]
+__all__ = ["Shot", "noise_of", "shoot", "with_numbers"]
 
 _STEPS = 2
 _NUDGE = 1e-5
@@ -29,20 +29,30 @@ _LEAST = 3e-4
 
 class Shot(NamedTuple):
     """Of B systems: equations with fitted numbers; starts [B, d]; excess [B]: mean squared residual, 1 where noise
-    explains it; evidence [B]: log-probability of the readings, but for a number that all share, by Laplace's
-    approximation; free [B]: how many numbers are fitted, starts included.
+    explains it; total [B]: sum of squared residuals and of what the prior adds; volume [B]: logarithm of the share that
+    numbers have of what they had before; free [B]: how many numbers are fitted, starts included.
 
-    numbers, chances: fitted [B, P] (the equations' in prefix order, then the start) and a square root [B, P, P] of
-    their covariance; zeros behind each system's own.
+    numbers, chances: fitted [B, K + d] (the equations' in prefix order, zeros behind each system's own, then the start)
+    and a square root [B, K + d, K + d] of their covariance, which is that of a noise which explains what is left.
     """
 
     equations: list[tuple[Expression, ...]]
     starts: Tensor
     excess: Tensor
-    evidence: Tensor
+    total: Tensor
+    volume: Tensor
     free: Tensor
     numbers: Tensor
     chances: Tensor
+
+    @property
+    def evidence(self) -> Tensor:
+        """Log-probabilities of the readings [B], but for a number that all share, by Laplace's approximation.
+
+        Where noise explains none of the systems, what the best one leaves is taken for noise.
+        """
+        least = self.excess.amin().clamp(min=1.0)
+        return torch.where(self.excess.isfinite(), self.volume - 0.5 * self.total / least, -torch.inf)
 
 
 def noise_of(values: Tensor) -> Tensor:
@@ -103,9 +113,10 @@ class _Problem:
         moved = theta[self.programs.owners, ..., :].gather(
             -1, self.place.view(-1, *[1] * (theta.ndim - 1)).expand(-1, *theta.shape[1:-1], 1)
         )[..., 0]
-        return self.programs.constants.view(-1, *[1] * (moved.ndim - 1)) + self.unit.view(
-            -1, *[1] * (moved.ndim - 1)
-        ) * moved
+        return (
+            self.programs.constants.view(-1, *[1] * (moved.ndim - 1))
+            + self.unit.view(-1, *[1] * (moved.ndim - 1)) * moved
+        )
 
     def starts(self, theta: Tensor) -> Tensor:
         return self.values[0] + self.sigma * theta[..., self.numbers :]
@@ -171,17 +182,19 @@ class _Problem:
         excess = torch.where(fine, residual.square().sum(1) / degrees, torch.inf)
         curved = torch.where(fine[:, None, None], self.curved(slopes), torch.eye(self.width, dtype=torch.float64))
         factor = torch.linalg.cholesky_ex(curved)[0]
-        volume = factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        # The least of residuals that a wrong system leaves is as noise to those that are more wrong.
-        evidence = torch.where(fine, -0.5 * total / excess.amin().clamp(min=1.0) - volume, -torch.inf)
+        volume = -factor.diagonal(dim1=1, dim2=2).log().sum(1)
         eye = torch.eye(self.width, dtype=torch.float64).expand_as(factor)
         root = torch.linalg.solve_triangular(factor.transpose(1, 2), eye, upper=True) * self.own[:, :, None]
-        left = [iter(one) for one in self._split(self.constants(theta))]
-        equations = [
-            tuple(one.with_constants([next(own) for _ in one.constants]) for one in system)
-            for system, own in zip(self.systems, left, strict=True)
-        ]
-        return Shot(equations, self.starts(theta), excess, evidence, free, theta, root)
+        root = root * excess.clamp(1.0, 1e6).sqrt()[:, None, None]
+        numbers, units = torch.zeros_like(theta), torch.zeros_like(theta)
+        numbers[self.programs.owners, self.place] = self.constants(theta)
+        units[self.programs.owners, self.place] = self.unit
+        numbers[:, self.numbers :], units[:, self.numbers :] = self.starts(theta), self.sigma
+        equations = [with_numbers(one, row) for one, row in zip(self.systems, numbers.tolist(), strict=True)]
+        return Shot(equations, self.starts(theta), excess, total, volume, free, numbers, units[..., None] * root)
 
-    def _split(self, constants: Tensor) -> list[list[float]]:
-        return [constants[self.programs.owners == k].tolist() for k in range(len(self.systems))]
+
+def with_numbers(system: Sequence[Expression], numbers: Sequence[float]) -> tuple[Expression, ...]:
+    """Return a system with other numbers, in prefix order; those behind its own are not looked at."""
+    left = iter(numbers)
+    return tuple(one.with_constants([next(left) for _ in one.constants]) for one in system)
