@@ -1,8 +1,8 @@
 """Terms that no trained system has: systems are changed by one term at a time, and kept by Schwarz's criterion.
 
 A first system comes from regressing what components change by on integrals of terms, all sets of up to four terms; then
-terms are added, dropped and exchanged, each change fitted to the whole path (`sciode.prose.shooting`), as long as one is
-worth the numbers that it costs.
+terms are added, dropped and exchanged, each change fitted to the whole path (`sciode.prose.shooting`), as long as one
+is worth the numbers that it costs.
 """
 
 from __future__ import annotations
