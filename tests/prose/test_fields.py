@@ -84,7 +84,7 @@ def test_a_model_of_fields_learns_and_writes_equations_that_are_such() -> None:
     for own, count in zip(found.equations, counts.tolist(), strict=True):
         for system in own:
             assert len(system) == count
-            read = {int(one[2:]) for tree in system for one in tree.symbols if str(one).startswith("u_")}
+            read = {int(str(one)[2:]) for tree in system for one in tree.symbols if str(one).startswith("u_")}
             assert all(place < READS for place in read)
 
 
