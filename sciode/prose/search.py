@@ -78,7 +78,7 @@ def _score(one: tuple[float, Equations]) -> float:
 def _scored(systems: list[Equations], times: Tensor, values: Tensor, spread: float) -> list[tuple[float, Equations]]:
     """Schwarz's criterion of each, and its fit: N log of the mean squared residual, noise being the least that counts,
     and log N for each number."""
-    found = shoot(systems, times, values, spread, rounds=4)
+    found = shoot(systems, times, values, spread, rounds=3)
     count = values.numel()
     left = found.excess * (count - found.free).clamp(min=1) / count
     scores = count * torch.where(left.isfinite(), left, torch.inf).clamp(min=1e-3).log() + found.free * math.log(count)

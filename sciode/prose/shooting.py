@@ -23,6 +23,8 @@ __all__ = ["Shot", "noise_of", "shoot", "with_numbers"]
 
 _STEPS = 2
 _NUDGE = 1e-5
+_SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+_FAR = 1e6
 _LEAST = 3e-4
 """Noise is taken to be at least this share of a component's spread: the solver's own error is below."""
 
@@ -75,18 +77,19 @@ def shoot(
     times: Tensor,
     values: Tensor,
     spread: float = 0.05,
-    rounds: int = 6,
+    rounds: int = 4,
 ) -> Shot:
     """Fit B systems to one trajectory values [T, d] at even times [T], by Levenberg and Marquardt.
 
     spread: how far true numbers lie from those that are given, as a share of their size (of 0.1 at least): a Gaussian
-    prior. rounds: iterations on the first quarter, the first half, and all of the readings, each. Systems whose path
-    stops have infinite `excess`, and keep their numbers.
+    prior. rounds: iterations on the first eighth, quarter, three eighths, and so on up to all of the readings, each: from
+    a start that is off, a long path has other minima. Systems whose path stops or grows beyond a million times the
+    readings' noise have infinite `excess`.
     """
     problem = _Problem(systems, times, values, spread)
     theta = torch.zeros(len(systems), problem.width, dtype=torch.float64)
-    for share in (4, 2, 1):
-        theta = problem.fitted(theta, max(len(times) // share, 8), rounds)
+    for share in _SHARES:
+        theta = problem.fitted(theta, max(int(share * len(times)), 8), rounds)
     return problem.shot(theta)
 
 
@@ -142,7 +145,7 @@ class _Problem:
         residual = scaled[:, 0]
         slopes = ((scaled[:, 1:] - residual[:, None]) / self.nudges.diagonal()[:, None]).transpose(1, 2)
         total = residual.square().sum(1) + (self.prior * theta.square()).sum(1)
-        fine = scaled.isfinite().flatten(1).all(1)
+        fine = scaled.isfinite().flatten(1).all(1) & (residual.abs().amax(1) < _FAR)
         return residual, slopes * self.own[:, None], torch.where(fine, total, torch.inf)
 
     @property
