@@ -5,9 +5,9 @@
 
 Rows: one trajectory at one level of noise; 64 frames up to t = 2 are read, nothing is told, and times from there to 6
 are asked. "seen" systems are those of the shipped model, with numbers of the tests' part; "never seen" ones are none of
-its terms. "doubted": what the written candidates leave is more than noise explains (`DOUBTFUL`, chosen on
-trajectories of the part for validation); "after": of the answer, once the search is over. "covered": the share of true values in
-the band of 90 %. Right-hand sides are judged on the true trajectory.
+its terms. "doubted": what the written candidates leave is more than noise explains (`DOUBTFUL`, chosen on trajectories
+of the part for validation); "after": of the answer, once the search is over. "covered": the share of true values in the
+band of 90 %. Right-hand sides are judged on the true trajectory.
 """
 
 from __future__ import annotations

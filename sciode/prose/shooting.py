@@ -82,9 +82,9 @@ def shoot(
     """Fit B systems to one trajectory values [T, d] at even times [T], by Levenberg and Marquardt.
 
     spread: how far true numbers lie from those that are given, as a share of their size (of 0.1 at least): a Gaussian
-    prior. rounds: iterations on the first eighth, quarter, three eighths, and so on up to all of the readings, each: from
-    a start that is off, a long path has other minima. Systems whose path stops or grows beyond a million times the
-    readings' noise have infinite `excess`.
+    prior. rounds: iterations on the first eighth, quarter, and so on up to all of the readings, each: from a start that
+    is off, a long path has other minima. Systems whose path stops, or goes away by a million times the noise, have
+    infinite `excess`.
     """
     problem = _Problem(systems, times, values, spread)
     theta = torch.zeros(len(systems), problem.width, dtype=torch.float64)
