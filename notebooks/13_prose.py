@@ -141,7 +141,9 @@ for name, rounds in (("as it is", 0), ("with a search", lab.scale(full=8, fast=3
         foreign[name] = prose.predict(times, angle[:64], later, beams=2, fit=fit, search=rounds)
     answer = foreign[name]
     apart = np.linalg.norm(answer.values - angle[64:]) / np.linalg.norm(angle[64:])
-    print(f"{name}: doubtful {answer.doubtful}, relative error {apart:.2g}", *(one.message for one in heard), sep="\n  ")
+    print(
+        f"{name}: doubtful {answer.doubtful}, relative error {apart:.2g}", *(one.message for one in heard), sep="\n  "
+    )
     display(Math(answer.latex(names=("angle", "speed"))))
 
 # %% [markdown]

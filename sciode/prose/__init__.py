@@ -7,6 +7,7 @@ from sciode.prose.families import FAMILIES, Family, Fields, draw_fields, evolve_
 from sciode.prose.fields import FieldDrawing, equations_of_family, filled_fields
 from sciode.prose.grammar import Grammar, State
 from sciode.prose.guesses import Guesses, Told
+from sciode.prose.kept import kept
 from sciode.prose.memory import Memory
 from sciode.prose.model import PRESETS, Shape, Transformer
 from sciode.prose.opponents import DeepONet, FourierOperator, Operator
@@ -71,6 +72,7 @@ __all__ = [
     "evolve_fields",
     "filled",
     "filled_fields",
+    "kept",
     "latex",
     "load_model",
     "misfit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from sciode.prose import SYSTEMS, Drawing, Programs, System, Vocabulary, draw, equations_of, filled, noisy
+from sciode.prose import SYSTEMS, Drawing, Programs, System, Vocabulary, draw, equations_of, filled, kept, noisy
 from sciode.prose.samples import PARTS, numbers_of, part_of
 from sciode.prose.vocabulary import on_grid
 
@@ -129,6 +130,23 @@ def test_a_system_of_your_own_is_drawn_beside_named_ones_and_told() -> None:
         torch.testing.assert_close(energy, energy[:1].expand_as(energy), rtol=1e-3, atol=1e-4)
     with pytest.raises(ValueError, match="names of their own"):
         Drawing((own, System("swing", 1, lambda u, p: (p.a * u[0],), {"a": 1.0})))
+
+
+def test_a_pool_that_is_kept_is_the_same_and_is_not_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = System("swing", 2, lambda u, p: (u[1], -p.k * u[0]), {"k": 2.0})
+    how = Drawing((own, "thomas"), **FEW)
+    first = kept(how, 0, 3, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("sciode.prose.kept.filled", None)
+        again = kept(how, 0, 3, tmp_path)
+        assert torch.equal(first.values, again.values) and torch.equal(first.targets, again.targets)
+        assert torch.equal(first.guesses.table, again.guesses.table) and again.left_out == first.left_out
+    other = System("swing", 2, lambda u, p: (u[1], -p.k * u[0] * u[0]), {"k": 2.0})
+    for changed, seed in ((how, 1), (Drawing((other, "thomas"), **FEW), 0), (Drawing((own,), **FEW), 0)):
+        kept(changed, seed, 3, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def told(pool: Any, system: int) -> list[list[int]]:

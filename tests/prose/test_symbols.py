@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import sympy
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sciode import prose
 from sciode.prose import (
     SYSTEMS,
     Expression,
@@ -241,3 +244,13 @@ def test_wrong_guesses_are_one_term_more_or_one_fewer_in_one_component(name: str
 
 def test_the_sets_of_the_paper_have_twelve_and_fifteen_systems() -> None:
     assert len(of_dimension(3)) == 12 and len(of_dimension(5)) == 15
+
+
+def test_nothing_is_run_or_parsed_as_code_or_by_sympy() -> None:
+    """Text becomes equations by `Vocabulary.decoded` alone: no name in the package evaluates or parses any."""
+    forbidden = {"eval", "exec", "compile", "sympify", "parse_expr", "lambdify", "S"}
+    for file in sorted(Path(prose.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+            called = isinstance(node, ast.Name) or name in ("sympify", "parse_expr", "lambdify")
+            assert not (called and name in forbidden), f"{file.name}, line {node.lineno}: {name}"
