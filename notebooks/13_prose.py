@@ -126,9 +126,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## A system that the model does not know
 #
-# A pendulum: none of the twelve systems has its sine in that place. What is written leaves far more than noise explains,
-# and `predict` warns. `search=` then adds and drops terms, fits each change through the solver, and keeps what is worth
-# its numbers.
+# A pendulum: none of the twelve systems has its sine in that place. What is written leaves far more than noise
+# explains, and `predict` warns. `search=` then adds and drops terms, fits each change through the solver, and keeps what
+# is worth its numbers.
 
 # %%
 swing, speed = variables(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ def kept(how: Drawing, seed: int, dimension: int, folder: Path | str, device: to
         (one.name, one.start, one.spread, one.first, dict(one.nominal), [tree.symbols for tree in one.equations])
         for one in how.chosen
     ]
-    asked = asdict(replace(how, systems=how.names))
+    asked = {one.name: getattr(how, one.name) for one in fields(how) if one.name != "systems"}
     made_by = torch.device(device).type, str(torch.__version__)
     text = json.dumps([systems, asked, seed, dimension, made_by])
     file = Path(folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.safetensors"
