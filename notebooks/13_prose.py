@@ -127,8 +127,8 @@ pd.DataFrame(
 # ## A system that the model does not know
 #
 # A pendulum: none of the twelve systems has its sine in that place. What is written leaves far more than noise
-# explains, and `predict` warns. `search=` then adds and drops terms, fits each change through the solver, and keeps what
-# is worth its numbers.
+# explains, and `predict` warns. `search=` then adds and drops terms, fits each change through the solver, and keeps
+# what is worth its numbers.
 
 # %%
 swing, speed = variables(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_a_pool_that_is_kept_is_the_same_and_is_not_drawn_again(
     how = Drawing((own, "thomas"), **FEW)
     first = kept(how, 0, 3, tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("sciode.prose.kept.filled", None)
+        patched.setattr(importlib.import_module("sciode.prose.kept"), "filled", None)
         again = kept(how, 0, 3, tmp_path)
         assert torch.equal(first.values, again.values) and torch.equal(first.targets, again.targets)
         assert torch.equal(first.guesses.table, again.guesses.table) and again.left_out == first.left_out
