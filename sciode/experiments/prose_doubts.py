@@ -27,10 +27,25 @@ from torch import Tensor
 
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.lab.tables import show, table
-from sciode.prose import Drawing, Expression, Fit, Forecast, Prose, constant, draw, noisy, sin, variable, variables
+from sciode.prose import (
+    Drawing,
+    Expression,
+    Fit,
+    Forecast,
+    Programs,
+    Prose,
+    constant,
+    draw,
+    misfit,
+    noisy,
+    refine,
+    sin,
+    variable,
+    variables,
+)  # fmt: skip
 from sciode.prose.estimator import DOUBTFUL
 from sciode.prose.metrics import Terms, right_hand_error, solved, terms_of
-from sciode.prose.shooting import noise_of
+from sciode.prose.shooting import noise_of, shoot
 from sciode.training import choose_device, derive_seed
 
 __all__ = ["NEVER_SEEN", "Settings", "made", "main"]
@@ -122,6 +137,7 @@ def made(settings: Settings, system: str, part: str, place: int, noise: float) -
         "excess": float(found.excess[found.best]),
         "exact": terms.exact,
         "rhs": float(right_hand_error([own], [true], path[None, ::4])),
+        **_fits(settings, found, times[:_READ], readings, true, path),
         "l2": _apart(found.values, ahead),
         "l2_written": _written(found, settings.beams, ahead),
         "l2_operator": _apart(found.operator, ahead),
@@ -132,6 +148,23 @@ def made(settings: Settings, system: str, part: str, place: int, noise: float) -
         "equations": [str(one) for one in found.sympy()],
         "seconds": seconds,
     }
+
+
+def _fits(
+    settings: Settings, found: Forecast, times: Tensor, readings: Tensor, true: Equations, path: Tensor
+) -> dict[str, Any]:
+    """Of the best candidate that was written: errors of its right-hand side and of short solutions from the readings,
+    as it was written, fitted to short solutions, and fitted to the whole path."""
+    best = int(found.excess[: len(found.written)].argmin())
+    data, how = readings[None].double(), Fit(settings.fit)
+    written, whole = found.written[best], found.equations[best]
+    systems = {"written": written, "short": refine([written], times, data, how).equations[0], "whole": whole}
+    row = {}
+    for name, one in systems.items():
+        row[f"rhs_{name}"] = float(right_hand_error([one], [true], path[None, ::4]))
+        row[f"misfit_{name}"] = float(misfit(Programs([one], data.shape[-1], data), times, data, how))
+        row[f"path_{name}"] = float(shoot([one], times, readings, rounds=0).total)
+    return row
 
 
 def _written(found: Forecast, beams: int, ahead: Any) -> float:

@@ -61,7 +61,8 @@ class Forecast:
     the readings, 0 for those that were not solved. excess [K]: mean squared distance of a candidate's whole path from
     the readings, over that noise: 1 is what noise explains. misfits [K]: mean squared error of short solutions from the
     readings, relative to their spread. noise [d]: standard deviation, as differences of the readings tell it. status:
-    of each candidate's solve, in words. equations: in the units of the readings.
+    of each candidate's solve, in words. equations: with fitted numbers, in the units of the readings. written: as the
+    network wrote them, in the same units; it did not write what a search found.
     """
 
     values: NDArray[np.float64]
@@ -75,6 +76,7 @@ class Forecast:
     noise: NDArray[np.float64]
     status: tuple[str, ...]
     equations: tuple[tuple[Expression, ...], ...]
+    written: tuple[tuple[Expression, ...], ...]
 
     @property
     def best(self) -> int:
@@ -226,7 +228,7 @@ class Prose:
             misfit(programs, given.times, data, fit).numpy(),
             (noise_of(given.values) * size).numpy(),
             tuple(Status(one).message for one in answer.status.tolist()),
-            tuple(in_own_units(one, given) for one in shot.equations),
+            *(tuple(in_own_units(one, given) for one in some) for some in (shot.equations, written)),
         )
         if forecast.doubtful:
             warnings.warn(_doubts(forecast, search), stacklevel=2)
