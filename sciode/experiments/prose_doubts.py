@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -118,7 +119,7 @@ def made(settings: Settings, system: str, part: str, place: int, noise: float) -
     """One row."""
     path, true = _trajectory(system, place)
     times = Drawing().times
-    readings = noisy(path[None, :_READ], noise, derive_seed(11, place))[0]
+    readings = noisy(path[None, :_READ], noise, derive_seed(11, place, zlib.crc32(system.encode())))[0]
     search = settings.search if part == "never seen" else 0
     began = time.perf_counter()
     with warnings.catch_warnings():

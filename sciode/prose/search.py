@@ -29,8 +29,10 @@ _SETS = 8
 """Sets of terms that are kept of each size."""
 _BOLD = 4
 """Changes of a kind that are tried in a component in a round, those that regression likes best."""
-_NEAR, _WIDE = 0.05, 10.0
+_NEAR, WIDE = 0.05, 10.0
 """Priors of numbers that were written, and of those that a regression made."""
+_KEPT, _CLOSE = 4, 10.0
+"""Systems that a search returns, and by how much the last may be worse than the best."""
 
 Equations = tuple[Expression, ...]
 Support = tuple[tuple[int, ...], ...]
@@ -50,29 +52,29 @@ def library(dimension: int) -> list[Expression]:
     return found + [function(one) for one in u for function in (sin, cos)]
 
 
-def searched(begin: Sequence[Equations], times: Tensor, values: Tensor, rounds: int = 8) -> Equations:
-    """Return the best system that is found within so many rounds for readings [T, d] at even times [T].
+def searched(begin: Sequence[Equations], times: Tensor, values: Tensor, rounds: int = 8) -> list[Equations]:
+    """Return the best systems for readings [T, d] at even times [T] that are found within so many rounds, up to four,
+    the best first: more than one where readings cannot tell them apart.
 
     begin: systems that are judged beside those of the search.
     """
     slopes = _Slopes(library(values.shape[1]), times, values)
-    best = min(_scored(list(begin), times, values, _NEAR), key=_score)
+    seen: dict[Support | int, tuple[float, Equations]] = dict(enumerate(_scored(list(begin), times, values, _NEAR)))
 
-    def likeliest(some: Sequence[Support]) -> tuple[tuple[float, Equations], Support]:
-        fits = _scored([slopes.system(one) for one in some], times, values, _WIDE)
-        return min(zip(fits, some, strict=True), key=lambda one: _score(one[0]))
+    def likeliest(some: Sequence[Support]) -> tuple[float, Support]:
+        new = [one for one in dict.fromkeys(some) if one not in seen]
+        if new:
+            seen.update(zip(new, _scored([slopes.system(one) for one in new], times, values, WIDE), strict=True))
+        return min((seen[one][0], one) for one in some)
 
-    current = likeliest(list(dict.fromkeys(slopes.support(rank) for rank in range(3))))
+    score, current = likeliest([slopes.support(rank) for rank in range(3)])
     for _ in range(rounds):
-        change = likeliest(slopes.neighbours(current[1]))
-        if not _score(change[0]) < _score(current[0]):
+        better, changed = likeliest(slopes.neighbours(current))
+        if not better < score:
             break
-        current = change
-    return min(best, current[0], key=_score)[1]
-
-
-def _score(one: tuple[float, Equations]) -> float:
-    return one[0]
+        score, current = better, changed
+    ranked = sorted(seen.values(), key=lambda one: one[0])
+    return [own for worth, own in ranked[:_KEPT] if worth <= ranked[0][0] + _CLOSE] or [ranked[0][1]]
 
 
 def _scored(systems: list[Equations], times: Tensor, values: Tensor, spread: float) -> list[tuple[float, Equations]]:

@@ -25,6 +25,7 @@ _STEPS = 2
 _NUDGE = 1e-5
 _SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 _FAR = 1e6
+_ALIKE = 1.3
 _LEAST = 3e-4
 """Noise is taken to be at least this share of a component's spread: the solver's own error is below."""
 
@@ -60,8 +61,9 @@ class Shot(NamedTuple):
 def noise_of(values: Tensor) -> Tensor:
     """Return the standard deviation of white noise in even readings [T, d], of each component, [d].
 
-    By differences of orders 2 to 8, of which a smooth curve leaves the less the higher they are: the least root mean
-    square. Not below 3e-4 of a component's spread.
+    By differences of orders 2 to 8, of which a smooth curve leaves the less the higher they are, while those of noise
+    stay and scatter the more: the lowest order whose root mean square is within 30 % of the least. Not below 3e-4 of a
+    component's spread.
     """
     found, apart = [], values
     for order in range(1, min(9, len(values) - 4)):
@@ -69,7 +71,9 @@ def noise_of(values: Tensor) -> Tensor:
         if order > 1:
             found.append((apart.square().mean(0) / math.comb(2 * order, order)).sqrt())
     spread = values.std(0, correction=0).clamp(min=1e-9 * float(values.abs().max()) + 1e-12)
-    return torch.maximum(torch.stack(found).amin(0), _LEAST * spread)
+    each = torch.stack(found)
+    lowest = (each <= _ALIKE * each.amin(0)).int().argmax(0)
+    return torch.maximum(each.gather(0, lowest[None])[0], _LEAST * spread)
 
 
 def shoot(

@@ -95,5 +95,5 @@ def test_a_search_finds_systems_that_are_in_its_library_and_the_library_has_what
     u, v = variables(2)
     true = (1.5 * u - u * v, u * v - v)
     path = solved([true], torch.tensor([[1.0, 0.5]], dtype=torch.float64), TIMES).values[0]
-    found = searched([(1.0 * u, 1.0 * v)], TIMES, path, 4)
+    found = searched([(1.0 * u, 1.0 * v)], TIMES, path, 4)[0]
     assert Terms.between(terms_of(found, 1e-3), terms_of(true)).exact
