@@ -210,7 +210,7 @@ class Prose:
         written, operator = self._read(given, asked, guess, beams)
         fit = fit or Fit()
         shot = _fitted(written, given, fit)
-        if search and not bool((shot.excess <= DOUBTFUL).any()):
+        if search and not bool(shot.excess[shot.evidence.argmax()] <= DOUBTFUL):
             found = searched([*written, *shot.equations], given.times, given.values, search)
             shot = joined(shot, shoot(found, given.times, given.values, WIDE))
         answer = continued(shot, asked, _DRAWS, seed)
