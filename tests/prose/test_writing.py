@@ -103,7 +103,7 @@ def test_numbers_come_back_from_clean_trajectories() -> None:
         tuple(one.with_constants([c * (1.1 if k % 2 else 0.9) for k, c in enumerate(one.constants)]) for one in system)
         for system in true
     ]
-    found = refine(wrong, how.times, values, Fit(60, steps=4))
+    found = refine(wrong, how.times, values, Fit(steps=4))
     u = torch.randn(4, 50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     right, before, after = (Programs(systems, 3)(u) for systems in (true, wrong, found.equations))
     errors = [((one - right).square().sum((1, 2)) / right.square().sum((1, 2))).sqrt() for one in (before, after)]
