@@ -142,7 +142,7 @@ class Prose:
         training = Training({"full": model}, pools, course, folder, tell)
         training.run()
         training.judge()
-        return cls(model, drawing.systems, place, drawing.end)
+        return cls(model, drawing.names, place, drawing.end)
 
     def predict(
         self,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciode.prose.systems import SYSTEMS, System
+from sciode.prose.systems import System
 from sciode.prose.trees import Expression, constant, variable
 from sciode.prose.vocabulary import Vocabulary
 
@@ -57,12 +57,12 @@ class Guesses(NamedTuple):
         return self.table[first + (chances[1] * count).long().clamp(max=count - 1)]
 
 
-def guesses_of(names: Sequence[str], vocabulary: Vocabulary, device: torch.device | str = "cpu") -> Guesses:
-    """Return the guesses at systems of `SYSTEMS`, in the order of their names."""
+def guesses_of(systems: Sequence[System], vocabulary: Vocabulary, device: torch.device | str = "cpu") -> Guesses:
+    """Return the guesses at systems, in their order."""
     rows: list[list[int]] = []
     first, count = [], []
-    for name in names:
-        kinds = _kinds(SYSTEMS[name])
+    for system in systems:
+        kinds = _kinds(system)
         first.append([])
         count.append([])
         for some in kinds:

@@ -93,7 +93,7 @@ def test_noise_is_as_large_as_it_says_and_each_samples_own(pool: Pool) -> None:
 
 def test_guesses_come_as_often_as_told_and_are_what_they_say() -> None:
     vocabulary = Vocabulary(3)
-    guesses = guesses_of(("lorenz", "thomas"), vocabulary)
+    guesses = guesses_of((SYSTEMS["lorenz"], SYSTEMS["thomas"]), vocabulary)
     system = torch.ones(6000, dtype=torch.long)
     right = vocabulary.encoded([e.bound(SYSTEMS["thomas"].nominal) for e in SYSTEMS["thomas"].equations], True)
 
