@@ -30,7 +30,7 @@ from sciode.training.checkpoint import flatten, unflatten
 __all__ = ["ENGINES", "Course", "Pupil", "Training"]
 
 ENGINES = ("auto", "eager", "capture", "compile")
-"""How steps are made: "capture" and "compile" are recorded on a card, "auto" is "capture" there and "eager" elsewhere."""
+"""How steps are made: on a card "capture" and "compile" are recorded, and "auto" is "capture"."""
 
 
 @dataclass(frozen=True)
