@@ -10,6 +10,7 @@ products of square bfloat16 matrices (float32 ones on a CPU) on the same device.
 
 from __future__ import annotations
 
+import gc
 import time
 import warnings
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def made(settings: Settings, **key: Any) -> dict[str, Any]:
     """One row: seconds of a step and rates, or those of drawing the pool."""
     if key["line"] == "pool":
         return _pool_row(settings)
-    torch.compiler.reset()
+    _fresh(settings.device)
     dimension = PRESETS[key["preset"]].dimension
     own = TableSettings(preset=key["preset"], dimension=dimension, device=settings.device)
     pool = random_pool(dimension, settings.device)
@@ -91,6 +92,15 @@ def made(settings: Settings, **key: Any) -> dict[str, Any]:
         "weights": sum(one.numel() for one in model.parameters()),
         "said": [str(one.message) for one in said],
     }
+
+
+def _fresh(device: str) -> None:
+    """Nothing of the row before is left: no graphs and their memory, no compiled layers."""
+    torch.compiler.reset()
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _pool_row(settings: Settings) -> dict[str, Any]:

@@ -251,6 +251,8 @@ class Training:
         number, pool, generator = -1, None, torch.Generator(self.device)
         for one in self.pupils.values():
             one.model.train()
+        if self.over:
+            return
         while not self.over:
             wanted = self.step // self.course.renew if self.course.renew else 0
             if pool is None or wanted != number:
@@ -271,7 +273,7 @@ class Training:
             self.save()
 
     def _look(self) -> None:
-        record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 3)}
+        record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 3), "engines": self.engines}
         for name, one in self.pupils.items():
             data, symbols = one.seen.tolist()
             if not math.isfinite(data + symbols):
@@ -281,6 +283,11 @@ class Training:
             append_json(self.folder / "log.jsonl", record)
         if self.tell is not None:
             self.tell(record)
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """How each model's steps are made by now: see `Pupil.engine`."""
+        return {name: one.engine for name, one in self.pupils.items()}
 
     def judge(self) -> None:
         """Give the models their averaged weights, in evaluation mode."""

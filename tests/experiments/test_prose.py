@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sciode.experiments.sparse_equations import by_sparse_regression, imported, 
 from sciode.prose import SYSTEMS, Drawing, Programs, Reading, Shape, Transformer, draw, filled
 from sciode.prose.metrics import Terms, right_hand_error, terms_of
 from sciode.prose.training import Pupil
+from sciode.training import isolated_rng
 
 SMALL: dict[str, Any] = {
     "systems": ("thomas", "sprott_b"), "noises": (0.02,), "told": ("known", "nothing"), "seeds": (0,), "equations": 2,
@@ -87,10 +89,9 @@ def test_a_row_of_speeds_counts_what_was_drawn_and_multiplied(tmp_path: Path, mo
 def test_flop_of_a_layer_are_those_of_its_products() -> None:
     """Two products a weight forward and four backward; attention counts where a kernel of the card's makes it."""
     pool = prose_speed.random_pool(3, "cpu", 16)
-    model = Transformer(Shape(width=8, heads=1, feedforward=16, data=1, symbols=1, fusion=1, operator=1, writes=False,
-                              reads="data"))  # fmt: skip
-    longer = Transformer(Shape(width=8, heads=1, feedforward=16, data=2, symbols=1, fusion=1, operator=1, writes=False,
-                               reads="data"))  # fmt: skip
+    shape = Shape(width=8, heads=1, feedforward=16, data=1, symbols=1, fusion=1, operator=1, reads="data", writes=False)
+    with isolated_rng(0):
+        model, longer = Transformer(shape), Transformer(replace(shape, data=2))
     tokens, width = 65, 8
     products = 2 * tokens * (4 * width**2 + 2 * width * 16)
     attention = 2 * 2 * tokens**2 * width
