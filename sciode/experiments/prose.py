@@ -243,7 +243,7 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     settings = Settings(**{**changes, "device": str(choose_device(device))})
     rows = finished_rows(out, _keys(settings), _stamp(settings), partial(made, settings, out), settings.workers)
     numbers = write_table(out, {"settings": settings, "rows": rows})
-    show(_operators(settings, rows), _equations(settings, rows))
+    show(_operators(settings, rows), *([_equations(settings, rows)] if any("rhs" in row for row in rows) else []))
     print(f"numbers: {numbers}")
     return 0
 
