@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciode.prose.attention import rotated
+from sciode.prose.attention import Attention, rotated
 from sciode.prose.model import PRESETS, Shape, Transformer
 from sciode.training import isolated_rng
 
@@ -83,6 +83,31 @@ def test_a_twin_hears_one_side_alone(reads: str, deaf_to: str) -> None:
         torch.testing.assert_close(model.predict(first, times), model.predict(second, times))
     written = symbols[:, :4]
     torch.testing.assert_close(model.score_next(first, written), model.score_next(second, written))
+
+
+def test_a_twin_that_knows_no_symbols_writes_none() -> None:
+    model = made(reads="data", writes=False)
+    fused = model.read(*batch(model))
+    assert model.weights < made(reads="data").weights and fused.symbols.shape[1] == 0
+    with pytest.raises(ValueError, match="writes no equations"):
+        model.score_next(fused, torch.zeros(3, 1, dtype=torch.long))
+
+
+@pytest.mark.parametrize("count", [1, 8, 13])
+def test_attention_hears_what_counts_alone(count: int) -> None:
+    """Against a softmax over those tokens."""
+    draw = torch.Generator().manual_seed(0)
+    with isolated_rng(0):
+        attention = Attention(8, 2, False).double()
+    q, k, v = (torch.randn(2, 2, length, 4, generator=draw, dtype=torch.float64) for length in (3, count, count))
+    heard = torch.rand(2, count, generator=draw) < 0.5
+    heard[:, 0] = True
+    found = attention.joined(q, k, v, heard)
+    for row in range(2):
+        own = heard[row]
+        chances = (q[row] @ k[row][:, own].mT / 2.0).softmax(-1)
+        expected = attention.out((chances @ v[row][:, own]).transpose(0, 1).flatten(1))
+        torch.testing.assert_close(found[row], expected)
 
 
 def test_a_component_that_is_scaled_and_shifted_is_answered_so_but_for_what_sizes_tell() -> None:
