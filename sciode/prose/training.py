@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sciode.prose.model import Transformer
 from sciode.prose.objective import losses
 from sciode.prose.pool import Batch, Pool, Reading
-from sciode.solvers.engines import own_code
+from sciode.solvers.engines import own_code, quietly
 from sciode.solvers.engines.recording import recording
 from sciode.solvers.suggest import choose
 from sciode.training import append_json, derive_seed, load_checkpoint, save_checkpoint
@@ -141,10 +141,11 @@ class Pupil:
         self.optimizer.zero_grad(set_to_none=True)
         mixed = self.on_card and isinstance(self.model, Transformer)
         # Casts are not kept: a graph would find them gone.
-        with torch.autocast("cuda", torch.bfloat16, enabled=mixed, cache_enabled=False), self._layers():
-            found = losses(self.model, batch)
-        total = self.course.data * found.data + found.symbols
-        total.backward()
+        with self._layers():
+            with torch.autocast("cuda", torch.bfloat16, enabled=mixed, cache_enabled=False):
+                found = losses(self.model, batch)
+            total = self.course.data * found.data + found.symbols
+            total.backward()
         nn.utils.clip_grad_norm_(self.weights, self.course.clip, foreach=True)
         self.optimizer.step()
         with torch.no_grad():
@@ -156,14 +157,16 @@ class Pupil:
 
     @contextmanager
     def _layers(self) -> Iterator[None]:
-        """Compiled layers within; the model is as it was afterwards."""
+        """Compiled layers within, whatever torch says to itself of it; the model is as it was afterwards."""
         if self.run is None:
             yield
             return
         assert isinstance(self.model, Transformer)
         plain, self.model.run = self.model.run, self.run
         try:
-            yield
+            with quietly(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"torch\.")
+                yield
         finally:
             self.model.run = plain
 
