@@ -118,8 +118,8 @@ class Settings:
         return tuple(name for name in self.systems or of_dimension(self.dimension) if name not in self.unseen)
 
 
-def _transformer(settings: Settings, reads: str, writes: bool = True) -> nn.Module:
-    return Transformer(replace(PRESETS[settings.preset], dimension=settings.dimension, reads=reads, writes=writes))
+def _transformer(settings: Settings, reads: str, **more: Any) -> nn.Module:
+    return Transformer(replace(PRESETS[settings.preset], dimension=settings.dimension, reads=reads, **more))
 
 
 def _width(settings: Settings) -> int:
@@ -129,6 +129,7 @@ def _width(settings: Settings) -> int:
 
 MODELS: Mapping[str, Callable[[Settings], nn.Module]] = {
     "full": lambda s: _transformer(s, "both"),
+    "full, all tokens": lambda s: _transformer(s, "both", sees="all"),
     "data only": lambda s: _transformer(s, "data"),
     "no symbols": lambda s: _transformer(s, "data", writes=False),
     "symbols only": lambda s: _transformer(s, "symbols"),
@@ -143,7 +144,7 @@ SOLVED = {"full, solved": "full", "data only, solved": "data only"}
 LINES = (*MODELS, "last value", *SOLVED, *EQUATIONS)
 """Lines of the table. `EQUATIONS` are ways to equations that learn nothing beforehand."""
 
-_HEARS = ("full", "symbols only", "full, solved")
+_HEARS = ("full", "full, all tokens", "symbols only", "full, solved")
 """Lines that hear what is told."""
 
 

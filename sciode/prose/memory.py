@@ -23,8 +23,7 @@ class Memory:
 
     def __init__(self, model: Transformer, fused: Fused, beams: int) -> None:
         self.model = model
-        alone = model.shape.reads == "data"
-        tokens, heard = (fused.data, None) if alone else (fused.symbols, fused.symbols_heard)
+        tokens, heard = model.for_writer(fused)
         self.heard = None if heard is None else heard.repeat_interleave(beams, 0)
         self.layers = [cast(Block, one) for one in model.writer]
         # What is attended to does not change: its keys and values are made once.

@@ -27,6 +27,7 @@ __all__ = ["PRESETS", "Fused", "Shape", "Transformer"]
 
 _PERIODS = tuple(24.0 / 2**k for k in range(8))
 _READS = ("both", "data", "symbols")
+_SEES = ("own", "all")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Shape:
     """Sizes. reads: "both", or "data" or "symbols" alone: twins that tell what the other is worth. writes: whether it
     writes equations; one that reads data alone and writes none knows no symbols at all.
 
-    Raises ValueError for sizes below one, a width that heads do not divide into even parts, or an unknown `reads`.
+    Raises ValueError for sizes below one, a width that heads do not divide into even parts, or unknown words.
     """
 
     dimension: int = 3
@@ -48,9 +49,15 @@ class Shape:
     writer: int = 4
     reads: str = "both"
     writes: bool = True
+    sees: str = "own"
 
     def __post_init__(self) -> None:
         choose("reads", self.reads, _READS)
+        choose("sees", self.sees, _SEES)
+        if self.sees == "all" and self.reads == "symbols":
+            raise ValueError(
+                'decoders that see all tokens would see the frames: take sees="own" beside reads="symbols"'
+            )
         sizes = (self.dimension, self.width, self.heads, self.feedforward, self.data, self.symbols, self.fusion)
         if min(*sizes, self.operator, self.writer) < 1 or self.width % (2 * self.heads):
             raise ValueError(f"sizes must be at least 1 and width a multiple of twice the heads, got {self}")
@@ -161,8 +168,9 @@ class Transformer(nn.Module):
         """Return u at times [B, Q]: [B, Q, D]; each time is answered alone."""
         with torch.autocast(times.device.type, enabled=False):
             queries = self.time(self._waves(times))
+        tokens, heard = self._every(fused) if self.shape.sees == "all" else (fused.data, None)
         for block in self.operator:
-            queries = self.run(block, queries, None, fused.data)
+            queries = self.run(block, queries, None, tokens, heard)
         with torch.autocast(times.device.type, enabled=False):
             return fused.mean[:, None] + fused.size[:, None] * self.value(self.norms[2](queries.to(fused.mean)))
 
@@ -174,12 +182,24 @@ class Transformer(nn.Module):
         if not self.shape.writes:
             raise ValueError("this model writes no equations: it was made with Shape(writes=False)")
         words = self.word(written)
-        # The twin that reads no symbols writes from the data.
-        alone = self.shape.reads == "data"
-        tokens, heard = (fused.data, None) if alone else (fused.symbols, fused.symbols_heard)
+        tokens, heard = self.for_writer(fused)
         for block in self.writer:
             words = self.run(block, words, None, tokens, heard, True)
         return self.score(self.norms[3](words))
+
+    def for_writer(self, fused: Fused) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens [B, L, width] that the writer attends to, and which of them count, None: all."""
+        # The twin that reads no symbols writes from the data.
+        if self.shape.reads == "data":
+            return fused.data, None
+        return self._every(fused) if self.shape.sees == "all" else (fused.symbols, fused.symbols_heard)
+
+    def _every(self, fused: Fused) -> tuple[Tensor, Tensor | None]:
+        if not fused.symbols.shape[1]:
+            return fused.data, None
+        heard = fused.symbols_heard
+        data = heard.new_ones(fused.data.shape[:2])
+        return torch.cat((fused.data, fused.symbols), 1), torch.cat((data, heard), 1)
 
     @property
     def weights(self) -> int:

@@ -44,7 +44,7 @@ def test_a_table_is_made_once_of_every_kind_of_line(
     assert all(row["misfit_fitted"] <= row["misfit"] for row in solved)
     # Only what hears symbols has rows for what is told.
     assert {row["told"] for row in rows if row["line"] == "data only"} == {"known"}
-    assert len(list((tmp_path / "weights").iterdir())) == 4
+    assert len(list((tmp_path / "weights").iterdir())) == 5
     assert "Relative L2" in capsys.readouterr().out
     # Fewer lines of the same models want no other training.
     again = {**how, "lines": ("data only",), "noises": (0.0,), "models": prose.Settings(**how).asked}
