@@ -161,12 +161,13 @@ def test_every_system_is_written_where_scores_insist() -> None:
         assert vocabulary.encoded(written) == answer
 
 
-@pytest.mark.parametrize("reads", ["both", "data"])
+@pytest.mark.parametrize(("reads", "sees"), [("both", "own"), ("both", "all"), ("data", "own")])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_memory_writes_what_the_whole_sequence_would(reads: str, temperature: float) -> None:
+def test_a_memory_writes_what_the_whole_sequence_would(reads: str, sees: str, temperature: float) -> None:
     """Keys and values that are kept follow their beams: the same systems, to rounding the same probabilities."""
     with isolated_rng(0):
-        model = Transformer(replace(PRESETS["tiny"], dimension=2, reads=reads)).double().eval().requires_grad_(False)
+        shape = replace(PRESETS["tiny"], dimension=2, reads=reads, sees=sees)
+        model = Transformer(shape).double().eval().requires_grad_(False)
     draws = torch.Generator().manual_seed(0)
     times = torch.rand(3, 7, generator=draws, dtype=torch.float64).sort(1).values
     values = torch.randn(3, 7, 2, generator=draws, dtype=torch.float64)

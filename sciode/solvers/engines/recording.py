@@ -12,8 +12,10 @@ __all__ = ["recording"]
 
 
 @contextmanager
-def recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+def recording(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream | None = None) -> Iterator[None]:
     """Record into `graph` what is launched inside; other threads of the process may do as they please meanwhile.
+
+    stream: to record on, one of PyTorch's own by default. Gradients of weights want the stream of earlier steps.
 
     A graph that is destroyed in the middle of it spoils it ("operation failed due to a previous error during capture"),
     and graphs often lie in cycles, which Python takes away when it likes: so that is done before, and not inside.
@@ -22,7 +24,7 @@ def recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             yield
     finally:
         if collects:
