@@ -74,12 +74,10 @@ def test_replayed_steps_are_those_taken_one_by_one(card: None) -> None:
     plain, run = opened(), opened()
     steps = RecordedSteps(run, Noisy(), OPTIONS, cautious=False)
     run.optimizer.param_groups[0]["capturable"] = False  # a CPU's optimizer cannot be
-    both = ((plain, None), (run, steps))
+    both: tuple[tuple[Run, Any], ...] = ((plain, None), (run, steps))
     for epoch in range(4):
         plain.optimizer.param_groups[0]["lr"] = 1e-2 * [1.0, 0.8535534, 0.5, 0.1464466][epoch]
-        expected, found = (
-            _train(one, Noisy(), DATA, OPTIONS, epoch, own) for one, own in ((plain, None), (run, steps))
-        )
+        expected, found = (_train(one, Noisy(), DATA, OPTIONS, epoch, own) for one, own in both)
         assert found == pytest.approx(expected, rel=1e-5)
     assert len(steps.graphs) == 2
     for one, other in zip(run.model.parameters(), plain.model.parameters(), strict=True):
