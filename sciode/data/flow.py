@@ -52,8 +52,10 @@ class Space:
         way = end - start
         if self.kind != "periodic":
             return way
-        sides = way.new_tensor(self.upper) - way.new_tensor(self.lower)
-        return way - sides * (way / sides).round()
+        # Axis by axis: sides as a tensor would have to be sent to the device, which no graph of it can record.
+        sides = [high - low for low, high in zip(self.lower, self.upper, strict=True)]
+        parts = zip(way.unbind(-1), sides, strict=True)
+        return torch.stack([x - side * (x / side).round() for x, side in parts], -1)
 
 
 @final

@@ -56,10 +56,11 @@ class SensorAttention(nn.Module):
         )  # [B, K, N, h, d]
         if self.way == "linear":
             return self.out(_linear(query, key, value, there).flatten(-2))
-        distance = self._distances(x, points, there, near, space)  # [B, Q, N], inf where there is none
+        distance = _distances(x, points, near, space)  # [B, Q, N]
         if self.way == "nearest" and self.k < points.shape[1]:
-            return self.out(self._nearest(query, key, value, distance).flatten(-2))
+            return self.out(self._nearest(query, key, value, distance, there).flatten(-2))
         bias = -F.softplus(self.sharpness)[:, None, None] * distance[:, None, None]  # [B, 1, h, Q, N]
+        bias = bias.masked_fill(~there[:, None, None, None], -math.inf)
         found = F.scaled_dot_product_attention(
             query.transpose(1, 2).unsqueeze(1).expand(-1, key.shape[1], -1, -1, -1),
             key.transpose(2, 3),
@@ -68,28 +69,36 @@ class SensorAttention(nn.Module):
         )  # [B, K, h, Q, d]
         return self.out(found.transpose(2, 3).flatten(-2))
 
-    def _distances(self, x: Tensor, points: Tensor, there: Tensor, near: Tensor, space: Space) -> Tensor:
-        """Squares [B, Q, N], in spacings, axis by axis: [B, Q, N, d] would be d times the memory."""
-        found: Tensor | None = None
-        for axis in range(x.shape[-1]):
-            way = points[:, None, :, axis] - x[:, :, None, axis]
-            if space.kind == "periodic":
-                side = space.upper[axis] - space.lower[axis]
-                way = way - side * (way / side).round()
-            square = way.square()
-            found = square if found is None else found + square
-        assert found is not None
-        return (found / near.square()[:, None, None]).masked_fill(~there.unsqueeze(1), math.inf)
-
-    def _nearest(self, query: Tensor, key: Tensor, value: Tensor, distance: Tensor) -> Tensor:
+    def _nearest(self, query: Tensor, key: Tensor, value: Tensor, distance: Tensor, there: Tensor) -> Tensor:
         """[B, K, Q, h, d] from the k nearest."""
-        least, which = distance.topk(self.k, largest=False)  # [B, Q, k]
-        batch = torch.arange(len(which), device=which.device)[:, None, None]
-        k, v = (part.transpose(1, 2)[batch, which] for part in (key, value))  # [B, Q, k, K, h, d]
+        least, which = distance.masked_fill(~there.unsqueeze(1), math.inf).topk(self.k, largest=False)  # [B, Q, k]
+        # Infinity times a slope of zero would be no number.
+        none = least.isinf()
+        least = least.masked_fill(none, 0.0)
+        begin = there.shape[1] * torch.arange(len(which), device=which.device)[:, None, None]
+        row = (which + begin).flatten()
+        # What is selected so is added up on the way back, where indexing would sort first.
+        k, v = (part.transpose(1, 2).flatten(0, 1).index_select(0, row).unflatten(0, which.shape)
+                for part in (key, value))  # [B, Q, k, K, h, d]  # fmt: skip
         score = torch.einsum("bqhd,bqnkhd->bkqhn", query, k) / math.sqrt(query.shape[-1])
         bias = -F.softplus(self.sharpness)[:, None] * least.unsqueeze(-2)  # [B, Q, h, k]
+        bias = bias.masked_fill(none.unsqueeze(-2), -math.inf)
         weight = (score + bias.unsqueeze(1)).softmax(-1)
         return torch.einsum("bkqhn,bqnkhd->bkqhd", weight, v)
+
+
+def _distances(x: Tensor, points: Tensor, near: Tensor, space: Space) -> Tensor:
+    """Squares [B, Q, N], in spacings, axis by axis: [B, Q, N, d] would be d times the memory."""
+    found: Tensor | None = None
+    for axis in range(x.shape[-1]):
+        way = points[:, None, :, axis] - x[:, :, None, axis]
+        if space.kind == "periodic":
+            side = space.upper[axis] - space.lower[axis]
+            way = way - side * (way / side).round()
+        square = way.square()
+        found = square if found is None else found + square
+    assert found is not None
+    return found / near.square()[:, None, None]
 
 
 def _linear(query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> Tensor:

@@ -135,9 +135,16 @@ class _Unrolled(nn.Module):
 
     def loss(self, rows: Tensor, seed: int) -> Tensor:
         """Mean squared error of all frames after the first."""
+        return self.value(self.inputs(rows, seed))
+
+    def inputs(self, rows: Tensor, seed: int) -> Tensor:
+        """Windows [B, L, c, n, m]."""
         del seed
         images = self.parts["train" if self.training else "validation"]
-        truth = images[rows.to(images.device)]
+        return images[rows.to(images.device, non_blocking=True)]
+
+    def value(self, truth: Tensor) -> Tensor:
+        """The loss of `inputs`."""
         return (self.net(truth[:, 0], truth.shape[1] - 1)[:, 1:] - truth[:, 1:]).square().mean()
 
 
@@ -160,6 +167,7 @@ class FourierOperator:
     lr: float = 1e-3
     random_state: int = 0
     device: str = "auto"
+    engine: str = "auto"
 
     def fit_flows(
         self, train: FlowSet, validation: FlowSet | None = None, *, folder: Path | None = None, progress: bool = False
@@ -187,7 +195,7 @@ class FourierOperator:
         with isolated_rng(self.random_state, 1):
             self.network_ = GridSteps(len(self.channels_), where, self.width, self.layers, modes).to(device)
         sizes = {name: len(part) for name, part in parts.items()}
-        self.history_ = trained_rival(self, _Unrolled(self.network_, parts), sizes, folder, progress)
+        self.history_ = trained_rival(self, _Unrolled(self.network_, parts), sizes, folder, progress, self.engine)
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:

@@ -160,7 +160,7 @@ class ImplicitField:
             self.network_ = CodedField(len(self.channels_), coordinates, self.code, self.width, self.layers).to(device)
         sizes = {name: len(part.which) for name, part in parts.items()}
         training = _Decoding(self.network_, parts, self.code, self.points).to(device)
-        self.history_ = trained_rival(self, training, sizes, folder, progress)
+        self.history_ = trained_rival(self, training, sizes, folder, progress, "eager")
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:

@@ -64,6 +64,8 @@ class Interaction(nn.Module):
 
     def forward(self, v: Tensor, e: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Increments of nodes and edges."""
-        hidden = self.sender(v)[edges[0]] + self.receiver(v)[edges[1]] + self.edge(e)
+        # What is selected so is added up on the way back, where indexing would sort first.
+        sent, received = self.sender(v).index_select(0, edges[0]), self.receiver(v).index_select(0, edges[1])
+        hidden = sent + received + self.edge(e)
         change = self.edge_out(hidden.relu())
         return self.node(torch.cat((v, self.messages(edges, change, len(v))), -1)), change

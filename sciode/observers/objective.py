@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .model import ObserverModel
+from .scene import Scene
 from .windows import Windows
-from .wiring import Joints, Wiring, wired
+from .wiring import Joined, Joints, Wiring, gathered, joints_of
 
-__all__ = ["Importance", "Objective"]
+__all__ = ["Importance", "Objective", "Told"]
 
 _FEWEST = 3
 """Sensors that dropout leaves at least."""
@@ -45,13 +48,28 @@ class Importance(nn.Module):
             self.weights[rows] = torch.where(old > 0, new.clamp(min=1e-12), 0.0)
 
 
+class Told(NamedTuple):
+    """A step's inputs. rows: [B], its windows; drawn: [B, Q], what is asked of them, at places x [B, Q, d] and times t
+    [B, Q], where truth [B, Q, c] was read. readings: [B, N, K, c], of the sensors of the scene at the anchor times; NaN
+    where there is none."""
+
+    rows: Tensor
+    drawn: Tensor
+    scene: Scene
+    readings: Tensor
+    x: Tensor
+    t: Tensor
+    truth: Tensor
+
+
 class Objective(nn.Module):
     """mean (s(x, t) - reading)^2 over queries + weight * mean (head(z(x_i, t_k)) - reading)^2 + penalties.
 
     queries: drawn a window, from all frames and all sensors, those that dropout hides too: so the continuum between
     sensors is learnt. dropout: of each sensor in each step; sensors on walls stay. every: frames from anchor time to
     anchor time. penalty: of the solver's regularizers. masks: in how many ways sensors are hidden, each joined once; 0:
-    a new one every step, whose graph is made anew.
+    a new one every step, whose graph is made anew. fixed: room for as many sensors whichever are hidden, so that the
+    shapes of all steps are the same, as a recorded step needs it; the numbers are.
 
     In evaluation mode the queries are drawn evenly, by a seed that stays, from the sensors that dropout hides: what
     chooses the weights is how well places are told that were not read.
@@ -70,12 +88,14 @@ class Objective(nn.Module):
         penalty: float = 0.0,
         masks: int = 32,
         chunk: int = 8,
+        fixed: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.windows, self.wiring = model, dict(windows), wiring
         self.every, self.queries, self.dropout, self.chunk = every, queries, dropout, chunk
         self.dynamics_weight, self.penalty = dynamics_weight, penalty
-        self.masks = masks
+        self.masks, self.fixed = masks, fixed
+        self._points: dict[bool, Tensor] = {}
         self._kept_before: dict[tuple[bool, int, int], Tensor] = {}
         self._joints: Joints = {}
         self.importance = Importance(_observed(self.windows["train"]))
@@ -83,51 +103,76 @@ class Objective(nn.Module):
     def loss(self, rows: Tensor, seed: int) -> Tensor:
         """Of these windows, numbers on the CPU: of the training part, or in evaluation mode of the validation part."""
         if self.training:
-            return self._batch(rows, seed)
-        parts = [self._batch(part, seed) * len(part) for part in rows.split(self.chunk)]
+            return self.value(self.inputs(rows, seed))
+        parts = [self.value(self.inputs(part, seed)) * len(part) for part in rows.split(self.chunk)]
         return torch.stack(parts).sum() / len(rows)
 
-    def _batch(self, rows: Tensor, seed: int) -> Tensor:
+    def inputs(self, rows: Tensor, seed: int) -> Told:
+        """What a step on these windows reads, on their device, and is asked."""
         windows = self.windows["train" if self.training else "validation"]
         device, most = windows.values.device, windows.values.shape[2]
-        values = windows.values[rows.to(device)]
-        times = windows.times[rows.to(device)]
+        there = rows.to(device, non_blocking=True)
+        values, times = windows.values[there], windows.times[there]
         keep = self._kept(windows, rows, seed)
-        given = [value[:, chosen.to(device)] for value, chosen in zip(values, keep, strict=True)]
         layouts = [windows.layouts[windows.which[int(row)]] for row in rows]
-        first = [x[0] for x in given]
-        seen = wired(layouts, keep, first, _marks(times, self.every), self.wiring, windows.space, self._joints)
-        generator = torch.Generator(device).manual_seed(seed)
-        drawn = self._drawn(values, rows.to(device), keep, generator)
+        room = self._room if self.fixed and self.training else 0
+        parts = joints_of(layouts, keep, self.wiring, windows.space, device, self._joints, room)
+        told = _told(values[:, :: self.every], parts)
+        starts = [x[: len(part.points), 0] for x, part in zip(told, parts, strict=True)]
+        seen = gathered(parts, starts, _marks(times, self.every), windows.space)
+        drawn = self._drawn(values, there, [part.numbers for part in parts], torch.Generator(device).manual_seed(seed))
         frame, sensor = drawn // most, drawn % most
-        places = _padded([layout.points for layout in layouts], most).to(device)
+        places = self._places(windows, rows)
         x = places.gather(1, sensor.unsqueeze(-1).expand(-1, -1, places.shape[-1]))
         truth = values.flatten(1, 2).gather(1, drawn.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-        found = self.model(seen, x, times.gather(1, frame))
-        asked = _error(found.values, truth)
+        return Told(there, drawn, seen, told, x, times.gather(1, frame), truth)
+
+    def value(self, told: Told) -> Tensor:
+        """The loss of `inputs`; in training it moves the weights of what may be asked."""
+        found = self.model(told.scene, told.x, told.t)
+        total = asked = _error(found.values, told.truth)
         if self.training:
-            self.importance.update(rows.to(device), drawn, asked.detach())
-        told = _padded([part[:: self.every].transpose(0, 1) for part in given], seen.points.shape[1], torch.nan)
-        total = asked
+            self.importance.update(told.rows, told.drawn, asked.detach())
         if self.dynamics_weight:
-            said = found.told[:, : told.shape[2]].transpose(1, 2)  # [B, N, K, c]
-            total = total + self.dynamics_weight * _error(said, told)
+            said = found.told[:, : told.readings.shape[2]].transpose(1, 2)  # [B, N, K, c]
+            total = total + self.dynamics_weight * _error(said, told.readings)
         for penalty in found.latents.penalties.values():
             total = total + self.penalty * penalty.mean()
         return total
 
+    @cached_property
+    def _room(self) -> int:
+        """For the most sensors that any way of hiding leaves, and one more."""
+        windows = self.windows["train"]
+        if self.masks:
+            every = [self._kept_of(windows, n, m) for n in range(len(windows.layouts)) for m in range(self.masks)]
+            return max(map(len, every)) + 1
+        return windows.values.shape[2] + 1
+
+    def _places(self, windows: Windows, rows: Tensor) -> Tensor:
+        """Sensors of these windows [B, N, d], 0 where there is none."""
+        key = self.training
+        if key not in self._points:
+            points = _padded([layout.points for layout in windows.layouts], windows.values.shape[2])
+            self._points[key] = points.to(windows.values.device)
+        which = torch.tensor([windows.which[int(row)] for row in rows])
+        return self._points[key][which.to(windows.values.device, non_blocking=True)]
+
     def _kept(self, windows: Windows, rows: Tensor, seed: int) -> list[Tensor]:
         """Sensors that a step may read; windows of one layout share them, and so its graph."""
-        made = {}
-        for number in sorted({windows.which[int(row)] for row in rows}):
-            mask = seed % self.masks if self.masks and self.training else seed
-            key = (self.training, number, mask)
-            made[number] = self._kept_before.get(key)
-            if made[number] is None:
-                made[number] = self._masked(windows.layouts[number].walls, mask)
-                if self.masks:
-                    self._kept_before[key] = made[number]
-        return [made[windows.which[int(row)]] for row in rows]
+        mask = seed % self.masks if self.masks and self.training else seed
+        numbers = [windows.which[int(row)] for row in rows]
+        made = {number: self._kept_of(windows, number, mask) for number in sorted(set(numbers))}
+        return [made[number] for number in numbers]
+
+    def _kept_of(self, windows: Windows, number: int, mask: int) -> Tensor:
+        key = (self.training, number, mask)
+        made = self._kept_before.get(key)
+        if made is None:
+            made = self._masked(windows.layouts[number].walls, mask)
+            if self.masks:
+                self._kept_before[key] = made
+        return made
 
     def _masked(self, walls: Tensor, mask: int) -> Tensor:
         draws = torch.rand(len(walls), generator=torch.Generator().manual_seed(mask))
@@ -142,9 +187,18 @@ class Objective(nn.Module):
         there = values.isfinite().any(-1)  # [B, L, N]
         hidden = there.clone()
         for row, chosen in enumerate(keep):
-            hidden[row, :, chosen.to(hidden.device)] = False
+            hidden[row, :, chosen] = False
         even = torch.where(hidden.any((1, 2), keepdim=True), hidden, there).flatten(1).float()
         return torch.multinomial(even, self.queries, replacement=True, generator=generator)
+
+
+def _told(values: Tensor, parts: list[Joined]) -> Tensor:
+    """Readings [B, L, n, c] of the sensors of joints, [B, N, L, c]; NaN where there is none."""
+    most = max(len(part.points) for part in parts)
+    which = _padded([part.numbers for part in parts], most)
+    there = _padded([part.there for part in parts], most)
+    found = values.transpose(1, 2).gather(1, which[:, :, None, None].expand(-1, -1, values.shape[1], values.shape[3]))
+    return found.masked_fill(~there[:, :, None, None], torch.nan)
 
 
 def _marks(times: Tensor, every: int) -> Tensor:

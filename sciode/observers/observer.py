@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.training import FitOptions, choose_device, fit, isolated_rng, load_checkpoint, save_checkpoint
@@ -22,6 +22,7 @@ from .model import Design, ObserverModel, network
 from .objective import Objective
 from .scene import Scene
 from .surface import chosen_stretch
+from .windowed import Windowed
 from .windows import Layout, Scale, cut, scale_of
 from .wiring import Wiring, wired
 
@@ -57,7 +58,8 @@ class Observer:
         sensors' own loss. penalty: of the solver's regularizers, of an "ode" with `Design.regularize`.
     epochs, batch_size, lr, weight_decay, schedule, clip, patience: see `FitOptions`. validation: share of the flows
         that choose the weights.
-    random_state: of weights, dropout and queries. device: "auto", "cpu", "cuda", ...
+    random_state: of weights, dropout and queries. device: "auto", "cpu", "cuda", ... engine: how training steps run
+        (`sciode.training.fit`): "auto" records them on a card, but for an "ode", whose solver decides as it goes.
 
     Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
     start to its end), `given_` (the first readings of the first flow), `stretch_` (of the axes, base="stretched").
@@ -87,6 +89,7 @@ class Observer:
     validation: float = 0.2
     random_state: int = 0
     device: str = "auto"
+    engine: str = "auto"
 
     def fit(
         self,
@@ -141,20 +144,23 @@ class Observer:
         span = parts["train"].times[:, -1]
         self.horizon_ = float(span.max()) * self.scale_.unit
         self._build(float(span.max()))
+        engine = "eager" if self.design.dynamics == "ode" and self.engine == "auto" else self.engine
         objective = Objective(
             self.network_, parts, wiring=self._wiring(), every=self.every, queries=self.queries, dropout=self.dropout,
             dynamics_weight=self.dynamics_weight, penalty=self.penalty, masks=self.masks, chunk=self.batch_size,
+            fixed=device.type == "cuda" and engine != "eager",
         ).to(device)  # fmt: skip
         rows = {name: {"window": torch.arange(len(part.which))} for name, part in parts.items()}
         self.history_ = fit(
             objective,
-            _loss,
+            Windowed(),
             rows["train"],
             rows["validation"],
             self._options(),
             folder=folder,
             progress=progress,
             identity=_told(self, parts),
+            engine=engine,
         )
         first = train[0]
         self.given_ = Reading(first.points.numpy(), first.values[0].double().numpy(), float(first.times[0]))
@@ -332,11 +338,6 @@ class Observer:
             ])  # fmt: skip
         values = self.scale_.restored(found).cpu().numpy()
         return values.reshape(len(steps), len(places), -1)
-
-
-def _loss(model: nn.Module, batch: Any, seed: int) -> Tensor:
-    assert isinstance(model, Objective)
-    return model.loss(batch["window"], seed)
 
 
 def _told(observer: Observer, parts: Any) -> str:

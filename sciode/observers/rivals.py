@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from sciode.data.flow import FlowSet
 from sciode.training import FitOptions, History, fit
 
 from .arrays import held_out
+from .windowed import Windowed
 from .windows import Scale, Windows, cut, scale_of
 
 __all__ = ["even", "trained_rival", "windows_of"]
@@ -39,7 +39,9 @@ def _every(windows: Windows, every: int) -> Windows:
     return Windows(windows.values[:, ::every], windows.times[:, ::every], windows.layouts, windows.which, windows.space)
 
 
-def trained_rival(rival: Any, training: Any, sizes: dict[str, int], folder: Path | None, progress: bool) -> History:
+def trained_rival(
+    rival: Any, training: Any, sizes: dict[str, int], folder: Path | None, progress: bool, engine: str
+) -> History:
     """Minimise `training.loss(rows, seed)` over windows, numbered on the CPU, with an opponent's parameters."""
     options = FitOptions(
         epochs=rival.epochs, batch_size=rival.batch_size, lr=rival.lr, schedule="cosine", patience=rival.epochs,
@@ -47,11 +49,6 @@ def trained_rival(rival: Any, training: Any, sizes: dict[str, int], folder: Path
     )  # fmt: skip
     rows = {name: {"window": torch.arange(size)} for name, size in sizes.items()}
     return fit(
-        training, _loss, rows["train"], rows["validation"], options, folder=folder, progress=progress,
-        identity=str(rival),
+        training, Windowed(), rows["train"], rows["validation"], options, folder=folder, progress=progress,
+        identity=str(rival), engine=engine,
     )  # fmt: skip
-
-
-def _loss(model: nn.Module, batch: Any, seed: int) -> Tensor:
-    loss: Any = model.loss
-    return loss(batch["window"], seed)

@@ -63,36 +63,47 @@ def scene(
     near: Sequence[float],
     walls: Sequence[Tensor | None] | None = None,
     span: Span | None = None,
+    there: Sequence[Tensor] | None = None,
 ) -> Scene:
     """Flows with points [N_b, d], first readings [N_b, c] (NaN = missing) and edges [2, E_b] as one batch.
 
-    Shorter ones are padded by sensors that are not there: no edge leads to them and no query reads them. Raises
-    ValueError for a flow without any sensor.
+    Shorter ones are padded by sensors that are not there: no edge leads to them and no query reads them. there: [N_b]
+    bool, where some of a flow's own are not. Raises ValueError for a flow without any sensor.
     """
     if min(len(x) for x in points) < 1:
         raise ValueError("a flow without sensors cannot be observed: leave it out")
     most, count = max(len(x) for x in points), len(points)
 
-    def padded(parts: Sequence[Tensor]) -> Tensor:
-        whole = (x if len(x) == most else torch.cat((x, x.new_zeros(most - len(x), *x.shape[1:]))) for x in parts)
+    def padded(parts: Sequence[Tensor], fill: float = 0.0) -> Tensor:
+        whole = (x if len(x) == most else torch.cat((x, x.new_full((most - len(x), *x.shape[1:]), fill)))
+                 for x in parts)  # fmt: skip
         return torch.stack(list(whole))
 
-    read = padded([x.isfinite() for x in readings])
-    onto = [x + most * number for number, x in enumerate(edges)]
+    first = padded(readings, torch.nan)
+    read, device = first.isfinite(), points[0].device
+    present = [torch.ones(len(x), dtype=torch.bool, device=device) for x in points] if there is None else there
     none = [torch.zeros(len(x), dtype=torch.bool, device=x.device) for x in points]
     given = none if walls is None else [n if w is None else w for n, w in zip(none, walls, strict=True)]
     return Scene(
         padded(points),
-        padded([torch.ones(len(x), dtype=torch.bool, device=x.device) for x in points]),
-        padded([x.nan_to_num(0.0, 0.0, 0.0) for x in readings]),
+        padded(present),
+        torch.where(read, first, 0.0),
         read,
         padded(given),
         clock if clock.ndim == 2 else clock.expand(count, -1),
-        torch.cat(onto, 1),
-        points[0].new_tensor(list(near)),
+        _onto(edges, most),
+        torch.tensor(list(near), dtype=points[0].dtype).to(device, non_blocking=True),
         space,
         Span() if span is None else span,
     )
+
+
+def _onto(edges: Sequence[Tensor], most: int) -> Tensor:
+    """Edges of flows of `most` sensors each, [2, E] among all in a row."""
+    if len({x.shape[1] for x in edges}) > 1:
+        return torch.cat([x + most * number for number, x in enumerate(edges)], 1)
+    begin = most * torch.arange(len(edges), device=edges[0].device)
+    return (torch.stack(list(edges), 1) + begin.unsqueeze(1)).flatten(1)
 
 
 def embedded(points: Tensor, space: Space) -> Tensor:
@@ -100,8 +111,9 @@ def embedded(points: Tensor, space: Space) -> Tensor:
     sphere, [..., 3]; from -1 to 1 in a plane, [..., d]. Without seams and poles."""
     if space.kind == "sphere":
         return points / space.radius
-    lower, upper = points.new_tensor(space.lower), points.new_tensor(space.upper)
-    share = (points - lower) / (upper - lower)
+    # Axis by axis: sides as tensors would have to be sent to the device, which no graph of it can record.
+    sides = zip(points.unbind(-1), space.lower, space.upper, strict=True)
+    share = torch.stack([(x - low) / (high - low) for x, low, high in sides], -1)
     if space.kind == "plane":
         return 2.0 * share - 1.0
     angle = 2.0 * torch.pi * share

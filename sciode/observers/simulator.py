@@ -22,7 +22,7 @@ from .model import Design, network
 from .rivals import even, trained_rival, windows_of
 from .scene import Scene
 from .windows import Layout, Windows
-from .wiring import Joints, Wiring, wired
+from .wiring import Joints, Wiring, gathered, joints_of, wired
 
 __all__ = ["MeshGraphNet", "StateDynamics"]
 
@@ -58,36 +58,49 @@ class _OneStep(nn.Module):
     """Training of single steps from true readings with noise, and validation by whole rollouts."""
 
     def __init__(
-        self, net: StateDynamics, parts: dict[str, Windows], wiring: Wiring, noise: float, frames: int
+        self, net: StateDynamics, parts: dict[str, Windows], wiring: Wiring, noise: float, frames: int, fixed: bool
     ) -> None:
         super().__init__()
+        self.fixed = fixed
         self.net, self.parts, self.wiring, self.noise, self.frames = net, parts, wiring, noise, frames
         self._joints: Joints = {}
         self._whole = {name: [torch.arange(len(x.points)) for x in part.layouts] for name, part in parts.items()}
 
     def loss(self, rows: Tensor, seed: int) -> Tensor:
         """Mean squared error of next frames, or in evaluation mode of all frames of a rollout."""
+        return self.value(self.inputs(rows, seed))
+
+    def inputs(self, rows: Tensor, seed: int) -> tuple[Scene, Tensor]:
+        """States to begin from, and those that follow [B, steps, N, c]."""
         name = "train" if self.training else "validation"
-        windows, each = self.parts[name], 1
-        values = windows.values[rows.to(windows.values.device)]  # [B, L, N, c]
+        windows = self.parts[name]
+        values = windows.values[rows.to(windows.values.device, non_blocking=True)]  # [B, L, N, c]
         which = [windows.which[int(row)] for row in rows]
         if self.training:
-            generator = torch.Generator().manual_seed(seed)
             each = min(self.frames, values.shape[1] - 1)
-            begin = torch.randperm(values.shape[1] - 1, generator=generator)[:each].to(values.device)
+            begin = torch.randperm(values.shape[1] - 1, generator=torch.Generator().manual_seed(seed))[:each]
+            begin = begin.to(values.device, non_blocking=True)
             pairs = torch.stack((values[:, begin], values[:, begin + 1]), 2)
             values, which = pairs.flatten(0, 1), [one for one in which for _ in range(each)]
-        layouts = [windows.layouts[number] for number in which]
-        starts = [value[0, : len(layout.points)] for value, layout in zip(values, layouts, strict=True)]
+        layouts, device = [windows.layouts[number] for number in which], values.device
+        starts = values[:, 0]
         if self.training:
-            noise = torch.Generator(values.device).manual_seed(seed)
-            starts = [
-                x + self.noise * torch.randn(x.shape, generator=noise, device=x.device, dtype=x.dtype) for x in starts
-            ]
-        clock = torch.arange(2, dtype=torch.float64, device=values.device).unsqueeze(0)
+            noise = torch.Generator(device).manual_seed(seed)
+            starts = starts + self.noise * torch.randn(starts.shape, generator=noise, device=device, dtype=starts.dtype)
+        clock = torch.arange(2, dtype=torch.float64, device=device).unsqueeze(0)
         keep = [self._whole[name][number] for number in which]
-        seen = wired(layouts, keep, starts, clock, self.wiring, windows.space, self._joints)
-        found, truth = self.net(seen, values.shape[1] - 1)[:, 1:], values[:, 1:, : seen.start.shape[1]]
+        room = values.shape[2] + 1 if self.fixed and self.training else 0
+        parts = joints_of(layouts, keep, self.wiring, windows.space, device, self._joints, room)
+        if room:
+            starts = torch.cat((starts, torch.full_like(starts[:, :1], torch.nan)), 1)
+        own = [start[: len(part.points)] for start, part in zip(starts, parts, strict=True)]
+        return gathered(parts, own, clock, windows.space), values[:, 1:]
+
+    def value(self, inputs: tuple[Scene, Tensor]) -> Tensor:
+        """The loss of `inputs`."""
+        seen, truth = inputs
+        found = self.net(seen, truth.shape[1])[:, 1:, : truth.shape[2]]
+        truth = truth[:, :, : found.shape[2]]
         there = truth.isfinite()
         error = torch.where(there, found - torch.where(there, truth, 0.0), 0.0)
         return error.square().sum() / there.sum().clamp(min=1)
@@ -114,6 +127,7 @@ class MeshGraphNet:
     lr: float = 1e-3
     random_state: int = 0
     device: str = "auto"
+    engine: str = "auto"
 
     def fit_flows(
         self, train: FlowSet, validation: FlowSet | None = None, *, folder: Path | None = None, progress: bool = False
@@ -127,8 +141,9 @@ class MeshGraphNet:
         with isolated_rng(self.random_state, 1):
             self.network_ = StateDynamics(len(self.channels_), parts["train"], self.width, self.layers).to(device)
         sizes = {name: len(part.which) for name, part in parts.items()}
-        training = _OneStep(self.network_, parts, Wiring(k=self.neighbours), self.noise, self.frames)
-        self.history_ = trained_rival(self, training, sizes, folder, progress)
+        fixed = device.type == "cuda" and self.engine != "eager"
+        training = _OneStep(self.network_, parts, Wiring(k=self.neighbours), self.noise, self.frames, fixed)
+        self.history_ = trained_rival(self, training, sizes, folder, progress, self.engine)
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:

@@ -29,8 +29,19 @@ def surface_rows(x: Tensor, points: Tensor, there: Tensor, space: Space, stretch
     """
     scale = 1.0 if stretch is None else stretch.to(x.device).double()
     u, centres = (embedded(places.double(), space) * scale for places in (x, points))
-    cubes = torch.cdist(u, centres, compute_mode="donot_use_mm_for_euclid_dist").pow(3) * there.unsqueeze(-2)
+    cubes = _cubes(u, centres) * there.unsqueeze(-2)
     return torch.cat((cubes, torch.ones_like(u[..., :1]), u), -1)
+
+
+def _cubes(u: Tensor, centres: Tensor) -> Tensor:
+    """|u - c|^3 of places [..., Q, p] and centres [..., N, p]: [..., Q, N]."""
+    if not u.is_cuda:
+        return torch.cdist(u, centres, compute_mode="donot_use_mm_for_euclid_dist").pow(3)
+    # A card's `cdist` takes a block of threads for every pair; axis by axis a thread does.
+    square = torch.zeros((), dtype=u.dtype, device=u.device)
+    for a, b in zip(u.unbind(-1), centres.unbind(-1), strict=True):
+        square = square + (a.unsqueeze(-1) - b.unsqueeze(-2)).square()
+    return square * square.sqrt()
 
 
 def surface_inverse(points: Tensor, space: Space, stretch: Tensor | None = None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,17 +16,19 @@ from .surface import surface_inverse
 from .waves import projection_of, waves_at
 from .windows import Layout
 
-__all__ = ["Joined", "Joints", "Wiring", "wired"]
+__all__ = ["Joined", "Joints", "Wiring", "gathered", "joints_of", "wired"]
 
 _KEPT = 64
 """Layouts, with sensors hidden in one way or another, of which joints are kept at most."""
 
 
 class Joined(NamedTuple):
-    """Sensors that are kept of one layout, on the device: points [N, d], walls [N], edges [2, E], their spacing, and
-    the parts of a `Span`."""
+    """Sensors that are kept of one layout, on the device: their numbers, points [N, d] and walls [N], edges [2, E],
+    their spacing, and the parts of a `Span`. there: [N], False for what fills the room up."""
 
+    numbers: Tensor
     points: Tensor
+    there: Tensor
     walls: Tensor
     edges: Tensor
     near: float
@@ -43,8 +47,9 @@ class Wiring:
     surface: bool = False
     stretch: tuple[float, ...] = ()
 
-    def joined(self, layout: Layout, chosen: Tensor, space: Any, device: torch.device) -> Joined:
-        """The sensors of a layout that are chosen (numbers on the CPU), joined."""
+    def joined(self, layout: Layout, chosen: Tensor, space: Any, device: torch.device, room: int = 0) -> Joined:
+        """The sensors of a layout that are chosen (numbers on the CPU), joined; in a room for more of them, and edges
+        that lead nowhere, shapes do not hang on which sensors they are."""
         points = layout.points[chosen]
         edges = edges_between(points, space, self.graph, self.k, self.radius).to(device)
         near, points = spacing(points, space), points.to(device)
@@ -56,7 +61,22 @@ class Wiring:
             surface_inverse(points, space, stretch) if self.surface else None,
             stretch,
         )
-        return Joined(points, layout.walls[chosen].to(device), edges, near, span)
+        walls, there = layout.walls[chosen].to(device), torch.ones(len(points), dtype=torch.bool, device=device)
+        found = Joined(chosen.to(device), points, there, walls, edges, near, span)
+        return _roomy(found, room) if room else found
+
+
+def _roomy(found: Joined, room: int) -> Joined:
+    """The same with `room` sensors, the last of which is not there, and a whole number of edges for each."""
+    count, edges = len(found.points), found.edges
+    if count >= room:
+        raise ValueError(f"{count} sensors need a room of one more at least, got {room}")
+    most = room * max(math.ceil(edges.shape[1] / count), 1)
+    numbers, points, there, walls = (_grown(x, room, 0) for x in found[:4])
+    nowhere = edges.new_full((2, most - edges.shape[1]), room - 1)
+    edges, wide = torch.cat((edges, nowhere), 1), _spanned([found.span], False, room)
+    span = Span(*(None if x is None else x[0] for x in wide[:3]), stretch=found.span.stretch)
+    return Joined(numbers, points, there, walls, edges, found.near, span)
 
 
 Joints = dict[tuple[int, int], tuple[Layout, Tensor, Joined]]
@@ -71,16 +91,28 @@ def wired(
 
     known: joints to look up and to add to; layouts and numbers that are the same objects are joined once.
     """
-    known = {} if known is None else known
-    device, parts, order = readings[0].device, [], []
+    parts = joints_of(layouts, keep, wiring, space, readings[0].device, {} if known is None else known)
+    return gathered(parts, readings, clock, space)
+
+
+def joints_of(
+    layouts: list[Layout], keep: list[Tensor], wiring: Wiring, space: Any, device: torch.device, known: Joints,
+    room: int = 0,
+) -> list[Joined]:  # fmt: skip
+    """Joints of flows, one each, the same object for the same layout and numbers; see `wired`, `Wiring.joined`."""
+    parts = []
     for layout, chosen in zip(layouts, keep, strict=True):
         key = (id(layout), id(chosen))
         if key not in known:
             if len(known) >= _KEPT:
                 known.clear()
-            known[key] = layout, chosen, wiring.joined(layout, chosen, space, device)
+            known[key] = layout, chosen, wiring.joined(layout, chosen, space, device, room)
         parts.append(known[key][2])
-        order.append(key)
+    return parts
+
+
+def gathered(parts: list[Joined], readings: Sequence[Tensor], clock: Tensor, space: Any) -> Scene:
+    """A scene of joints and first readings [n, c], one a flow."""
     return scene(
         [part.points for part in parts],
         readings,
@@ -89,12 +121,13 @@ def wired(
         space,
         [part.near for part in parts],
         [part.walls for part in parts],
-        _spanned([part.span for part in parts], shared=len(set(order)) == 1),
+        _spanned([part.span for part in parts], all(part is parts[0] for part in parts)),
+        [part.there for part in parts],
     )
 
 
-def _spanned(parts: list[Span], shared: bool) -> Span:
-    """Spans as one batch; one of it where all flows share a layout."""
+def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
+    """Spans as one batch; one of it where all flows share a layout. room: sensors that they are for at least."""
     first = parts[0]
     if shared:
         return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), stretch=first.stretch)
@@ -102,6 +135,7 @@ def _spanned(parts: list[Span], shared: bool) -> Span:
         [x for x in column if x is not None] for column in zip(*(part[:3] for part in parts), strict=True)
     )
     most = max((x.shape[-1] for x in (*projections, *surfaces)), default=0)
+    most = max(most, room)
     return Span(
         torch.stack([_grown(x, most, 0) for x in waves]) if waves else None,
         torch.stack([_grown(x, most, 1) for x in projections]) if projections else None,

@@ -14,6 +14,7 @@ from sciode.training.lockstep import Losses, epochs_shown, fit_lockstep
 from sciode.training.log import append_json, read_json_lines
 from sciode.training.newton import NewtonCG
 from sciode.training.options import FitOptions, learning_rate
+from sciode.training.recorded import Staged
 from sciode.training.run import Batch, Epoch, History
 from sciode.training.side_by_side import Adam, Minimiser, Objective
 from sciode.training.stopwatch import Stopwatch
@@ -39,6 +40,7 @@ __all__ = [
     "Minimum",
     "NewtonCG",
     "Objective",
+    "Staged",
     "Stopwatch",
     "append_json",
     "choose_device",

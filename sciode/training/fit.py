@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sciode.training.isolation import derive_seed, isolated_rng, threads
 from sciode.training.log import append_json
 from sciode.training.options import FitOptions, learning_rate
+from sciode.training.recorded import RecordedSteps, recorded_steps
 from sciode.training.run import Batch, Epoch, History, Run, open_run, size_of
 
 Loss = Callable[[nn.Module, Batch, int], Tensor]
@@ -31,6 +32,7 @@ def fit(
     folder: Path | str | None = None,
     progress: bool = False,
     identity: str = "",
+    engine: str = "eager",
 ) -> History:
     """Minimise the mean of `loss(model, batch, seed)` over `train`; leave the weights of the best validation epoch.
 
@@ -42,19 +44,22 @@ def fit(
         is continued, and gives bit for bit (CPU) what the uninterrupted run would have.
     progress: a bar over the epochs, if a terminal or a notebook is there to show it.
     identity: what else the run hangs on and neither weights, data nor options show: the loss, the kind of network.
+    engine: "eager", operation by operation; "capture": steps of a loss that is `Staged` are recorded as CUDA graphs and
+        replayed; "auto": the latter on a card where that can be done.
 
     A non-finite loss ends the run: `History.stopped` says so, the model gets the best weights so far, and the
     checkpoint stays that of the last good epoch.
 
     Raises ValueError for a model or sets that are empty, unequal first axes, or a checkpoint of another model, data,
-    options or identity.
+    options or identity, or an engine that cannot be.
     """
     run = open_run(model, train, validation, options, folder, identity)
+    steps = recorded_steps(engine, run, loss, options)
     for epoch in _epochs(run, options, progress):
         began, lr = time.perf_counter(), learning_rate(options, epoch)
         run.optimizer.param_groups[0]["lr"] = lr
         with threads(options.threads), isolated_rng(options.seed, 0, epoch):
-            trained = _train(run, loss, train, options, epoch)
+            trained = _train(run, loss, train, options, epoch, steps)
             checked = (
                 evaluate(model, loss, validation, derive_seed(options.seed, 2)) if math.isfinite(trained) else math.nan
             )
@@ -69,9 +74,16 @@ def fit(
     return run.finish()
 
 
-def _train(run: Run, loss: Loss, train: Batch, options: FitOptions, epoch: int) -> float:
+def _train(
+    run: Run, loss: Loss, train: Batch, options: FitOptions, epoch: int, recorded: RecordedSteps | None = None
+) -> float:
     """Train one epoch and return its mean loss, or NaN before a step that would spoil the weights."""
     run.model.train()
+    if recorded is not None:
+        recorded.begin(epoch)
+        for step, rows in enumerate(minibatches(run.size, options, epoch)):
+            recorded.step(_rows(train, rows), derive_seed(options.seed, 1, epoch, step), len(rows))
+        return recorded.mean(run.size)
     if run.device.type == "cuda":
         return _train_ahead(run, loss, train, options, epoch)
     total = 0.0
@@ -103,12 +115,15 @@ def _descended(
     run: Run, loss: Loss, train: Batch, options: FitOptions, number: tuple[int, int], rows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The loss of a minibatch and its gradient's norm, the gradient clipped."""
-    batch = {name: values[rows.to(values.device)] for name, values in train.items()}
     run.optimizer.zero_grad()
-    value = loss(run.model, batch, derive_seed(options.seed, 1, *number))
+    value = loss(run.model, _rows(train, rows), derive_seed(options.seed, 1, *number))
     value.backward()
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), math.inf if options.clip is None else options.clip)
     return value, norm
+
+
+def _rows(data: Batch, rows: Tensor) -> dict[str, Tensor]:
+    return {name: values[rows.to(values.device)] for name, values in data.items()}
 
 
 def evaluate(model: nn.Module, loss: Loss, data: Batch, seed: int, batch_size: int = 1024) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from sciode.data.flow import Space
 from sciode.observers import Design, Exchange, Observer, Reading, surface_inverse, surface_rows, time_weights
@@ -146,7 +147,7 @@ def test_what_corrects_nothing_is_the_surface_through_the_first_readings() -> No
     assert np.allclose(observer.predict(asked, [0.0], told).values[0], expected.numpy(), atol=1e-3)
 
 
-def objective(masks: int) -> Objective:
+def objective(masks: int, fixed: bool = False) -> Objective:
     positions, times, values = waving()
     flows = as_flows(positions, times, values, None, BOX)
     windows = cut(flows, 6, None, scale_of(flows, 1))
@@ -155,7 +156,7 @@ def objective(masks: int) -> Objective:
         model = network(1, BOX, design)
     return Objective(
         model, {"train": windows, "validation": windows}, wiring=Wiring(waves=2, surface=True),
-        every=2, queries=64, dropout=0.4, dynamics_weight=1.0, masks=masks,
+        every=2, queries=64, dropout=0.4, dynamics_weight=1.0, masks=masks, fixed=fixed,
     )  # fmt: skip
 
 
@@ -169,6 +170,23 @@ def test_a_mask_is_joined_once_and_a_new_one_every_step() -> None:
     kept = {tuple(few._kept(few.windows["train"], rows, seed)[0].tolist()) for seed in range(6)}
     assert len(kept) == 2
     assert len({tuple(new._kept(new.windows["train"], rows, seed)[0].tolist()) for seed in range(6)}) > 2
+
+
+@pytest.mark.parametrize("masks", [0, 3])
+def test_room_for_all_ways_of_hiding_gives_every_step_one_shape_and_the_same_numbers(masks: int) -> None:
+    plain, fixed = objective(masks), objective(masks, fixed=True)
+    shapes = set()
+    for seed in range(5):
+        rows = torch.arange(2) + seed % 2
+        losses = [one.value(one.inputs(rows, seed)) for one in (plain, fixed)]
+        for loss in losses:
+            loss.backward()
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=0.0)
+        leaves = pytree.tree_flatten(fixed.inputs(rows, seed))[0]
+        shapes.add(tuple(x.shape for x in leaves if isinstance(x, torch.Tensor)))
+    assert len(shapes) == 1
+    for one, other in zip(plain.parameters(), fixed.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_validation_asks_hidden_sensors_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from sciode.training import (
     Batch,
     FitOptions,
+    Staged,
     derive_seed,
     evaluate,
     fit,
@@ -250,3 +252,29 @@ def test_a_card_that_is_not_waited_for_keeps_the_weights_from_before_the_fault()
     assert all(parameter.isfinite().all() for parameter in run.model.parameters())
     steps = {float(state["step"]) for state in run.optimizer.state_dict()["state"].values()}
     assert steps == {1.0}
+
+
+class InStages(Staged):
+    """The same loss, its noise made first."""
+
+    def inputs(self, model: nn.Module, batch: Batch, seed: int) -> dict[str, Tensor]:
+        noise = torch.randn(batch["x"].shape, generator=torch.Generator().manual_seed(seed))
+        return {"x": batch["x"] + 0.01 * noise, "y": batch["y"]}
+
+    def value(self, model: nn.Module, inputs: Any) -> Tensor:
+        return (model(inputs["x"]) - inputs["y"]).square().mean()
+
+
+@pytest.mark.parametrize("engine", ["eager", "auto"])
+def test_a_loss_in_stages_trains_as_the_loss_itself_where_there_is_no_card(engine: str) -> None:
+    whole, staged = network(), network()
+    fit(whole, loss, data(0, 40), data(1, 20), FitOptions(epochs=3))
+    fit(staged, InStages(), data(0, 40), data(1, 20), FitOptions(epochs=3), engine=engine)
+    for one, other in zip(whole.parameters(), staged.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_engines_that_are_not_there_are_refused() -> None:
+    for engine, said in (("capture", "needs a CUDA device"), ("captured", "capture")):
+        with pytest.raises(ValueError, match=said):
+            fit(network(), InStages(), data(0, 40), data(1, 20), FitOptions(epochs=1), engine=engine)

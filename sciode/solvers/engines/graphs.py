@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, final
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from .launches import Launches, StepByStep
 from .lift import CannotCompile
-from .recording import recording
+from .recording import end_capture, recording
 from .repeat import Part, Repeat, Spare, Use, beginning
 from .shelf import Shelf
 from .tuning import LONG, flops_of
@@ -200,15 +199,9 @@ class InGraphs(Launches):
             with recording(graph):
                 self._launch(fresh, turns)
         except RuntimeError as error:
-            _end_capture()
+            end_capture()
             raise CannotCompile(f"it cannot be captured: {str(error).strip().splitlines()[0]}") from error
         return graph
-
-
-def _end_capture() -> None:
-    """A capture that failed leaves torch's random numbers in the middle of it; one that does not fail ends that."""
-    with suppress(RuntimeError), recording(torch.cuda.CUDAGraph()):
-        torch.zeros((), device="cuda")
 
 
 def _copy_of(x: Tensor) -> Tensor:
