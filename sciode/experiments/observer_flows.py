@@ -29,8 +29,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciode.data import flows
+from sciode.data import flows, manifest
 from sciode.data.flow import Flow, FlowSet, Space
+from sciode.data.flow_recipes import VorticityRecipe
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.observer_tables import figure, tables, verdicts
 from sciode.lab.tables import show
@@ -38,9 +39,11 @@ from sciode.observers import Design, Observer, Reading
 from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
 from sciode.observers.interpolation import between_frames, interpolated, persistence
+from sciode.observers.law import QuadraticLaw, grid_of
 from sciode.observers.metrics import drift, split_errors
 from sciode.observers.simulator import MeshGraphNet
-from sciode.observers.surface import chosen_stretch, surface_inverse, surface_rows
+from sciode.observers.surface import ORDERS, chosen_order, surface_inverse, surface_rows
+from sciode.pde.vorticity import diagonal_forcing, simulate_vorticity
 from sciode.training import choose_device, derive_seed
 
 __all__ = ["LINES", "Line", "Settings", "main", "sensors_of"]
@@ -63,6 +66,7 @@ LINES: dict[str, Line] = {
     "causal": Line(design={"causal": True}),
     "no surface": Line(design={"base": "none"}),
     "surface, not stretched": Line(design={"base": "cubic"}),
+    "cubic surface, stretched": Line(design={"base": "stretched"}),
     "no waves": Line(design={"waves": 0}),
     "mean for GRU": Line(design={"reader": "mean"}),
     "max for GRU": Line(design={"reader": "max"}),
@@ -75,14 +79,17 @@ LINES: dict[str, Line] = {
     "Fourier operator": Line(rival="gridded"),
     "implicit field": Line(rival="implicit"),
     "cubic, true readings": Line(rival="cubic"),
+    "quadratic law": Line(rival="law"),
     "stretched surface, true readings": Line(rival="stretched"),
+    "fitted surface, true readings": Line(rival="fitted"),
+    "true solver, first readings": Line(rival="solver"),
     "persistence": Line(rival="persistence"),
 }
-"""By the name that the table gives them. "observer" corrects a stretched surface, its sensors hear of each other by
+"""By the name that the table gives them. "observer" corrects a fitted surface, its sensors hear of each other by
 waves too, and queries read the 16 nearest sensors; other lines change one thing. "as published" has none of the three.
 """
 
-STILL = ("cubic", "stretched", "persistence")
+STILL = ("cubic", "stretched", "fitted", "solver", "persistence")
 """Rivals that learn nothing."""
 
 _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
@@ -178,7 +185,10 @@ def told(flow: Flow, rate: float, place: int, points: int) -> Told:
 
 
 def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) -> Any:
-    """The network of a line, fitted; None for what learns nothing."""
+    """The network of a line, fitted; None for what learns nothing; what a solver is told beside readings."""
+    if own.rival == "solver":
+        recipe = manifest(key["set"]).recipe
+        return VorticityRecipe(**recipe.get("settings", {}))
     if own.rival in STILL:
         return None
     step = key["subsampling"]
@@ -198,10 +208,11 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
             "simulator": lambda: MeshGraphNet(width=width, layers=layers, **same),
             "gridded": lambda: FourierOperator(width=width, **same),
             "implicit": lambda: ImplicitField(width=width, **same),
+            "law": lambda: QuadraticLaw(length=length, random_state=key["seed"], device=settings.device),
         }
         return rivals[own.rival]().fit_flows(*parts, folder=folder)
     design: dict[str, Any] = {
-        "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "stretched",
+        "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "fitted",
         "attention": "nearest",
     }  # fmt: skip
     how = {**same, "every": max(settings.every // step, 1), "queries": settings.queries, **own.observer}
@@ -216,21 +227,41 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
         return persistence(sensors, truth[0], places, len(times), space)
     if own.rival == "cubic":
         return interpolated(sensors, between_frames(times[frames], truth[frames], times), places, space)
-    if own.rival == "stretched":
-        return laid(sensors, between_frames(times[frames], truth[frames], times), places, space)
+    if own.rival in ("stretched", "fitted"):
+        orders = ORDERS if own.rival == "fitted" else (3,)
+        return laid(sensors, between_frames(times[frames], truth[frames], times), places, space, orders)
+    if own.rival == "solver":
+        return solved(sensors, truth[0], places, times, space, model)
     if own.rival is not None:
         return model.predict(places, times, test.reading)
     return (model.rollout if far else model.predict)(places, times, test.reading).values
 
 
-def laid(sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any], space: Space) -> NDArray[np.float64]:
-    """Values [T, N, c] at places by surfaces, stretched as suits these readings best: [T, Q, c]."""
+def laid(
+    sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any], space: Space, orders: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Values [T, N, c] at places by surfaces of the order and stretch that suit these readings best: [T, Q, c]."""
     points, asked = torch.from_numpy(sensors).double(), torch.from_numpy(places).double()
     scale = values.std((0, 1)) + 1e-300
-    stretch = chosen_stretch(points, torch.from_numpy(values / scale), space)
+    order, stretch = chosen_order(points, torch.from_numpy(values / scale), space, orders)
     there = torch.ones(len(points), dtype=torch.bool)
-    weights = surface_rows(asked, points, there, space, stretch) @ surface_inverse(points, space, stretch)
+    weights = surface_rows(asked, points, there, space, stretch, order) @ surface_inverse(points, space, stretch, order)
     return (weights @ torch.from_numpy(values)).numpy()
+
+
+def solved(
+    sensors: NDArray[Any], first: NDArray[Any], places: NDArray[Any], times: NDArray[Any], space: Space, recipe: Any
+) -> NDArray[np.float64]:
+    """First readings [N, 1] of vorticity, as a field by the best surface, moved on by the equation that made the set,
+    at places [Q, 2]: [T, Q, 1]. What is missed is what the sensors do not tell."""
+    grid = grid_of(space, recipe.n, 1, torch.device("cpu"))
+    start = laid(sensors, first[None], grid.points(space).numpy(), space, ORDERS)[0, :, 0].reshape(recipe.n, recipe.n)
+    fields = simulate_vorticity(
+        torch.from_numpy(start).unsqueeze(0), times.tolist(), viscosity=recipe.viscosity, dt=recipe.dt,
+        forcing=diagonal_forcing(recipe.n, recipe.forcing),
+    )  # fmt: skip
+    asked = grid.reading(torch.from_numpy(places), space)
+    return (fields.flatten(1) @ asked.T).unsqueeze(-1).numpy()
 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
@@ -264,7 +295,7 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
         row[way] = {name: fmean(getattr(error, name) for error in errors) for name in names}
         row[way] |= {"drift": np.mean(drifts, 0).tolist()} if errors else {}
     row["answer_seconds"] = time.perf_counter() - began
-    if model is not None:
+    if hasattr(model, "network_"):
         row["weights"] = sum(p.numel() for p in model.network_.parameters())
         row["validation"] = model.history_.epochs[model.history_.best_epoch].validation_loss
         row["stopped"] = model.history_.stopped
@@ -299,6 +330,7 @@ def _keys(settings: Settings) -> list[dict[str, Any]]:
         for line in settings.lines
         for seed in (settings.seeds[:1] if LINES[line].rival in STILL else settings.seeds)
         if not {"flat", "graph"} & set(LINES[line].observer) or name.startswith("shallow_water")
+        if LINES[line].rival not in ("law", "solver") or name.startswith("navier_stokes")
     ]
 
 

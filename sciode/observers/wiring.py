@@ -38,7 +38,7 @@ class Joined(NamedTuple):
 @dataclass(frozen=True)
 class Wiring:
     """How sensors are joined: see `edges_between`; waves: of `Design`; surface: whether one is laid through them;
-    stretch: see `chosen_stretch`, () for none."""
+    stretch, order: see `chosen_order`, () for none."""
 
     graph: Graph = "delaunay"
     k: int = 6
@@ -46,6 +46,7 @@ class Wiring:
     waves: int = 0
     surface: bool = False
     stretch: tuple[float, ...] = ()
+    order: int = 3
 
     def joined(self, layout: Layout, chosen: Tensor, space: Any, device: torch.device, room: int = 0) -> Joined:
         """The sensors of a layout that are chosen (numbers on the CPU), joined; in a room for more of them, and edges
@@ -58,8 +59,9 @@ class Wiring:
         span = Span(
             None if waves is None else waves.flatten(1).float(),
             None if waves is None else projection_of(waves, space, self.waves).float(),
-            surface_inverse(points, space, stretch) if self.surface else None,
+            surface_inverse(points, space, stretch, self.order) if self.surface else None,
             stretch,
+            self.order,
         )
         walls, there = layout.walls[chosen].to(device), torch.ones(len(points), dtype=torch.bool, device=device)
         found = Joined(chosen.to(device), points, there, walls, edges, near, span)
@@ -76,7 +78,7 @@ def _roomy(found: Joined, room: int) -> Joined:
         *(_grown(x, room, 0) for x in found[:4]),
         torch.cat((edges, edges.new_full((2, most - edges.shape[1]), room - 1)), 1),
         found.near,
-        Span(*(None if x is None else x[0] for x in _spanned([found.span], False, room)[:3]), found.span.stretch),
+        Span(*(None if x is None else x[0] for x in _spanned([found.span], False, room)[:3]), *found.span[3:]),
     )
 
 
@@ -131,7 +133,7 @@ def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
     """Spans as one batch; one of it where all flows share a layout. room: sensors that they are for at least."""
     first = parts[0]
     if shared:
-        return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), stretch=first.stretch)
+        return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), *first[3:])
     waves, projections, surfaces = (
         [x for x in column if x is not None] for column in zip(*(part[:3] for part in parts), strict=True)
     )
@@ -141,12 +143,12 @@ def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
         torch.stack([_grown(x, most, 0) for x in waves]) if waves else None,
         torch.stack([_grown(x, most, 1) for x in projections]) if projections else None,
         torch.stack([_bordered(x, most) for x in surfaces]) if surfaces else None,
-        first.stretch,
+        *first[3:],
     )
 
 
 def _bordered(x: Tensor, most: int) -> Tensor:
-    """[N + p + 1, N] with rows and columns of 0 for sensors that are not there."""
+    """[N + p, N] with rows and columns of 0 for sensors that are not there."""
     count = x.shape[1]
     return _grown(torch.cat((_grown(x[:count], most, 0), x[count:])), most, 1)
 
