@@ -27,6 +27,11 @@ class Span(NamedTuple):
     stretch: Tensor | None = None
     order: int = 3
 
+    def first(self) -> Span:
+        """Of the first flow alone, without its axis."""
+        parts = (None if x is None else x[0] for x in (self.waves, self.projection, self.surface))
+        return Span(*parts, stretch=self.stretch, order=self.order)
+
 
 class Scene(NamedTuple):
     """B flows as the systems see them, N sensors each at most.
@@ -51,7 +56,9 @@ class Scene(NamedTuple):
     def to(self, device: torch.device | str) -> Scene:
         """The same on a device."""
         moved = {name: x.to(device) for name, x in self._asdict().items() if isinstance(x, Tensor)}
-        span = Span(*(x.to(device) if isinstance(x, Tensor) else x for x in self.span))
+        span = self.span._replace(
+            **{name: x.to(device) for name, x in self.span._asdict().items() if isinstance(x, Tensor)}
+        )
         return self._replace(**moved, span=span)
 
 

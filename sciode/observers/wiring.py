@@ -78,7 +78,7 @@ def _roomy(found: Joined, room: int) -> Joined:
         *(_grown(x, room, 0) for x in found[:4]),
         torch.cat((edges, edges.new_full((2, most - edges.shape[1]), room - 1)), 1),
         found.near,
-        Span(*(None if x is None else x[0] for x in _spanned([found.span], False, room)[:3]), *found.span[3:]),
+        _spanned([found.span], False, room).first(),
     )
 
 
@@ -133,7 +133,11 @@ def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
     """Spans as one batch; one of it where all flows share a layout. room: sensors that they are for at least."""
     first = parts[0]
     if shared:
-        return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), *first[3:])
+        return first._replace(
+            waves=None if first.waves is None else first.waves.unsqueeze(0),
+            projection=None if first.projection is None else first.projection.unsqueeze(0),
+            surface=None if first.surface is None else first.surface.unsqueeze(0),
+        )
     waves, projections, surfaces = (
         [x for x in column if x is not None] for column in zip(*(part[:3] for part in parts), strict=True)
     )
@@ -143,7 +147,8 @@ def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
         torch.stack([_grown(x, most, 0) for x in waves]) if waves else None,
         torch.stack([_grown(x, most, 1) for x in projections]) if projections else None,
         torch.stack([_bordered(x, most) for x in surfaces]) if surfaces else None,
-        *first[3:],
+        first.stretch,
+        first.order,
     )
 
 
