@@ -202,8 +202,8 @@ class FourierOperator:
         """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
         steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
         count = max(int(np.ceil(steps.max() - 1e-9)), 1)
-        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values)))
-        sensors = torch.as_tensor(np.asarray(given.positions))
+        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values)))
+        sensors = torch.as_tensor(np.array(given.positions))
         start = self.lattice_.gridded(sensors, readings, self.stretch_, self.order_).unsqueeze(0)
         with torch.no_grad():
             states = self.network_(start.to(next(self.network_.parameters()).device), count)[0].cpu().numpy()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sciode.data.flow import FlowSet, Space
 from sciode.training import Epoch, History, choose_device
 
-from .arrays import Reading
+from .arrays import Reading, as_flows
 from .rivals import windows_of
 from .surface import chosen_order, surface_inverse, surface_rows
 from .waves import waves_at
@@ -179,12 +179,14 @@ class QuadraticLaw:
 
     Sensors' frames may be unevenly apart, and readings missing in some of them.
 
-    side: points an axis, of which waves below a third are kept. forced: highest wave that may push. steps: a frame (the
-    fastest flow must not pass more than a third of the shortest wave in one). ahead, rounds: frames foreseen and steps
-    of Gauss-Newton, stage by stage. starts: frames from which each step foresees. length: frames of the windows by
-    whose last frames coefficients are chosen. Fitted: `network_`, `history_`, `order_`, `stretch_`, `scale_`.
+    space: the periodic box in which the sensors stand. side: points an axis, of which waves below a third are kept.
+    forced: highest wave that may push. steps: a frame (the fastest flow must not pass more than a third of the shortest
+    wave in one). ahead, rounds: frames foreseen and steps of Gauss-Newton, stage by stage. starts: frames from which
+    each step foresees. length: frames of the windows by which coefficients are judged. Fitted: `network_`, `history_`,
+    `order_`, `stretch_`, `scale_`.
     """
 
+    space: Space | None = None
     side: int = 32
     forced: int = 3
     steps: int = 6
@@ -194,6 +196,12 @@ class QuadraticLaw:
     length: int = 20
     random_state: int = 0
     device: str = "auto"
+
+    def fit(self, positions: Any, times: Any, values: Any, *, validation: tuple[Any, Any, Any] | None = None) -> Self:
+        """Find the coefficients from sensors at positions [N, d] that read values [T, N, c] at times [T]; as
+        `Observer.fit`, with `space` said."""
+        train = as_flows(positions, times, values, None, self.space)
+        return self.fit_flows(train, None if validation is None else as_flows(*validation, None, train.space))
 
     def fit_flows(
         self, train: FlowSet, validation: FlowSet | None = None, *, folder: Path | None = None, progress: bool = False
@@ -205,7 +213,10 @@ class QuadraticLaw:
         """
         del folder, progress
         if train.space.kind != "periodic":
-            raise ValueError(f"a quadratic law here needs a periodic box, not a {train.space.kind}")
+            raise ValueError(
+                f"a quadratic law here needs a periodic box, not a {train.space.kind}: "
+                'give Space("periodic", lower, upper), or take an Observer'
+            )
         device, self.space_, self.channels_ = choose_device(self.device), train.space, train.channels
         self.scale_, windows = windows_of(train, validation, self.length)
         first = windows["train"].layouts[0].points
@@ -236,9 +247,9 @@ class QuadraticLaw:
         """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
         device = self.network_.coefficients.device
         steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
-        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values)))
+        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values)))
         whole = readings.isfinite().all(1)
-        sensors = torch.as_tensor(np.asarray(given.positions))[whole].to(device)
+        sensors = torch.as_tensor(np.array(given.positions))[whole].to(device)
         start = self._onto(sensors) @ readings[whole].to(device).double()
         clock = np.union1d(np.arange(math.ceil(steps.max() - 1e-9) + 1.0), np.maximum(steps, 0.0))
         gaps = torch.from_numpy(np.diff(clock)).to(device, torch.float32).unsqueeze(0)
@@ -246,7 +257,7 @@ class QuadraticLaw:
             shaped = _shaped(start.float(), self.network_.grid).unsqueeze(0)
             fields = self.network_.run(self.network_.coefficients, shaped, gaps, self.steps)[0]
         asked = fields[np.searchsorted(clock, np.maximum(steps, 0.0))].flatten(2).double().cpu()  # [T, c, n^d]
-        places = torch.as_tensor(np.asarray(positions)).split(4096)
+        places = torch.as_tensor(np.array(positions)).split(4096)
         values = torch.cat([asked @ self.network_.grid.reading(part, self.space_).T for part in places], -1)
         return self.scale_.restored(values.transpose(1, 2)).numpy()
 

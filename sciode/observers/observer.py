@@ -296,7 +296,7 @@ class Observer:
         if chunk < 1:
             raise ValueError(f"chunk must be >= 1, got {chunk}")
         given.check(self.space_.dimension, len(self.channels_))
-        places = torch.as_tensor(np.asarray(positions), dtype=torch.float32)
+        places = torch.as_tensor(np.array(positions), dtype=torch.float32)
         if places.ndim != 2 or places.shape[1] != self.space_.dimension:
             raise ValueError(f"positions are [Q, {self.space_.dimension}], got {tuple(places.shape)}")
         if not len(places) or not bool(places.isfinite().all()):
@@ -308,16 +308,16 @@ class Observer:
         return places, np.maximum(steps, 0.0), given
 
     def _told(self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], given: Reading) -> Prediction:
-        sensors = torch.as_tensor(np.asarray(given.positions), dtype=torch.float32)
+        sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
         outside = outside_hull(places, sensors, self.space_).numpy()
         return Prediction(values, outside, steps > self.horizon_ / self.scale_.unit + 1e-9)
 
     def _scene(self, given: Reading, last: float) -> Scene:
         device = next(self.network_.parameters()).device
-        sensors = torch.as_tensor(np.asarray(given.positions), dtype=torch.float32)
-        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values))).to(device)
+        sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
+        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device)
         walls = np.zeros(len(sensors), dtype=bool) if given.walls is None else given.walls
-        layout = Layout(self._placed(sensors), torch.as_tensor(np.asarray(walls)))
+        layout = Layout(self._placed(sensors), torch.as_tensor(np.array(walls)))
         # Readers of all anchor times expect the training's, however early the query.
         count = int(np.ceil(max(last, self.horizon_ / self.scale_.unit) - 1e-9))
         clock = torch.arange(count + 1, dtype=torch.float64, device=device).unsqueeze(0)
