@@ -208,7 +208,9 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
             "simulator": lambda: MeshGraphNet(width=width, layers=layers, **same),
             "gridded": lambda: FourierOperator(width=width, **same),
             "implicit": lambda: ImplicitField(width=width, **same),
-            "law": lambda: QuadraticLaw(length=length, random_state=key["seed"], device=settings.device),
+            "law": lambda: QuadraticLaw(
+                length=length, steps=6 * step, random_state=key["seed"], device=settings.device
+            ),
         }
         return rivals[own.rival]().fit_flows(*parts, folder=folder)
     design: dict[str, Any] = {
