@@ -9,7 +9,10 @@ chosen on their readings alone, and told the first readings of a test flow. Erro
 sensors' variance: at the sensors or between them (In-X, Ext-X), at frames that training reads or between them (In-T,
 Ext-T: every `subsampling`-th frame is read). "twice" is Ext-X over twice the horizon (`Observer.rollout`), "unseen"
 Ext-X where the test's sensors stand elsewhere than the training's. "cubic, true readings" is told what the sensors
-truly read at every frame: it has nothing to foresee, and is the bar between the sensors.
+truly read at every frame: it has nothing to foresee, and is the bar between the sensors. "fitted surface, true
+readings" is the same by the surface that the observer corrects: what there is to win in space alone. "true solver,
+first readings" is told the first readings as all others are, but knows the equation: what there is to win in time.
+"quadratic law" finds an equation (`QuadraticLaw`); both are rows of Navier-Stokes.
 """
 
 from __future__ import annotations
