@@ -36,17 +36,17 @@ from sciode.data import flows, manifest
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.data.flow_recipes import VorticityRecipe
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
+from sciode.experiments.observer_floors import fitted_surface, solved
 from sciode.experiments.observer_tables import figure, tables, verdicts
 from sciode.lab.tables import show
 from sciode.observers import Design, Observer, Reading
 from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
 from sciode.observers.interpolation import between_frames, interpolated, persistence
-from sciode.observers.law import QuadraticLaw, grid_of
+from sciode.observers.law import QuadraticLaw
 from sciode.observers.metrics import drift, split_errors
 from sciode.observers.simulator import MeshGraphNet
-from sciode.observers.surface import ORDERS, chosen_order, surface_inverse, surface_rows
-from sciode.pde.vorticity import diagonal_forcing, simulate_vorticity
+from sciode.observers.surface import ORDERS
 from sciode.training import choose_device, derive_seed
 
 __all__ = ["LINES", "Line", "Settings", "main", "sensors_of"]
@@ -167,11 +167,13 @@ def read(name: str, part: str, most: int, rate: float, step: int, horizon: int, 
 
 
 class Told(NamedTuple):
-    """One test flow: `flow` at the points that are judged, sensors first; reading: what is told of it."""
+    """One test flow: `flow` at the points that are judged, sensors first; reading: what is told of it. set: its
+    name."""
 
     flow: Flow
     count: int
     reading: Reading
+    set: str = ""
 
 
 def told(flow: Flow, rate: float, place: int, points: int) -> Told:
@@ -188,11 +190,8 @@ def told(flow: Flow, rate: float, place: int, points: int) -> Told:
 
 
 def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) -> Any:
-    """The network of a line, fitted; None for what learns nothing; what a solver is told beside readings."""
-    if own.rival == "solver":
-        recipe = manifest(key["set"]).recipe
-        return VorticityRecipe(**recipe.get("settings", {}))
-    if own.rival in STILL:
+    """The network of a line, or its surface, fitted; None for what learns nothing."""
+    if own.rival in ("cubic", "persistence"):
         return None
     step = key["subsampling"]
     length = len(range(0, settings.horizon, step))
@@ -200,6 +199,8 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
         read(key["set"], part, most, key["rate"], step, settings.horizon, stride)
         for part, most, stride in (("train", settings.train, settings.stride), ("validation", settings.test, 0))
     ]
+    if own.rival in STILL:
+        return fitted_surface(parts[0], (3,) if own.rival == "stretched" else ORDERS)
     same: dict[str, Any] = {
         "length": length, "epochs": settings.epochs, "batch_size": settings.batch, "lr": settings.lr,
         "random_state": key["seed"], "device": settings.device,
@@ -233,40 +234,13 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
     if own.rival == "cubic":
         return interpolated(sensors, between_frames(times[frames], truth[frames], times), places, space)
     if own.rival in ("stretched", "fitted"):
-        orders = ORDERS if own.rival == "fitted" else (3,)
-        return laid(sensors, between_frames(times[frames], truth[frames], times), places, space, orders)
+        return model.through(sensors, between_frames(times[frames], truth[frames], times), places)
     if own.rival == "solver":
-        return solved(sensors, truth[0], places, times, space, model)
+        recipe = VorticityRecipe(**manifest(test.set).recipe.get("settings", {}))
+        return solved(model, recipe, sensors, truth[0], places, times)
     if own.rival is not None:
         return model.predict(places, times, test.reading)
     return (model.rollout if far else model.predict)(places, times, test.reading).values
-
-
-def laid(
-    sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any], space: Space, orders: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Values [T, N, c] at places by surfaces of the order and stretch that suit these readings best: [T, Q, c]."""
-    points, asked = torch.from_numpy(sensors).double(), torch.from_numpy(places).double()
-    scale = values.std((0, 1)) + 1e-300
-    order, stretch = chosen_order(points, torch.from_numpy(values / scale), space, orders)
-    there = torch.ones(len(points), dtype=torch.bool)
-    weights = surface_rows(asked, points, there, space, stretch, order) @ surface_inverse(points, space, stretch, order)
-    return (weights @ torch.from_numpy(values)).numpy()
-
-
-def solved(
-    sensors: NDArray[Any], first: NDArray[Any], places: NDArray[Any], times: NDArray[Any], space: Space, recipe: Any
-) -> NDArray[np.float64]:
-    """First readings [N, 1] of vorticity, as a field by the best surface, moved on by the equation that made the set,
-    at places [Q, 2]: [T, Q, 1]. What is missed is what the sensors do not tell."""
-    grid = grid_of(space, recipe.n, 1, torch.device("cpu"))
-    start = laid(sensors, first[None], grid.points(space).numpy(), space, ORDERS)[0, :, 0].reshape(recipe.n, recipe.n)
-    fields = simulate_vorticity(
-        torch.from_numpy(start).unsqueeze(0), times.tolist(), viscosity=recipe.viscosity, dt=recipe.dt,
-        forcing=diagonal_forcing(recipe.n, recipe.forcing),
-    )  # fmt: skip
-    asked = grid.reading(torch.from_numpy(places), space)
-    return (fields.flatten(1) @ asked.T).unsqueeze(-1).numpy()
 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
@@ -289,7 +263,7 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
     for way, (tests, place) in ways.items():
         errors, drifts = [], []
         for flow in tests or ():
-            test = told(flow, key["rate"], place, settings.points)
+            test = told(flow, key["rate"], place, settings.points)._replace(set=key["set"])
             frames = np.arange(len(flow.times)) % key["subsampling"] == 0
             inside = np.arange(test.flow.points.shape[0]) < test.count
             found = answer(own, model, test, frames, whole.space, way == "twice")
