@@ -80,9 +80,9 @@ plt.show()
 # ## Learn from the stations alone
 #
 # `base="stretched"`: a smooth surface is laid through what the network says of the stations, and the continuum corrects
-# it. Jets run along latitudes, so the readings tell, by stations that are hidden in turn, that the surface is better if
-# a way to the north counts for more than one to the east. `waves=6`: stations hear of each other by spherical harmonics
-# too, so news needs no long way from neighbour to neighbour. `flat=True` makes an observer believe in the map.
+# it. Jets run along latitudes, so the readings tell, by stations left out in turn, that the surface is better if a way
+# to the north counts for more than one to the east. `waves=6`: stations hear of each other by spherical harmonics too,
+# so news needs no long way from neighbour to neighbour. `flat=True` makes an observer believe in the map.
 
 # %%
 width, waves = lab.scale(full=(32, 6), fast=(16, 3))
@@ -122,7 +122,10 @@ for name, error in errors.items():
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), layout="constrained")
 for ax, (name, values) in zip(axes, {"truth": truth, **told}.items(), strict=True):
-    globe(ax, places, 1e5 * values[-1, :, 1], (90.0, 40.0), limits=(-10, 10), bar=ax is axes[-1])
+    globe(
+        ax, places, 1e5 * values[-1, :, 1], (90.0, 40.0), limits=(-10, 10), bar=ax is axes[-1],
+        label="vorticity, 1e-5 / s",
+    )  # fmt: skip
     globe_points(ax, here, (90.0, 40.0), markersize=2)
     ax.set_title(f"{name}, hour {clock[-1]:g}")
 plt.show()

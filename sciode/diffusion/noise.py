@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def seeds_for(seed: Seed, batch: int, device: torch.device) -> Tensor:
         return sample_seeds(_drawn(seed), batch, device)
     if isinstance(seed, Integral):
         return sample_seeds(int(seed), batch, device)
-    each = seed.tolist() if isinstance(seed, Tensor | np.ndarray) else [_one(s) for s in seed]
+    each = seed.tolist() if isinstance(seed, Tensor | np.ndarray) else [_one(s) for s in cast(Sequence[Any], seed)]
     return torch.tensor(each, dtype=torch.int64, device=device)
 
 

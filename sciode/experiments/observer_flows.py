@@ -9,7 +9,10 @@ chosen on their readings alone, and told the first readings of a test flow. Erro
 sensors' variance: at the sensors or between them (In-X, Ext-X), at frames that training reads or between them (In-T,
 Ext-T: every `subsampling`-th frame is read). "twice" is Ext-X over twice the horizon (`Observer.rollout`), "unseen"
 Ext-X where the test's sensors stand elsewhere than the training's. "cubic, true readings" is told what the sensors
-truly read at every frame: it has nothing to foresee, and is the bar between the sensors.
+truly read at every frame: it has nothing to foresee, and is the bar between the sensors. "fitted surface, true
+readings" is the same by the surface that the observer corrects: what there is to win in space alone. "true solver,
+first readings" is told the first readings as all others are, but knows the equation: what there is to win in time.
+"quadratic law" finds an equation (`QuadraticLaw`); both are rows of Navier-Stokes.
 """
 
 from __future__ import annotations
@@ -29,18 +32,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciode.data import flows
+from sciode.data import flows, manifest
 from sciode.data.flow import Flow, FlowSet, Space
+from sciode.data.flow_recipes import VorticityRecipe
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
+from sciode.experiments.observer_floors import fitted_surface, solved
 from sciode.experiments.observer_tables import figure, tables, verdicts
 from sciode.lab.tables import show
 from sciode.observers import Design, Observer, Reading
 from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
 from sciode.observers.interpolation import between_frames, interpolated, persistence
+from sciode.observers.law import QuadraticLaw
 from sciode.observers.metrics import drift, split_errors
 from sciode.observers.simulator import MeshGraphNet
-from sciode.observers.surface import chosen_stretch, surface_inverse, surface_rows
+from sciode.observers.surface import ORDERS
 from sciode.training import choose_device, derive_seed
 
 __all__ = ["LINES", "Line", "Settings", "main", "sensors_of"]
@@ -63,6 +69,7 @@ LINES: dict[str, Line] = {
     "causal": Line(design={"causal": True}),
     "no surface": Line(design={"base": "none"}),
     "surface, not stretched": Line(design={"base": "cubic"}),
+    "cubic surface, stretched": Line(design={"base": "stretched"}),
     "no waves": Line(design={"waves": 0}),
     "mean for GRU": Line(design={"reader": "mean"}),
     "max for GRU": Line(design={"reader": "max"}),
@@ -75,14 +82,17 @@ LINES: dict[str, Line] = {
     "Fourier operator": Line(rival="gridded"),
     "implicit field": Line(rival="implicit"),
     "cubic, true readings": Line(rival="cubic"),
+    "quadratic law": Line(rival="law"),
     "stretched surface, true readings": Line(rival="stretched"),
+    "fitted surface, true readings": Line(rival="fitted"),
+    "true solver, first readings": Line(rival="solver"),
     "persistence": Line(rival="persistence"),
 }
-"""By the name that the table gives them. "observer" corrects a stretched surface, its sensors hear of each other by
+"""By the name that the table gives them. "observer" corrects a fitted surface, its sensors hear of each other by
 waves too, and queries read the 16 nearest sensors; other lines change one thing. "as published" has none of the three.
 """
 
-STILL = ("cubic", "stretched", "persistence")
+STILL = ("cubic", "stretched", "fitted", "solver", "persistence")
 """Rivals that learn nothing."""
 
 _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
@@ -159,11 +169,13 @@ def read(name: str, part: str, most: int, rate: float, step: int, horizon: int, 
 
 
 class Told(NamedTuple):
-    """One test flow: `flow` at the points that are judged, sensors first; reading: what is told of it."""
+    """One test flow: `flow` at the points that are judged, sensors first; reading: what is told of it. set: its
+    name."""
 
     flow: Flow
     count: int
     reading: Reading
+    set: str = ""
 
 
 def told(flow: Flow, rate: float, place: int, points: int) -> Told:
@@ -180,8 +192,8 @@ def told(flow: Flow, rate: float, place: int, points: int) -> Told:
 
 
 def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) -> Any:
-    """The network of a line, fitted; None for what learns nothing."""
-    if own.rival in STILL:
+    """The network of a line, or its surface, fitted; None for what learns nothing."""
+    if own.rival in ("cubic", "persistence"):
         return None
     step = key["subsampling"]
     length = len(range(0, settings.horizon, step))
@@ -189,6 +201,8 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
         read(key["set"], part, most, key["rate"], step, settings.horizon, stride)
         for part, most, stride in (("train", settings.train, settings.stride), ("validation", settings.test, 0))
     ]
+    if own.rival in STILL:
+        return fitted_surface(parts[0], (3,) if own.rival == "stretched" else ORDERS)
     same: dict[str, Any] = {
         "length": length, "epochs": settings.epochs, "batch_size": settings.batch, "lr": settings.lr,
         "random_state": key["seed"], "device": settings.device,
@@ -200,10 +214,13 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
             "simulator": lambda: MeshGraphNet(width=width, layers=layers, engine=settings.engine, **same),
             "gridded": lambda: FourierOperator(width=width, engine=settings.engine, **same),
             "implicit": lambda: ImplicitField(width=width, **same),
+            "law": lambda: QuadraticLaw(
+                length=length, steps=6 * step, random_state=key["seed"], device=settings.device
+            ),
         }
         return rivals[own.rival]().fit_flows(*parts, folder=folder)
     design: dict[str, Any] = {
-        "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "stretched",
+        "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "fitted",
         "attention": "nearest",
     }  # fmt: skip
     how = {
@@ -224,21 +241,14 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
         return persistence(sensors, truth[0], places, len(times), space)
     if own.rival == "cubic":
         return interpolated(sensors, between_frames(times[frames], truth[frames], times), places, space)
-    if own.rival == "stretched":
-        return laid(sensors, between_frames(times[frames], truth[frames], times), places, space)
+    if own.rival in ("stretched", "fitted"):
+        return model.through(sensors, between_frames(times[frames], truth[frames], times), places)
+    if own.rival == "solver":
+        recipe = VorticityRecipe(**manifest(test.set).recipe.get("settings", {}))
+        return solved(model, recipe, sensors, truth[0], places, times)
     if own.rival is not None:
         return model.predict(places, times, test.reading)
     return (model.rollout if far else model.predict)(places, times, test.reading).values
-
-
-def laid(sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any], space: Space) -> NDArray[np.float64]:
-    """Values [T, N, c] at places by surfaces, stretched as suits these readings best: [T, Q, c]."""
-    points, asked = torch.from_numpy(sensors).double(), torch.from_numpy(places).double()
-    scale = values.std((0, 1)) + 1e-300
-    stretch = chosen_stretch(points, torch.from_numpy(values / scale), space)
-    there = torch.ones(len(points), dtype=torch.bool)
-    weights = surface_rows(asked, points, there, space, stretch) @ surface_inverse(points, space, stretch)
-    return (weights @ torch.from_numpy(values)).numpy()
 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
@@ -261,7 +271,7 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
     for way, (tests, place) in ways.items():
         errors, drifts = [], []
         for flow in tests or ():
-            test = told(flow, key["rate"], place, settings.points)
+            test = told(flow, key["rate"], place, settings.points)._replace(set=key["set"])
             frames = np.arange(len(flow.times)) % key["subsampling"] == 0
             inside = np.arange(test.flow.points.shape[0]) < test.count
             found = answer(own, model, test, frames, whole.space, way == "twice")
@@ -272,7 +282,7 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
         row[way] = {name: fmean(getattr(error, name) for error in errors) for name in names}
         row[way] |= {"drift": np.mean(drifts, 0).tolist()} if errors else {}
     row["answer_seconds"] = time.perf_counter() - began
-    if model is not None:
+    if hasattr(model, "network_"):
         row["weights"] = sum(p.numel() for p in model.network_.parameters())
         row["validation"] = model.history_.epochs[model.history_.best_epoch].validation_loss
         row["stopped"] = model.history_.stopped
@@ -308,6 +318,7 @@ def _keys(settings: Settings) -> list[dict[str, Any]]:
         for line in settings.lines
         if not (number and LINES[line].rival in STILL)
         if not {"flat", "graph"} & set(LINES[line].observer) or name.startswith("shallow_water")
+        if LINES[line].rival not in ("law", "solver") or name.startswith("navier_stokes")
     ]
 
 

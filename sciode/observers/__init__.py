@@ -8,12 +8,13 @@ from sciode.observers.attention import SensorAttention
 from sciode.observers.continuum import Continuum, Fourier
 from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.graphs import duplicates, edges_between, flattened, graph, outside_hull, spacing
+from sciode.observers.law import QuadraticLaw
 from sciode.observers.message_passing import Interaction
 from sciode.observers.model import Design, Observed, ObserverModel, network
 from sciode.observers.objective import Importance, Objective
 from sciode.observers.observer import Observer, Prediction
 from sciode.observers.scene import Scene, Span, embedded, scene
-from sciode.observers.surface import surface_inverse, surface_rows, time_weights
+from sciode.observers.surface import chosen_order, chosen_stretch, surface_inverse, surface_rows, time_weights
 from sciode.observers.waves import Exchange, projection_of, wave_numbers, waves_at
 from sciode.observers.wiring import Wiring
 
@@ -31,11 +32,14 @@ __all__ = [
     "Observer",
     "ObserverModel",
     "Prediction",
+    "QuadraticLaw",
     "Reading",
     "Scene",
     "SensorAttention",
     "Span",
     "Wiring",
+    "chosen_order",
+    "chosen_stretch",
     "duplicates",
     "edges_between",
     "embedded",

@@ -91,11 +91,17 @@ def _series(values: Any) -> list[Any]:
     else:
         whole = np.asarray(values)
         if whole.ndim not in (3, 4):
-            raise ValueError(f"values are [T, N, c], [F, T, N, c] or a list of [T, N, c], got {whole.shape}")
+            raise ValueError(
+                f"values are [T, N, c], [F, T, N, c] or a list of [T, N, c], got {whole.shape}: of long tables, "
+                "one array a flow, times by sensors by channels"
+            )
         parts = [whole] if whole.ndim == 3 else list(whole)
     found = [np.array(part, dtype=np.float32) for part in parts]
     if not found or any(part.ndim != 3 for part in found):
-        raise ValueError(f"every flow's values are [T, N, c], got {[part.shape for part in found]}")
+        raise ValueError(
+            f"every flow's values are [T, N, c], got {[part.shape for part in found]}; of one channel: "
+            "values[..., None]"
+        )
     return found
 
 

@@ -23,7 +23,7 @@ from .graphs import flattened
 from .interpolation import between_frames
 from .rivals import even, trained_rival, windows_of
 from .scene import embedded
-from .surface import chosen_stretch, surface_inverse, surface_rows
+from .surface import chosen_order, surface_inverse, surface_rows
 from .windows import Windows
 
 __all__ = ["FourierOperator", "GridSteps", "Lattice"]
@@ -102,11 +102,11 @@ class Lattice:
         ring = second.cos()
         return self.space.radius * torch.stack((ring * first.cos(), ring * first.sin(), second.sin()), -1)
 
-    def gridded(self, sensors: Tensor, values: Tensor, stretch: Tensor | None = None) -> Tensor:
+    def gridded(self, sensors: Tensor, values: Tensor, stretch: Tensor | None = None, order: int = 3) -> Tensor:
         """Readings [..., N, c] of sensors [N, d] as images [..., c, n, m], by the smooth surface through them."""
         there = torch.ones(len(sensors), dtype=torch.bool)
-        inverse = surface_inverse(sensors, self.space, stretch)
-        weights = surface_rows(self.points(), sensors, there, self.space, stretch) @ inverse
+        inverse = surface_inverse(sensors, self.space, stretch, order)
+        weights = surface_rows(self.points(), sensors, there, self.space, stretch, order) @ inverse
         return (weights @ values.double()).float().movedim(-1, -2).unflatten(-1, self.shape)
 
     def read(self, images: NDArray[Any], places: NDArray[Any]) -> NDArray[np.float64]:
@@ -150,7 +150,7 @@ class _Unrolled(nn.Module):
 
 @dataclass(kw_only=True, eq=False)
 class FourierOperator:
-    """Grid the readings (a stretched surface), step the grid by a Fourier neural operator, interpolate the answer.
+    """Grid the readings (`chosen_order`), step the grid by a Fourier neural operator, interpolate the answer.
 
     It learns from gridded readings, in training too: no more is known. side: points an axis of the grid, twice as many
     around a sphere; 0: about twice as dense as the sensors, at most 64. modes: waves an axis, at most half of it. Other
@@ -188,7 +188,7 @@ class FourierOperator:
         side = self.side or min(max(found, 8), 64)
         self.lattice_ = Lattice(self.space_, (2 * side, side) if sphere else (side, side))
         whole = windows["train"].values[[n for n, which in enumerate(windows["train"].which) if which == 0]]
-        self.stretch_ = chosen_stretch(first, whole[:, :, : len(first)].flatten(0, 1), self.space_)
+        self.order_, self.stretch_ = chosen_order(first, whole[:, :, : len(first)].flatten(0, 1), self.space_)
         parts = {name: self._images(part).to(device) for name, part in windows.items()}
         where = embedded(self.lattice_.points(), self.space_).float().T.unflatten(1, self.lattice_.shape)
         modes = (min(self.modes, self.lattice_.shape[0] // 2 - 1), min(self.modes, self.lattice_.shape[1] // 2))
@@ -202,9 +202,9 @@ class FourierOperator:
         """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
         steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
         count = max(int(np.ceil(steps.max() - 1e-9)), 1)
-        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values)))
-        sensors = torch.as_tensor(np.asarray(given.positions))
-        start = self.lattice_.gridded(sensors, readings, self.stretch_).unsqueeze(0)
+        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values)))
+        sensors = torch.as_tensor(np.array(given.positions))
+        start = self.lattice_.gridded(sensors, readings, self.stretch_, self.order_).unsqueeze(0)
         with torch.no_grad():
             states = self.network_(start.to(next(self.network_.parameters()).device), count)[0].cpu().numpy()
         frames = self.lattice_.read(states, np.asarray(positions))
@@ -217,5 +217,6 @@ class FourierOperator:
             own = windows.values[[at for at, which in enumerate(windows.which) if which == number]]
             if bool(own[:, :, : len(layout.points)].isnan().any()):
                 raise ValueError("a Fourier operator grids all readings: none may be missing")
-            found.append(self.lattice_.gridded(layout.points, own[:, :, : len(layout.points)], self.stretch_))
+            seen = own[:, :, : len(layout.points)]
+            found.append(self.lattice_.gridded(layout.points, seen, self.stretch_, self.order_))
         return torch.cat(found)

@@ -167,9 +167,9 @@ class ImplicitField:
         """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
         device = next(self.network_.parameters()).device
         steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
-        sensors, asked = (torch.as_tensor(np.asarray(x), dtype=torch.float32, device=device).unsqueeze(0)
+        sensors, asked = (torch.as_tensor(np.array(x), dtype=torch.float32, device=device).unsqueeze(0)
                           for x in (given.positions, positions))  # fmt: skip
-        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values))).to(device).unsqueeze(0)
+        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device).unsqueeze(0)
         zero = torch.zeros(1, self.code, device=device)
         start = auto_decoded(self.network_, zero, sensors, readings, self.space_, self.descent, self.codes_lr)
         # Solves take times in order and each once; what is asked may be neither.

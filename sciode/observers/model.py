@@ -21,7 +21,7 @@ from .waves import wave_numbers
 
 __all__ = ["BASES", "Design", "Observed", "ObserverModel", "Simulated", "network"]
 
-BASES = ("none", "cubic", "stretched")
+BASES = ("none", "cubic", "stretched", "fitted")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Design:
     0: by edges alone, as the paper has it. 6 to 10 are good where one place acts on all others, as pressure does.
     base: "none": the continuum is decoded, as the paper has it. "cubic": the continuum corrects a cubic surface through
     what System 1 says of the sensors, whose first readings are kept as they are: never far from interpolation.
-    "stretched": the same in a space whose axes are stretched as suits the readings best (`chosen_stretch`).
+    "stretched": the same in a space whose axes are stretched as suits the readings best (`chosen_stretch`). "fitted":
+    the order of the surface too is what suits them best (`chosen_order`).
     attention: "dense", "nearest" (of k) or "linear" (`SensorAttention`). reader: "gru", "mean" or "max"; causal: see
     `Continuum`. horizon: the unit of time of queries, in steps.
     """
@@ -49,7 +50,7 @@ class Design:
     dynamics: Literal["steps", "ode"] = "steps"
     places: Literal["absolute", "relative"] = "absolute"
     waves: int = 0
-    base: Literal["none", "cubic", "stretched"] = "none"
+    base: Literal["none", "cubic", "stretched", "fitted"] = "none"
     attention: Literal["dense", "nearest", "linear"] = "dense"
     k: int = 16
     reader: Literal["gru", "mean", "max"] = "gru"
@@ -68,7 +69,7 @@ class Design:
 
 class Simulated(NamedTuple):
     """System 1's part of an answer. latents: `Latents`. told: [B, K, N, c], what it says of the sensors at the anchor
-    times. surface: [B, N + p + 1, K, c], the cubic surface through it; None without a base."""
+    times. surface: [B, N + p, K, c], the surface through it; None without a base."""
 
     latents: Latents
     told: Tensor
@@ -116,7 +117,7 @@ class ObserverModel(nn.Module):
         states = simulated.latents.states
         if simulated.surface is None:
             return self.continuum(states, scene, x, t)
-        rows = surface_rows(x, scene.points, scene.there, scene.space, scene.span.stretch)
+        rows = surface_rows(x, scene.points, scene.there, scene.space, scene.span.stretch, scene.span.order)
         known = (rows @ simulated.surface.flatten(2)).unflatten(2, simulated.surface.shape[2:])  # [B, Q, K, c]
         index, weight = time_weights(scene.clock, t, self.continuum.causal)
         near = known.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, known.shape[-1]))

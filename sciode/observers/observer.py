@@ -21,7 +21,7 @@ from .graphs import Graph, flattened, outside_hull
 from .model import Design, ObserverModel, network
 from .objective import Objective
 from .scene import Scene
-from .surface import chosen_stretch
+from .surface import ORDERS, chosen_order
 from .windowed import Windowed
 from .windows import Layout, Scale, cut, scale_of
 from .wiring import Wiring, wired
@@ -62,7 +62,7 @@ class Observer:
         (`sciode.training.fit`): "auto" records them on a card, but for an "ode", whose solver decides as it goes.
 
     Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
-    start to its end), `given_` (the first readings of the first flow), `stretch_` (of the axes, base="stretched").
+    start to its end), `given_` (the first readings of the first flow), `order_` and `stretch_` (of the surface).
     """
 
     design: Design = field(default_factory=Design)
@@ -125,7 +125,7 @@ class Observer:
     ) -> Self:
         """The same from flow sets, of which the points are the sensors."""
         self._check()
-        self.stretch_: tuple[float, ...] = ()
+        self.order_, self.stretch_ = 3, ()
         device = choose_device(self.device)
         train, chooses = held_out(train, self.validation) if validation is None else (train, validation)
         self.space_, self.channels_ = train.space, train.channels
@@ -135,12 +135,13 @@ class Observer:
             for name, flows in (("train", train), ("validation", chooses))
         }
         first = parts["train"]
-        if self.design.base == "stretched":
+        if self.design.base in ("stretched", "fitted"):
             layout = first.layouts[0]
             of_first = [number for number, which in enumerate(first.which) if which == 0]
             readings = first.values[of_first][:, :, : len(layout.points)].flatten(0, 1)
-            found = chosen_stretch(layout.points.to(device), readings, first.space)
-            self.stretch_ = tuple(found.tolist())
+            orders = ORDERS if self.design.base == "fitted" else (3,)
+            self.order_, found = chosen_order(layout.points.to(device), readings, first.space, orders)
+            self.stretch_: tuple[float, ...] = tuple(found.tolist())
         span = parts["train"].times[:, -1]
         self.horizon_ = float(span.max()) * self.scale_.unit
         self._build(float(span.max()))
@@ -215,6 +216,7 @@ class Observer:
             "horizon": self.horizon_,
             "given_time": self.given_.time,
             "stretch": list(self.stretch_),
+            "order": self.order_,
         }
         save_checkpoint(Path(path), {**weights, **scale, **given}, record)
 
@@ -230,7 +232,8 @@ class Observer:
         self = cls(**{**told, "device": device})
         self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])
         self.scale_ = Scale(tensors["scale.mean"], tensors["scale.deviation"], record["unit"])
-        self.horizon_, self.stretch_ = record["horizon"], tuple(record["stretch"])
+        self.horizon_, self.order_ = record["horizon"], record["order"]
+        self.stretch_ = tuple(record["stretch"])
         self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
         self._build(self.horizon_ / self.scale_.unit)
         self.network_.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
@@ -262,8 +265,8 @@ class Observer:
 
     def _wiring(self) -> Wiring:
         design = self.design
-        stretch = self.stretch_ if design.base == "stretched" else ()
-        return Wiring(self.graph, self.neighbours, self.radius, design.waves, design.base != "none", stretch)
+        base = design.base != "none"
+        return Wiring(self.graph, self.neighbours, self.radius, design.waves, base, self.stretch_, self.order_)
 
     def _seen(self, flows: FlowSet) -> FlowSet:
         """As networks see them: on a sphere or flattened."""
@@ -293,7 +296,7 @@ class Observer:
         if chunk < 1:
             raise ValueError(f"chunk must be >= 1, got {chunk}")
         given.check(self.space_.dimension, len(self.channels_))
-        places = torch.as_tensor(np.asarray(positions), dtype=torch.float32)
+        places = torch.as_tensor(np.array(positions), dtype=torch.float32)
         if places.ndim != 2 or places.shape[1] != self.space_.dimension:
             raise ValueError(f"positions are [Q, {self.space_.dimension}], got {tuple(places.shape)}")
         if not len(places) or not bool(places.isfinite().all()):
@@ -305,16 +308,16 @@ class Observer:
         return places, np.maximum(steps, 0.0), given
 
     def _told(self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], given: Reading) -> Prediction:
-        sensors = torch.as_tensor(np.asarray(given.positions), dtype=torch.float32)
+        sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
         outside = outside_hull(places, sensors, self.space_).numpy()
         return Prediction(values, outside, steps > self.horizon_ / self.scale_.unit + 1e-9)
 
     def _scene(self, given: Reading, last: float) -> Scene:
         device = next(self.network_.parameters()).device
-        sensors = torch.as_tensor(np.asarray(given.positions), dtype=torch.float32)
-        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values))).to(device)
+        sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
+        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device)
         walls = np.zeros(len(sensors), dtype=bool) if given.walls is None else given.walls
-        layout = Layout(self._placed(sensors), torch.as_tensor(np.asarray(walls)))
+        layout = Layout(self._placed(sensors), torch.as_tensor(np.array(walls)))
         # Readers of all anchor times expect the training's, however early the query.
         count = int(np.ceil(max(last, self.horizon_ / self.scale_.unit) - 1e-9))
         clock = torch.arange(count + 1, dtype=torch.float64, device=device).unsqueeze(0)

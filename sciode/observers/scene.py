@@ -16,15 +16,21 @@ __all__ = ["Scene", "Span", "embedded", "scene"]
 class Span(NamedTuple):
     """What reaches beyond neighbours, of each layout of sensors: made where a design asks for it, None otherwise.
 
-    waves: [B, N, 2 P] and projection: [B, 2 P, N], of `Exchange`. surface: [B, N + p + 1, N] float64, of
-    `surface_inverse`, and stretch: [p], its own. Rows and columns of sensors that are not there are 0. B is 1 where all
-    flows share a layout.
+    waves: [B, N, 2 P] and projection: [B, 2 P, N], of `Exchange`. surface: [B, N + p, N] float64, of
+    `surface_inverse`, stretch: [p] and order, its own. Rows and columns of sensors that are not there are 0. B is 1
+    where all flows share a layout.
     """
 
     waves: Tensor | None = None
     projection: Tensor | None = None
     surface: Tensor | None = None
     stretch: Tensor | None = None
+    order: int = 3
+
+    def first(self) -> Span:
+        """Of the first flow alone, without its axis."""
+        parts = (None if x is None else x[0] for x in (self.waves, self.projection, self.surface))
+        return Span(*parts, stretch=self.stretch, order=self.order)
 
 
 class Scene(NamedTuple):
@@ -50,7 +56,9 @@ class Scene(NamedTuple):
     def to(self, device: torch.device | str) -> Scene:
         """The same on a device."""
         moved = {name: x.to(device) for name, x in self._asdict().items() if isinstance(x, Tensor)}
-        span = Span(*(None if x is None else x.to(device) for x in self.span))
+        span = self.span._replace(
+            **{name: x.to(device) for name, x in self.span._asdict().items() if isinstance(x, Tensor)}
+        )
         return self._replace(**moved, span=span)
 
 

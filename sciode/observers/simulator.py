@@ -151,8 +151,8 @@ class MeshGraphNet:
         steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
         count = max(int(np.ceil(steps.max() - 1e-9)), 1)
         device = next(self.network_.parameters()).device
-        sensors = torch.as_tensor(np.asarray(given.positions), dtype=torch.float32)
-        readings = self.scale_.standardised(torch.as_tensor(np.asarray(given.values))).to(device)
+        sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
+        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device)
         clock = torch.arange(2, dtype=torch.float64, device=device).unsqueeze(0)
         layout = Layout(sensors, torch.zeros(len(sensors), dtype=torch.bool))
         wiring = Wiring(k=self.neighbours)

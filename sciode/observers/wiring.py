@@ -38,7 +38,7 @@ class Joined(NamedTuple):
 @dataclass(frozen=True)
 class Wiring:
     """How sensors are joined: see `edges_between`; waves: of `Design`; surface: whether one is laid through them;
-    stretch: see `chosen_stretch`, () for none."""
+    stretch, order: see `chosen_order`, () for none."""
 
     graph: Graph = "delaunay"
     k: int = 6
@@ -46,6 +46,7 @@ class Wiring:
     waves: int = 0
     surface: bool = False
     stretch: tuple[float, ...] = ()
+    order: int = 3
 
     def joined(self, layout: Layout, chosen: Tensor, space: Any, device: torch.device, room: int = 0) -> Joined:
         """The sensors of a layout that are chosen (numbers on the CPU), joined; in a room for more of them, and edges
@@ -58,8 +59,9 @@ class Wiring:
         span = Span(
             None if waves is None else waves.flatten(1).float(),
             None if waves is None else projection_of(waves, space, self.waves).float(),
-            surface_inverse(points, space, stretch) if self.surface else None,
+            surface_inverse(points, space, stretch, self.order) if self.surface else None,
             stretch,
+            self.order,
         )
         walls, there = layout.walls[chosen].to(device), torch.ones(len(points), dtype=torch.bool, device=device)
         found = Joined(chosen.to(device), points, there, walls, edges, near, span)
@@ -72,11 +74,10 @@ def _roomy(found: Joined, room: int) -> Joined:
     if count >= room:
         raise ValueError(f"{count} sensors need a room of one more at least, got {room}")
     most = room * max(math.ceil(edges.shape[1] / count), 1)
-    numbers, points, there, walls = (_grown(x, room, 0) for x in found[:4])
     nowhere = edges.new_full((2, most - edges.shape[1]), room - 1)
-    edges, wide = torch.cat((edges, nowhere), 1), _spanned([found.span], False, room)
-    span = Span(*(None if x is None else x[0] for x in wide[:3]), stretch=found.span.stretch)
-    return Joined(numbers, points, there, walls, edges, found.near, span)
+    numbers, points, there, walls = (_grown(x, room, 0) for x in found[:4])
+    span = _spanned([found.span], False, room).first()
+    return Joined(numbers, points, there, walls, torch.cat((edges, nowhere), 1), found.near, span)
 
 
 Joints = dict[tuple[int, int], tuple[Layout, Tensor, Joined]]
@@ -130,7 +131,11 @@ def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
     """Spans as one batch; one of it where all flows share a layout. room: sensors that they are for at least."""
     first = parts[0]
     if shared:
-        return Span(*(None if x is None else x.unsqueeze(0) for x in first[:3]), stretch=first.stretch)
+        return first._replace(
+            waves=None if first.waves is None else first.waves.unsqueeze(0),
+            projection=None if first.projection is None else first.projection.unsqueeze(0),
+            surface=None if first.surface is None else first.surface.unsqueeze(0),
+        )
     waves, projections, surfaces = (
         [x for x in column if x is not None] for column in zip(*(part[:3] for part in parts), strict=True)
     )
@@ -141,11 +146,12 @@ def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
         torch.stack([_grown(x, most, 1) for x in projections]) if projections else None,
         torch.stack([_bordered(x, most) for x in surfaces]) if surfaces else None,
         first.stretch,
+        first.order,
     )
 
 
 def _bordered(x: Tensor, most: int) -> Tensor:
-    """[N + p + 1, N] with rows and columns of 0 for sensors that are not there."""
+    """[N + p, N] with rows and columns of 0 for sensors that are not there."""
     count = x.shape[1]
     return _grown(torch.cat((_grown(x[:count], most, 0), x[count:])), most, 1)
 

@@ -30,6 +30,9 @@ def test_bars_compare_means_over_seeds_at_every_rate() -> None:
         (0.05, "MeshGraphNet"): (pytest.approx(2.0 / 3.0), False),
         (0.25, "cubic, true readings"): (pytest.approx(2.0), False),
     }
+    law = [*ROWS, row("quadratic law", 0.25, 0.05)]
+    found = {v.ours: (v.ratio, v.met) for v in verdicts(law) if v.rate == 0.25}
+    assert found == {"observer": (pytest.approx(2.0), False), "quadratic law": (pytest.approx(0.5), True)}
     assert verdicts([row("persistence", 0.05, 1.0)]) == []
 
 
