@@ -112,8 +112,8 @@ plt.show()
 
 # %% [markdown]
 # The operator answers times one by one, from what it has seen of many systems; equations, once their terms and numbers
-# are right, foresee as far as chaos lets them. The band is what candidates disagree by: it is narrow where all have
-# the same terms, right or wrong, and knows nothing of the noise.
+# are right, foresee as far as chaos lets them. The band is what numbers and start may be beside the noise, candidates
+# weighed by their evidence: it is worth something where the right terms are among them, and nothing where `doubtful`.
 
 # %%
 true = terms_of(truth.equations[0])
