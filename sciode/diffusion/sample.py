@@ -173,9 +173,9 @@ def invert(
         if beside.shape != x.shape or beside.dtype != x.dtype:
             ours, given = (f"{v.dtype} {tuple(v.shape)}" for v in (x, beside))
             raise ValueError(f"memory: expected that of x's own sample, {ours}, got {given}")
-        growth = _growth(job, x)
+        growth = _growth(job, dtype)
         plan = job.sampler.backward(job.path)
-        found, _ = run(plan, job.denoiser, (x, carried(beside)))
+        found, _ = run(plan, job.denoiser, (x, beside))
         spent, status = plan.calls + (memory is None and job.sampler.name != "edict"), None
     found = found.to(dtype)
     return InversionResult(found, exact, growth, spent, _status(found, status)) if return_info else found
@@ -207,7 +207,7 @@ def _sampled(job: Job, x: Tensor, seed: Seed, gradient: Gradient) -> tuple[Carri
     plan = job.sampler.program(path, **job.extra)
     draw = normals_of(seeds_for(seed, x.shape[0], x.device), x) if plan.draws else no_draw
     if gradient == "reversible" and torch.is_grad_enabled():
-        _growth(Job(job.sampler, job.denoiser, path, job.extra), x)
+        _growth(Job(job.sampler, job.denoiser, path, job.extra), x.dtype)
     return carry(job.sampler, path, plan, job.denoiser, x, draw, gradient), spent + plan.calls
 
 
@@ -230,13 +230,13 @@ def _begun(job: Job, x: Tensor) -> Tensor:
     return run(catalogue()["ddim"].program(last), job.denoiser, (x,))[0]  # type: ignore[union-attr]
 
 
-def _growth(job: Job, x: Tensor) -> float:
-    """How far rounding may grow; warns where that is more than a thousandth."""
+def _growth(job: Job, dtype: torch.dtype) -> float:
+    """How far rounding to `dtype` may grow; warns where that is more than a thousandth."""
     assert isinstance(job.sampler, Sampler) and job.sampler.growth is not None
     growth = job.sampler.growth(job.path, **job.sampler.options)
-    if growth * torch.finfo(x.dtype).eps > 1e-3:
+    if growth > 1 and growth * torch.finfo(dtype).eps > 1e-3:
         warnings.warn(
-            f"{job.sampler.name}: the way back multiplies rounding by up to {growth:.1e} in {x.dtype}; take fewer "
+            f"{job.sampler.name}: the way back multiplies rounding by up to {growth:.1e} in {dtype}; take fewer "
             "steps, float64, or bdia with gamma=1, which multiplies it by 1",
             stacklevel=3,
         )

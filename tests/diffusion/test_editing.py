@@ -249,6 +249,8 @@ def test_misuse_says_the_mend(case) -> None:
         (lambda: code(model, x, SCHEDULE, 0.4, limit=-1.0), "number > 0"),
         (lambda: code(model, x, SCHEDULE, 0.4, limit=torch.ones(3)), "two tensors"),  # type: ignore[arg-type]
         (lambda: code(model, x, SCHEDULE, 0.4, limit=(torch.zeros(5), torch.ones(5))), "does not fit one sample"),
+        (lambda: code(model, x, SCHEDULE, 0.4, limit=(torch.zeros(5), torch.ones(4))), "does not fit one sample"),
+        (lambda: code(lambda x, t: pytest.fail("called"), x, SCHEDULE, 0.4, seed=[0]), "seeds for a batch"),
         (lambda: code(model, x, SCHEDULE, 0.4, sampler="bdia"), "does not step by itself"),
         (lambda: repaint(model, x, torch.ones(3), SCHEDULE), "expected bool"),
         (lambda: repaint(model, x, torch.tensor(True), SCHEDULE, repeats=0), "at least 1"),

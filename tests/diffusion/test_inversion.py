@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import nullcontext
 from typing import Any
 
@@ -59,6 +60,18 @@ def test_belm_multiplies_rounding_by_the_square_of_its_outer_steps(case) -> None
 def test_float32_warns_where_a_growth_is_too_large(case) -> None:
     with pytest.warns(UserWarning, match="float64, or bdia with gamma=1"):
         round_trip(case.model, case.x.float(), case.schedule, sampler="edict", steps=100)
+
+
+def test_rounding_of_half_precision_grows_from_what_was_rounded(case) -> None:
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return case.model(x.double(), t.double()).to(x.dtype)
+
+    given = model, case.x.to(torch.bfloat16), case.schedule
+    with pytest.warns(UserWarning, match="torch.bfloat16"):
+        invert(*given, sampler="edict", steps=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        invert(*given, sampler="bdia", steps=4)
 
 
 @pytest.mark.parametrize(("name", "order"), [("dpm++-2m", 2), ("rk-rk4", 4), ("rf-solver", 2)])

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sciode.diffusion.checks import check_one
@@ -53,10 +52,10 @@ def code(
     if confidence is not None and not confidence > 0:
         raise ValueError(f"confidence: expected a number > 0, or None for no clipping, got {confidence}")
     stage = stage_of(model, x, schedule, steps=steps, t_start=level, t_end=t_end, sampler=sampler, **options)
-    low, high = _bounds(limit, x)
+    (low, high), draws = _bounds(limit, x), Draws(seed, x)
     for s, t in pairwise(reversed(stage.path.nodes)):
         x = stage.step(x if confidence is None else clipped(x, s, confidence, low, high), s, t)
-    x = _climbed(stage, x, stage.path.nodes[0], updates, step, anneal, factor, Draws(seed, x))
+    x = _climbed(stage, x, stage.path.nodes[0], updates, step, anneal, factor, draws)
     for s, t in pairwise(stage.path.nodes):
         x = stage.step(x, s, t)
     return x
@@ -68,7 +67,8 @@ def _bounds(limit: Limit, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = x.new_tensor(-limit), x.new_tensor(limit)
     elif isinstance(limit, tuple) and len(limit) == 2 and all(isinstance(v, Tensor) for v in limit):
         low, high = (v.to(x) for v in limit)
-        check_one("limit", torch.broadcast_shapes(low.shape, high.shape), x)
+        for bound in (low, high):
+            check_one("limit", bound.shape, x)
     else:
         raise ValueError(f"limit: expected a number, or (low, high) as two tensors, got a {type(limit).__name__}")
     if not bool((low < high).any()) or bool((low > high).any()):
