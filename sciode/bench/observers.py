@@ -1,11 +1,12 @@
-"""A million queries of an observer: seconds and memory of each way to read the sensors.
+"""A million queries of an observer: seconds and memory of each way to read the sensors; and what training steps take.
 
     sciode bench observers
     sciode bench observers --out results --device cuda
 
 An untrained observer of the default design stands on random sensors of a periodic box; what is timed is `asked`, all
 queries at random places and times of the horizon, in chunks that stream through the card, answers kept there. Bars: the
-ways of linear cost, "nearest" and "linear", answer a million queries in a second and 4 GiB on an H100.
+ways of linear cost, "nearest" and "linear", answer a million queries in a second and 4 GiB on an H100. Training steps
+(`sciode.bench.observer_steps`) are timed one by one and, on a card, recorded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sciode.bench.observer_steps import steps
 from sciode.bench.timing import interleaved, machine
 from sciode.data.flow import Space
 from sciode.lab.tables import show, table
@@ -131,9 +133,15 @@ def main(out: Path | None = None, device: str | None = None) -> int:
     )
     columns = ["attention", "base", "sensors", "s", "GiB", "bar"]
     show(table(f"{rows[0].queries:,} queries of an observer", columns, cells, caption))
+    trained = steps(where, ("eager", "capture") if where.type == "cuda" else ("eager",))
+    told = [(one.who, one.sensors, one.engine, f"{one.milliseconds:.1f}") for one in trained]
+    show(table("A training step", ["who", "sensors", "engine", "ms"], told, f"{card}; batches of {trained[0].batch}"))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        record = {"machine": host, "card": card, "chunk": CHUNK, "rows": [asdict(row) for row in rows]}
+        record = {
+            "machine": host, "card": card, "chunk": CHUNK, "rows": [asdict(row) for row in rows],
+            "steps": [asdict(one) for one in trained],
+        }  # fmt: skip
         (out / "observers.json").write_text(json.dumps(record, indent=2) + "\n")
         print(f"numbers: {out / 'observers.json'}")
     return 0

@@ -105,7 +105,8 @@ class Settings:
     read. lines: names in `LINES`; flat ones take part on spheres. train, test: flows at most, 0: all. horizon:
     frames of a window; stride: frames between the starts of training windows, 0: the horizon. points: between the
     sensors at which a test flow is judged, 0: all. width, layers, epochs, batch, queries and lr: of every network.
-    waves: of `Design`; every: frames from anchor time to anchor time of observers. workers: rows made at a time.
+    waves: of `Design`; every: frames from anchor time to anchor time of observers. engine: of training
+    steps, see `Observer`. workers: rows made at a time.
 
     Raises ValueError for unknown lines, rates outside (0, 1) or sizes below one.
     """
@@ -129,6 +130,7 @@ class Settings:
     queries: int = 128
     lr: float = 2e-3
     device: str = "cpu"
+    engine: str = "auto"
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -209,8 +211,8 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
     if own.rival is not None:
         width, layers = settings.width, settings.layers
         rivals: dict[str, Callable[[], Any]] = {
-            "simulator": lambda: MeshGraphNet(width=width, layers=layers, **same),
-            "gridded": lambda: FourierOperator(width=width, **same),
+            "simulator": lambda: MeshGraphNet(width=width, layers=layers, engine=settings.engine, **same),
+            "gridded": lambda: FourierOperator(width=width, engine=settings.engine, **same),
             "implicit": lambda: ImplicitField(width=width, **same),
             "law": lambda: QuadraticLaw(
                 length=length, steps=6 * step, random_state=key["seed"], device=settings.device
@@ -221,7 +223,13 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
         "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "fitted",
         "attention": "nearest",
     }  # fmt: skip
-    how = {**same, "every": max(settings.every // step, 1), "queries": settings.queries, **own.observer}
+    how = {
+        **same,
+        "engine": settings.engine,
+        "every": max(settings.every // step, 1),
+        "queries": settings.queries,
+        **own.observer,
+    }
     return Observer(design=Design(**{**design, **own.design}), **how).fit_flows(*parts, folder=folder)
 
 
@@ -300,14 +308,15 @@ def _stamp(settings: Settings) -> dict[str, Any]:
 
 
 def _keys(settings: Settings) -> list[dict[str, Any]]:
-    """What rows there are: a rival that learns nothing has one seed, and a sphere is needed to be flattened."""
+    """What rows there are, seed by seed: what learns nothing has one, and a sphere is needed to be flattened."""
     return [
         {"set": name, "rate": rate, "subsampling": step, "line": line, "seed": seed}
+        for number, seed in enumerate(settings.seeds)
         for name in settings.sets
         for rate in settings.rates
         for step in settings.subsamplings
         for line in settings.lines
-        for seed in (settings.seeds[:1] if LINES[line].rival in STILL else settings.seeds)
+        if not (number and LINES[line].rival in STILL)
         if not {"flat", "graph"} & set(LINES[line].observer) or name.startswith("shallow_water")
         if LINES[line].rival not in ("law", "solver") or name.startswith("navier_stokes")
     ]

@@ -195,7 +195,8 @@ class Objective(nn.Module):
 def _told(values: Tensor, parts: list[Joined]) -> Tensor:
     """Readings [B, L, n, c] of the sensors of joints, [B, N, L, c]; NaN where there is none."""
     most = max(len(part.points) for part in parts)
-    which, there = (_padded([x[place] for x in parts], most) for place in (0, 2))
+    which = _padded([part.numbers for part in parts], most)
+    there = _padded([part.there for part in parts], most)
     found = values.transpose(1, 2).gather(1, which[:, :, None, None].expand(-1, -1, values.shape[1], values.shape[3]))
     return found.masked_fill(~there[:, :, None, None], torch.nan)
 

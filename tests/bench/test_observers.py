@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sciode.bench import observers
+from sciode.bench import observer_steps, observers
 from sciode.bench.observers import asking, observed
 
 
@@ -17,8 +17,15 @@ def test_every_way_is_timed_and_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(observers, "SENSORS", (30,))
     monkeypatch.setattr(observers, "STEPS", 2)
     monkeypatch.setattr(observers, "_REPEATS", 1)
+    small = {"SENSORS": (16,), "WINDOWS": {"eager": 2}, "FRAMES": 4, "BATCH": 2, "QUERIES": 8, "WIDTH": 8}
+    for name, value in small.items():
+        monkeypatch.setattr(observer_steps, name, value)
     assert observers.main(tmp_path, "cpu") == 0
-    rows = json.loads((tmp_path / "observers.json").read_text())["rows"]
+    record = json.loads((tmp_path / "observers.json").read_text())
+    rows = record["rows"]
+    assert [(step["who"], step["engine"]) for step in record["steps"]] == [
+        ("observer", "eager"), ("MeshGraphNet", "eager"), ("Fourier operator", "eager")
+    ]  # fmt: skip
     assert len(rows) == 6 and all(row["queries"] == 20 and row["met"] is None and row["seconds"] > 0 for row in rows)
 
 

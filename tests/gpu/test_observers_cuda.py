@@ -71,9 +71,10 @@ DESIGNS: dict[str, dict[str, Any]] = {
 }
 
 
-def losses_of(net: Any, engine: str, *readings: Any) -> list[float]:
+def losses_of(net: Any, engine: str) -> list[float]:
+    positions, times, values = waves()
     net.engine = engine
-    net.fit_flows(as_flows(*readings, None, BOX))
+    net.fit_flows(as_flows(positions, times, values, None, BOX))
     assert net.history_.stopped == "all epochs done"
     return [epoch.train_loss for epoch in net.history_.epochs] + [net.history_.epochs[-1].validation_loss]
 
@@ -82,7 +83,7 @@ def losses_of(net: Any, engine: str, *readings: Any) -> list[float]:
 def test_recorded_steps_of_an_observer_are_those_taken_one_by_one(name: str) -> None:
     how: dict[str, Any] = {"length": 7, "epochs": 12, "batch_size": 3, "queries": 64, "masks": 3, "device": "cuda"}
     nets = [Observer(design=Design(width=16, layers=1, heads=2, **DESIGNS[name]), **how) for _ in range(2)]
-    eager, recorded = (losses_of(net, engine, *waves()) for net, engine in zip(nets, ("eager", "capture"), strict=True))
+    eager, recorded = (losses_of(net, engine) for net, engine in zip(nets, ("eager", "capture"), strict=True))
     # Sums on a card have no order, and a step in float32 makes more of their last digits.
     np.testing.assert_allclose(recorded, eager, rtol=2e-2)
     assert recorded[0] == pytest.approx(eager[0], rel=1e-4)
@@ -93,7 +94,7 @@ def test_recorded_steps_of_an_observer_are_those_taken_one_by_one(name: str) -> 
 ], ids=["MeshGraphNet", "Fourier operator"])  # fmt: skip
 def test_recorded_steps_of_opponents_are_those_taken_one_by_one(kind: Any) -> None:
     nets = [kind(length=7, epochs=12, batch_size=3, device="cuda") for _ in range(2)]
-    eager, recorded = (losses_of(net, engine, *waves()) for net, engine in zip(nets, ("eager", "capture"), strict=True))
+    eager, recorded = (losses_of(net, engine) for net, engine in zip(nets, ("eager", "capture"), strict=True))
     np.testing.assert_allclose(recorded, eager, rtol=2e-2)
     assert recorded[0] == pytest.approx(eager[0], rel=1e-4)
 
@@ -111,5 +112,5 @@ def test_a_step_that_cannot_be_recorded_is_taken_all_the_same() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Objective, "value", asks)
         with pytest.warns(UserWarning, match="cannot be recorded"):
-            found = losses_of(net, "auto", *waves())
-    np.testing.assert_allclose(found, losses_of(net, "eager", *waves()), rtol=2e-2)
+            found = losses_of(net, "auto")
+    np.testing.assert_allclose(found, losses_of(net, "eager"), rtol=2e-2)
