@@ -16,14 +16,17 @@
 # Needs no GPU and no network; a minute on a laptop. `pip install "sciode[lab]"` brings all it imports.
 
 # %%
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import Math, display
 
 from sciode import lab
-from sciode.prose import Course, Drawing, Fit, Prose, Reading, draw, variables
-from sciode.prose.metrics import Terms, terms_of
+from sciode.prose import Course, Drawing, Fit, Prose, Reading, draw, sin, variables
+from sciode.prose.metrics import Terms, solved, terms_of
 
 session = lab.setup(seed=0, device="cpu")
 fit = Fit(iterations=lab.scale(full=60, fast=20))
@@ -33,10 +36,10 @@ fit = Fit(iterations=lab.scale(full=60, fast=20))
 #
 # Lorenz' equations with numbers that the model has never seen, by our own solver, 1 % of noise. Replace the file with
 # one of yours: a column of times, three of values. But mind that the model that comes with sciode knows twelve systems:
-# others are written as if they were made of the terms of those, with large misfits.
+# others are written as if they were made of the terms of those, which a warning says.
 
 # %%
-(truth,) = draw(Drawing(("lorenz",), equations=1, starts=1, engine="eager"), seed=11)
+(truth,) = draw(Drawing(("lorenz",), equations=1, starts=1, engine="eager", part="test"), seed=16)
 clock, path = np.linspace(0, 6, 192), truth.values[0].numpy()
 rng = np.random.default_rng(session.seed)
 noise = 0.01 * np.sqrt((path**2).mean()) * rng.normal(size=(64, 3))
@@ -60,11 +63,13 @@ print(f"{prose.model.weights / 1e6:.1f} million weights, trained on {', '.join(p
 display(Math(found.latex(names=("x", "y", "z"))))
 
 # %% [markdown]
-# Candidates, the likeliest first. "misfit": how far short solutions are from the recording, squared, relative to its
-# spread. One that does not fit, or that blows up on its way, has weight 0, and says why.
+# Candidates, as they were written. "excess": how far a candidate's path is from the recording, squared, over the noise
+# that differences of the recording tell: 1 is what noise explains. "weight": its probability beside the others, less
+# for a worse fit and for more numbers. One that blows up on its way has weight 0, and says why.
 
 # %%
-pd.DataFrame({"weight": found.weights, "misfit": found.misfits, "status": found.status})
+print(f"noise told: {found.noise.round(3)}, true: {noise.std(0).round(3)}; doubtful: {found.doubtful}")
+pd.DataFrame({"weight": found.weights.round(3), "excess": found.excess.round(2), "status": found.status})
 
 # %% [markdown]
 # ## With a guess
@@ -98,8 +103,8 @@ for place, (axis, name) in enumerate(zip(axes, "xyz", strict=True)):
     axis.plot(clock, path[:, place], color="0.75", lw=4, label="truth")
     axis.plot(later, told.operator[:, place], color="tab:orange", label="operator")
     axis.plot(later, told.values[:, place], color="tab:blue", label="its equations, solved")
-    low, high = (told.values + sign * 2 * told.deviation for sign in (-1, 1))
-    axis.fill_between(later, low[:, place], high[:, place], color="tab:blue", alpha=0.2)
+    low, high = told.band(0.9)
+    axis.fill_between(later, low[:, place], high[:, place], color="tab:blue", alpha=0.2, label="its band of 90 %")
     axis.plot(times, values[:, place], ".", color="k", ms=3, label="read")
     axis.set(xlabel="t", title=name, ylim=(path[:, place].min() - 8, path[:, place].max() + 8))
 axes[0].legend(fontsize=8)
@@ -117,6 +122,29 @@ counted = {name: Terms.between(terms_of(one.equations[one.best], 1e-3), true)
 pd.DataFrame(
     {name: {"true terms found": one.found, "of": one.true, "written": one.written} for name, one in counted.items()}
 )
+
+# %% [markdown]
+# ## A system that the model does not know
+#
+# A pendulum: none of the twelve systems has its sine in that place. What is written leaves far more than noise
+# explains, and `predict` warns. `search=` then adds and drops terms, fits each change through the solver, and keeps
+# what is worth its numbers.
+
+# %%
+swing, speed = variables(2)
+pendulum = solved([(speed, -4.0 * sin(swing))], torch.tensor([[1.0, 0.5]]).double(), torch.from_numpy(clock))
+angle = pendulum.values[0].numpy()
+foreign = {}
+for name, rounds in (("as it is", 0), ("with a search", lab.scale(full=8, fast=3))):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        foreign[name] = prose.predict(times, angle[:64], later, beams=2, fit=fit, search=rounds)
+    answer = foreign[name]
+    apart = np.linalg.norm(answer.values - angle[64:]) / np.linalg.norm(angle[64:])
+    print(
+        f"{name}: doubtful {answer.doubtful}, relative error {apart:.2g}", *(one.message for one in heard), sep="\n  "
+    )
+    display(Math(answer.latex(names=("angle", "speed"))))
 
 # %% [markdown]
 # ## What is refused, and what is reported
@@ -169,6 +197,8 @@ plt.show()
 
 # %%
 assert len(found.equations) == 4 and all(len(one) == 3 for one in found.equations), "every candidate is a system"
+assert not told.doubtful and foreign["as it is"].doubtful, "doubts are said where there are any"
+assert not foreign["with a search"].doubtful, "and a search may find what is missing"
 assert set(said) == set(faults), "every fault is named"
 assert np.isfinite(told.values).all() and np.isfinite(told.operator).all()
 assert errors["equations, with a guess"] < errors["last value"], "told the skeleton, it foresees"

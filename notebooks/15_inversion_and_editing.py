@@ -22,8 +22,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from sciode import lab
-from sciode.bench.digit_denoiser import digits, trained
-from sciode.bench.editing import classifier, corrupted
+from sciode.bench.editing import classifier, corrupted, pixel_range
 from sciode.diffusion import (
     MeasurementGuidance,
     VPLinear,
@@ -34,6 +33,7 @@ from sciode.diffusion import (
     sample,
 )  # fmt: skip
 from sciode.diffusion.editing import Region, code, edit_regions, repaint, sdedit
+from sciode.lab.scans import denoiser, scans
 from sciode.testing import GaussianMixture
 
 session = lab.setup(seed=0, device="cpu")
@@ -91,8 +91,8 @@ plt.show()
 # they should look like.
 
 # %%
-data = digits()
-net = trained(data.train, steps=lab.scale(full=2500, fast=500), seed=session.seed)
+data = scans()
+net = denoiser({"x": data.train}, steps=lab.scale(full=1500, fast=300), seed=session.seed, batch=256).network
 with torch.no_grad():
     drawn = sample(net, initial_noise(schedule, (12, 1, 8, 8), seed=3), schedule, nfe=30)
 show_digits([data.test[:12], drawn], ["data", "samples"])
@@ -141,13 +141,15 @@ plt.show()
 # %% [markdown]
 # ## Restore
 #
-# SDEdit adds noise up to a level and samples from there. CODE encodes by the ODE instead, clips what no noisy digit
-# could be, and climbs the score at that level for a few updates. The higher the level, the less is left of the input.
+# SDEdit adds noise up to a level and samples from there. CODE encodes by the ODE instead, clips on the way what no
+# noisy digit could be, climbs the score at that level (`updates`), and decodes. Bounds can be those of every pixel:
+# digits hardly ever reach into the corners. The higher the level, the less is left of the input.
 
 # %%
 broken = corrupted(data.test[:12], "salt and pepper", seed=2)
 noisy = [sdedit(net, broken, schedule, level, steps=15, seed=1) for level in (0.1, 0.3)]
-confident = [code(net, broken, schedule, level, updates=3, step=0.01, steps=15, seed=1) for level in (0.1, 0.3)]
+bounds = {"updates": 0, "steps": 12, "confidence": 1.0, "limit": pixel_range(data)}
+confident = [code(net, broken, schedule, level, **bounds) for level in (0.1, 0.3)]
 show_digits([data.test[:12], broken, *noisy, *confident],
             ["clean", "broken", "SDEdit, 0.1", "SDEdit, 0.3", "CODE, 0.1", "CODE, 0.3"])  # fmt: skip
 
@@ -160,7 +162,7 @@ curves = {"SDEdit": [], "CODE": []}
 for level in levels:
     for name in curves:
         found = (sdedit(net, many, schedule, level, steps=12, seed=1) if name == "SDEdit"
-                 else code(net, many, schedule, level, updates=3, step=0.01, steps=12, seed=1))  # fmt: skip
+                 else code(net, many, schedule, level, **bounds))  # fmt: skip
         curves[name].append((float((found - many).square().mean().sqrt()), judge(found, labels)))
 figure, ax = plt.subplots()
 for name, line in curves.items():

@@ -2,7 +2,8 @@
 
 BENCHMARKS = (
     "solvers", "engines", "epoch", "arms", "observers",
-    "samplers", "samplers_mnist", "sampling", "sampler_search", "editing",
+    "samplers", "samplers_mnist", "sampling", "sampler_search", "sampler_search_mnist",
+    "editing", "editing_mnist",
 )  # fmt: skip
 
 __all__ = ["BENCHMARKS"]

@@ -24,7 +24,7 @@ from sciode.diffusion.samplers.registry import catalogue
 from sciode.diffusion.search import Search, paired_error, search
 from sciode.lab.tables import show, table
 
-__all__ = ["GRIDS", "Line", "bar", "lines", "main"]
+__all__ = ["GRIDS", "WAYS", "Line", "bar", "lines", "main", "record", "show_lines"]
 
 GRIDS = ("uniform", "quadratic", "log-snr", "karras", "beta", "trailing", "middle")
 KINDS = ("smooth 3-D", "sharp 3-D", "smooth 16-D")
@@ -138,27 +138,28 @@ def main(out: Path | None = None, only: str | None = None) -> int:
         found.append(line)
         if line.recipe is not None:
             print(f"{line.mixture}, seed {line.seed}, {line.name}: {line.mean:.4f}", flush=True)
-    verdicts = bar(found)
-    _print(found, verdicts)
+    show_lines(found)
     if out is not None:
-        # Of the rivals those that matter to the verdict.
-        told = sorted((line for line in found if line.recipe is None), key=lambda line: line.mean)
-        kept = [line for line in found if line.recipe is not None]
-        for mixture, seed in dict.fromkeys((line.mixture, line.seed) for line in kept):
-            kept += [line for line in told if (line.mixture, line.seed) == (mixture, seed)][:10]
-        record = {
-            "machine": machine(),
-            "nfe": NFE,
-            "grids": GRIDS,
-            "lines": [asdict(line) | {"mean": line.mean} for line in kept],
-            "bars": [dict(zip(("where", "rival", "ratio", "met"), row, strict=True)) for row in verdicts],
-        }
-        (out / "sampler_search.json").write_text(json.dumps(record, indent=1) + "\n")
+        told = {"machine": machine(), "nfe": NFE, "grids": GRIDS} | record(found)
+        (out / "sampler_search.json").write_text(json.dumps(told, indent=1) + "\n")
         print(f"numbers: {out / 'sampler_search.json'}")
     return 0
 
 
-def _print(found: Sequence[Line], verdicts: Sequence[tuple[str, str, float, bool]]) -> None:
+def record(found: Sequence[Line]) -> dict[str, Any]:
+    """Searches, of the rivals the ten best of each that matter to the verdicts, and these."""
+    kept = [line for line in found if line.recipe is not None]
+    rivals = sorted((line for line in found if line.recipe is None), key=lambda line: line.mean)
+    for mixture, seed in dict.fromkeys((line.mixture, line.seed) for line in kept):
+        kept += [line for line in rivals if (line.mixture, line.seed) == (mixture, seed)][:10]
+    return {
+        "lines": [asdict(line) | {"mean": line.mean} for line in kept],
+        "bars": [dict(zip(("where", "rival", "ratio", "met"), row, strict=True)) for row in bar(found)],
+    }
+
+
+def show_lines(found: Sequence[Line]) -> None:
+    """The tables: what searches found, and the bar."""
     rows = []
     for line in found:
         if line.recipe is not None:
@@ -166,7 +167,7 @@ def _print(found: Sequence[Line], verdicts: Sequence[tuple[str, str, float, bool
             rows.append(
                 (line.mixture, line.seed, line.name, f"{line.seen:.4f}", f"{line.mean:.4f}", f"{low:.4f} to {high:.4f}")
             )
-    show(table("Searches", ["mixture", "seed", "way", "error, seen", "unseen", "of three sets"], rows))
+    show(table("Searches", ["mixture", "seed", "way", "error, seen", "unseen", "of each set"], rows))
     met = {True: "met", False: "missed"}
-    cells = [(where, rival, f"{share:.2f}", met[ok]) for where, rival, share, ok in verdicts]
+    cells = [(where, rival, f"{share:.2f}", met[ok]) for where, rival, share, ok in bar(found)]
     show(table("Against the best named sampler", ["mixture", "best rival", "ratio", "<= 0.8"], cells))

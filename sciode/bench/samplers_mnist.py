@@ -1,9 +1,9 @@
 """`sciode bench samplers_mnist`: samplers on a trained U-Net, beside diffusers' on the same grid and noise.
 
-VP-linear, uniform log-SNR, t from 1 to 1e-3, float32. A row is one sampler from one seed's noise at every budget: the
-root mean square distance of pixels from the end of 1,000 steps from the same noise, and how far its samples are from
-test images: sliced Wasserstein, MMD, and the Frechet distance of features of a classifier trained in the same run (no
-FID: no Inception). Labels are those of the test images; nothing is guided. Nothing is timed.
+VP-linear, uniform log-SNR where no other grid is named, t from 1 to 1e-3, float32. A row is one sampler from one seed's
+noise at every budget: the root mean square distance of pixels from the end of 1,000 steps from the same noise, and how
+far its samples are from test images: sliced Wasserstein, MMD, and the Frechet distance of features of a classifier
+trained in the same run (no FID: no Inception). Labels are those of the test images; nothing is guided or timed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sciode import data
 from sciode.bench.diffusers_peers import PEERS, available, sample_with
 from sciode.bench.digit_judge import trained_judge
-from sciode.diffusion import VPLinear, estimate_ems, initial_noise, sample
+from sciode.diffusion import VPLinear, estimate_ems, initial_noise, sample, sampler
 from sciode.diffusion.grids import times_of
 from sciode.diffusion.networks import load_model, load_statistics, pretrained, save_statistics
 from sciode.diffusion.path import Path
 from sciode.diffusion.quality import frechet_distance, mmd, sliced_wasserstein
-from sciode.diffusion.samplers.registry import catalogue
 from sciode.lab.progress import say
 from sciode.training import append_json, choose_device, read_json_lines
 
@@ -40,8 +39,12 @@ SCHEDULE, START, END = VPLinear(), 1.0, 1e-3
 BUDGETS = (5, 6, 8, 10, 15, 20)
 OURS = (
     "dpm++-3m", "dpm++-2m", "unipc-3", "dpm-v3", "unipc-2", "deis-tab-3", "ddim", "edm-heun", "dpm-v3-3",
-    "deis-rho-ab-3", "dpm-3m", "ipndm", "bdia",
+    "deis-rho-ab-3", "dpm-3m", "ipndm", "bdia", "unipc-asinh-2", "dpm-v3, middle", "unipc-asinh-2, middle",
+    "dpm++-2m, middle", "deis-tab-3, middle", "ipndm, middle", "unipc-3, middle", "deis-tab-3, quadratic",
+    "dpm-v3 lowered, middle", "unipc-asinh-2 lowered, middle",
 )  # fmt: skip
+"""Samplers, "lowered" where the last steps have lower orders at every budget, after a comma the grid where it is not
+uniform in the log-SNR."""
 THEIRS = ("dpmsolver++ 2", "dpmsolver++ 3", "unipc 2 bh2", "unipc 3 bh2", "deis 3")
 PREFIX, LOWERED = "diffusers: ", ", lowered"
 FLOOR, REFERENCE, COARSER = "held-out images", "reference", "reference with half the steps"
@@ -59,8 +62,8 @@ class Settings:
     budgets: tuple[int, ...] = BUDGETS
     names: tuple[str, ...] = OURS
     peers: tuple[str, ...] = THEIRS
-    ems_images: int = 512
-    ems_points: int = 48
+    ems_images: int = 2048
+    ems_points: int = 64
     judge_steps: int = 800
     device: str = "cpu"
 
@@ -116,10 +119,12 @@ class Bench:
         return drawn.to(self.settings.device)
 
     def ours(self, name: str, x: Tensor, **budget: Any) -> Tensor:
-        """The samples of one of our samplers."""
-        more: dict[str, Any] = {"ems": self.ems} if name.startswith("dpm-v3") else {}
+        """The samples of one of our samplers, by its name in `OURS`."""
+        row, grid = _row_of(name)
+        more: dict[str, Any] = {"ems": self.ems} if row.wants else {}
         cond = {"label": self.labels[: len(x)]}
-        return sample(self.model, x, SCHEDULE, sampler=name, t_start=START, t_end=END, cond=cond, **budget, **more)
+        more |= {"grid": grid, "cond": cond}
+        return sample(self.model, x, SCHEDULE, sampler=row, t_start=START, t_end=END, **budget, **more)
 
     def theirs(self, name: str, x: Tensor, steps: int) -> Tensor:
         """The samples of a scheduler of diffusers, by its name in `PEERS`, with or without its lower last orders."""
@@ -220,8 +225,14 @@ def _row(bench: Bench, name: str, x: Tensor, ends: Tensor, seed: int) -> dict[st
 def _made(bench: Bench, name: str, x: Tensor, budget: int) -> Tensor | None:
     if name.startswith(PREFIX):
         return bench.theirs(name.removeprefix(PREFIX), x, budget)
-    row = catalogue()[name]
-    return None if row.evaluations(1) > budget else bench.ours(name, x, nfe=budget)  # type: ignore[union-attr]
+    return None if _row_of(name)[0].evaluations(1) > budget else bench.ours(name, x, nfe=budget)
+
+
+def _row_of(name: str) -> tuple[Any, str]:
+    """The sampler and the grid of a name in `OURS`."""
+    name, _, grid = name.partition(", ")
+    plain = name.removesuffix(" lowered")
+    return sampler(plain, **({} if plain == name else {"lower_final": True})), grid or "log-snr"
 
 
 def _rms(x: Tensor, y: Tensor) -> float:

@@ -22,8 +22,8 @@ MEASURES = {
     "label_accuracy": "digits recognised as what was asked for",
 }
 _DRAWN = (
-    "ddim", "dpm++-2m", "dpm++-3m", "unipc-3", "dpm-v3", "deis-tab-3", "edm-heun", "diffusers: dpmsolver++ 3",
-    "diffusers: unipc 3 bh2, lowered",
+    "ddim", "dpm++-2m", "dpm++-3m", "deis-tab-3", "dpm-v3", "dpm-v3 lowered, middle", "unipc-asinh-2 lowered, middle",
+    "diffusers: dpmsolver++ 3, lowered", "diffusers: unipc 3 bh2, lowered",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +12,7 @@ from sciode.diffusion.guidance import Guidance
 from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.statistics import ModelStatistics
 
-__all__ = ["check_kinds", "check_mask", "check_states"]
+__all__ = ["check_kinds", "check_mask", "check_one", "check_states"]
 
 
 def check_states(x: Any) -> None:
@@ -21,6 +21,13 @@ def check_states(x: Any) -> None:
         raise ValueError(f"x: got {_said(x)}; pass a tensor [B, ...] of reals, such as torch.as_tensor(...) gives")
     if x.ndim < 2 or not x.is_floating_point():
         raise ValueError(f"x: expected real states [B, ...], got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def check_one(name: str, shape: Sequence[int], x: Tensor) -> None:
+    """Raise ValueError for what does not broadcast to one sample of x [B, ...]."""
+    sizes = zip(reversed(tuple(shape)), reversed(x.shape[1:]), strict=False)
+    if len(shape) >= x.ndim or any(one not in (1, other) for one, other in sizes):
+        raise ValueError(f"{name}: its shape {tuple(shape)} does not fit one sample of x, {tuple(x.shape[1:])}")
 
 
 def check_mask(mask: Any, x: Tensor) -> None:
@@ -33,15 +40,17 @@ def check_mask(mask: Any, x: Tensor) -> None:
 
 
 def check_kinds(**given: Any) -> None:
-    """Raise ValueError for what is not of its kind: schedule, steps, nfe, guidance, threshold, cond, ems."""
+    """Raise ValueError for an argument that is not of the kind of its name; all but model and schedule may be None."""
     for name, value in given.items():
         kind, mend = _KINDS[name]
-        optional = name != "schedule"
+        optional = name not in ("model", "schedule")
         if not (value is None and optional) and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ValueError(f"{name}: got {_said(value)}; {mend}")
 
 
 _KINDS: dict[str, tuple[Any, str]] = {
+    "model": (Callable, "pass a function or a module, called as model(x [B, ...], t [B], **cond)"),
+    "memory": (Tensor, "pass the `memory` of the SampleResult that sample(..., return_info=True) gives"),
     "schedule": (Schedule, "pass a schedule, such as VPLinear(), EDM(), RectifiedFlow() or Discrete(alphas_cumprod)"),
     "steps": (Integral, "pass a whole number"),
     "nfe": (Integral, "pass a whole number"),

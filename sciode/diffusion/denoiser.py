@@ -47,7 +47,8 @@ class Denoiser:
     """The model's data ("data"), noise ("noise") or velocity ("flow") prediction: `denoiser(x, t, asked)`.
 
     model: called as model(x [B, ...], t [B], **cond) and predicting what `prediction` names. `asks` is for the host,
-    before a loop; a call adds and multiplies.
+    before a loop; a call adds and multiplies. seen: the dtype in which the model is shown the state, where that is
+    half of the state's own.
     """
 
     model: Callable[..., Tensor]
@@ -56,6 +57,7 @@ class Denoiser:
     cond: Mapping[str, Any] = field(default_factory=dict)
     guidance: Guidance | None = None
     threshold: Threshold | None = None
+    seen: torch.dtype | None = None
 
     def asks(self, node: Node, kind: str) -> Asked:
         """The coefficients for a node; ValueError where the model's prediction says nothing about the data."""
@@ -73,7 +75,7 @@ class Denoiser:
 
     def __call__(self, x: Tensor, t: Tensor, asked: Asked) -> Tensor:
         m, pull = self._pulled(x, t, asked)
-        push = None if self.guidance is None else self.guidance.push(x, t, asked.node, self.cond)
+        push = None if self.guidance is None else self._pushed(x, t, asked.node)
         for shift in (push, pull):
             if shift is not None:
                 m = m + shift * asked.push
@@ -95,6 +97,11 @@ class Denoiser:
             (pull,) = torch.autograd.grad(weight.sum(), inner, create_graph=kept)
         return (m, pull) if kept else (m.detach(), pull)
 
+    def _pushed(self, x: Tensor, t: Tensor, node: Node) -> Tensor | None:
+        assert self.guidance is not None
+        push = self.guidance.push(x if self.seen is None else x.to(self.seen), t, node, self.cond)
+        return None if push is None else push.to(x.dtype)
+
     def _checked(self, x: Tensor, t: Tensor, asked: Asked) -> Tensor:
         m = self._output(x, t, asked.node)
         if not isinstance(m, Tensor):
@@ -106,9 +113,10 @@ class Denoiser:
         return m.to(x.dtype)
 
     def _output(self, x: Tensor, t: Tensor, node: Node) -> Tensor:
+        shown = x if self.seen is None else x.to(self.seen)
         if self.guidance is None:
-            return self.model(x, t, **self.cond)
-        return self.guidance.output(self.model, x, t, node, self.cond)
+            return self.model(shown, t, **self.cond)
+        return self.guidance.output(self.model, shown, t, node, self.cond)
 
     def _level(self, node: Node, kind: str) -> Level:
         """alpha and sigma of a node; its slopes where a flow asks for them."""
@@ -146,4 +154,6 @@ def _wanted(into: Conversion, level: Level, kind: str) -> tuple[Any, Any]:
 def _linear(x: Tensor, m: Tensor, a: Any, b: Any) -> Tensor:
     # To ask for what the model predicts anyway changes no bit of it.
     own = m if isinstance(b, float) and b == 1.0 else m * b
-    return own if isinstance(a, float) and a == 0.0 else own + x * a
+    if isinstance(a, float):
+        return own if a == 0.0 else torch.add(own, x, alpha=a)
+    return own + x * a

@@ -53,7 +53,10 @@ def _log_snr(schedule: Schedule, steps: int, start: float, end: float) -> Array:
 
 
 def karras(rho: float = 7.0) -> Callable[[Schedule, int, float, float], Array]:
-    """sigma / alpha uniform to the power 1 / rho, as EDM has it; rho = 7 takes many small steps near the data."""
+    """A grid for `sample(grid=)`: sigma / alpha uniform to the power 1 / rho; 7, EDM's, is dense near the data.
+
+    Raises ValueError for rho <= 0, and on use where alpha is 0 at t_start. Source: Karras et al. (2022), EDM.
+    """
     if not rho > 0:
         raise ValueError(f"karras: expected rho > 0, got {rho}")
 
@@ -73,7 +76,9 @@ def middle(strength: float = 2.5) -> Callable[[Schedule, int, float, float], Arr
 
     At the ends every model is nearly linear in the state, and what bends lies in between. For dpm-v3, whose linear part
     makes long steps harmless, and from 8 evaluations on for unipc-asinh-2; other multistep samplers extrapolate badly
-    into steps that grow, and are better off with "log-snr" above 6. strength: 2.5; 0.1 is nearly "log-snr".
+    into steps that grow, and are better off with "log-snr" above 6. Lower last orders cost these two nothing up to some
+    20 steps, and help from 7 to 10: `sampler("dpm-v3", lower_final=True)`. strength: 2.5; 0.1 is nearly "log-snr".
+    Raises ValueError for strength <= 0, and on use where alpha is 0 at t_start.
     """
     if not strength > 0:
         raise ValueError(f"middle: expected strength > 0, got {strength}")
@@ -105,6 +110,7 @@ def shifted(shift: float) -> Callable[[Schedule, int, float, float], Array]:
     """t -> shift t / (1 + (shift - 1) t) of the uniform grid, for flows on [0, 1]: more steps near the noise.
 
     shift: exp(mu) in FLUX (mu 0.5 to 1.15, by image size), 3 in Stable Diffusion 3; 1 changes nothing.
+    Raises ValueError for shift <= 0. Source: Esser et al. (2024), Stable Diffusion 3.
     """
     if not shift > 0:
         raise ValueError(f"shifted: expected shift > 0, got {shift}")
@@ -137,6 +143,8 @@ in t; trailing and leading: diffusers' spacings, without their rounding to integ
 N / (N + 1) of it: the state there is noisier than the network is told)."""
 
 
+_NOTHING = 1e-4
+"""An alpha below which a time is no time of a schedule of variances."""
 _NO_NOISE = (
     "grid: sigma must be > 0 at every time, and alpha after the first: end at t_end > 0 and ask for denoise_last=True"
 )
@@ -144,6 +152,14 @@ _NO_NOISE = (
 
 def _tensor(x: Array) -> Any:
     return torch.as_tensor(x, dtype=torch.float64)
+
+
+def _check_ends(schedule: Schedule, start: float, end: float) -> None:
+    """Raise ValueError for times that no schedule, or not this one, has."""
+    if not 0 <= end < start < float("inf"):
+        raise ValueError(f"t_start, t_end: expected 0 <= t_end < t_start, got {start:g} and {end:g}")
+    if start > 1.5 * schedule.t_max and float(schedule.alpha(start)) < _NOTHING:
+        raise ValueError(f"t_start: {start:g} is far beyond the schedule, which ends at t_max = {schedule.t_max:g}")
 
 
 def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: float) -> Array:
@@ -154,10 +170,10 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
     named = isinstance(grid, str) or callable(grid)
+    if named:
+        _check_ends(schedule, start, end)
     if named and not float(schedule.sigma(end)) > 0:
         raise ValueError(_NO_NOISE)
-    if named and start > 1.5 * schedule.t_max and float(schedule.alpha(start)) == 0:
-        raise ValueError(f"t_start: {start:g} is far beyond the schedule, which ends at t_max = {schedule.t_max:g}")
     if callable(grid):
         t = np.asarray(grid(schedule, steps, start, end), dtype=np.float64)
     elif isinstance(grid, str):
@@ -168,6 +184,8 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
         t = _array(_tensor(np.asarray(grid, dtype=np.float64)))
     if t.ndim != 1 or t.shape[0] < 2:
         raise ValueError("grid: expected at least two times in one dimension")
+    if t[0] > t[-1]:
+        _check_ends(schedule, float(t[0]), float(t[-1]))
     snr = _array(schedule.half_log_snr(_tensor(t)))
     if not np.isfinite(snr[1:]).all() or np.isnan(snr[0]) or snr[0] == np.inf:
         raise ValueError(_NO_NOISE)

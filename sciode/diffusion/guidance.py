@@ -53,6 +53,13 @@ class ClassifierFree(Guidance):
     unconditional: Mapping[str, Any]
     interval: tuple[float, float] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.unconditional, Mapping) or not self.unconditional:
+            raise ValueError(
+                "unconditional: name what `cond` names, with the values that mean no condition, such as "
+                "{'label': torch.tensor([10])}"
+            )
+
     def output(self, model: Callable[..., Tensor], x: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor:
         if set(cond) != set(self.unconditional):
             raise ValueError(
@@ -80,6 +87,12 @@ def _joined(first: Any, second: Any, batch: int) -> Any:
         if first is not second and first != second:
             raise ValueError("guidance: arguments that differ with and without condition must be tensors [B, ...]")
         return second
+    for part in (first, second):
+        if part.ndim == 0 or part.shape[0] not in (1, batch):
+            raise ValueError(
+                f"guidance: expected arguments [{batch}, ...] or [1, ...], with and without condition, got "
+                f"{tuple(part.shape)}"
+            )
     return torch.cat([part.expand(batch, *part.shape[1:]) for part in (first, second)])
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from sciode.diffusion.checks import check_kinds, check_states
+from sciode.diffusion.checks import check_kinds, check_one, check_states
 from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.grids import Grid, times_of
 from sciode.diffusion.guidance import Guidance
@@ -22,7 +24,7 @@ from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers.suggest import choose
 
-__all__ = ["Chosen", "Job", "first_step", "job_of", "row_of"]
+__all__ = ["Chosen", "Job", "carried", "first_step", "job_of", "row_of"]
 
 _STEPS = 20
 
@@ -48,7 +50,9 @@ def job_of(
 ) -> Job:  # fmt: skip
     """Check the arguments of `sample`; raises ValueError with the mend."""
     check_states(x)
-    check_kinds(schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems)
+    check_kinds(
+        model=model, schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems
+    )
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)
     if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
@@ -58,7 +62,8 @@ def job_of(
     count = _count(row, steps, nfe, denoise_last, grid)
     times = times_of(grid, schedule, count, schedule.t_max if t_start is None else float(t_start), float(t_end))
     path = Path.of(schedule, times)
-    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold)
+    seen = None if carried(x) is x else x.dtype
+    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold, seen)
     wants = row.wants if isinstance(row, Sampler) else None
     if wants == "ems" and ems is None:
         raise ValueError(
@@ -66,7 +71,16 @@ def job_of(
         )
     if wants != "ems" and ems is not None:
         raise ValueError(f"ems: {row.name} has no use for statistics; they belong to dpm-v3")
+    if ems is not None:
+        check_one("ems", ems.shape, x)
+    if isinstance(sampler, Recipe) and sampler.first is not None:
+        check_one("first", np.shape(sampler.first), x)
     return Job(row, denoiser, path, {"ems": ems} if wants == "ems" else {}, denoise_last)
+
+
+def carried(x: Tensor) -> Tensor:
+    """The states as loops carry them: half precision in float32, in which steps do not round away."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def row_of(sampler: Chosen) -> Sampler | Adaptive:

@@ -52,14 +52,11 @@ def log_likelihood(
     - prior(x [B, ...]) -> [B]: log density at t_start; None = N(0, sigma(t_start)^2), from which `initial_noise` draws.
     - t_end: data are discrete or on a manifold at 0; 1e-3 to 1e-5. Divide by -D log 2 for bits per dimension.
 
-    Source: Song et al. (2021), score-based generative modeling through SDEs; Grathwohl et al. (2019), FFJORD.
+    Raises ValueError for misuse, and where alpha is 0 at t_start or sigma at t_end; what becomes of a sample is its
+    status. Source: Song et al. (2021), score-based generative modeling through SDEs; Grathwohl et al. (2019), FFJORD.
     """
-    choose("divergence", divergence, ("exact", "hutchinson"))
-    choose("prediction", prediction, PREDICTIONS)
-    check_states(x)
-    check_kinds(schedule=schedule, guidance=guidance, cond=cond)
-    if probes < 1:
-        raise ValueError(f"probes: expected at least 1, got {probes}")
+    _check(x, divergence, probes, prediction)
+    check_kinds(model=model, schedule=schedule, guidance=guidance, cond=cond)
     start_at = schedule.t_max if t_start is None else t_start
     if not t_end < start_at:
         raise ValueError(f"t_end: expected less than t_start = {start_at}, got {t_end}")
@@ -94,6 +91,16 @@ def log_likelihood(
         scales = size * (math.log(last.alpha) - math.log(first.alpha))
         log_prob = at_start + scales - found.ys["log"][-1][:, 0]
     return Likelihood(log_prob, noise, found.stats.nfe, found.status.long())
+
+
+def _check(x: Tensor, divergence: str, probes: int, prediction: str) -> None:
+    choose("divergence", divergence, ("exact", "hutchinson"))
+    choose("prediction", prediction, PREDICTIONS)
+    check_states(x)
+    if not len(x):
+        raise ValueError("x: the batch is empty; pass at least one state")
+    if probes < 1:
+        raise ValueError(f"probes: expected at least 1, got {probes}")
 
 
 def _normal(x: Tensor, sigma: float) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from numbers import Integral
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,28 +15,41 @@ from sciode.diffusion.schedules.base import Schedule
 from sciode.solvers.brownian import sample_seeds
 from sciode.solvers.brownian.draws import Cells, standard_normals
 
-__all__ = ["Seed", "initial_noise", "normals_of", "seeds_for"]
+__all__ = ["Seed", "check_seed", "initial_noise", "normals_of", "seeds_for"]
 
 Seed = int | Sequence[int] | torch.Generator | Sequence[torch.Generator] | Tensor | None
-"""An int: sample b draws from stream b of it. A list or tensor of B ints or generators: one stream a sample, which goes
-with it wherever it stands. A generator gives one number; None takes it from torch's default generator."""
+"""An int: sample b draws from stream b of it. A list, array or tensor of B ints, or a list of generators: one stream a
+sample, which goes with it wherever it stands. A generator gives one number; None takes it from torch's default one."""
+
 
 _STEPS, _START = 41, 42
 """Purposes of the hash: draws of samplers and initial noise never meet."""
 
 
+def check_seed(seed: Seed, batch: int) -> None:
+    """Raise ValueError for what is no seed of a batch; draws nothing."""
+    if seed is None or isinstance(seed, Integral | torch.Generator):
+        return
+    if not isinstance(seed, Tensor | np.ndarray | Sequence) or isinstance(seed, str):
+        raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
+    count = seed.numel() if isinstance(seed, Tensor) else len(seed)
+    if count != batch:
+        raise ValueError(f"seed: {count} seeds for a batch of {batch}; give one a sample, or one int for all")
+
+
 def seeds_for(seed: Seed, batch: int, device: torch.device) -> Tensor:
     """One int64 a sample [B]."""
+    check_seed(seed, batch)
     if seed is None or isinstance(seed, torch.Generator):
         return sample_seeds(_drawn(seed), batch, device)
-    if isinstance(seed, int):
-        return sample_seeds(seed, batch, device)
-    if not isinstance(seed, Tensor | Sequence) or isinstance(seed, str):
-        raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
-    each = seed.tolist() if isinstance(seed, Tensor) else [s if isinstance(s, int) else _drawn(s) for s in seed]
-    if len(each) != batch:
-        raise ValueError(f"seed: {len(each)} seeds for a batch of {batch}; give one a sample, or one int for all")
+    if isinstance(seed, Integral):
+        return sample_seeds(int(seed), batch, device)
+    each = seed.tolist() if isinstance(seed, Tensor | np.ndarray) else [_one(s) for s in cast(Sequence[Any], seed)]
     return torch.tensor(each, dtype=torch.int64, device=device)
+
+
+def _one(seed: Any) -> int:
+    return _drawn(seed) if seed is None or isinstance(seed, torch.Generator) else int(seed)
 
 
 def _drawn(generator: torch.Generator | None) -> int:
@@ -64,8 +79,12 @@ def initial_noise(
 ) -> Tensor:
     """sigma(t_start) z, where sampling starts: [B, ...]; its draws are apart from those of samplers with the same seed.
 
-    seed: as in `sample`: with an int, sample b has its own stream, whatever the size of the batch.
+    shape: [B, ...]; t_start: that of sampling, None = `schedule.t_max`; dtype: None = torch's default; seed: as in
+    `sample`: with an int, sample b has its own stream, whatever the size of the batch. Raises ValueError for a shape
+    without a batch, and for seeds that are not one a sample.
     """
+    if not isinstance(shape, Sequence) or len(shape) < 2:
+        raise ValueError(f"shape: expected that of a batch [B, ...], such as (64, 2), got {shape!r}")
     like = torch.empty(*shape, dtype=dtype or torch.get_default_dtype(), device=device)
     draw = normals_of(seeds_for(seed, like.shape[0], like.device), like, _START)
     return draw(0) * float(schedule.sigma(schedule.t_max if t_start is None else t_start))

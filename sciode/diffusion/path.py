@@ -38,7 +38,9 @@ class Path:
     @staticmethod
     def of(schedule: Schedule, times: Sequence[float] | np.ndarray) -> Path:
         """The path through given times."""
-        return Path(schedule, tuple(_node(schedule, float(t)) for t in times))
+        at = torch.tensor([float(t) for t in times], dtype=torch.float64)
+        values = (f(at).tolist() for f in (schedule.half_log_snr, schedule.alpha, schedule.sigma))
+        return Path(schedule, tuple(map(Node, at.tolist(), *values)))
 
     @property
     def steps(self) -> int:

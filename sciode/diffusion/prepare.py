@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sciode.diffusion.checks import check_states
-from sciode.diffusion.job import Job, first_step, job_of
+from sciode.diffusion.job import Job, carried, first_step, job_of
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.run import Program, no_draw
 from sciode.diffusion.samplers.base import Adaptive
 from sciode.diffusion.schedules.base import Schedule
+from sciode.solvers.engines.recording import recording
 
 __all__ = ["Prepared", "prepare"]
 
@@ -59,7 +60,7 @@ class Prepared:
             raise ValueError(f"sampler: {job.sampler.name} looks at its error; only samplers on a grid are prepared")
         plan = _whole(job)
         self.nfe = plan.calls
-        self._x = x.detach().clone()
+        self._dtype, self._x = x.dtype, carried(x).detach().clone()
         self._cond = _own(job.denoiser.cond)
         self._seeds = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         self._normals = normals_of(self._seeds, self._x) if plan.draws else no_draw
@@ -68,9 +69,9 @@ class Prepared:
 
     def __call__(self, x: Tensor, *, seed: Seed = None, cond: Mapping[str, Any] | None = None) -> Tensor:
         """The samples [B, ...] of starts of the prepared shape, dtype and device; the same as those of `sample`."""
-        if x.shape != self._x.shape or x.dtype != self._x.dtype or x.device != self._x.device:
+        if x.shape != self._x.shape or x.dtype != self._dtype or x.device != self._x.device:
             raise ValueError(
-                f"x: prepared for {self._x.dtype} {tuple(self._x.shape)} on {self._x.device}, got {x.dtype} "
+                f"x: prepared for {self._dtype} {tuple(self._x.shape)} on {self._x.device}, got {x.dtype} "
                 f"{tuple(x.shape)} on {x.device}"
             )
         with torch.no_grad():
@@ -80,9 +81,9 @@ class Prepared:
             if cond is not None:
                 _fill(self._cond, cond)
             if self._graph is None:
-                return self._run().clone()
+                return self._run().to(self._dtype, copy=True)
             self._graph.replay()
-            return self._out.clone()
+            return self._out.to(self._dtype, copy=True)
 
     def _run(self) -> Tensor:
         return self._program((self._x,), self._normals)[0]
@@ -96,7 +97,7 @@ class Prepared:
         torch.cuda.current_stream(self._x.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.no_grad(), torch.cuda.graph(graph):
+            with torch.no_grad(), recording(graph):
                 out = self._run()
         except RuntimeError as fault:
             raise RuntimeError(

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sciode.diffusion.checks import check_kinds
 from sciode.diffusion.gradients.carry import Carried, carry
 from sciode.diffusion.gradients.settings import Gradient, checked
 from sciode.diffusion.grids import Grid
 from sciode.diffusion.guidance import Guidance
-from sciode.diffusion.job import Chosen, Job, first_step, job_of
-from sciode.diffusion.noise import Seed, normals_of, seeds_for
+from sciode.diffusion.job import Chosen, Job, carried, first_step, job_of
+from sciode.diffusion.noise import Seed, check_seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Plan
 from sciode.diffusion.run import no_draw, run
@@ -81,8 +82,8 @@ def sample(
 ) -> Any:
     """Carry `initial_noise` x [B, ...] at t_start to a sample at t_end: a tensor, or `SampleResult` (return_info=True).
 
-    - model(x [B, ...], t [B], **cond) -> [B, ...], in the schedule's own time, float32 at least; `prediction` says
-      what it predicts: "eps", "x0", "v", "score" or "flow".
+    - model(x [B, ...], t [B], **cond) -> [B, ...], t in the schedule's own time, float32 at least; x in half precision
+      is shown to it as it is, and carried in float32. prediction: "eps", "x0", "v", "score" or "flow".
     - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
     - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
       take neither.
@@ -103,18 +104,19 @@ def sample(
     job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
     gradient = checked(gradient, job.sampler)
+    check_seed(seed, x.shape[0])
+    dtype, x = x.dtype, carried(x)
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, job.path, x, **job.sampler.options)
         found, memory, spent, status = walked.x, (), walked.nfe, walked.status
         used = "direct" if found.requires_grad else None
     else:
-        (found, memory, used), spent = _sampled(job, x, seed, gradient)
-        status = None
+        (found, memory, used), spent, status = *_sampled(job, x, seed, gradient), None
     if denoise_last:
         end, last = job.path.nodes[-1], Plan()
         last.result = last.call(0, end, "data")
-        found, _ = run(last, job.denoiser, (found,))
-        spent = spent + 1
+        found, spent = run(last, job.denoiser, (found,))[0], spent + 1
+    found = found.to(dtype)
     if not return_info:
         return found
     return SampleResult(found, memory[0] if memory else None, spent, _status(found, status), used)
@@ -156,8 +158,10 @@ def invert(
         raise ValueError(
             "t_start: alpha is 0 there, and no inversion reaches an infinite log-SNR; give an earlier t_start"
         )
+    check_kinds(memory=memory)
     exact = memory is not None
     growth = math.inf
+    dtype, x = x.dtype, carried(x)
     if isinstance(job.sampler, Adaptive) or job.sampler.inverse is None:
         if exact:
             raise ValueError(
@@ -166,12 +170,14 @@ def invert(
         found, spent, status = _backwards(job, x)
     else:
         beside = _begun(job, x) if memory is None else memory
-        if beside.shape != x.shape:
-            raise ValueError(f"memory: expected the state's shape {tuple(x.shape)}, got {tuple(beside.shape)}")
+        if beside.shape != x.shape or beside.dtype != x.dtype:
+            ours, given = (f"{v.dtype} {tuple(v.shape)}" for v in (x, beside))
+            raise ValueError(f"memory: expected that of x's own sample, {ours}, got {given}")
         growth = _growth(job, x)
         plan = job.sampler.backward(job.path)
-        found, _ = run(plan, job.denoiser, (x, beside))
+        found, _ = run(plan, job.denoiser, (x, carried(beside)))
         spent, status = plan.calls + (memory is None and job.sampler.name != "edict"), None
+    found = found.to(dtype)
     return InversionResult(found, exact, growth, spent, _status(found, status)) if return_info else found
 
 

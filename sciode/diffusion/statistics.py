@@ -110,7 +110,10 @@ class _Ask(NamedTuple):
     def __call__(self, x: Tensor, lam: Tensor) -> Tensor:
         t = self.schedule.t_of(lam)
         into = PREDICTIONS[self.prediction](Level(*(_wide(v, x) for v in level_at(self.schedule, t))))
-        return into.eps_x * x + into.eps_m * self.model(x, t.to(x), **self.cond)
+        m = self.model(x, t.to(x), **self.cond)
+        if m.shape != x.shape:
+            raise ValueError(f"model: the output has shape {tuple(m.shape)}, the state {tuple(x.shape)}")
+        return into.eps_x * x + into.eps_m * m
 
 
 def _wide(v: Tensor, like: Tensor) -> Tensor:
@@ -134,7 +137,8 @@ def estimate_ems(
     - derivative: "forward" (exact, forward-mode; the model must support it) or "difference" (central differences).
     - cond: keyword arguments of the model, the same for every batch: tensors [1, ...].
 
-    Source: Zheng et al. (2023), DPM-Solver-v3; the estimation is re-derived.
+    Raises ValueError for misuse and for a model that refuses forward mode. Source: Zheng et al. (2023), DPM-Solver-v3;
+    the estimation is re-derived.
     """
     choose("prediction", prediction, PREDICTIONS)
     choose("derivative", derivative, ("forward", "difference"))
@@ -142,9 +146,9 @@ def estimate_ems(
         raise ValueError(f"schedule: got {schedule!r}; pass a schedule, such as VPLinear()")
     if not 1 <= degree < points:
         raise ValueError(f"degree: expected 1 <= degree < points, got {degree} and {points}")
-    if batch < 1 or data.ndim < 2 or not data.is_floating_point():
+    if batch < 1 or data.ndim < 2 or not len(data) or not data.is_floating_point():
         raise ValueError(
-            f"data, batch: expected data [K, *shape] of reals and batch >= 1, got {tuple(data.shape)}, {batch}"
+            f"data, batch: expected data [K >= 1, *shape] of reals and batch >= 1, got {tuple(data.shape)}, {batch}"
         )
     ask = _Ask(model, schedule, prediction, dict(cond or {}))
     ends = [float(schedule.half_log_snr(t)) for t in (schedule.t_max if t_start is None else t_start, t_end)]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.polynomial.legendre import leggauss
+from numpy.polynomial.legendre import leggauss, legvander
 from numpy.typing import NDArray
 
 from sciode.diffusion.path import Node, Path
@@ -31,6 +31,7 @@ __all__ = [
     "kernel_between",
     "lagrange",
     "points_between",
+    "running_between",
     "variable_of",
 ]
 
@@ -46,6 +47,24 @@ def points_between(low: Any, high: Any) -> tuple[Array, Array]:
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     column = (slice(None), *[None] * middle.ndim)
     return middle + half * _NODES[column], half * _WEIGHTS[column]
+
+
+def _running() -> Array:
+    # Legendre coefficients of the values by the rule, and the integrals of Legendre's polynomials in closed form.
+    values = legvander(_NODES, _POINTS)
+    degrees = np.arange(_POINTS)
+    integrals = np.empty((_POINTS, _POINTS))
+    integrals[:, 0] = 1 + _NODES
+    integrals[:, 1:] = (values[:, 2:] - values[:, :-2]) / (2 * degrees[1:] + 1)
+    return integrals @ ((degrees + 0.5) * values[:, :-1] * _WEIGHTS[:, None]).T
+
+
+_RUNNING = _running()
+
+
+def running_between(low: float, high: float) -> Array:
+    """[points, points]: what makes of a function's values at `points_between` its integrals from `low` to each."""
+    return 0.5 * (high - low) * _RUNNING
 
 
 def lagrange(at: Array, nodes: Sequence[Any], j: int) -> Array:

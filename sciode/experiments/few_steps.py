@@ -19,15 +19,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sciode.diffusion import RectifiedFlow, VPLinear, initial_noise, sample
-from sciode.diffusion.networks import Preconditioned, build
+from sciode.diffusion import RectifiedFlow, initial_noise, sample
+from sciode.diffusion.networks import Preconditioned
 from sciode.diffusion.quality import sliced_wasserstein
 from sciode.diffusion.training import (
     Segments,
     TrainOptions,
     consistency,
-    denoise,
-    log_normal,
     pyramid,
     reflow_pairs,
     straighten,
@@ -35,12 +33,13 @@ from sciode.diffusion.training import (
     train,
 )
 from sciode.experiments.ledger import finished_rows, stamped, write_table
+from sciode.lab.scans import SCHEDULE, denoiser, scans
 from sciode.lab.tables import show, table
 from sciode.training import Batch, choose_device, derive_seed
 
 __all__ = ["Settings", "main"]
 
-SCHEDULE, FLOW_TIME = VPLinear(), RectifiedFlow()
+FLOW_TIME = RectifiedFlow()
 _CLASSES = 10
 
 
@@ -115,6 +114,7 @@ def _straightened(case: Case) -> Any:
 
 STUDENTS: Mapping[str, Callable[[Case], Any]] = {
     "teacher, DDIM": lambda case: case.teacher,
+    "teacher, UniPC-2": lambda case: case.teacher,
     "rectified flow": _straightened,
     "TSCD, 4 segments": partial(Case.distilled, segments=(4,)),
     "TSCD, 4, 2, 1": partial(Case.distilled, segments=(4, 2, 1)),
@@ -123,23 +123,17 @@ STUDENTS: Mapping[str, Callable[[Case], Any]] = {
     "SLAM, fresh noise": partial(Case.distilled, segments=(1,), loss=sub_paths, noise="fresh"),
 }
 """A line of the table each."""
+SAMPLERS: Mapping[str, str] = {"teacher, UniPC-2": "unipc-2"}
+"""Of lines that are not sampled by DDIM."""
 
 
 def _case(settings: Settings, seed: int) -> Case:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as fault:
-        raise ImportError('scikit-learn is missing: pip install "sciode[lab]"') from fault
-    scans: Any = load_digits()
-    order = torch.randperm(len(scans.target), generator=torch.Generator().manual_seed(0))
-    x = (torch.tensor(scans.images, dtype=torch.float32)[:, None] / 8 - 1)[order].to(settings.device)
-    label = torch.tensor(scans.target)[order].to(settings.device)
-    data = {"x": x[settings.judged :], "label": label[settings.judged :]}
-    network = build("dit-digits", seed=seed, width=settings.width, depth=settings.depth, heads=3)
-    model = Preconditioned(network, SCHEDULE, deviation=0.75).to(settings.device)
-    options = TrainOptions(steps=settings.steps, batch_size=settings.batch, lr=2e-3, seed=seed)
-    teacher = train(model, denoise(log_normal(SCHEDULE, -0.4, 1.5), classes=_CLASSES), data, options).network
-    return Case(settings, seed, teacher, data, x[: settings.judged], label[: settings.judged])  # type: ignore[arg-type]
+    digits = scans(settings.judged)
+    data = {name: values.to(settings.device) for name, values in digits.rows.items()}
+    design = {"width": settings.width, "depth": settings.depth, "heads": 3}
+    trained = denoiser(data, "dit-digits", steps=settings.steps, seed=seed, batch=settings.batch, **design)
+    held, labels = digits.test.to(settings.device), digits.test_labels.to(settings.device)
+    return Case(settings, seed, trained.network, data, held, labels)  # type: ignore[arg-type]
 
 
 def _row(settings: Settings, seed: int) -> dict[str, Any]:
@@ -153,13 +147,15 @@ def _row(settings: Settings, seed: int) -> dict[str, Any]:
     for name, make in STUDENTS.items():
         student = make(case)
         with torch.no_grad():
-            found[name] = {str(n): _judged(case, student, noise, n, ends) for n in (1, 2, 4)}
+            found[name] = {str(n): _judged(case, name, student, noise, n, ends) for n in (1, 2, 4)}
     floor = sliced_wasserstein(case.data["x"][: settings.judged], case.held)
     return {"students": found, "ends": sliced_wasserstein(ends, case.held), "floor": floor}
 
 
-def _judged(case: Case, student: Preconditioned, noise: Tensor, n: int, ends: Tensor) -> dict[str, float]:
-    options: dict[str, Any] = {"sampler": "ddim", "cond": {"label": case.labels}}
+def _judged(
+    case: Case, name: str, student: Preconditioned, noise: Tensor, n: int, ends: Tensor
+) -> dict[str, float]:  # fmt: skip
+    options: dict[str, Any] = {"sampler": SAMPLERS.get(name, "ddim"), "cond": {"label": case.labels}}
     if student.prediction == "flow":
         start = noise / float(SCHEDULE.sigma(1.0))
         made = sample(student, start, FLOW_TIME, prediction="flow", t_start=1.0, grid="uniform", steps=n, **options)

@@ -5,12 +5,13 @@
     sciode train prose --set 'systems=["lorenz"]'                        # one to one
     sciode train prose --set 'unseen=["dadras"]'                         # a system that training never sees
 
+    sciode train prose --set read=8                                      # a short look, in which symbols tell something
+
 Trajectories of systems with drawn numbers are read up to t = 2 (64 frames, with noise) and asked for from there to 6.
-All models of a seed train in lockstep on the same batches; what is judged are averaged weights, on starts that training
-has not seen and numbers drawn anew. (Rounded to three digits, numbers of systems with one parameter are mostly in
-training, too; "unseen" systems are free of that.) "told": what is known of the equations beforehand, "known" (their
-skeleton), "wrong" (a term too many or too few) or "nothing". Errors are relative L2 errors, means over samples; "near"
-is up to t = 3.
+All models of a seed train in lockstep on the same batches; what is judged are averaged weights, on starts and sets of
+numbers that training has not seen. "data only" is told no symbols, but writes some; "no symbols" does neither (the
+twin of PROSE's own code). "told": what is known of the equations beforehand, "known" (their skeleton), "wrong" (a term
+too many or too few) or "nothing". Errors are relative L2 errors, means over samples; "near" is the first quarter.
 
 "full, solved" answers by the equations that it writes, fitted to the frames that are read, and solved; so do others
 that write some. Where a solution stops or grows too large, the model answers, or the last frame: "reached" is the share
@@ -33,7 +34,6 @@ from torch import Tensor, nn
 
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.prose_rows import EQUATIONS, TOLD, equation_row, operator_row
-from sciode.experiments.prose_speed import speeds
 from sciode.lab.tables import mean_sd, show, small_mean_sd, table
 from sciode.prose import PRESETS, SYSTEMS, Drawing, Transformer, of_dimension
 from sciode.prose.opponents import DeepONet, FourierOperator
@@ -46,18 +46,21 @@ __all__ = ["LINES", "MODELS", "Settings", "main", "trained"]
 
 _TRAIN, _TEST = 1, 2
 """First entries of the paths of the seeds that draw systems."""
-_READ = 64
+_SAVE = 120.0
+_OF_ROWS = ("lines", "noises", "told", "seeds", "test_equations", "test_starts", "written", "beams", "fit", "models")
+"""Fields that training does not hang on; what is trained side by side is named beside them."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """systems: in training and tests, () for all of at most `dimension` components; unseen: only in tests. preset: of
-    `sciode.prose.PRESETS`. lines, noises, told, seeds: what rows there are. equations, starts: of training, a system.
-    steps, seconds, batch, lr: see `Course`; opponents' rate is `rival_lr`. test_equations, test_starts: of tests.
-    written: samples a system whose equations are written, beams each; fit: iterations of their fits. engine: of solves.
-    graph: CUDA graphs. speed: whether throughput is measured.
+    `sciode.prose.PRESETS`. lines, noises, told, seeds: what rows there are. models: what is trained side by side, ()
+    for what lines ask for. read: frames that are read; noise: its largest level in training. equations, starts: of
+    training, a system. steps, seconds, batch, lr: see `Course`; opponents' rate is `rival_lr`. test_equations,
+    test_starts: of tests. written: samples a system whose equations are written, beams each; fit: iterations of their
+    fits. engine: of solves; training: of training's steps, see `Course`.
 
-    Raises ValueError for unknown names or sizes below one.
+    Raises ValueError for unknown names, sizes below one, or a line whose model is not among `models`.
     """
 
     systems: tuple[str, ...] = ()
@@ -65,11 +68,14 @@ class Settings:
     dimension: int = 3
     preset: str = "tiny"
     lines: tuple[str, ...] = (
-        "full", "data only", "DeepONet", "Fourier operator", "last value",
+        "full", "data only", "no symbols", "DeepONet", "Fourier operator", "last value",
         "full, solved", "data only, solved", "sparse regression",
     )  # fmt: skip
     noises: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1)
     told: tuple[str, ...] = ("known", "wrong", "nothing")
+    models: tuple[str, ...] = ()
+    read: int = 64
+    noise: float = 0.05
     seeds: tuple[int, ...] = (0, 1, 2)
     equations: int = 100
     starts: int = 20
@@ -84,13 +90,15 @@ class Settings:
     beams: int = 4
     fit: int = 90
     engine: str = "auto"
-    graph: bool = True
-    speed: bool = False
+    training: str = "auto"
     device: str = "cpu"
     workers: int = 1
 
     def __post_init__(self) -> None:
         named("lines", self.lines, LINES)
+        named("models", self.models, MODELS)
+        if self.models and (lacking := set(self.asked) - set(self.models)):
+            raise ValueError(f"lines ask for {', '.join(sorted(lacking))}, which is not among models")
         named("told", self.told, TOLD)
         named("systems", (*self.systems, *self.unseen), SYSTEMS)
         named("preset", (self.preset,), PRESETS)
@@ -99,13 +107,19 @@ class Settings:
             raise ValueError("settings: sizes and numbers of lines and seeds must be at least 1")
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """The models that lines need."""
+        needed = {SOLVED.get(line, line) for line in self.lines}
+        return tuple(name for name in MODELS if name in needed)
+
+    @property
     def seen(self) -> tuple[str, ...]:
         """The systems of training."""
         return tuple(name for name in self.systems or of_dimension(self.dimension) if name not in self.unseen)
 
 
-def _transformer(settings: Settings, reads: str) -> nn.Module:
-    return Transformer(replace(PRESETS[settings.preset], dimension=settings.dimension, reads=reads))
+def _transformer(settings: Settings, reads: str, **more: Any) -> nn.Module:
+    return Transformer(replace(PRESETS[settings.preset], dimension=settings.dimension, reads=reads, **more))
 
 
 def _width(settings: Settings) -> int:
@@ -115,9 +129,11 @@ def _width(settings: Settings) -> int:
 
 MODELS: Mapping[str, Callable[[Settings], nn.Module]] = {
     "full": lambda s: _transformer(s, "both"),
+    "full, all tokens": lambda s: _transformer(s, "both", sees="all"),
     "data only": lambda s: _transformer(s, "data"),
+    "no symbols": lambda s: _transformer(s, "data", writes=False),
     "symbols only": lambda s: _transformer(s, "symbols"),
-    "DeepONet": lambda s: DeepONet(s.dimension, _READ, 2 * _width(s), 128),
+    "DeepONet": lambda s: DeepONet(s.dimension, s.read, 2 * _width(s), 128),
     "Fourier operator": lambda s: FourierOperator(s.dimension, Drawing().frames, Drawing().end, _width(s) // 2),
 }
 """What is trained, by the names of lines."""
@@ -128,13 +144,13 @@ SOLVED = {"full, solved": "full", "data only, solved": "data only"}
 LINES = (*MODELS, "last value", *SOLVED, *EQUATIONS)
 """Lines of the table. `EQUATIONS` are ways to equations that learn nothing beforehand."""
 
-_HEARS = ("full", "symbols only", "full, solved")
+_HEARS = ("full", "full, all tokens", "symbols only", "full, solved")
 """Lines that hear what is told."""
 
 
-def drawing(settings: Settings, systems: Sequence[str], equations: int, starts: int) -> Drawing:
+def drawing(settings: Settings, systems: Sequence[str], equations: int, starts: int, part: str = "train") -> Drawing:
     """What is drawn of some systems."""
-    return Drawing(tuple(systems), equations, starts, engine=settings.engine)
+    return Drawing(tuple(systems), equations, starts, engine=settings.engine, part=part)
 
 
 @cache
@@ -148,25 +164,26 @@ def pool(settings: Settings, seed: int) -> Pool:
 def tests(settings: Settings, part: str) -> Pool:
     """The test pool, the same for all seeds; part: "seen" or "unseen"."""
     systems = settings.seen if part == "seen" else settings.unseen
-    how = drawing(settings, systems, settings.test_equations, settings.test_starts)
+    how = drawing(settings, systems, settings.test_equations, settings.test_starts, "test")
     return filled(how, derive_seed(_TEST, 0), settings.dimension, settings.device)
 
 
 @cache
 def trained(settings: Settings, seed: int, out: Path) -> dict[str, nn.Module]:
     """The models of a seed, with their averaged weights; training goes on where it was interrupted."""
-    asked = {SOLVED.get(line, line) for line in settings.lines}
-    wanted = [name for name in MODELS if name in asked]
+    wanted = settings.models or settings.asked
     with isolated_rng(seed, 3):
         models = {name: MODELS[name](settings).to(settings.device) for name in wanted}
     if not models:
         return {}
     rates = {name: settings.rival_lr for name in models if not isinstance(models[name], Transformer)}
     course = Course(
-        settings.steps, settings.seconds, settings.batch, settings.lr, graph=settings.graph, seed=seed,
+        settings.steps, settings.seconds, settings.batch, settings.lr, engine=settings.training, seed=seed,
         warmup=min(500, settings.steps // 10), every=min(100, settings.steps),
+        reading=Reading(settings.read, noise=settings.noise),
     )  # fmt: skip
-    text = json.dumps([_stamp(settings), wanted, seed], sort_keys=True)
+    own = stamped(settings, *_OF_ROWS)
+    text = json.dumps([own, wanted, seed], sort_keys=True)
     folder = out / "fits" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def share(name: str, model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -176,7 +193,7 @@ def trained(settings: Settings, seed: int, out: Path) -> dict[str, nn.Module]:
             save_model(file, model, weights, **told)
 
     training = Training(models, lambda _: pool(settings, seed), course, folder, rates=rates, share=share)
-    training.run(save_seconds=45.0)
+    training.run(save_seconds=_SAVE)
     training.judge()
     return models
 
@@ -188,7 +205,7 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
     models = trained(settings, key["seed"], out) if line in (*MODELS, *SOLVED) else {}
     trained_seconds = time.perf_counter() - began
     test = tests(settings, key["part"])
-    reading = Reading(_READ, 0, key["noise"], fixed=True, told=TOLD[key["told"]])
+    reading = Reading(settings.read, 0, key["noise"], fixed=True, told=TOLD[key["told"]])
     row: dict[str, Any] = {}
     if line in MODELS or line == "last value":
         row |= operator_row(models.get(line), test, reading)
@@ -201,7 +218,7 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
 
 
 def _stamp(settings: Settings) -> dict[str, Any]:
-    return stamped(settings, "noises", "told", "seeds", "speed")
+    return stamped(settings, "lines", "noises", "told", "seeds")
 
 
 def _keys(settings: Settings) -> list[dict[str, Any]]:
@@ -225,12 +242,9 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """
     out = Path(out)
     settings = Settings(**{**changes, "device": str(choose_device(device))})
-    record: dict[str, Any] = {"settings": settings}
-    if settings.speed:
-        record["speed"] = speeds(settings, out, pool, MODELS["full"])
     rows = finished_rows(out, _keys(settings), _stamp(settings), partial(made, settings, out), settings.workers)
-    numbers = write_table(out, {**record, "rows": rows})
-    show(_operators(settings, rows), _equations(settings, rows))
+    numbers = write_table(out, {"settings": settings, "rows": rows})
+    show(_operators(settings, rows), *([_equations(settings, rows)] if any("rhs" in row for row in rows) else []))
     print(f"numbers: {numbers}")
     return 0
 
@@ -256,8 +270,8 @@ def _operators(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> Any:
     caption = (
         f"mean ± sd over {len(settings.seeds)} seeds; {settings.preset}, {settings.steps} steps, {settings.device}"
     )
-    return table("Relative L2 errors from t = 2 to 6", ("line", "systems", "told", "noise", "mean", "near", "median"),
-                 cells, caption)  # fmt: skip
+    columns = ("line", "systems", "told", "noise", "mean", "near", "median")
+    return table(f"Relative L2 errors behind the {settings.read} frames that are read", columns, cells, caption)
 
 
 def _equations(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -129,7 +129,10 @@ def _judged(top: Systems, chosen: Systems, true: Systems, whole: Tensor) -> dict
 def _solutions(
     model: nn.Module | None, chosen: Systems, ahead: Tensor, batch: Batch, system: Tensor, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Errors of the equations' own solutions; where one stops or grows too large, of the model or the last frame."""
+    """Errors of the equations' own solutions; where one stops or grows too large, of the model or the last frame.
+
+    instead: of the model's, or the last frame's, on the same samples. middle: of the mean of both.
+    """
     values = batch.values.double()
     found = solved(chosen, start_of(chosen, ahead[:2], values), ahead)
     answers = found.values[:, 1:]
@@ -143,7 +146,14 @@ def _solutions(
     near = relative_l2(answers[:, :quarter], batch.answers[:, :quarter].double())
     own = _errors(errors, system, names)
     beside = relative_l2(other.double(), batch.answers.double())
-    return {**own, "near": float(near.mean()), "reached": float(fine.double().mean()), "instead": float(beside.mean())}
+    middle = relative_l2((answers + other.double()) / 2, batch.answers.double())
+    return {
+        **own,
+        "near": float(near.mean()),
+        "reached": float(fine.double().mean()),
+        "instead": float(beside.mean()),
+        "middle": float(middle.mean()),
+    }
 
 
 def _written(model: Transformer, times: Tensor, batch: Batch, beams: int, iterations: int) -> _Candidates:

@@ -13,25 +13,12 @@ from scipy.signal import savgol_filter
 from torch import Tensor
 
 from sciode.distill.sparse import fit_sparse
-from sciode.prose import Expression, constant, cos, sin, variables
+from sciode.prose import Expression, constant
+from sciode.prose.search import DEGREE, library
 
-__all__ = ["by_pysindy", "by_sparse_regression", "imported", "library"]
+__all__ = ["by_pysindy", "by_sparse_regression", "imported"]
 
-_DEGREE = 3
 _THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-def library(dimension: int) -> list[Expression]:
-    """1, all products of up to three variables, and sines and cosines."""
-    u = variables(dimension)
-    found: list[Expression] = [constant(1.0)]
-    for degree in range(1, _DEGREE + 1):
-        for chosen in itertools.combinations_with_replacement(u, degree):
-            term = chosen[0]
-            for one in chosen[1:]:
-                term = term * one
-            found.append(term)
-    return found + [function(one) for one in u for function in (sin, cos)]
 
 
 def by_sparse_regression(times: Tensor, values: Tensor) -> tuple[Expression, ...]:
@@ -83,7 +70,7 @@ def by_pysindy(times: Tensor, values: Tensor) -> tuple[Expression, ...]:
         warnings.simplefilter("ignore")
         for threshold, smooth in itertools.product(_THRESHOLDS, (False, True)):
             differentiate = pysindy.SmoothedFiniteDifference() if smooth else pysindy.FiniteDifference(order=4)
-            features = pysindy.PolynomialLibrary(_DEGREE) + pysindy.FourierLibrary(1)
+            features = pysindy.PolynomialLibrary(DEGREE) + pysindy.FourierLibrary(1)
             model = pysindy.SINDy(pysindy.STLSQ(threshold=threshold), features, differentiate)
             model.fit(x[:cut], t=t[:cut])
             score = float(model.score(x[cut:], t=t[cut:]))
@@ -91,7 +78,7 @@ def by_pysindy(times: Tensor, values: Tensor) -> tuple[Expression, ...]:
                 best = score, (threshold, smooth)
         threshold, smooth = best[1] if best else (_THRESHOLDS[0], True)
         differentiate = pysindy.SmoothedFiniteDifference() if smooth else pysindy.FiniteDifference(order=4)
-        features = pysindy.PolynomialLibrary(_DEGREE) + pysindy.FourierLibrary(1)
+        features = pysindy.PolynomialLibrary(DEGREE) + pysindy.FourierLibrary(1)
         model = pysindy.SINDy(pysindy.STLSQ(threshold=threshold), features, differentiate).fit(x, t=t)
     terms = library(values.shape[1])
     return tuple(_sum(terms, list(range(len(terms))), row) for row in np.asarray(model.coefficients()).tolist())

@@ -44,8 +44,19 @@ def surface_rows(
     """
     scale = 1.0 if stretch is None else stretch.to(x.device).double()
     u, centres = (embedded(places.double(), space) * scale for places in (x, points))
-    powers = torch.cdist(u, centres, compute_mode="donot_use_mm_for_euclid_dist").pow(order) * there.unsqueeze(-2)
+    powers = _powers(u, centres, order) * there.unsqueeze(-2)
     return torch.cat((powers, _polynomials(u, (order - 1) // 2, space)), -1)
+
+
+def _powers(u: Tensor, centres: Tensor, order: int) -> Tensor:
+    """|u - c|^order of places [..., Q, p] and centres [..., N, p], order odd: [..., Q, N]."""
+    if not u.is_cuda:
+        return torch.cdist(u, centres, compute_mode="donot_use_mm_for_euclid_dist").pow(order)
+    # A card's `cdist` takes a block of threads for every pair; axis by axis a thread does.
+    square = torch.zeros((), dtype=u.dtype, device=u.device)
+    for a, b in zip(u.unbind(-1), centres.unbind(-1), strict=True):
+        square = square + (a.unsqueeze(-1) - b.unsqueeze(-2)).square()
+    return square.pow(order // 2) * square.sqrt()
 
 
 def surface_inverse(points: Tensor, space: Space, stretch: Tensor | None = None, order: int = 3) -> Tensor:

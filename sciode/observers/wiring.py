@@ -74,10 +74,10 @@ def _roomy(found: Joined, room: int) -> Joined:
     if count >= room:
         raise ValueError(f"{count} sensors need a room of one more at least, got {room}")
     most = room * max(math.ceil(edges.shape[1] / count), 1)
-    numbers, points, there, walls = (_grown(x, room, 0) for x in found[:4])
     nowhere = edges.new_full((2, most - edges.shape[1]), room - 1)
-    edges, span = torch.cat((edges, nowhere), 1), _spanned([found.span], False, room).first()
-    return Joined(numbers, points, there, walls, edges, found.near, span)
+    numbers, points, there, walls = (_grown(x, room, 0) for x in found[:4])
+    span = _spanned([found.span], False, room).first()
+    return Joined(numbers, points, there, walls, torch.cat((edges, nowhere), 1), found.near, span)
 
 
 Joints = dict[tuple[int, int], tuple[Layout, Tensor, Joined]]

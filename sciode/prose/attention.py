@@ -41,24 +41,32 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, tokens: Tensor, heard: Tensor | None, causal: bool = False) -> Tensor:
-        """heard: which tokens count, bool [B, L]; a query that hears none gets 0."""
+        """heard: which tokens count, bool [B, L], at least one of each sample; not with `causal`."""
         q = self.split(self.query(x))
         k, v = (self.split(part) for part in self.both(tokens).chunk(2, -1))
         if self.ordered:
             q, k = rotated(q), rotated(k)
-        mask = None
-        if heard is not None:
-            mask = heard[:, None, None, :].expand(-1, 1, q.shape[-2], -1)
-            if causal:
-                mask = mask & torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
-        if mask is not None:
-            found = found.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+        return self.joined(q, k, v, heard, causal)
+
+    def joined(self, q: Tensor, k: Tensor, v: Tensor, heard: Tensor | None, causal: bool = False) -> Tensor:
+        """What queries get from keys and values, [B, heads, L, width / heads] each: [B, Q, width]."""
+        mask = None if heard is None else _mask(heard, q.dtype)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(found.transpose(1, 2).flatten(2))
 
     def split(self, x: Tensor) -> Tensor:
         """[B, L, width] as heads, [B, heads, L, width / heads]."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _mask(heard: Tensor, kind: torch.dtype) -> Tensor:
+    """What is added to products of queries and keys, [B, 1, 1, L]: 0, or so little that nothing is heard.
+
+    Rows lie eight numbers or a multiple apart, or fused kernels would write the mask out for every query.
+    """
+    count = heard.shape[1]
+    room = torch.zeros(len(heard), count + -count % 8, dtype=kind, device=heard.device)[:, :count]
+    return room.masked_fill(~heard, torch.finfo(kind).min)[:, None, None]
 
 
 @final

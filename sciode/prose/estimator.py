@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -18,11 +19,14 @@ from sciode.prose.display import latex, to_sympy
 from sciode.prose.grammar import Grammar
 from sciode.prose.guesses import nothing_of
 from sciode.prose.memory import Memory
-from sciode.prose.metrics import solved, start_of
 from sciode.prose.model import PRESETS, Shape, Transformer
 from sciode.prose.pool import filled
-from sciode.prose.refine import Fit, refine
+from sciode.prose.posterior import continued, joined, likelier
+from sciode.prose.programs import Programs
+from sciode.prose.refine import Fit, misfit, refine
 from sciode.prose.samples import Drawing
+from sciode.prose.search import WIDE, searched
+from sciode.prose.shooting import Shot, noise_of, shoot
 from sciode.prose.systems import of_dimension
 from sciode.prose.training import Course, Training
 from sciode.prose.trees import Expression, constant
@@ -32,42 +36,71 @@ from sciode.solvers.status import Status
 from sciode.solvers.suggest import choose
 from sciode.training import choose_device, derive_seed, isolated_rng
 
-__all__ = ["PRETRAINED", "Forecast", "Prose"]
+__all__ = ["DOUBTFUL", "PRETRAINED", "Forecast", "Prose"]
 
 PRETRAINED = {"mini": "prose_mini.safetensors"}
 """Checkpoints that come with sciode: files beside this one, in `checkpoints`."""
 
 _CHECKPOINTS = Path(__file__).parent / "checkpoints"
 _FRAMES = 64
-_AS_GOOD = 4.0
+DOUBTFUL = 1.5
+"""`Forecast.excess` above which equations are doubted; true ones left at most 1.22 of 46 validation trajectories."""
+_DRAWS = 64
 
 
 @final
 @dataclass(frozen=True)
 class Forecast:
-    """What `Prose.predict` returns. Q times, d components, K candidate systems of equations, the likeliest first.
+    """What `Prose.predict` returns. Q times, d components, K candidate systems of equations, as they were written.
 
-    values, deviation [Q, d]: mean and standard deviation over the candidates that count, by their weights: how far they
-    disagree, which is no noise of readings; NaN where fewer than two count. Where none does, values are the operator's.
-    operator [Q, d]: the network's own answers, NaN at times beyond what it was trained for. solutions [K, Q, d]: each
-    candidate's, NaN where it was not solved. weights [K]: 0 for candidates that were not, or whose misfit is more than
-    four times the least. misfits [K]: mean squared error of short solutions from the readings, relative to their
-    spread. status: of each candidate's solve, in words. equations: in the units of the readings.
+    values, deviation [Q, d]: mean and standard deviation of what may be, NaN where nothing was solved; then values are
+    the operator's. samples [S, Q, d]: what may be, drawn from the candidates by their weights and from what numbers and
+    start of each may be beside the readings' noise; NaN where a draw was not solved. operator [Q, d]: the network's own
+    answers, NaN at times beyond what it was trained for. solutions [K, Q, d]: each candidate's, NaN where it was not
+    solved. weights [K]: probabilities of the candidates, were one of them true: Laplace's approximation at the noise of
+    the readings, 0 for those that were not solved. excess [K]: mean squared distance of a candidate's whole path from
+    the readings, over that noise: 1 is what noise explains. misfits [K]: mean squared error of short solutions from the
+    readings, relative to their spread. noise [d]: standard deviation, as differences of the readings tell it. status:
+    of each candidate's solve, in words. equations: with fitted numbers, in the units of the readings. written: as the
+    network wrote them, in the same units; it did not write what a search found.
     """
 
     values: NDArray[np.float64]
     deviation: NDArray[np.float64]
+    samples: NDArray[np.float64]
     operator: NDArray[np.float64]
     solutions: NDArray[np.float64]
     weights: NDArray[np.float64]
+    excess: NDArray[np.float64]
     misfits: NDArray[np.float64]
+    noise: NDArray[np.float64]
     status: tuple[str, ...]
     equations: tuple[tuple[Expression, ...], ...]
+    written: tuple[tuple[Expression, ...], ...]
 
     @property
     def best(self) -> int:
-        """The candidate that fits the readings best."""
+        """The likeliest candidate; where none has a weight, the one whose short solutions fit best."""
+        if self.weights.any():
+            return int(self.weights.argmax())
         return int(np.nan_to_num(self.misfits, nan=np.inf).argmin())
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether noise does not explain what the best candidate leaves: then its equations are not those sought."""
+        return not float(self.excess[self.best]) <= DOUBTFUL
+
+    def band(self, coverage: float = 0.9) -> NDArray[np.float64]:
+        """Lower and upper ends [2, Q, d] between which the true solution lies with that probability, by `samples`.
+
+        It is worth nothing where `doubtful`. ValueError for a coverage outside (0, 1).
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage must lie between 0 and 1, got {coverage}")
+        solved = self.samples[np.isfinite(self.samples).all((1, 2))]
+        if not len(solved):
+            return np.full((2, *self.values.shape), np.nan)
+        return np.quantile(solved, ((1 - coverage) / 2, (1 + coverage) / 2), axis=0)
 
     def sympy(self, candidate: int | None = None) -> list[Any]:
         """Right-hand sides as sympy expressions of u_0, u_1, ..., multiplied out; of the best candidate by default."""
@@ -142,7 +175,7 @@ class Prose:
         training = Training({"full": model}, pools, course, folder, tell)
         training.run()
         training.judge()
-        return cls(model, drawing.systems, place, drawing.end)
+        return cls(model, drawing.names, place, drawing.end)
 
     def predict(
         self,
@@ -155,45 +188,56 @@ class Prose:
         unit: float | None = None,
         beams: int = 4,
         fit: Fit | None = None,
+        search: int = 0,
+        seed: int = 0,
     ) -> Forecast:
         """Continue readings values [T, d] at times [T] to query_times [Q], and write equations that they obey.
 
-        A system that is like none of `systems` is written as if it were: large `misfits` tell, `deviation` does not.
+        A system that is like none of `systems` is written as if it were: `Forecast.doubtful` says so, and a warning.
 
         guess: what you think of the equations, one a component; their numbers do not matter. None: nothing is known.
         scale, unit: sizes of the components and of time that are 1 for the model, which has seen numbers of the order
         of 1 to 50, and 64 frames in 2 units of time; unit=None makes the readings just so long, if they are not nearly.
-        beams: candidates. fit: how their numbers are fitted, through `sciode.solve`.
+        beams: candidates. fit: how their numbers are fitted to short solutions, before those of the whole path. search:
+        rounds in which terms are added and dropped where what is written leaves doubts (`sciode.prose.search`), some
+        seconds each; what it finds are more candidates, up to four. seed: of `Forecast.samples`.
 
         Raises ValueError for readings that tell nothing or do not fit: see `sciode.prose.arrays.trajectory`. A
         candidate that blows up, or that the solver gives up, says so in `status` and counts for nothing.
         """
         given = trajectory(times, values, self.model.shape.dimension, _FRAMES, scale, unit)
         asked = given.asked(query_times)
-        written, scores, operator = self._read(given, asked, guess, beams)
-        data = given.values[None].expand(len(written), -1, -1)
-        fitted = refine(written, given.times, data, fit or Fit())
-        solutions, status = _continued(fitted.equations, given, asked)
-        weights = _weights(scores, fitted.after, status == 0)
-        size = torch.from_numpy(given.size)
-        mean = (weights[:, None, None] * solutions.nan_to_num()).sum(0)
-        apart = (weights[:, None, None] * (solutions.nan_to_num() - mean).square()).sum(0).sqrt()
-        counted = int((weights > 0).sum())
-        return Forecast(
-            ((mean if counted else operator) * size).numpy(),
-            ((apart if counted > 1 else torch.full_like(mean, torch.nan)) * size).numpy(),
+        written, operator = self._read(given, asked, guess, beams)
+        fit = fit or Fit()
+        shot = _fitted(written, given, fit)
+        if search and not bool(shot.excess[shot.evidence.argmax()] <= DOUBTFUL):
+            found = searched([*written, *shot.equations], given.times, given.values, search)
+            shot = joined(shot, shoot(found, given.times, given.values, WIDE))
+        answer = continued(shot, asked, _DRAWS, seed)
+        size, programs = torch.from_numpy(given.size), Programs(shot.equations, given.values.shape[1])
+        data = given.values[None].expand(len(shot.equations), -1, -1)
+        counted = bool((answer.weights > 0).any())
+        forecast = Forecast(
+            ((answer.mean if counted else operator) * size).numpy(),
+            (answer.deviation * size).numpy(),
+            (answer.samples * size).numpy(),
             (operator * size).numpy(),
-            (solutions * size).numpy(),
-            weights.numpy(),
-            fitted.after.numpy(),
-            tuple(Status(one).message for one in status.tolist()),
-            tuple(in_own_units(one, given) for one in fitted.equations),
+            (answer.solutions * size).numpy(),
+            answer.weights.numpy(),
+            shot.excess.numpy(),
+            misfit(programs, given.times, data, fit).numpy(),
+            (noise_of(given.values) * size).numpy(),
+            tuple(Status(one).message for one in answer.status.tolist()),
+            *(tuple(in_own_units(one, given) for one in some) for some in (shot.equations, written)),
         )
+        if forecast.doubtful:
+            warnings.warn(_doubts(forecast, search), stacklevel=2)
+        return forecast
 
     def _read(
         self, given: Trajectory, asked: Tensor, guess: Sequence[Expression | float] | None, beams: int
-    ) -> tuple[list[tuple[Expression, ...]], Tensor, Tensor]:
-        """Candidates, their log-probabilities, and the operator's answers [Q, d]."""
+    ) -> tuple[list[tuple[Expression, ...]], Tensor]:
+        """Candidates and the operator's answers [Q, d]."""
         model, d = self.model, given.values.shape[1]
         told = nothing_of(d) if guess is None else _equations(guess, d)
         ids = torch.tensor([model.vocabulary.encoded(told, skeleton=True)], device=self.device)
@@ -205,7 +249,7 @@ class Prose:
         memory = Memory(model, fused, beams)
         grammar = Grammar(model.vocabulary, self.device)
         found = write(memory.scores, grammar, components, Writing(beams), follow=memory.follow)
-        return found.equations[0], found.scores[0].cpu(), operator
+        return found.equations[0], operator
 
 
 def _equations(guess: Sequence[Expression | float], components: int) -> tuple[Expression, ...]:
@@ -223,36 +267,16 @@ def _equations(guess: Sequence[Expression | float], components: int) -> tuple[Ex
     return tuple(one if isinstance(one, Expression) else constant(float(one)) for one in told)
 
 
-def _continued(systems: Sequence[tuple[Expression, ...]], given: Trajectory, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """Solutions [K, Q, d] at the times that are asked, and statuses [K]: from the first reading for those within the
-    readings, from a smoothed last one for those behind."""
-    data, end = given.values[None].expand(len(systems), -1, -1), given.times[-1:]
-    found = torch.full((len(systems), len(asked), data.shape[-1]), torch.nan, dtype=torch.float64)
-    status = torch.zeros(len(systems), dtype=torch.int64)
-    before = asked <= end
-    for part, start, first in (
-        (before, data[:, 0], given.times[:1]),
-        (~before, start_of(systems, given.times, data), end),
-    ):
-        if not bool(part.any()):
-            continue
-        clock, back = asked[part].unique(return_inverse=True)
-        ahead = bool(clock[0] > first)
-        path = solved(systems, start, torch.cat((first, clock)) if ahead else _with_end(clock))
-        own = path.values[:, 1:] if ahead else path.values[:, : len(clock)]
-        found[:, part] = own[:, back]
-        status = torch.where(status == 0, path.status.long(), status)
-    return found, status
+def _fitted(written: Sequence[tuple[Expression, ...]], given: Trajectory, fit: Fit) -> Shot:
+    """Each candidate fitted to the whole path from its written numbers and from those of short solutions, which may
+    have other signs: the likelier of both."""
+    data = given.values[None].expand(len(written), -1, -1)
+    short = refine(written, given.times, data, fit).equations
+    return likelier(*(shoot(one, given.times, given.values, fit.spread) for one in (written, short)))
 
 
-def _with_end(clock: Tensor) -> Tensor:
-    """A solve needs two times."""
-    return clock if len(clock) > 1 else torch.cat((clock, clock + 1e-6))
-
-
-def _weights(scores: Tensor, misfits: Tensor, fine: Tensor) -> Tensor:
-    counts = fine & misfits.isfinite() & scores.isfinite()
-    if bool(counts.any()):
-        counts = counts & (misfits <= _AS_GOOD * misfits[counts].min())
-    chances = torch.where(counts, scores - scores[counts].max() if bool(counts.any()) else scores, -torch.inf)
-    return torch.where(counts, chances.exp(), 0.0) / chances.exp().sum().clamp(min=1e-300)
+def _doubts(forecast: Forecast, search: int) -> str:
+    excess = forecast.excess[forecast.best]
+    what = f"leave {excess:.3g} times what noise explains" if np.isfinite(excess) else "could not be solved"
+    more = "" if search else "; search=8 looks for terms beside those of the model's systems"
+    return f"the best equations {what}: the system is hardly one of those that the model knows{more}"

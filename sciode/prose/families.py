@@ -140,11 +140,14 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 def draw_fields(
     family: Family, equations: int, starts: int, seed: int, points: int = 128, frames: int = 32,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "cpu", part: str = "all",
 ) -> Fields:  # fmt: skip
-    """Return `starts` random starts of each of `equations` sets of numbers, solved; the same for the same seed."""
+    """Return `starts` random starts of each of `equations` sets of numbers, solved; the same for the same seed.
+
+    part: of `sciode.prose.samples.PARTS`: sets of numbers of different parts never meet.
+    """
     generator = torch.Generator().manual_seed(seed)
-    numbers = numbers_of(family.nominal, family.spread, equations, seed).repeat_interleave(starts, 0)
+    numbers = numbers_of(family.nominal, family.spread, equations, seed, part).repeat_interleave(starts, 0)
     begin = random_fields(family, equations * starts, points, generator)
     times = torch.linspace(0, family.end, frames, dtype=torch.float64)
     return evolve_fields(family, numbers.to(device), begin.to(device), times)

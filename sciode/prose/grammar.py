@@ -32,11 +32,14 @@ class State(NamedTuple):
 
 @final
 class Grammar:
-    """Masks over the tokens of a vocabulary, for many sequences at once."""
+    """Masks over the tokens of a vocabulary, for many sequences at once.
 
-    def __init__(self, vocabulary: Vocabulary, device: torch.device | str = "cpu") -> None:
+    reads: how many variables equations may read, where these are more than their components: derivatives of fields.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, device: torch.device | str = "cpu", reads: int = 0) -> None:
         words = vocabulary.words
-        self.vocabulary, self.ids = vocabulary, vocabulary.ids
+        self.vocabulary, self.ids, self.reads = vocabulary, vocabulary.ids, reads
 
         def of(values: list[int]) -> Tensor:
             return torch.tensor(values, device=device)
@@ -66,7 +69,7 @@ class Grammar:
         # One token for each missing argument, and "|" with one more for each missing component, and "end".
         rest = ends + 2 * (wanted - 1 - component) + 1
         fits = rest + self.change <= left - 1
-        known = (self.variable < 0) | (self.variable < wanted)
+        known = (self.variable < 0) | (self.variable < wanted.clamp(min=self.reads))
         symbol = self.is_symbol & fits & known & (phase == _FREE) & (ends > 0)
         number = (self.is_mantissa & (phase == _MANTISSA)) | (self.is_exponent & (phase == _EXPONENT))
         found = symbol | number

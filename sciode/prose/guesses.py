@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciode.prose.systems import SYSTEMS, System
-from sciode.prose.trees import Expression, constant, variable
+from sciode.prose.systems import System
+from sciode.prose.trees import Expression, constant, variables
 from sciode.prose.vocabulary import Vocabulary
 
-__all__ = ["KNOWN", "NOTHING", "WRONG", "Guesses", "Told", "guesses_of"]
+__all__ = ["KNOWN", "NOTHING", "WRONG", "Guesses", "Told", "guesses_of", "tabled", "with_less", "with_more"]
 
 Equations = tuple[Expression, ...]
 
@@ -57,15 +57,21 @@ class Guesses(NamedTuple):
         return self.table[first + (chances[1] * count).long().clamp(max=count - 1)]
 
 
-def guesses_of(names: Sequence[str], vocabulary: Vocabulary, device: torch.device | str = "cpu") -> Guesses:
-    """Return the guesses at systems of `SYSTEMS`, in the order of their names."""
+def guesses_of(systems: Sequence[System], vocabulary: Vocabulary, device: torch.device | str = "cpu") -> Guesses:
+    """Return the guesses at systems, in their order."""
+    return tabled([_kinds(one) for one in systems], vocabulary, device)
+
+
+def tabled(
+    kinds: Sequence[Sequence[Sequence[Equations]]], vocabulary: Vocabulary, device: torch.device | str = "cpu"
+) -> Guesses:
+    """Return the table of guesses: of each system those that are right, have a term more, a term less, say nothing."""
     rows: list[list[int]] = []
     first, count = [], []
-    for name in names:
-        kinds = _kinds(SYSTEMS[name])
+    for own in kinds:
         first.append([])
         count.append([])
-        for some in kinds:
+        for some in own:
             first[-1].append(len(rows))
             count[-1].append(len(some))
             rows += [vocabulary.encoded(one, skeleton=True) for one in some]
@@ -87,18 +93,20 @@ def _kinds(system: System) -> tuple[list[Equations], ...]:
     # Skeletons forget the numbers, whatever they are.
     numbers: Mapping[str, float] = system.nominal
     right = tuple(one.bound(numbers) for one in system.equations)
-    return [right], list(_with_more(right)), list(_with_less(right)) or [right], [nothing_of(system.dimension)]
+    u = variables(system.dimension)
+    # c u_i as often as c u_i u_j.
+    terms = [term for a, b in itertools.product(u, u) for term in (a, a * b)]
+    return [right], list(with_more(right, terms)), list(with_less(right)) or [right], [nothing_of(system.dimension)]
 
 
-def _with_more(right: Equations) -> Iterator[Equations]:
-    """c u_i as often as c u_i u_j, in every component."""
-    u = [variable(place) for place in range(len(right))]
-    for place, (a, b) in itertools.product(range(len(right)), itertools.product(u, u)):
-        for term in (constant(1.0) * a, constant(1.0) * a * b):
-            yield (*right[:place], right[place] + term, *right[place + 1 :])
+def with_more(right: Equations, terms: Sequence[Expression]) -> Iterator[Equations]:
+    """A system with each of some terms in each component."""
+    for place, term in itertools.product(range(len(right)), terms):
+        yield (*right[:place], right[place] + 1.0 * term, *right[place + 1 :])
 
 
-def _with_less(right: Equations) -> Iterator[Equations]:
+def with_less(right: Equations) -> Iterator[Equations]:
+    """A system less each term of components that have several."""
     for place, one in enumerate(right):
         terms = list(one.terms())
         for gone in range(len(terms) if len(terms) > 1 else 0):

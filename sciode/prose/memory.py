@@ -6,7 +6,6 @@ from typing import cast, final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sciode.prose.attention import Attention, Block, rotated
 from sciode.prose.model import Fused, Transformer
@@ -24,8 +23,7 @@ class Memory:
 
     def __init__(self, model: Transformer, fused: Fused, beams: int) -> None:
         self.model = model
-        alone = model.shape.reads == "data"
-        tokens, heard = (fused.data, None) if alone else (fused.symbols, fused.symbols_heard)
+        tokens, heard = model.for_writer(fused)
         self.heard = None if heard is None else heard.repeat_interleave(beams, 0)
         self.layers = [cast(Block, one) for one in model.writer]
         # What is attended to does not change: its keys and values are made once.
@@ -49,9 +47,9 @@ class Memory:
                 key, value = torch.cat((before[0], key), 2), torch.cat((before[1], value), 2)
             self.own[layer] = key, value
             query = rotated(block.own.split(block.own.query(y)), place)
-            x = x + _joined(block.own, query, key, value, None)
+            x = x + block.own.joined(query, key, value, None)
             query = block.other.split(block.other.query(block.norms[1](x)))
-            x = x + _joined(block.other, query, *self.others[layer], self.heard)
+            x = x + block.other.joined(query, *self.others[layer], self.heard)
             x = x + block.turn(block.norms[2](x))
         return self.model.score(self.model.norms[3](x))[:, 0]
 
@@ -63,11 +61,3 @@ class Memory:
 def _both(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor]:
     key, value = attention.both(tokens).chunk(2, -1)
     return attention.split(key), attention.split(value)
-
-
-def _joined(attention: Attention, query: Tensor, key: Tensor, value: Tensor, heard: Tensor | None) -> Tensor:
-    mask = None if heard is None else heard[:, None, None]
-    found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    if mask is not None:
-        found = found.masked_fill(~mask.any(-1, keepdim=True), 0.0)
-    return attention.out(found.transpose(1, 2).flatten(2))

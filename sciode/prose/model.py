@@ -11,10 +11,10 @@ component is divided by its own size over the frames that are read, and a token 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,15 @@ __all__ = ["PRESETS", "Fused", "Shape", "Transformer"]
 
 _PERIODS = tuple(24.0 / 2**k for k in range(8))
 _READS = ("both", "data", "symbols")
+_SEES = ("own", "all")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes. reads: "both", or "data" or "symbols" alone: twins that tell what the other is worth.
+    """Sizes. reads: "both", or "data" or "symbols" alone: twins that tell what the other is worth. writes: whether it
+    writes equations; one that reads data alone and writes none knows no symbols at all.
 
-    Raises ValueError for sizes below one, a width that heads do not divide into even parts, or an unknown `reads`.
+    Raises ValueError for sizes below one, a width that heads do not divide into even parts, or unknown words.
     """
 
     dimension: int = 3
@@ -46,9 +48,16 @@ class Shape:
     operator: int = 4
     writer: int = 4
     reads: str = "both"
+    writes: bool = True
+    sees: str = "own"
 
     def __post_init__(self) -> None:
         choose("reads", self.reads, _READS)
+        choose("sees", self.sees, _SEES)
+        if self.sees == "all" and self.reads == "symbols":
+            raise ValueError(
+                'decoders that see all tokens would see the frames: take sees="own" beside reads="symbols"'
+            )
         sizes = (self.dimension, self.width, self.heads, self.feedforward, self.data, self.symbols, self.fusion)
         if min(*sizes, self.operator, self.writer) < 1 or self.width % (2 * self.heads):
             raise ValueError(f"sizes must be at least 1 and width a multiple of twice the heads, got {self}")
@@ -65,6 +74,14 @@ PRESETS: Mapping[str, Shape] = MappingProxyType(
 """By name: for tests, 3.7 million weights (what we ship), 14 million, and the paper's sizes, 105 million."""
 
 
+Run = Callable[..., Tensor]
+"""A layer and what it is called with -> what it returns."""
+
+
+def _run(block: nn.Module, *given: Any) -> Tensor:
+    return block(*given)
+
+
 class Fused(NamedTuple):
     """What decoders see: data tokens and symbol tokens, which of them count, and each component's mean and size."""
 
@@ -77,7 +94,10 @@ class Fused(NamedTuple):
 
 @final
 class Transformer(nn.Module):
-    """See the module. A system of fewer components than `dimension` has zeros in the place of those it lacks."""
+    """See the module. A system of fewer components than `dimension` has zeros in the place of those it lacks.
+
+    run: how a layer is applied; training may set one that is compiled.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -97,12 +117,11 @@ class Transformer(nn.Module):
         self.word, self.kinds = nn.Embedding(words, width), nn.Parameter(0.02 * torch.randn(2, width))
         self.encode_data, self.encode_symbols = blocks(shape.data), blocks(shape.symbols, ordered=True)
         self.fusion = blocks(shape.fusion)
-        self.operator, self.writer = (
-            blocks(shape.operator, own=False, other=True),
-            blocks(shape.writer, other=True, ordered=True),
-        )
+        self.operator = blocks(shape.operator, own=False, other=True)
+        self.writer = blocks(shape.writer if shape.writes else 0, other=True, ordered=True)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
         self.value, self.score = nn.Linear(width, shape.dimension), nn.Linear(width, words)
+        self.run: Run = _run
 
     def reset_buffers(self) -> None:
         """Set the speeds of `_waves`, which no file holds."""
@@ -124,17 +143,20 @@ class Transformer(nn.Module):
             frames = self.frame(torch.cat((self._waves(times), scaled), -1))
             data = torch.cat((self.sizes(torch.cat(told, -1))[:, None], frames), 1)
         for block in self.encode_data:
-            data = block(data)
+            data = self.run(block, data)
+        if self.shape.reads == "data":
+            for block in self.fusion:
+                data = self.run(block, data)
+            return Fused(self.norms[0](data), data[:, :0], symbols[:, :0] > 0, mean, size)
         heard = symbols != self.vocabulary.ids["pad"]
         words = self.word(symbols)
         for block in self.encode_symbols:
-            words = block(words, heard)
-        heard = heard & (self.shape.reads != "data")
+            words = self.run(block, words, heard)
         count = data.shape[1]
         all_heard = torch.cat((heard.new_full(data.shape[:2], self.shape.reads != "symbols"), heard), 1)
         both = torch.cat((data + self.kinds[0], words + self.kinds[1]), 1)
         for block in self.fusion:
-            both = block(both, all_heard)
+            both = self.run(block, both, all_heard)
         return Fused(self.norms[0](both[:, :count]), self.norms[1](both[:, count:]), heard, mean, size)
 
     def _waves(self, times: Tensor) -> Tensor:
@@ -146,20 +168,38 @@ class Transformer(nn.Module):
         """Return u at times [B, Q]: [B, Q, D]; each time is answered alone."""
         with torch.autocast(times.device.type, enabled=False):
             queries = self.time(self._waves(times))
+        tokens, heard = self._every(fused) if self.shape.sees == "all" else (fused.data, None)
         for block in self.operator:
-            queries = block(queries, tokens=fused.data)
+            queries = self.run(block, queries, None, tokens, heard)
         with torch.autocast(times.device.type, enabled=False):
             return fused.mean[:, None] + fused.size[:, None] * self.value(self.norms[2](queries.to(fused.mean)))
 
     def score_next(self, fused: Fused, written: Tensor) -> Tensor:
-        """Return scores [B, L, V] of what follows each of the written ids [B, L], the first of which is "start"."""
+        """Return scores [B, L, V] of what follows each of the written ids [B, L], the first of which is "start".
+
+        ValueError for a model that writes nothing.
+        """
+        if not self.shape.writes:
+            raise ValueError("this model writes no equations: it was made with Shape(writes=False)")
         words = self.word(written)
-        # The twin that reads no symbols writes from the data.
-        alone = self.shape.reads == "data"
-        tokens, heard = (fused.data, None) if alone else (fused.symbols, fused.symbols_heard)
+        tokens, heard = self.for_writer(fused)
         for block in self.writer:
-            words = block(words, tokens=tokens, others_heard=heard, causal=True)
+            words = self.run(block, words, None, tokens, heard, True)
         return self.score(self.norms[3](words))
+
+    def for_writer(self, fused: Fused) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens [B, L, width] that the writer attends to, and which of them count, None: all."""
+        # The twin that reads no symbols writes from the data.
+        if self.shape.reads == "data":
+            return fused.data, None
+        return self._every(fused) if self.shape.sees == "all" else (fused.symbols, fused.symbols_heard)
+
+    def _every(self, fused: Fused) -> tuple[Tensor, Tensor | None]:
+        if not fused.symbols.shape[1]:
+            return fused.data, None
+        heard = fused.symbols_heard
+        data = heard.new_ones(fused.data.shape[:2])
+        return torch.cat((fused.data, fused.symbols), 1), torch.cat((data, heard), 1)
 
     @property
     def weights(self) -> int:

@@ -24,8 +24,8 @@ class Losses(NamedTuple):
 
 
 def losses(model: nn.Module, batch: Batch) -> Losses:
-    """Of a `Transformer`, or of an `Operator`, which writes nothing: its `symbols` is 0. Source: PROSE's code."""
-    if not isinstance(model, Transformer):
+    """Of a `Transformer`, or of an `Operator`; `symbols` is 0 for what writes nothing. Source: PROSE's code."""
+    if not isinstance(model, Transformer) or not model.shape.writes:
         found = predicted(model, batch)
         return Losses(relative_l2(found, batch.answers).square().mean(), found.new_zeros(()))
     fused = model.read(batch.times, batch.values, batch.symbols, batch.components)

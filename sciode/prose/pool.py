@@ -135,8 +135,8 @@ def filled(how: Drawing, seed: int, dimension: int, device: torch.device | str =
         torch.cat(owner).to(device),
         padded(rows, vocabulary, device),
         torch.tensor(components).to(device),
-        guesses_of(how.systems, vocabulary, device),
-        how.systems,
+        guesses_of(how.chosen, vocabulary, device),
+        how.names,
         vocabulary,
         left_out,
     )

@@ -47,11 +47,15 @@ class Programs:
         self.owners = torch.tensor(nodes.owners, dtype=torch.int64, device=like.device)
 
     def __call__(self, u: Tensor, constants: Tensor | None = None) -> Tensor:
-        """Return du/dt, of the shape of u [B, ..., D]; constants: numbers [K] in the place of the systems' own."""
+        """Return du/dt, of the shape of u [B, ..., D].
+
+        constants: numbers in the place of the systems' own, [K], or [K, points] where each point has others.
+        """
         flat = u.reshape(self.size, -1, self.dimension)
         points = flat.shape[1]
         numbers = (self.constants if constants is None else constants).to(u)
-        values = torch.cat((flat.transpose(1, 2).reshape(-1, points), numbers[:, None].expand(-1, points)))
+        numbers = numbers[:, None].expand(-1, points) if numbers.ndim == 1 else numbers
+        values = torch.cat((flat.transpose(1, 2).reshape(-1, points), numbers))
         for step in self.steps:
             values = torch.cat((values, OPERATORS[step.operator].apply(*(values[at] for at in step.arguments))))
         found = torch.where((self.roots >= 0)[..., None], values[self.roots.clamp(min=0)], 0.0)

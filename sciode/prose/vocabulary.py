@@ -14,7 +14,7 @@ from typing import final
 
 from sciode.prose.trees import OPERATORS, Expression
 
-__all__ = ["DIGITS", "Vocabulary", "on_grid"]
+__all__ = ["DIGITS", "Vocabulary", "mantissa_of", "on_grid"]
 
 DIGITS = 3
 _LOW, _HIGH = 10 ** (DIGITS - 1), 10**DIGITS - 1
@@ -33,6 +33,11 @@ def on_grid(value: float) -> float:
     if exponent > _EXPONENTS[-1]:
         raise ValueError(f"{value} is too large: at most {_HIGH}e{_EXPONENTS[-1]}")
     return 0.0 if exponent < _EXPONENTS[0] else _joined(math.copysign(1.0, value), mantissa, exponent)
+
+
+def mantissa_of(value: float) -> int:
+    """Return the three digits of a number, as one: 170 of 0.17 and of -1.7, 0 of 0."""
+    return _split(value)[0] if value else 0
 
 
 @final

@@ -18,7 +18,7 @@ from sciode.diffusion.networks import Preconditioned, build, save_model
 
 SMALL: dict[str, Any] = {
     "samples": 6, "paired": 3, "reference": 40, "budgets": (2, 4), "seeds": (0,), "ems_images": 4, "ems_points": 4,
-    "judge_steps": 2, "names": ("ddim", "edm-heun", "dpm-v3", "rk-rk4"), "peers": (),
+    "judge_steps": 2, "names": ("ddim", "edm-heun", "dpm-v3 lowered, middle", "rk-rk4"), "peers": (),
 }  # fmt: skip
 
 

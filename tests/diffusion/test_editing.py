@@ -71,14 +71,29 @@ def test_more_updates_make_an_unlikely_point_likelier(case) -> None:
 
 def test_clipping_leaves_noisy_data_alone_as_often_as_it_says(case) -> None:
     """Data within +- 1: a component stays inside with a probability of at least erf(confidence / sqrt 2)."""
-    n = 100_000
+    n, limit = 100_000, torch.tensor(1.0, dtype=torch.float64)
     x0 = torch.sign(_normals(n, 1, seed=1))
     for level in (0.1, 0.4, 0.9):
         at = Path.of(SCHEDULE, [level]).nodes[0]
         x = at.alpha * x0 + at.sigma * _normals(n, 1, seed=2)
         for confidence in (1.0, 1.7, 2.0):
-            share = float((clipped(x, at, confidence, 1.0) == x).double().mean())
+            share = float((clipped(x, at, confidence, -limit, limit) == x).double().mean())
             assert share >= math.erf(confidence / math.sqrt(2)) - 3 / math.sqrt(n)
+
+
+def test_components_that_never_vary_are_clipped_to_what_noise_they_can_have(case) -> None:
+    """limit by component: there x stays within confidence sigma of the one value, elsewhere within the wide bounds."""
+    low, high = (torch.tensor([wide, 0.2, wide], dtype=torch.float64) for wide in (-3.0, 3.0))
+    at = Path.of(SCHEDULE, [0.3]).nodes[0]
+    x = 10 * _normals(50, 3)
+    found = clipped(x, at, 1.5, low, high)
+    bound = at.alpha * high + 1.5 * at.sigma
+    assert bool((found.abs() <= bound.abs() + 1e-12)[:, ::2].all())
+    assert float((found[:, 1] - at.alpha * 0.2).abs().max()) <= 1.5 * at.sigma + 1e-12
+    kept = (x <= bound) & (x >= at.alpha * low - 1.5 * at.sigma)
+    assert torch.equal(found[kept], x[kept])
+    inside = x.clamp(-0.01, 0.01)
+    assert torch.equal(clipped(inside, at, 1.5, -high.abs(), high.abs()), inside)
 
 
 def test_repaint_tends_to_the_conditional_law() -> None:
@@ -230,6 +245,10 @@ def test_misuse_says_the_mend(case) -> None:
         (lambda: sdedit(model, x, SCHEDULE, 0.4, t_start=0.3), "level"),
         (lambda: sdedit(model, x, SCHEDULE, 1.5), "level"),
         (lambda: code(model, x, SCHEDULE, 0.4, updates=-1), "updates >= 0"),
+        (lambda: code(model, x, SCHEDULE, 0.4, confidence=-1.0), "None for no clipping"),
+        (lambda: code(model, x, SCHEDULE, 0.4, limit=-1.0), "number > 0"),
+        (lambda: code(model, x, SCHEDULE, 0.4, limit=torch.ones(3)), "two tensors"),  # type: ignore[arg-type]
+        (lambda: code(model, x, SCHEDULE, 0.4, limit=(torch.zeros(5), torch.ones(5))), "does not fit one sample"),
         (lambda: code(model, x, SCHEDULE, 0.4, sampler="bdia"), "does not step by itself"),
         (lambda: repaint(model, x, torch.ones(3), SCHEDULE), "expected bool"),
         (lambda: repaint(model, x, torch.tensor(True), SCHEDULE, repeats=0), "at least 1"),

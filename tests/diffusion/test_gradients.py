@@ -163,6 +163,32 @@ def test_the_adjoint_of_a_gaussian_is_its_flow_map(case) -> None:
     torch.testing.assert_close(slope, (spread[1] / spread[0]).sqrt().expand(3, 2), rtol=1e-6, atol=1e-9)
 
 
+def test_the_adjoint_of_a_sample_does_not_depend_on_its_batch(net: Net) -> None:
+    """Steps are chosen by each sample's own error: a row's gradient is that of the row alone, at any tolerance."""
+    x, c = _start(), _start(seed=2)
+    x[0] *= 30.0
+
+    def grads(rows: slice) -> list[Tensor]:
+        start, told = x[rows].clone().requires_grad_(), c[rows].clone().requires_grad_()
+        found = sample(net, start, SCHEDULE, cond={"c": told}, steps=20, gradient=Adjoint(1e-2, 1e-3))
+        return list(torch.autograd.grad(found.square().sum(), [start, told, *net.parameters()]))
+
+    whole, alone = grads(slice(None)), [grads(slice(b, b + 1)) for b in range(4)]
+    for i in range(2):
+        torch.testing.assert_close(whole[i], torch.cat([g[i] for g in alone]), rtol=1e-10, atol=1e-12)
+    for n in range(2, len(whole)):
+        torch.testing.assert_close(whole[n], sum(g[n] for g in alone), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["tsit5", "dopri5", "bosh3", "heun"])
+def test_the_adjoint_of_any_method_with_an_error_tends_to_one_gradient(method: str, net: Net) -> None:
+    options = {"sampler": "unipc-3", "steps": 400, "t_end": 0.05}
+    tight = {"tsit5": 1e-8, "dopri5": 1e-8, "bosh3": 1e-7, "heun": 1e-6}[method]
+    wanted, _ = _gradients(net, "direct", **options)
+    found, _ = _gradients(net, Adjoint(tight, 1e-2 * tight, method=method, max_steps=100_000), **options)
+    assert _gap(found, wanted) < 1e-4
+
+
 ROUTES = ["direct", "checkpoint", "reversible", "adjoint", "auto"]
 
 
@@ -280,6 +306,9 @@ def test_misuse_says_the_mend(case, net: Net) -> None:
         Checkpoint(0)
     with pytest.raises(ValueError, match="Did you mean 'tsit5'"):
         Adjoint(method="tsit")
+    for method, said in (("euler", "no error estimate"), ("tsit", "Did you mean")):
+        with pytest.raises(ValueError, match=said):
+            Adjoint(method=method)
     with pytest.raises(ValueError, match="rtol > 0"):
         Adjoint(rtol=0.0)
     with pytest.warns(UserWarning, match="multiplies rounding"):

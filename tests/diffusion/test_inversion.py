@@ -93,10 +93,29 @@ def test_misuse_says_the_mend(case) -> None:
         ({"sampler": "ddpm"}, "draws noise"),
         ({"sampler": sampler("ddim", eta=0.5)}, "with these options draws noise"),
         ({"sampler": "dpm++-3m", "memory": x}, "has no exact inversion"),
-        ({"memory": x[:2]}, "expected the state's shape"),
+        ({"memory": x[:2]}, "expected that of x's own sample"),
     ]
     for options, said in wrong:
         with pytest.raises(ValueError, match=said):
             invert(case.model, x, case.schedule, **options)
     with pytest.raises(ValueError, match="throws away"):
         sample(case.model, x, VPLinear(), sampler="bdia", denoise_last=True)
+
+
+@pytest.mark.parametrize("name", ["bdia", "ddim"])
+def test_half_precision_states_are_inverted_in_float32(name: str) -> None:
+    """Memory keeps float32's digits; the way back is that of float32 states from the sample as it was rounded."""
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return 0.5 * torch.tanh(x)
+
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    options = {"sampler": name, "steps": 10}
+    there = sample(model, x, VPLinear(), return_info=True, **options)
+    back = invert(model, there.x, VPLinear(), memory=there.memory, **options)
+    assert there.x.dtype == back.dtype == torch.bfloat16
+    assert there.memory is None or there.memory.dtype == torch.float32
+    seen = invert(
+        lambda x, t: model(x.to(torch.bfloat16), t).float(), there.x.float(), VPLinear(), memory=there.memory, **options
+    )
+    assert torch.equal(back, seen.to(torch.bfloat16))

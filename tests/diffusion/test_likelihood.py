@@ -85,5 +85,7 @@ def test_misuse_says_the_mend(case) -> None:
     for options, said in wrong:
         with pytest.raises(ValueError, match=said):
             log_likelihood(case.model, x, VPLinear(), **options)
+    with pytest.raises(ValueError, match="batch is empty"):
+        log_likelihood(case.model, x[:0], VPLinear())
     with pytest.raises(ValueError, match="alpha is 0"):
         log_likelihood(case.model, x, RectifiedFlow(), t_start=1.0)

@@ -214,6 +214,86 @@ def test_a_pipeline_is_saved_and_loaded_with_its_scheduler(text_to_image, tmp_pa
     assert torch.equal(*images)
 
 
+@needs_transformers
+@pytest.mark.parametrize("name", ["dpm++-2m-sde", "ddpm"])
+def test_a_list_of_generators_makes_an_image_alone_or_in_a_batch(name: str, text_to_image) -> None:
+    """Samplers that draw: the image of a generator does not depend on the others."""
+    (DDIMScheduler,) = _classes("DDIMScheduler")
+
+    pipe = text_to_image(DDIMScheduler(clip_sample=False, **TABLE))
+    pipe.scheduler = _ours(pipe.scheduler, sampler=name)
+
+    def images(rows: slice, *seeds: int) -> torch.Tensor:
+        words = {k: v[rows] if isinstance(v, torch.Tensor) else v for k, v in _words().items()}
+        return pipe(generator=[_generator(s) for s in seeds], num_inference_steps=5, **words).images
+
+    both, again = images(slice(None), 1, 2), images(slice(None), 7, 2)
+    scale = both.abs().max()
+    torch.testing.assert_close(images(slice(1, 2), 2) / scale, both[1:] / scale, **SINGLE)
+    torch.testing.assert_close(again[1:], both[1:])
+    assert not torch.allclose(again[:1], both[:1], atol=1e-2)
+
+
+@needs_transformers
+def test_a_network_of_velocities_gives_what_diffusers_gives(text_to_image) -> None:
+    """v prediction to a table of zero terminal SNR, as Stable Diffusion 2.1 and its successors are trained."""
+    (DDIMScheduler,) = _classes("DDIMScheduler")
+
+    said = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    theirs = DDIMScheduler(clip_sample=False, **TABLE, **said)
+    pipe, images = text_to_image(theirs), []
+    for scheduler in (theirs, _ours(theirs, sampler="ddim")):
+        pipe.scheduler = scheduler
+        images.append(pipe(generator=_generator(), num_inference_steps=8, **_words()).images)
+    torch.testing.assert_close(images[1] / images[0].abs().max(), images[0] / images[0].abs().max(), **SINGLE)
+
+
+@pytest.fixture(scope="module")
+def extra_large(vae: Any, seeded_module: Callable) -> Callable[..., Any]:
+    """Stable Diffusion XL: told pooled words, and the sizes of the picture."""
+    StableDiffusionXLPipeline, UNet2DConditionModel = _classes("StableDiffusionXLPipeline", "UNet2DConditionModel")
+
+    with seeded_module(3):
+        unet = _without(UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+            norm_num_groups=8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=4,
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=12,
+            addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 8,
+        ))  # fmt: skip
+
+    def made(scheduler: Any, kind: Any = StableDiffusionXLPipeline) -> Any:
+        nothing = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+        return _quiet(kind(vae=vae, unet=unet, scheduler=scheduler, add_watermarker=False, **nothing))
+
+    return made
+
+
+@needs_transformers
+@pytest.mark.parametrize("way", ["text to image", "image to image"])
+@pytest.mark.parametrize("name", ["ddim", "unipc-2"])
+def test_the_extra_large_pipeline_gives_what_diffusers_gives(name: str, way: str, extra_large) -> None:
+    import diffusers
+
+    kind, settings = RIGHT[name]
+    theirs = getattr(diffusers, kind)(**TABLE, **(settings | {"timestep_spacing": "trailing"}))
+    given: dict[str, Any] = {"num_inference_steps": 8}
+    if way == "image to image":
+        given |= {"image": torch.randn(2, 4, 8, 8, generator=_generator(5)), "strength": 0.5}
+        pipe = extra_large(theirs, diffusers.StableDiffusionXLImg2ImgPipeline)  # type: ignore[attr-defined]
+    else:
+        given |= {"height": 8, "width": 8}
+        pipe = extra_large(theirs)
+    words = _words() | {"pooled_prompt_embeds": torch.ones(2, 8), "negative_pooled_prompt_embeds": torch.zeros(2, 8)}
+    # Where few steps are left ours lowers the last ones by default, theirs the one to sigma = 0 alone.
+    more = {"sampler_options": {"lower_final": False}} if name.startswith("unipc") else {}
+    images = []
+    for scheduler in (theirs, _ours(theirs, sampler=name, **more)):
+        pipe.scheduler = scheduler
+        images.append(pipe(generator=_generator(), **given, **words).images)
+    assert images[0].isfinite().all() and images[0].shape == (2, 4, 8, 8)
+    torch.testing.assert_close(images[1] / images[0].abs().max(), images[0] / images[0].abs().max(), **SINGLE)
+
+
 @pytest.fixture(scope="module")
 def flow(vae: Any, seeded_module: Callable) -> Callable[..., Any]:
     """Stable Diffusion 3 with a transformer of some thousand weights."""
@@ -295,9 +375,11 @@ def test_flows_go_from_image_to_image(flow) -> None:
 
 
 @needs_transformers
-def test_flux_shifts_by_its_image_size_and_gives_what_diffusers_gives(seeded) -> None:
+@pytest.mark.parametrize("way", ["text to image", "image to image"])
+def test_flux_shifts_by_its_image_size_and_gives_what_diffusers_gives(way: str, seeded) -> None:
     names = ("AutoencoderKL", "FlowMatchEulerDiscreteScheduler", "FluxPipeline", "FluxTransformer2DModel")
-    autoencoder, euler, flux, network = _classes(*names)
+    autoencoder, euler, text, network = _classes(*names)
+    (image,) = _classes("FluxImg2ImgPipeline")
     with seeded(0):
         vae = _without(autoencoder(
             latent_channels=1, block_out_channels=(8,), norm_num_groups=4, use_quant_conv=False, shift_factor=0.1,
@@ -307,14 +389,17 @@ def test_flux_shifts_by_its_image_size_and_gives_what_diffusers_gives(seeded) ->
             patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=12, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
         ))  # fmt: skip
+    given: dict[str, Any] = {"height": 16, "width": 16, "guidance_scale": 0.0, "num_inference_steps": 6}
+    if way == "image to image":
+        given |= {"image": torch.rand(1, 3, 16, 16, generator=_generator(5)), "strength": 0.5}
     nothing = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
-    pipe = _quiet(flux(scheduler=euler(use_dynamic_shifting=True), vae=vae, transformer=transformer, **nothing))
+    kind = image if way == "image to image" else text
+    pipe = _quiet(kind(scheduler=euler(use_dynamic_shifting=True), vae=vae, transformer=transformer, **nothing))
     words = {"prompt_embeds": torch.randn(1, 5, 12, generator=_generator(1)), "pooled_prompt_embeds": torch.ones(1, 8)}
     images = []
     for scheduler in (pipe.scheduler, _ours(pipe.scheduler, sampler="euler")):
         pipe.scheduler = scheduler
-        images.append(pipe(generator=_generator(), height=16, width=16, guidance_scale=0.0, num_inference_steps=6,
-                           output_type="latent", max_sequence_length=5, **words).images)  # fmt: skip
+        images.append(pipe(generator=_generator(), output_type="latent", max_sequence_length=5, **given, **words)[0])
     torch.testing.assert_close(images[1], images[0], **SINGLE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sciode.diffusion import (
     VPCosine,
     VPLinear,
     initial_noise,
+    invert,
     runge_kutta_adaptive,
     sample,
     sampler,
@@ -29,6 +31,7 @@ from sciode.diffusion.grids import times_of
 from sciode.diffusion.path import Path
 from sciode.diffusion.plan import Call
 from sciode.diffusion.run import run
+from sciode.diffusion.samplers.recipe import Recipe, Step
 from sciode.diffusion.samplers.registry import catalogue
 from sciode.testing import GaussianMixture
 
@@ -147,6 +150,21 @@ def test_half_precision_keeps_its_times_apart(case) -> None:
     assert torch.stack(seen)[:, 0].unique().numel() == 40 and seen[0].dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["dpm++-3m", "unipc-3", "dpm++-3m-sde", "dpm-adaptive-3", "bdia"])
+def test_half_precision_rounds_what_the_model_sees_and_says_and_nothing_else(name: str, case) -> None:
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return case.model(x.double(), t.double()).to(x.dtype)
+
+    def rounding(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return model(x.to(torch.bfloat16), t).to(x.dtype)
+
+    x, steps = case.x.to(torch.bfloat16), {} if "adaptive" in name else {"steps": 12}
+    found = sample(model, x, case.schedule, sampler=name, seed=1, **steps)
+    wanted = sample(rounding, x.float(), case.schedule, sampler=name, seed=1, **steps)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, wanted.to(torch.bfloat16))
+
+
 def test_the_last_denoise_is_the_data_prediction_at_the_end(case) -> None:
     plain = sample(case.model, case.x, case.schedule, steps=20)
     t = torch.full((12,), 1e-3, dtype=torch.float64)
@@ -229,7 +247,11 @@ def test_classifier_free_guidance_of_scale_one_is_the_condition_and_of_zero_is_n
     found = sample(model, x, schedule, steps=15, cond=cond, guidance=never)
     torch.testing.assert_close(found, sample(halves[0], x, schedule, steps=15), rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="name the same"):
-        sample(model, x, schedule, cond=cond, guidance=ClassifierFree(2.0, {}))
+        sample(model, x, schedule, cond=cond, guidance=ClassifierFree(2.0, {"word": both["label"]}))
+    with pytest.raises(ValueError, match=r"\[8, \.\.\.\] or \[1, \.\.\.\]"):
+        sample(model, x, schedule, cond=cond, guidance=ClassifierFree(2.0, {"label": both["label"].repeat(3)}))
+    with pytest.raises(ValueError, match="mean no condition"):
+        ClassifierFree(2.0, {})
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "flow", "score"])
@@ -294,6 +316,55 @@ def test_misuse_says_the_mend(case) -> None:
         sample(lambda x, t: x[:, :1], x, case.schedule, steps=2)
 
 
+MISUSE: list[tuple[dict[str, Any], str]] = [
+    ({"prediction": "epsilon"}, "Did you mean 'eps'"),
+    ({"grid": "logsnr"}, "Did you mean 'log-snr'"),
+    ({"t_start": 0.2, "t_end": 0.5}, "expected 0 <= t_end < t_start"),
+    ({"t_end": -0.1}, "expected 0 <= t_end < t_start"),
+    ({"t_start": math.nan}, "expected 0 <= t_end < t_start"),
+    ({"grid": [0.1, 0.5]}, "must rise strictly"),
+    ({"grid": [0.5, -0.1]}, "expected 0 <= t_end < t_start"),
+    ({"t_start": 5.0}, "far beyond the schedule"),
+    ({"steps": 0}, "at least 1"),
+    ({"seed": [1, 2]}, "2 seeds for a batch of 12"),
+    ({"sampler": "ddpm", "seed": 1.5}, "give an int"),
+    ({"sampler": "dpm-v3", "ems": ModelStatistics.constant(-6, 6, l=1, s=0, shape=(2,))}, "does not fit one sample"),
+    ({"sampler": "dpm-v3", "ems": ModelStatistics.constant(-1, 1, l=1, s=0)}, "the grid leaves it"),
+    ({"sampler": Recipe((1.0, 0.1), (Step(),), first=[0.0, 0.0])}, "first: its shape"),
+    ({"sampler": Recipe((3.0, 0.1), (Step(),))}, "far beyond the schedule"),
+    ({"model": None}, "called as model"),
+    ({"x": torch.zeros(3, 2, dtype=torch.int64)}, "real states"),
+    ({"denoise_last": True, "sampler": "bdia"}, "exact inversion starts from"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), MISUSE, ids=[f"{n}: {m}" for n, (_, m) in enumerate(MISUSE)])
+def test_misuse_is_named_before_the_model_is_called(options: dict[str, Any], said: str, case) -> None:
+    calls = []
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append(t)
+        return case.model(x, t)
+
+    with pytest.raises(ValueError, match=said):
+        sample(**({"model": model, "x": case.x, "schedule": case.schedule} | options))
+    assert not calls
+
+
+def test_a_memory_of_something_else_is_named_before_the_model_is_called(case) -> None:
+    found = sample(case.model, case.x, case.schedule, sampler="bdia", steps=4, return_info=True)
+    wrong = (found, "`memory` of the SampleResult"), (found.memory[:2], "expected that of x's own sample")
+    for memory, said in (*wrong, (found.memory.float(), "torch.float32")):
+        with pytest.raises(ValueError, match=said):
+            invert(lambda x, t: pytest.fail("called"), found.x, case.schedule, memory=memory, steps=4)
+
+
+def test_shapes_of_no_batch_are_no_noise(case) -> None:
+    for shape in (4, (4,)):
+        with pytest.raises(ValueError, match=r"\[B, \.\.\.\]"):
+            initial_noise(case.schedule, shape, seed=0)  # type: ignore[arg-type]
+
+
 def test_every_name_has_a_source_and_a_claim() -> None:
     for name, info in samplers().items():
         assert info.name == name and info.source and (info.order is not None or info.kind == "consistency")
@@ -320,3 +391,18 @@ def test_arguments_of_the_wrong_kind_say_what_was_meant(said: str, case) -> None
     given = {"model": case.model, "x": case.x, "schedule": case.schedule} | WRONG[said]
     with pytest.raises(ValueError, match=said):
         sample(**given)
+
+
+@pytest.mark.parametrize("name", ["dpm-adaptive-2", "dpm-adaptive-3", "dpm++-adaptive-2", "dpm++-adaptive-3"])
+def test_adaptive_steps_are_the_same_in_both_precisions(name: str, case) -> None:
+    """What a first step's error is, rounding or less, decides nothing."""
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return case.model(x.double(), t.double()).to(x.dtype)
+
+    one, other = (
+        sample(model, case.x.to(dtype), case.schedule, sampler=name, return_info=True)
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert torch.equal(one.nfe, other.nfe)
+    torch.testing.assert_close(one.x.double(), other.x, rtol=0, atol=1e-3)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from sciode.diffusion import Recipe, VPLinear, estimate_ems, sample
+from sciode.diffusion import ModelStatistics, Recipe, Step, VPLinear, estimate_ems, sample
 from sciode.diffusion.samplers.recipe import KINDS
 from sciode.diffusion.search import Found, Search, paired_error, search
 from sciode.diffusion.search.predictor import Predictor
@@ -167,3 +167,12 @@ def test_the_mean_may_be_a_tensor_and_the_file_a_name(tmp_path: Path) -> None:
     file: Any = str(tmp_path / "scores.jsonl")
     found = search(_aim, SCHEDULE, 2, mean=torch.zeros(2), file=file, **given)
     assert found.tried == search(_aim, SCHEDULE, 2, mean=[0.0, 0.0], **given).tried
+
+
+def test_a_recipe_whose_statistics_overflow_scores_infinity_and_stops_nothing() -> None:
+    wild = ModelStatistics.constant(-6.0, 6.0, l=0.0, s=-1e4)
+    score = paired_error(lambda x, t: x, torch.ones(2, 3), SCHEDULE, reference=torch.ones(2, 3), ems=wild)
+    assert score(Recipe((1.0, 0.5, 1e-3), (Step("ems", 1), Step("ems", 2)))) == math.inf
+    without = paired_error(lambda x, t: x, torch.ones(2, 3), SCHEDULE, reference=torch.ones(2, 3))
+    with pytest.raises(ValueError, match="ems"):
+        without(Recipe((1.0, 1e-3), (Step("ems", 1),)))

@@ -105,3 +105,11 @@ def test_statistics_that_overflow_within_a_step_say_the_mend(case) -> None:
     wild = ModelStatistics.constant(-6.0, 6.0, l=1.0, s=1e3, shape=tuple(case.x.shape[1:]))
     with pytest.raises(ValueError, match="more data"):
         sample(case.model, case.x, VPLinear(), sampler="dpm-v3", nfe=5, ems=wild)
+
+
+def test_no_data_and_a_model_of_another_shape_are_named(case) -> None:
+    data = case.mixture.draw(4, seed=3)
+    with pytest.raises(ValueError, match="K >= 1"):
+        estimate_ems(case.model, data[:0], case.schedule)
+    with pytest.raises(ValueError, match="output has shape"):
+        estimate_ems(lambda x, t: x[:, :1], data, case.schedule, points=4, degree=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
@@ -114,3 +115,12 @@ def test_draws_are_normal_independent_and_apart_from_initial_noise() -> None:
         correlation = float((first * other).mean())
         assert abs(correlation) < 4 / math.sqrt(first.numel())
     torch.testing.assert_close(draw(0), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "seed", [np.int64(7), np.arange(3), [np.int64(0), 1, 2], torch.arange(3)], ids=lambda s: type(s).__name__
+)
+def test_seeds_may_be_numpys(seed) -> None:
+    plain = 7 if isinstance(seed, np.int64) else [0, 1, 2]
+    found, wanted = (initial_noise(VPLinear(), (3, 2), seed=s) for s in (seed, plain))
+    assert torch.equal(found, wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from sciode.experiments import prose
+from sciode.experiments import prose, prose_speed
 from sciode.experiments.prose import LINES, Settings
 from sciode.experiments.prose_rows import chosen, operator_row
 from sciode.experiments.sparse_equations import by_sparse_regression, imported, library
-from sciode.prose import SYSTEMS, Drawing, Programs, Reading, draw, filled
+from sciode.prose import SYSTEMS, Drawing, Programs, Reading, Shape, Transformer, draw, filled
 from sciode.prose.metrics import Terms, right_hand_error, terms_of
+from sciode.prose.training import Pupil
+from sciode.training import isolated_rng
 
 SMALL: dict[str, Any] = {
     "systems": ("thomas", "sprott_b"), "noises": (0.02,), "told": ("known", "nothing"), "seeds": (0,), "equations": 2,
@@ -41,8 +44,12 @@ def test_a_table_is_made_once_of_every_kind_of_line(
     assert all(row["misfit_fitted"] <= row["misfit"] for row in solved)
     # Only what hears symbols has rows for what is told.
     assert {row["told"] for row in rows if row["line"] == "data only"} == {"known"}
-    assert len(list((tmp_path / "weights").iterdir())) == 3
+    assert len(list((tmp_path / "weights").iterdir())) == 5
     assert "Relative L2" in capsys.readouterr().out
+    # Fewer lines of the same models want no other training.
+    again = {**how, "lines": ("data only",), "noises": (0.0,), "models": prose.Settings(**how).asked}
+    monkeypatch.setattr(Pupil, "step", lambda *_: pytest.fail("a finished training went on"))
+    assert prose.main(tmp_path, "cpu", **again) == 0
     monkeypatch.setattr(prose, "made", lambda *_, **__: pytest.fail("a finished row was made again"))
     assert prose.main(tmp_path, "cpu", **how) == 0
 
@@ -64,14 +71,32 @@ def test_equations_are_written_of_as_many_sets_of_numbers_as_there_are() -> None
     assert chosen(test, 100).tolist() == list(range(len(test)))
 
 
-def test_speeds_count_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sciode.experiments import prose_speed
-
+def test_a_row_of_speeds_counts_what_was_drawn_and_multiplied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prose_speed, "matrix_rate", lambda device: 1e12)
-    settings = Settings(**{**SMALL, "equations": 3, "device": "cpu"})
-    found = prose_speed.speeds(settings, tmp_path, prose.pool, prose.MODELS["full"])
-    assert found["drawn"] == 2 * 3 * 2 == found["kept"]
-    assert found["flop"] > 0 and found["of_matrix_rate"] == pytest.approx(found["flop_rate"] / 1e12)
+    how: dict[str, Any] = {"lines": ("full", "no symbols", "pool"), "batches": (4, 8), "steps": 1, "equations": 1}
+    assert prose_speed.main(tmp_path, "cpu", **how, starts=1) == 0
+    *steps, pool = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert pool["drawn"] == 12 >= pool["kept"]
+    for row in steps:
+        assert row["of_matrix_rate"] == pytest.approx(row["flop"] / row["step_seconds"] / 1e12) and not row["said"]
+        assert row["made"] == "eager"
+    flop = {(row["line"], row["batch"]): row["flop"] for row in steps}
+    assert flop["full", 8] == 2 * flop["full", 4] and flop["no symbols", 4] < flop["full", 4]
+    with pytest.raises(ValueError, match="unknown"):
+        prose_speed.Settings(engines=("fast",))
+
+
+def test_flop_of_a_layer_are_those_of_its_products() -> None:
+    """Two products a weight forward and four backward; attention counts where a kernel of the card's makes it."""
+    pool = prose_speed.random_pool(3, "cpu", 16)
+    shape = Shape(width=8, heads=1, feedforward=16, data=1, symbols=1, fusion=1, operator=1, reads="data", writes=False)
+    with isolated_rng(0):
+        model, longer = Transformer(shape), Transformer(replace(shape, data=2))
+    tokens, width = 65, 8
+    products = 2 * tokens * (4 * width**2 + 2 * width * 16)
+    attention = 2 * 2 * tokens**2 * width
+    more = prose_speed._flop(longer, pool, 1) - prose_speed._flop(model, pool, 1)
+    assert 3 * products <= more <= 3 * products + 3.6 * attention
 
 
 def test_sparse_regression_finds_a_polynomial_system_from_fine_clean_data() -> None:
@@ -112,5 +137,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
             Settings(**wrong)
     with pytest.raises(ValueError, match="at least 1"):
         Settings(steps=0)
+    with pytest.raises(ValueError, match="not among models"):
+        Settings(lines=("full", "data only, solved"), models=("full",))
     assert len(Settings().seen) == 12 and len(Settings(dimension=5).seen) == len(SYSTEMS)
     assert "lorenz" not in Settings(unseen=("lorenz",)).seen

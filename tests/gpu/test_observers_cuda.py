@@ -18,6 +18,7 @@ from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
 from sciode.observers.objective import Objective
 from sciode.observers.simulator import MeshGraphNet
+from sciode.observers.surface import surface_rows
 
 pytestmark = pytest.mark.gpu
 BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
@@ -28,6 +29,14 @@ def waves() -> tuple[Any, ...]:
     positions, times = rng.random((40, 2)), np.arange(7.0)
     angle = 2 * np.pi * (positions[:, 0] - times[:, None] / 8.0) + rng.random((6, 1, 1)) * 6.28
     return positions, times, np.sin(angle)[..., None]
+
+
+def test_surfaces_are_made_of_the_same_on_both() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, points = (torch.rand(3, count, 2, generator=draw, dtype=torch.float64) for count in (20, 7))
+    there = torch.arange(7).expand(3, -1) < 6
+    found = surface_rows(x.cuda(), points.cuda(), there.cuda(), BOX)
+    torch.testing.assert_close(found.cpu(), surface_rows(x, points, there, BOX), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("way", ["dense", "nearest", "linear"])

@@ -20,8 +20,8 @@ def rows_of(text: str) -> list[list[str]]:
 
 def dead_links(cells: list[str], root: Path) -> list[str]:
     """Ticks that lead nowhere: without a link, to no file, or to no function of it."""
-    dead = [cell for cell in cells if "✓" in cell and not LINK.match(cell)]
-    for path, name in (found.groups() for cell in cells if (found := LINK.match(cell))):
+    dead = [cell for cell in cells if cell.count("✓") > len(LINK.findall(cell))]
+    for path, name in (found for cell in cells for found in LINK.findall(cell)):
         file = root / path
         tree = ast.parse(file.read_text(encoding="utf-8")) if file.exists() else ast.Module([], [])
         names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -49,7 +49,9 @@ def test_a_dead_link_is_noticed(repository: Path) -> None:
     cells = [
         f'[✓]({here} "test_a_dead_link_is_noticed") and more', "", "no", "✓",
         f'[✓]({here} "test_that_is_not_there")', '[✓](tests/house/nowhere.py "test_a")',
+        f'[✓]({here} "test_a_dead_link_is_noticed") [✓]({here} "test_second")',
     ]  # fmt: skip
     assert dead_links(cells, repository) == [
-        "✓", f"{here}::test_that_is_not_there", "tests/house/nowhere.py::test_a"
+        "✓", f"{here}::test_that_is_not_there", "tests/house/nowhere.py::test_a",
+        f"{here}::test_second",
     ]  # fmt: skip

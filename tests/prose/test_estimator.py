@@ -23,7 +23,9 @@ from sciode.prose import (
     constant,
     draw,
     latex,
+    sin,
     variable,
+    variables,
 )
 from sciode.prose.arrays import in_own_units, trajectory
 from sciode.prose.estimator import PRETRAINED
@@ -31,6 +33,9 @@ from sciode.prose.metrics import Terms, solved, terms_of
 from sciode.training import isolated_rng
 
 QUICK = Fit(iterations=2, ahead=2, steps=1)
+
+pytestmark = pytest.mark.filterwarnings("ignore:the best equations:UserWarning")
+"""Models that are hardly trained write what they themselves doubt."""
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +120,8 @@ def test_a_forecast_has_its_shapes_and_its_candidates_in_order(prose: Prose) -> 
     assert np.isnan(found.operator[3]).all() and np.isfinite(found.operator[[0, 1, 2, 4]]).all()
     assert np.isfinite(found.values).all() or found.weights.sum() == 0
     assert found.weights.sum() == pytest.approx(1.0) or found.weights.sum() == 0
-    assert found.misfits[found.best] == np.nanmin(found.misfits)
+    assert found.samples.shape[1:] == (5, 2) and found.excess.shape == found.misfits.shape == (3,)
+    assert found.weights[found.best] == found.weights.max()
     assert len(found.sympy()) == 2 and found.latex(names=("x", "y")).count("dot") == 2
 
 
@@ -143,27 +149,84 @@ def test_units_of_time_and_size_do_not_change_the_equations_solution() -> None:
     torch.testing.assert_close(mine / torch.tensor(scale, dtype=torch.float64), path, rtol=1e-3, atol=1e-3)
 
 
+def written(monkeypatch: pytest.MonkeyPatch, *systems: tuple[Expression, ...]) -> None:
+    """Have these systems written, whatever is read."""
+    from sciode.prose import estimator
+    from sciode.prose.writing import Written
+
+    found = Written([list(systems)], torch.zeros(1, len(systems), dtype=torch.float64))
+    monkeypatch.setattr(estimator, "write", lambda *_, **__: found)
+
+
+SHORT = Fit(1, 2, 1)
+
+
 def test_a_candidate_that_blows_up_counts_for_nothing_and_says_so(
     prose: Prose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sciode.prose import estimator, variables
-    from sciode.prose.writing import Written
-
-    (u,) = variables(1)
-    candidates = [[(u**2,), (-1.0 * u,)]]
-    scores = torch.tensor([[-0.1, -5.0]], dtype=torch.float64)
-    monkeypatch.setattr(estimator, "write", lambda *_, **__: Written(candidates, scores))
+    u = variable(0)
+    # No number of it can be moved far enough within its prior.
+    burst = (1e6 * u**2,)
+    written(monkeypatch, burst, (1.0 - u,))
     times = np.linspace(0, 2, 64)
-    found = prose.predict(times, np.exp(-times) + 1.0, [3.0, 4.0], beams=2, fit=Fit(1, 2, 1))
+    found = prose.predict(times, np.exp(-times) + 1.0, [3.0, 4.0], beams=2, fit=SHORT)
     assert found.status[0] != found.status[1] == "the solve reached its last time"
-    assert found.weights.tolist() == [0.0, 1.0] and np.isnan(found.solutions[0]).all()
+    assert found.weights.tolist() == [0.0, 1.0] and np.isnan(found.solutions[0]).all() and not found.doubtful
     np.testing.assert_allclose(found.values, found.solutions[1])
-    # One candidate disagrees with nobody, which is no certainty.
-    assert np.isnan(found.deviation).all()
-    monkeypatch.setattr(estimator, "write", lambda *_, **__: Written([[(u**2,)]], scores[:, :1]))
-    alone = prose.predict(times, np.exp(-times) + 1.0, [3.0, 4.0], beams=1, fit=Fit(1, 2, 1))
+    np.testing.assert_allclose(found.values[:, 0], np.exp([-3.0, -4.0]) + 1.0, rtol=1e-3)
+    written(monkeypatch, burst)
+    with pytest.warns(UserWarning, match="could not be solved"):
+        alone = prose.predict(times, np.exp(-times) + 1.0, [3.0, 4.0], beams=1, fit=SHORT)
     np.testing.assert_allclose(alone.values, alone.operator)
-    assert np.isnan(alone.deviation).all()
+    assert np.isnan(alone.deviation).all() and np.isnan(alone.band()).all() and alone.doubtful
+
+
+def swing(level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    times, values = waves()
+    return times, values + level * np.random.default_rng(0).normal(size=values.shape)
+
+
+def test_equations_that_noise_explains_are_not_doubted_and_others_are_with_a_warning(
+    prose: Prose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """u' = v, v' = -u, beside u' = v, v' = -u v."""
+    u, v = variables(2)
+    right, wrong = (1.0 * v, -1.0 * u), (1.0 * v, -1.0 * u * v)
+    written(monkeypatch, wrong, right)
+    found = prose.predict(*swing(0.02), [3.0], beams=2, fit=SHORT)
+    assert found.best == 1 and found.weights[1] > 0.999 and not found.doubtful
+    assert found.excess[0] > 10 and found.excess[1] == pytest.approx(1.0, abs=0.4)
+    assert found.noise == pytest.approx(0.02, rel=0.25)
+    written(monkeypatch, wrong)
+    with pytest.warns(UserWarning, match="search=8"):
+        assert prose.predict(*swing(0.02), [3.0], beams=1, fit=SHORT).doubtful
+
+
+def test_a_band_is_made_of_samples_and_wider_for_more_coverage(prose: Prose, monkeypatch: pytest.MonkeyPatch) -> None:
+    u, v = variables(2)
+    written(monkeypatch, (1.0 * v, -1.0 * u))
+    found = prose.predict(*swing(0.05), [5.0], beams=1, fit=SHORT)
+    (low, high), (inner_low, inner_high) = found.band(0.9), found.band(0.5)
+    assert bool(((low < inner_low) & (inner_low < inner_high) & (inner_high < high)).all())
+    inside = (found.samples >= low) & (found.samples <= high)
+    assert inside.mean() == pytest.approx(0.9, abs=0.04)
+    again = prose.predict(*swing(0.05), [5.0], beams=1, fit=SHORT)
+    np.testing.assert_array_equal(found.samples, again.samples)
+    with pytest.raises(ValueError, match="coverage"):
+        found.band(1.0)
+
+
+def test_a_search_finds_what_the_model_does_not_write(prose: Prose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pendulum, whose sine no candidate has."""
+    u, v = variables(2)
+    clock = torch.linspace(0, 4, 128, dtype=torch.float64)
+    true = (1.0 * v, -4.0 * sin(u))
+    path = solved([true], torch.tensor([[1.0, 0.5]], dtype=torch.float64), clock).values[0].numpy()
+    written(monkeypatch, (1.0 * v, -1.0 * u * v))
+    found = prose.predict(clock[:64], path[:64], clock[64:], beams=1, fit=SHORT, search=4)
+    assert not found.doubtful and found.best > 0
+    assert Terms.between(terms_of(found.equations[found.best], 1e-3), terms_of(true)).exact
+    assert np.linalg.norm(found.values - path[64:]) < 1e-3 * np.linalg.norm(path[64:])
 
 
 def test_what_is_saved_predicts_the_same(prose: Prose, tmp_path: Path) -> None:

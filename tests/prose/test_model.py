@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciode.prose.attention import rotated
+from sciode.prose.attention import Attention, rotated
 from sciode.prose.model import PRESETS, Shape, Transformer
 from sciode.training import isolated_rng
 
@@ -40,8 +40,9 @@ def test_the_order_of_frames_does_not_count_and_that_of_words_does() -> None:
     assert float((first - other).abs().max()) > 1e-6
 
 
-def test_padding_changes_nothing() -> None:
-    model = made()
+@pytest.mark.parametrize("sees", ["own", "all"])
+def test_padding_changes_nothing(sees: str) -> None:
+    model = made(sees=sees)
     times, values, symbols, components = batch(model)
     longer = torch.cat((symbols, torch.full((3, 6), model.vocabulary.ids["pad"])), 1)
     written = symbols[:, :4]
@@ -85,6 +86,46 @@ def test_a_twin_hears_one_side_alone(reads: str, deaf_to: str) -> None:
     torch.testing.assert_close(model.score_next(first, written), model.score_next(second, written))
 
 
+def test_decoders_attend_to_the_tokens_that_they_see() -> None:
+    """What is changed of the fused tokens reaches those decoders that see it, and no others."""
+    for sees, reached in (("own", (True, False)), ("all", (True, True))):
+        model = made(sees=sees)
+        fused = model.read(*batch(model))
+        ask, written = torch.ones(3, 2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.long)
+        for name, own in (("data", 0), ("symbols", 1)):
+            other = fused._replace(**{name: getattr(fused, name).flip(2)})
+            moved = [
+                not torch.allclose(model.predict(fused, ask), model.predict(other, ask)),
+                not torch.allclose(model.score_next(fused, written), model.score_next(other, written)),
+            ]
+            assert moved == [reached[own], reached[1 - own]]
+
+
+def test_a_twin_that_knows_no_symbols_writes_none() -> None:
+    model = made(reads="data", writes=False)
+    fused = model.read(*batch(model))
+    assert model.weights < made(reads="data").weights and fused.symbols.shape[1] == 0
+    with pytest.raises(ValueError, match="writes no equations"):
+        model.score_next(fused, torch.zeros(3, 1, dtype=torch.long))
+
+
+@pytest.mark.parametrize("count", [1, 8, 13])
+def test_attention_hears_what_counts_alone(count: int) -> None:
+    """Against a softmax over those tokens."""
+    draw = torch.Generator().manual_seed(0)
+    with isolated_rng(0):
+        attention = Attention(8, 2, False).double()
+    q, k, v = (torch.randn(2, 2, length, 4, generator=draw, dtype=torch.float64) for length in (3, count, count))
+    heard = torch.rand(2, count, generator=draw) < 0.5
+    heard[:, 0] = True
+    found = attention.joined(q, k, v, heard)
+    for row in range(2):
+        own = heard[row]
+        chances = (q[row] @ k[row][:, own].mT / 2.0).softmax(-1)
+        expected = attention.out((chances @ v[row][:, own]).transpose(0, 1).flatten(1))
+        torch.testing.assert_close(found[row], expected)
+
+
 def test_a_component_that_is_scaled_and_shifted_is_answered_so_but_for_what_sizes_tell() -> None:
     """With the token of sizes taken out, u -> a u + b of a component is that of the answer."""
     model = made()
@@ -117,7 +158,8 @@ def test_presets_have_the_sizes_that_they_claim() -> None:
 
 
 def test_shapes_that_make_no_sense_are_refused() -> None:
-    wrong: list[dict[str, Any]] = [{"width": 30}, {"heads": 0}, {"reads": "nothing"}]
+    wrong: list[dict[str, Any]] = [{"width": 30}, {"heads": 0}, {"reads": "nothing"}, {"sees": "nothing"},
+                                   {"sees": "all", "reads": "symbols"}]  # fmt: skip
     for changes in wrong:
         with pytest.raises(ValueError):
             Shape(**changes)

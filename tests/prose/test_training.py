@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from sciode.prose import (
     PRESETS,
@@ -28,6 +30,7 @@ from sciode.prose import (
 )
 from sciode.prose.guesses import KNOWN, NOTHING, WRONG, guesses_of
 from sciode.prose.objective import losses, predicted, relative_l2
+from sciode.prose.training import Pupil
 from sciode.training import isolated_rng
 
 HOW = Drawing(("thomas", "sprott_b"), equations=3, starts=2, frames=24, end=3.0, engine="eager")
@@ -93,7 +96,7 @@ def test_noise_is_as_large_as_it_says_and_each_samples_own(pool: Pool) -> None:
 
 def test_guesses_come_as_often_as_told_and_are_what_they_say() -> None:
     vocabulary = Vocabulary(3)
-    guesses = guesses_of(("lorenz", "thomas"), vocabulary)
+    guesses = guesses_of((SYSTEMS["lorenz"], SYSTEMS["thomas"]), vocabulary)
     system = torch.ones(6000, dtype=torch.long)
     right = vocabulary.encoded([e.bound(SYSTEMS["thomas"].nominal) for e in SYSTEMS["thomas"].equations], True)
 
@@ -167,6 +170,24 @@ def test_models_side_by_side_are_models_alone(pool: Pool) -> None:
         assert torch.equal(a, b)
 
 
+def test_layers_of_a_kind_are_compiled_once_and_move_the_same(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    batch = pool.batch(4, READING, generator())
+    found = []
+    for engine in ("eager", "compile"):
+        with isolated_rng(0):
+            model = Transformer(replace(PRESETS["tiny"], fusion=3, writer=2))
+        plain, pupil = model.run, Pupil(model, Course(lr=1e-3, engine=engine))
+        counters.clear()
+        for number in range(2):
+            pupil.step(batch, 1e-3, number)
+        found.append(pupil.seen.clone())
+        assert pupil.engine == ("compiled" if engine == "compile" else "eager") and model.run is plain
+    # Of frames, of symbols, of both, of the operator, of the writer.
+    assert counters["stats"]["unique_graphs"] == 5
+    torch.testing.assert_close(*found)
+
+
 def test_an_interrupted_run_is_the_same_run(pool: Pool, tmp_path: Path) -> None:
     course = Course(steps=6, batch=8, every=1, renew=2, reading=READING)
     whole, parts = models(("full",)), models(("full",))
@@ -225,7 +246,7 @@ def test_a_saved_model_answers_as_it_did(pool: Pool, tmp_path: Path) -> None:
 
 
 def test_courses_and_readings_that_make_no_sense_are_refused(pool: Pool) -> None:
-    wrongs: list[dict[str, Any]] = [{"steps": 0}, {"lr": 0.0}, {"average": 1.0}]
+    wrongs: list[dict[str, Any]] = [{"steps": 0}, {"lr": 0.0}, {"average": 1.0}, {"engine": "graph"}]
     for wrong in wrongs:
         with pytest.raises(ValueError):
             Course(**wrong)

@@ -103,7 +103,7 @@ def test_numbers_come_back_from_clean_trajectories() -> None:
         tuple(one.with_constants([c * (1.1 if k % 2 else 0.9) for k, c in enumerate(one.constants)]) for one in system)
         for system in true
     ]
-    found = refine(wrong, how.times, values, Fit(60, steps=4))
+    found = refine(wrong, how.times, values, Fit(steps=4))
     u = torch.randn(4, 50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     right, before, after = (Programs(systems, 3)(u) for systems in (true, wrong, found.equations))
     errors = [((one - right).square().sum((1, 2)) / right.square().sum((1, 2))).sqrt() for one in (before, after)]
@@ -161,12 +161,13 @@ def test_every_system_is_written_where_scores_insist() -> None:
         assert vocabulary.encoded(written) == answer
 
 
-@pytest.mark.parametrize("reads", ["both", "data"])
+@pytest.mark.parametrize(("reads", "sees"), [("both", "own"), ("both", "all"), ("data", "own")])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_memory_writes_what_the_whole_sequence_would(reads: str, temperature: float) -> None:
+def test_a_memory_writes_what_the_whole_sequence_would(reads: str, sees: str, temperature: float) -> None:
     """Keys and values that are kept follow their beams: the same systems, to rounding the same probabilities."""
     with isolated_rng(0):
-        model = Transformer(replace(PRESETS["tiny"], dimension=2, reads=reads)).double().eval().requires_grad_(False)
+        shape = replace(PRESETS["tiny"], dimension=2, reads=reads, sees=sees)
+        model = Transformer(shape).double().eval().requires_grad_(False)
     draws = torch.Generator().manual_seed(0)
     times = torch.rand(3, 7, generator=draws, dtype=torch.float64).sort(1).values
     values = torch.randn(3, 7, 2, generator=draws, dtype=torch.float64)

@@ -48,7 +48,8 @@ def spaced(config: Mapping[str, Any], schedule: Schedule, steps: int, mu: float 
     """The steps that a completed config asks for.
 
     grid (a name of `GRIDS`) comes before the use_*_sigmas, these before timestep_spacing. Flows are uniform from 1 to
-    1 / steps, then shifted, once. mu: the shift of this image size, where use_dynamic_shifting says so.
+    1 / steps, then shifted, once. mu: the shift of this image size, where use_dynamic_shifting says so. Raises
+    ValueError for fewer than one step and unknown names.
     """
     if steps < 1:
         raise ValueError(f"num_inference_steps: expected at least 1, got {steps}")

@@ -25,11 +25,14 @@ def repaint(
 ) -> Tensor:  # fmt: skip
     """x [B, ...] where `mask` is true, and what the model makes fit elsewhere.
 
+        in every step   x <- step(x),   x[mask] <- alpha x_known + sigma z,   and back up by the noising process.
+
     - mask: bool, broadcasts against x. repeats: how often each step is taken, each time but the last followed by a step
       of the noising process back up: more repeats bring the two parts into agreement; 1 = plain replacement.
-    - steps x repeats evaluations. options: prediction, grid, cond, guidance, threshold as in `sample`.
+    - steps x repeats evaluations (repeats 10, steps 50 for pictures). options: prediction, grid, cond, guidance,
+      threshold as in `sample`.
 
-    Source: Lugmayr et al. (2022), RePaint.
+    Raises ValueError for misuse. Source: Lugmayr et al. (2022), RePaint.
     """
     check_states(x)
     check_kinds(schedule=schedule)

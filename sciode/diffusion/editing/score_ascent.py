@@ -7,20 +7,26 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from sciode.diffusion.checks import check_one
 from sciode.diffusion.editing.stage import Draws, Stage, stage_of
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.path import Node
+from sciode.diffusion.samplers.base import Sampler
 from sciode.diffusion.schedules.base import Schedule
 
-__all__ = ["code"]
+__all__ = ["Limit", "code"]
+
+Limit = float | tuple[Tensor, Tensor]
+"""What data lie within: +- a number, or (low, high) of each component, that broadcast to one sample."""
 
 
 def code(
     model: Callable[..., Tensor], x: Tensor, schedule: Schedule, level: float, *, updates: int = 200,
-    step: float = 0.02, anneal: int = 4, factor: float = 0.8, confidence: float | None = 1.7, limit: float = 1.0,
-    steps: int = 50, t_end: float = 1e-3, seed: Seed = 0, **options: Any,
+    step: float = 0.02, anneal: int = 4, factor: float = 0.8, confidence: float | None = 1.7, limit: Limit = 1.0,
+    sampler: str | Sampler = "edm-heun", steps: int = 25, t_end: float = 1e-3, seed: Seed = 0, **options: Any,
 ) -> Tensor:  # fmt: skip
     """Restored data [B, ...]: x itself where the model finds it likely, the likelier the more updates.
 
@@ -29,29 +35,50 @@ def code(
     - level: a time; low ones keep more of x. updates: Langevin's steps, which leave the model's law at that level
       unchanged; 0 = there and back again.
     - step: e in units of sigma(level)^2, 0.005 to 0.05; multiplied by `factor` after each of `anneal` equal parts.
-    - confidence: before each step of the encoding x is clipped to +- (alpha limit + confidence sigma), for data
-      within +- limit: such noisy data lie inside with a probability of at least erf(confidence / sqrt(2)) a component.
-      None = no clipping.
-    - steps: of the ODE each way. options: sampler ("ddim", "edm-heun", "rk-*"), prediction, grid, cond, guidance,
-      threshold as in `sample`.
+    - confidence: before each step of the encoding x is clipped to [alpha low - confidence sigma, alpha high +
+      confidence sigma], for data within limit = (low, high), a number standing for +- itself: such noisy data lie
+      inside with a probability of at least erf(confidence / sqrt(2)) a component. None = no clipping; 1 to 2 are good.
+    - limit: 1 for pictures in [-1, 1]; or (low, high) of each component, such as quantiles of the data, where some
+      hardly vary: what the model has never seen there is clipped more.
+    - sampler: "edm-heun", "rk-*" or "ddim"; steps: of the ODE each way. Errors of the way there and back are edits
+      that nobody asked for: ddim wants 100 or more, edm-heun 12 to 25.
+    - options: prediction, grid, cond, guidance, threshold as in `sample`.
 
-    The last update adds no noise. Source: Nachmany et al. (2024), CODE: confident ordinary differential editing.
+    The last update adds no noise. Raises ValueError for misuse, before the model is called.
+
+    Source: Nachmany et al. (2024), CODE: confident ordinary differential editing.
     """
     if updates < 0 or anneal < 1 or not step > 0:
         raise ValueError(f"expected updates >= 0, anneal >= 1 and step > 0, got {updates}, {anneal} and {step}")
-    stage = stage_of(model, x, schedule, steps=steps, t_start=level, t_end=t_end, **options)
+    if confidence is not None and not confidence > 0:
+        raise ValueError(f"confidence: expected a number > 0, or None for no clipping, got {confidence}")
+    stage = stage_of(model, x, schedule, steps=steps, t_start=level, t_end=t_end, sampler=sampler, **options)
+    low, high = _bounds(limit, x)
     for s, t in pairwise(reversed(stage.path.nodes)):
-        x = stage.step(x if confidence is None else clipped(x, s, confidence, limit), s, t)
+        x = stage.step(x if confidence is None else clipped(x, s, confidence, low, high), s, t)
     x = _climbed(stage, x, stage.path.nodes[0], updates, step, anneal, factor, Draws(seed, x))
     for s, t in pairwise(stage.path.nodes):
         x = stage.step(x, s, t)
     return x
 
 
-def clipped(x: Tensor, at: Node, confidence: float, limit: float) -> Tensor:
-    """Within +- (alpha limit + confidence sigma)."""
-    bound = at.alpha * limit + confidence * at.sigma
-    return x.clamp(-bound, bound)
+def _bounds(limit: Limit, x: Tensor) -> tuple[Tensor, Tensor]:
+    """(low, high) like x. Raises ValueError for what bounds no sample of x [B, ...]."""
+    if isinstance(limit, int | float):
+        low, high = x.new_tensor(-limit), x.new_tensor(limit)
+    elif isinstance(limit, tuple) and len(limit) == 2 and all(isinstance(v, Tensor) for v in limit):
+        low, high = (v.to(x) for v in limit)
+        check_one("limit", torch.broadcast_shapes(low.shape, high.shape), x)
+    else:
+        raise ValueError(f"limit: expected a number, or (low, high) as two tensors, got a {type(limit).__name__}")
+    if not bool((low < high).any()) or bool((low > high).any()):
+        raise ValueError("limit: expected a number > 0, or low <= high in every component")
+    return low, high
+
+
+def clipped(x: Tensor, at: Node, confidence: float, low: Tensor, high: Tensor) -> Tensor:
+    """Within alpha low - confidence sigma and alpha high + confidence sigma."""
+    return x.clamp(at.alpha * low - confidence * at.sigma, at.alpha * high + confidence * at.sigma)
 
 
 def _climbed(

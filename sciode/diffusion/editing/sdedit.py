@@ -22,7 +22,7 @@ def sdedit(
     """Data like x [B, ...]: sampled from alpha(level) x + sigma(level) z.
 
     level: a time; the higher, the more the model's and the less like x. 0.3 to 0.6 of t_max are usual.
-    options: those of `sample` but t_start. Source: Meng et al. (2022), SDEdit.
+    options: those of `sample` but t_start. Raises ValueError for misuse. Source: Meng et al. (2022), SDEdit.
     """
     if "t_start" in options:
         raise ValueError("t_start: it is `level` here")

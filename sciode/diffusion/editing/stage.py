@@ -68,7 +68,7 @@ def stage_of(
 ) -> Stage:  # fmt: skip
     """Check the arguments; raises ValueError with the mend. draws: whether steps may draw noise."""
     check_states(x)
-    check_kinds(schedule=schedule, steps=steps, guidance=guidance, threshold=threshold, cond=cond)
+    check_kinds(model=model, schedule=schedule, steps=steps, guidance=guidance, threshold=threshold, cond=cond)
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)
     if isinstance(row, Adaptive) or row.wants or row.times or row.inverse is not None or row.kind == "consistency":

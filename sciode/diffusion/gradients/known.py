@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.run import Normals, Program
-from sciode.solvers.adjoints.graph import clock, leaves_behind
+from sciode.solvers.adjoints.graph import clock, hang_on_others, leaves_behind
 
 __all__ = ["Begun", "begin", "check_known", "conditions", "with_conditions"]
 
@@ -62,9 +62,7 @@ def begin(program: Program, x: Tensor, normals: Normals, route: str) -> Begun:
 
 def check_known(outputs: Iterable[Tensor], known: Iterable[Tensor], since: int, route: str) -> None:
     """RuntimeError where `outputs` hang on a tensor that the first evaluation did not read."""
-    ids = {id(x) for x in known}
-    leaves, older = leaves_behind(outputs, since)
-    if older or any(id(leaf) not in ids for leaf in leaves):
+    if hang_on_others(outputs, known, since):
         raise RuntimeError(
             f"gradient: the model reads a tensor that requires grad and that its first evaluation did not, so that "
             f"{route!r} cannot give its gradient; pass it through cond=, or use gradient='checkpoint'"

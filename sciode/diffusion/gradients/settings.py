@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sciode.diffusion.samplers.base import Adaptive, Sampler
+from sciode.diffusion.samplers.runge_kutta import tableau_of
 from sciode.solvers import methods
 from sciode.solvers.suggest import choose
 
@@ -37,7 +38,12 @@ class Adjoint:
     for y = x / alpha, a = dL / dy, rho = sigma / alpha: no linear part is left, so nothing is stiff. It is the gradient
     of the exact flow: beside that of the sampler's own steps it is wrong by the sampler's error, whatever rtol is.
 
-    - method, rtol, atol, max_steps: of the backward `sciode.solve`; 1e-5 and 1e-7 suit float32.
+    Each sample has steps of its own: y and a do not depend on who else is in the batch. Integrals for conditions and
+    weights, which are sums over samples, are taken in a second walk along the steps that were accepted, by the method's
+    own weights; the times of those steps are kept, and the two states of each while it chooses them.
+
+    - method: an explicit one with an error estimate; rtol, atol, max_steps: of the backward `sciode.solve`; 1e-5 and
+      1e-7 suit float32.
 
     Source: Pan et al. (2024), AdjointDPM; the exponential form is re-derived.
     """
@@ -49,6 +55,8 @@ class Adjoint:
 
     def __post_init__(self) -> None:
         choose("method", self.method, methods("ode"))
+        if not tableau_of(self.method).adaptive:
+            raise ValueError(f"method: {self.method!r} has no error estimate; use tsit5, dopri5 or bosh3")
         if not (self.rtol > 0 and self.atol > 0 and self.max_steps >= 1):
             raise ValueError(f"expected rtol > 0, atol > 0 and max_steps >= 1, got {self}")
 

@@ -9,14 +9,17 @@ from sciode.diffusion.networks.files import (
     save_model,
     save_statistics,
 )
+from sciode.diffusion.networks.mlp import MLP, MLPDesign
 from sciode.diffusion.networks.preconditioned import Preconditioned
 from sciode.diffusion.networks.presets import PRESETS, build
 from sciode.diffusion.networks.unet import UNet, UNetDesign
 
 __all__ = [
+    "MLP",
     "PRESETS",
     "DiT",
     "DiTDesign",
+    "MLPDesign",
     "Preconditioned",
     "UNet",
     "UNetDesign",

@@ -92,7 +92,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, level: Tensor, label: Tensor | None = None, gamma: Tensor | None = None) -> Tensor:
         """Raises ValueError for a picture that patches do not tile."""
         side = self.design.patch
-        if x.ndim != 4 or x.shape[2] % side or x.shape[3] % side:
+        if x.ndim != 4 or x.shape[1] != self.design.channels or x.shape[2] % side or x.shape[3] % side:
             raise ValueError(
                 f"x: expected [B, {self.design.channels}, H, W] with H and W divisible by {side}, got {tuple(x.shape)}"
             )

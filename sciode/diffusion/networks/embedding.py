@@ -37,7 +37,9 @@ class Conditioning(nn.Module):
         self.gamma = nn.Linear(width, width, bias=False) if gamma else None
 
     def forward(self, level: Tensor, label: Tensor | None = None, gamma: Tensor | None = None) -> Tensor:
-        """Raises ValueError for a label or a gamma where the network was built to read none."""
+        """Raises ValueError for a label or a gamma where the network was built to read none, for labels of another
+        shape, and, on a CPU, for a class that there is not.
+        """
         told = self.level(waves(level, self.width))
         if self.label is not None:
             told = told + self.label(self._labels(label, level))
@@ -56,4 +58,18 @@ class Conditioning(nn.Module):
             return torch.full(level.shape, self.classes, dtype=torch.int64, device=level.device)
         if not isinstance(label, Tensor) or label.is_floating_point():
             raise ValueError("label: expected whole numbers [B] as a tensor of int64, or None for no class")
+        if label.shape not in ((), (1,), level.shape):
+            raise ValueError(
+                f"label: expected one of all, or one a sample {tuple(level.shape)}, got {tuple(label.shape)}"
+            )
+        # A look at numbers on an accelerator would wait for it, in every evaluation.
+        if (
+            label.device.type == "cpu"
+            and label.numel()
+            and not 0 <= int(label.min()) <= int(label.max()) <= self.classes
+        ):
+            raise ValueError(
+                f"label: expected 0 to {self.classes - 1}, or {self.classes} for no class, got {int(label.min())} to "
+                f"{int(label.max())}"
+            )
         return label.expand(level.shape)

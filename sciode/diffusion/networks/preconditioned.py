@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sciode.diffusion.checks import check_kinds
@@ -92,7 +93,16 @@ class Preconditioned(nn.Module):
     def told(
         self, x: Tensor, half_log_snr: Tensor, alpha: Tensor, sigma: Tensor, label: Tensor | None = None, **more: Any
     ) -> tuple[Tensor, Tensor]:
-        """(F, u) at a state x [B, ...] whose level is given: the network's own output, and what it was shown."""
+        """(F, u) at a state x [B, ...] whose level is given: the network's own output, and what it was shown.
+
+        Raises ValueError for states of another precision than the weights, outside `torch.autocast`.
+        """
+        weight = next(self.network.parameters(), None)
+        if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"x: {x.dtype} states for a network of {weight.dtype}; pass x.to({weight.dtype}), convert the network, "
+                "or run it under torch.autocast"
+            )
         u = x / _size(alpha, sigma, self.deviation)
         seen = half_log_snr.clamp(_NOISIEST, _CLEANEST).to(u) * -0.25
         return self.network(u, seen, label, **more).to(u.dtype), u

@@ -9,16 +9,17 @@ from typing import Any
 from torch import nn
 
 from sciode.diffusion.networks.dit import DiT, DiTDesign
+from sciode.diffusion.networks.mlp import MLP, MLPDesign
 from sciode.diffusion.networks.unet import UNet, UNetDesign
 from sciode.solvers.suggest import choose
 from sciode.training import isolated_rng
 
 __all__ = ["KINDS", "PRESETS", "Design", "build"]
 
-Design = UNetDesign | DiTDesign
+Design = UNetDesign | DiTDesign | MLPDesign
 
 KINDS: Mapping[str, tuple[type[Any], type[Any]]] = MappingProxyType(
-    {"unet": (UNetDesign, UNet), "dit": (DiTDesign, DiT)}
+    {"unet": (UNetDesign, UNet), "dit": (DiTDesign, DiT), "mlp": (MLPDesign, MLP)}
 )
 """What a file calls a kind of network: its design and its class."""
 
@@ -28,10 +29,12 @@ PRESETS: Mapping[str, Design] = MappingProxyType(
         "unet-mnist": UNetDesign(width=32, multiples=(1, 2, 3), blocks=2),
         "dit-digits": DiTDesign(patch=2, width=64, depth=3),
         "dit-mnist": DiTDesign(patch=4, width=160, depth=6, heads=5),
+        "mlp-points": MLPDesign(shape=(2,), width=128, depth=3),
+        "mlp-digits": MLPDesign(shape=(1, 8, 8), width=256, depth=3, classes=10),
     }
 )
-"""digits: 8 x 8, to be trained on a CPU within a minute; mnist: 28 x 28, 3 million parameters, of which half precision
-makes a file below 8 MiB."""
+"""points: in the plane; digits: 8 x 8, to be trained on a CPU within a minute; mnist: 28 x 28, 3 million parameters, of
+which half precision makes a file below 8 MiB."""
 
 
 def build(design: str | Design, *, seed: int = 0, **changes: Any) -> nn.Module:

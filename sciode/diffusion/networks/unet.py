@@ -135,7 +135,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, level: Tensor, label: Tensor | None = None, gamma: Tensor | None = None) -> Tensor:
         """Raises ValueError for a picture that cannot be halved often enough."""
         halvings = len(self.halve)
-        if x.ndim != 4 or x.shape[2] % 2**halvings or x.shape[3] % 2**halvings:
+        if x.ndim != 4 or x.shape[1] != self.design.channels or x.shape[2] % 2**halvings or x.shape[3] % 2**halvings:
             raise ValueError(
                 f"x: expected [B, {self.design.channels}, H, W] with H and W divisible by {2**halvings}, got "
                 f"{tuple(x.shape)}: pad it, or take fewer multiples"

@@ -23,7 +23,7 @@ from sciode.diffusion.plan import Plan
 from sciode.diffusion.samplers.base import Sampler
 from sciode.diffusion.samplers.multistep import FEW_STEPS
 from sciode.diffusion.statistics import ModelStatistics
-from sciode.diffusion.weights import derivative_basis, lagrange, points_between
+from sciode.diffusion.weights import derivative_basis, lagrange, points_between, running_between
 
 __all__ = ["DPM_V3", "ExponentialStep", "exponential_step"]
 
@@ -115,8 +115,8 @@ def _weighed(
     kernel = np.exp(big_l[2:] - start_l + big_s[1 + count :] - start_s) * quadrature[ones]
     shrink = np.exp(start_l - end_l)
     weights = [-shrink * (kernel * share[ones]).sum(0) for share in basis(at)]
-    drift = _drift(ems, s.lam, [*lams, *at])
-    own, along = drift[:count], drift[count:]
+    own = _drift(ems, s.lam, lams)
+    along = np.tensordot(running_between(s.lam, t.lam), np.exp(start_s - big_s[1 + count :]) * ems.value("b", at), 1)
     constant = -shrink * (kernel * along).sum(0) - sum(w * b for w, b in zip(weights, own, strict=True))
     damp = np.exp(start_s - big_s[1 : 1 + count])
     scaled = [t.alpha * w * e for w, e in zip(weights, damp, strict=True)]
@@ -124,7 +124,7 @@ def _weighed(
 
 
 def _drift(ems: ModelStatistics, start: float, lams: Sequence[float]) -> Array:
-    """B(lambda), the integral of e^-S b from the start of the step: [n, *shape]."""
+    """B(lambda), the integral of e^-S b from the start of the step, at values' own nodes: [n, *shape]."""
     at, quadrature = points_between(start, np.asarray(lams))
     flat = at.ravel()
     inside = np.exp(ems.integral("s", [start]) - ems.integral("s", flat)) * ems.value("b", flat)

@@ -86,7 +86,9 @@ def runge_kutta(
 ) -> Sampler:
     """A sampler of any explicit Runge-Kutta table, one step an interval of the grid.
 
-    method: a name of `sciode.methods("ode")` or a `Tableau`; form: "rho", "snr" or "t", see above.
+    method: a name of `sciode.methods("ode")` or a `Tableau`; name, source: None = the table's. form: "rho" (dy / drho =
+    eps, y = x / alpha, rho = sigma / alpha), "snr" (dw / d(1 / rho) = x_0, w = x / sigma) or "t" (dx / dt = flow).
+    Raises ValueError for other forms and for methods that are not explicit.
     """
     if form not in _FORMS:
         raise ValueError(f"form: expected one of {', '.join(_FORMS)}, got {form!r}")

@@ -92,18 +92,21 @@ class Place:
 
 
 def jump(x: Tensor, eps: Tensor, s: Level, t: Level) -> Tensor:
-    """From level s to level t along the line of one noise prediction: alpha_t x0_hat + sigma_t eps."""
+    """From level s to level t along the line of one noise prediction eps [B, ...] at x [B, ...]: DDIM's step.
+
+    alpha_t x0_hat + sigma_t eps, x0_hat = (x - sigma_s eps) / alpha_s.
+    """
     ratio = t.alpha / s.alpha
     return ratio * x + (t.sigma - ratio * s.sigma) * eps
 
 
 def ddim_step(at: Place, x: Tensor, t: Tensor) -> Tensor:
-    """One evaluation, first order."""
+    """A teacher's step from x [B, ...] at a place to times t [B]: one evaluation, first order."""
     return jump(x, at.eps(x), at.level(x), at.at(t).level(x))
 
 
 def heun_step(at: Place, x: Tensor, t: Tensor) -> Tensor:
-    """Two evaluations, second order: the mean of the noise at both ends."""
+    """The same in two evaluations, second order: by the mean of the noise at both ends."""
     first, end = at.eps(x), at.at(t)
     second = end.eps(jump(x, first, at.level(x), end.level(x)))
     return jump(x, 0.5 * (first + second), at.level(x), end.level(x))

@@ -50,7 +50,8 @@ def reflow_pairs(
     """Pairs {"eps", "x0", and the conditions} of noise and the model's samples from it, `shape` [n, ...] of each.
 
     cond: tensors [n, ...], one a pair; options: of `sample` (sampler="unipc-3", nfe=20, prediction, ...). The noise of
-    pair i, of its start and of samplers that draw, is a function of (seed, i).
+    pair i, of its start and of samplers that draw, is a function of (seed, i). Raises ValueError for conditions of
+    another length. Source: Liu et al. (2023), rectified flow.
     """
     wrong = [name for name, value in (cond or {}).items() if len(value) != shape[0]]
     if wrong:

@@ -25,7 +25,7 @@ def stratified(count: int, generator: torch.Generator) -> Tensor:
 
 
 def uniform(low: float, high: float) -> TimeLaw:
-    """Times uniform in [low, high]."""
+    """Times uniform in [low, high], 0 <= low < high <= t_max. Raises ValueError for an empty interval."""
     if not low < high:
         raise ValueError(f"uniform: expected low < high, got {low} and {high}")
     return lambda u: low + (high - low) * u.double()
@@ -34,7 +34,8 @@ def uniform(low: float, high: float) -> TimeLaw:
 def log_normal(schedule: Schedule, mean: float = -1.2, deviation: float = 1.2, t_end: float = 1e-3) -> TimeLaw:
     """log(sigma / alpha) normal, cut off at the ends of the schedule: t_end and t_max.
 
-    mean, deviation: -1.2 and 1.2 in EDM, for data of deviation 0.5. Source: Karras et al. (2022).
+    mean, deviation: -1.2 and 1.2 in EDM, for data of deviation 0.5. Raises ValueError for deviation <= 0. Source:
+    Karras et al. (2022).
     """
     if not deviation > 0:
         raise ValueError(f"log_normal: expected deviation > 0, got {deviation}")
@@ -53,7 +54,7 @@ def u_shaped(steepness: float = 4.0, edge: float = 1e-5) -> TimeLaw:
     """Density proportional to cosh(a (t - 1/2)) on [edge, 1 - edge]: both ends of a flow are hard, its middle is not.
 
     steepness: a. It is the mixture, half and half, of exponentials rising and falling with rate a. Source: Lee et al.
-    (2024), improving the training of rectified flows, with a = 4.
+    (2024), improving the training of rectified flows, with a = 4. Raises ValueError for steepness <= 0.
     """
     if not steepness > 0:
         raise ValueError(f"steepness: expected > 0, got {steepness}")

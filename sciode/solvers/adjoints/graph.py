@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["bytes_behind", "check_known", "clock", "leaves_behind", "residual_bytes"]
+__all__ = ["bytes_behind", "check_known", "clock", "hang_on_others", "leaves_behind", "residual_bytes"]
 
 
 def clock() -> int:
@@ -50,13 +50,18 @@ def leaves_behind(outputs: Iterable[Tensor], since: int, inputs: Iterable[Tensor
     return list(unique.values()), older
 
 
+def hang_on_others(outputs: Iterable[Tensor], known: Iterable[Tensor], since: int) -> bool:
+    """Whether `outputs` hang on a leaf that is none of `known`, or on what was computed before the clock said
+    `since`."""
+    ids = {id(x) for x in known}
+    leaves, older = leaves_behind(outputs, since)
+    return older or any(id(leaf) not in ids for leaf in leaves)
+
+
 def check_known(outputs: Iterable[Tensor], inputs: Iterable[Tensor], since: int, t: Tensor, adjoint: str) -> None:
     """RuntimeError where `outputs` hang on a tensor that joined the field after the first time t [L]: its gradient
     would be lost."""
-    inputs = list(inputs)
-    known = {id(x) for x in inputs}
-    leaves, older = leaves_behind(outputs, since)
-    if older or any(id(leaf) not in known for leaf in leaves):
+    if hang_on_others(outputs, inputs, since):
         raise RuntimeError(
             f"the field at t = {float(t[0]):g} uses a tensor that requires grad and that it did not use at the first "
             f'time, so adjoint="{adjoint}" cannot give its gradient; pass the tensor through args=, or use '

@@ -16,7 +16,8 @@ __all__ = ["end_capture", "recording"]
 def recording(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream | None = None, pool: Any = None) -> Iterator[None]:
     """Record into `graph` what is launched inside; other threads of the process may do as they please meanwhile.
 
-    stream: on which it is recorded; pool: memory that it shares with other graphs (`CUDAGraph.pool`).
+    stream: to record on, one of PyTorch's own by default; gradients of weights want the stream of earlier steps. pool:
+    memory that it shares with other graphs (`CUDAGraph.pool`).
 
     A graph that is destroyed in the middle of it spoils it ("operation failed due to a previous error during capture"),
     and graphs often lie in cycles, which Python takes away when it likes: so that is done before, and not inside.

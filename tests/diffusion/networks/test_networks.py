@@ -25,6 +25,7 @@ from sciode.training import save_checkpoint
 SMALL = {
     "unet": ("unet-digits", {"width": 8, "heads": 2}),
     "dit": ("dit-digits", {"width": 16, "depth": 1, "heads": 2}),
+    "mlp": ("mlp-digits", {"width": 16, "depth": 1}),
 }
 kinds = pytest.mark.parametrize("kind", SMALL)
 
@@ -47,8 +48,9 @@ def _x(n: int = 5, size: int = 8) -> Tensor:
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_zero_before_training_and_same_seeds_give_same_weights(name: str) -> None:
     first, again, other = build(name, seed=3), build(name, seed=3), build(name, seed=4)
-    size = 28 if "mnist" in name else 8
-    assert not first(_x(2, size), torch.tensor([-1.0, 1.0]), torch.tensor([3, 4])).any()
+    x = _x(2, 28 if "mnist" in name else 8)
+    x, label = (x[:, 0, 0, :2], None) if "points" in name else (x, torch.tensor([3, 4]))
+    assert not first(x, torch.tensor([-1.0, 1.0]), label).any()
     pairs = list(zip(first.parameters(), again.parameters(), other.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs) and not all(torch.equal(a, c) for a, _, c in pairs)
 
@@ -87,12 +89,16 @@ def test_gamma_one_changes_nothing_and_another_does(kind: str) -> None:
 
 @kinds
 def test_pictures_that_do_not_fit_and_labels_of_no_class_are_refused(kind: str) -> None:
-    with pytest.raises(ValueError, match="divisible"):
-        _grown(kind)(_x(2, 7), torch.zeros(2))
+    for size, channels in ((7, 1), (8, 3)):
+        with pytest.raises(ValueError, match=r"x: expected \[B, 1, "):
+            _grown(kind)(_x(2, size).expand(-1, channels, -1, -1), torch.zeros(2))
     with pytest.raises(ValueError, match="without classes"):
         _grown(kind, classes=0)(_x(2), torch.zeros(2), torch.zeros(2, dtype=torch.int64))
     for label in (3, torch.ones(2)):
         with pytest.raises(ValueError, match="whole numbers"):
+            _grown(kind)(_x(2), torch.zeros(2), label)
+    for label, said in ((torch.tensor([3, 11]), "0 to 9, or 10 for no class"), (torch.arange(3), "one a sample")):
+        with pytest.raises(ValueError, match=said):
             _grown(kind)(_x(2), torch.zeros(2), label)
 
 
@@ -137,7 +143,7 @@ def test_files_of_others_and_networks_of_others_are_refused(tmp_path: Path, seed
         load_model(tmp_path / "other.safetensors")
     with seeded(0):
         network = nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="only unet, dit"):
+    with pytest.raises(ValueError, match="only unet, dit, mlp"):
         save_model(tmp_path / "x.safetensors", Preconditioned(network, VPLinear()))
     with pytest.raises(ValueError, match="unet-digits"):
         build("unet-digit")

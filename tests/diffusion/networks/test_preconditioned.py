@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sciode.diffusion import EDM, PREDICTIONS, RectifiedFlow, VPLinear, convert, sample
-from sciode.diffusion.networks import Preconditioned
+from sciode.diffusion.networks import Preconditioned, build
 from sciode.diffusion.networks.preconditioned import network_target
 from sciode.diffusion.training.denoising import level_of, noised, target_of
 
@@ -93,6 +93,16 @@ def test_both_ends_of_a_flow_are_finite() -> None:
     # At t = 1 the state is noise, of which an untrained network knows no data: the flow is the noise.
     torch.testing.assert_close(found[1], x[1])
     assert sample(model, x, RectifiedFlow(), prediction="flow", t_start=1.0, steps=3).isfinite().all()
+
+
+def test_states_of_another_precision_than_the_weights_are_refused_before_they_reach_them() -> None:
+    model, t = Preconditioned(build("mlp-points"), VPLinear()), torch.full((2,), 0.5)
+    for dtype in (torch.float16, torch.float64):
+        with pytest.raises(ValueError, match="convert the network"):
+            model(torch.zeros(2, 2, dtype=dtype), t)
+    assert model.double()(torch.zeros(2, 2, dtype=torch.float64), t).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.float()(torch.zeros(2, 2, dtype=torch.bfloat16), t).isfinite().all()
 
 
 def test_an_impossible_deviation_is_refused() -> None:
