@@ -30,8 +30,10 @@ class Surface(NamedTuple):
         points, asked = torch.from_numpy(sensors).double(), torch.from_numpy(places).double()
         there = torch.ones(len(points), dtype=torch.bool)
         rows = surface_rows(asked, points, there, self.space, self.stretch, self.order)
-        weights = rows @ surface_inverse(points, self.space, self.stretch, self.order)
-        return (weights @ torch.from_numpy(values)).numpy()
+        inverse = surface_inverse(points, self.space, self.stretch, self.order)
+        # About their mean, as networks read them: of a large constant, rounding would leave more than what varies.
+        mean = values.mean((0, 1))
+        return (rows @ (inverse @ torch.from_numpy(values - mean))).numpy() + mean
 
 
 def fitted_surface(readings: FlowSet, orders: tuple[int, ...]) -> Surface:

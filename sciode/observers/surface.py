@@ -24,6 +24,8 @@ _NUGGET = 1e-6
 are met to some six digits."""
 _ROUNDING = 1e-14
 """Of the largest distance to the order: a nugget below it would be lost."""
+_MISSED = 100.0
+"""What a surface that misses its own sensors counts, beside one that misses a sensor that it does not know."""
 _LIMITS = (1.0 / 8.0, 8.0)
 """Of stretches."""
 _ASKED = 800
@@ -160,14 +162,14 @@ def _searched(error: Callable[[tuple[float, ...]], float], factors: tuple[float,
 
 
 def _untold(points: Tensor, table: Tensor, space: Space, stretch: Tensor, order: int) -> float:
-    """Mean squared error at each sensor of the surface through the others, and of the surface through all of them,
-    which rounding makes more than 0 where distances are too uneven for the order."""
+    """Mean squared error at each sensor of the surface through the others, and `_MISSED` times that of the surface
+    through all of them, which rounding makes more than 0 where distances are too uneven for the order."""
     there = torch.ones(len(points), dtype=torch.bool, device=points.device)
     inverse = surface_inverse(points, space, stretch, order)
     weights = inverse @ table
     met = surface_rows(points, points, there, space, stretch, order) @ weights
     missed = (met - table).square().mean()
-    return float((weights[: len(points)] / inverse.diag().unsqueeze(1)).square().mean() + missed)
+    return float((weights[: len(points)] / inverse.diag().unsqueeze(1)).square().mean() + _MISSED * missed)
 
 
 def time_weights(clock: Tensor, t: Tensor, causal: bool = False) -> tuple[Tensor, Tensor]:
