@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sciode.data.flow import Flow, FlowSet, Space
 
-__all__ = ["Reading", "as_flows", "held_out"]
+__all__ = ["Reading", "as_flows", "asked", "held_out"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,25 @@ class Reading:
             raise ValueError("a reading without any number says nothing: give one in which some sensor has read")
         if self.walls is not None and np.shape(self.walls) != places[:1]:
             raise ValueError(f"a reading's walls are [{places[0]}], one a sensor, got {np.shape(self.walls)}")
+
+
+def asked(
+    positions: Any, times: Any, given: Reading, dimension: int, channels: int, unit: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places [Q, d], and times [T] in steps from the reading on. Raises ValueError for what cannot be asked."""
+    if not isinstance(given, Reading):
+        raise ValueError(f"given: a {type(given).__name__} is no Reading: give Reading(positions, values, time)")
+    given.check(dimension, channels)
+    places = np.array(positions, dtype=np.float64)
+    if places.ndim != 2 or places.shape[1] != dimension:
+        raise ValueError(f"positions are [Q, {dimension}], got {places.shape}")
+    if not len(places) or not np.isfinite(places).all():
+        raise ValueError("positions must be finite numbers, of one place at least")
+    clock = np.atleast_1d(np.asarray(times, dtype=np.float64))
+    steps = (clock - given.time) / unit
+    if clock.ndim != 1 or not clock.size or not np.isfinite(clock).all() or (steps < -1e-9).any():
+        raise ValueError(f"times are [T], one at least, finite and not before the readings at {given.time:g}")
+    return places, np.maximum(steps, 0.0)
 
 
 def as_flows(positions: Any, times: Any, values: Any, walls: Any | None, space: Space | None) -> FlowSet:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from sciode.data.flow import FlowSet, Space
 from sciode.training import Epoch, History, choose_device
 
-from .arrays import Reading, as_flows
+from .arrays import Reading, as_flows, asked
 from .rivals import windows_of
 from .surface import chosen_order, surface_inverse, surface_rows
 from .waves import waves_at
@@ -208,10 +210,12 @@ class QuadraticLaw:
     ) -> Self:
         """Find the coefficients from flow sets of which the points are the sensors.
 
-        folder, progress: as those of other opponents; a fit of a minute keeps no checkpoints. Raises ValueError for a
-        space that is not periodic, or where no frame is read by all sensors.
+        folder, progress: as those of other opponents; so short a fit keeps no checkpoints. `history_` has an epoch a round,
+        the damping as its learning rate. Raises ValueError for parameters out of range, a space that is not periodic,
+        or where no frame is read by all sensors.
         """
         del folder, progress
+        self._check()
         if train.space.kind != "periodic":
             raise ValueError(
                 f"a quadratic law here needs a periodic box, not a {train.space.kind}: "
@@ -232,34 +236,55 @@ class QuadraticLaw:
         with torch.no_grad():
             for ahead, rounds in zip(self.ahead, self.rounds, strict=True):
                 for _ in range(rounds):
+                    began = time.perf_counter()
                     batch = _drawn(parts["train"], windows["train"], ahead, self.starts, draw)
                     found, damping, error = _improved(self.network_, found, batch, damping, self.steps)
                     missed = self._judged(found, parts["validation"], windows["validation"])
-                    epochs.append(Epoch(len(epochs), error, missed, damping, 0.0))
+                    epochs.append(Epoch(len(epochs), error, missed, damping, time.perf_counter() - began))
                     if missed < best:
                         best = missed
                         self.network_.coefficients.copy_(found)
         losses = [epoch.validation_loss for epoch in epochs]
-        self.history_ = History(tuple(epochs), losses.index(min(losses)) if math.isfinite(best) else -1, "epochs")
+        self.history_ = History(
+            tuple(epochs), losses.index(min(losses)) if math.isfinite(best) else -1, "all epochs done"
+        )
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:
-        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
+        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time.
+
+        Raises ValueError for shapes that do not fit, times before the reading, or where no sensor read all channels.
+        """
+        if not hasattr(self, "network_"):
+            raise RuntimeError("this law is not fitted: call fit first")
         device = self.network_.coefficients.device
-        steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
+        places, steps = asked(positions, times, given, self.space_.dimension, len(self.channels_), self.scale_.unit)
         readings = self.scale_.standardised(torch.as_tensor(np.array(given.values)))
         whole = readings.isfinite().all(1)
+        if not bool(whole.any()):
+            raise ValueError("no sensor read all channels: give a reading in which some did")
         sensors = torch.as_tensor(np.array(given.positions))[whole].to(device)
         start = self._onto(sensors) @ readings[whole].to(device).double()
-        clock = np.union1d(np.arange(math.ceil(steps.max() - 1e-9) + 1.0), np.maximum(steps, 0.0))
+        clock = np.union1d(np.arange(math.ceil(steps.max() - 1e-9) + 1.0), steps)
         gaps = torch.from_numpy(np.diff(clock)).to(device, torch.float32).unsqueeze(0)
         with torch.no_grad():
             shaped = _shaped(start.float(), self.network_.grid).unsqueeze(0)
             fields = self.network_.run(self.network_.coefficients, shaped, gaps, self.steps)[0]
-        asked = fields[np.searchsorted(clock, np.maximum(steps, 0.0))].flatten(2).double().cpu()  # [T, c, n^d]
-        places = torch.as_tensor(np.array(positions)).split(4096)
-        values = torch.cat([asked @ self.network_.grid.reading(part, self.space_).T for part in places], -1)
+        found = fields[np.searchsorted(clock, steps)].flatten(2).double().cpu()  # [T, c, n^d]
+        parts = torch.from_numpy(places).split(4096)
+        values = torch.cat([found @ self.network_.grid.reading(part, self.space_).T for part in parts], -1)
         return self.scale_.restored(values.transpose(1, 2)).numpy()
+
+    def _check(self) -> None:
+        whole = (self.side, self.forced, self.steps, self.starts, self.length, *self.ahead, *self.rounds)
+        if not all(isinstance(value, Integral) for value in whole):
+            raise ValueError("side, forced, steps, starts, length, ahead and rounds count: give whole numbers")
+        if len(self.ahead) != len(self.rounds) or not self.ahead:
+            raise ValueError(f"ahead and rounds are of the same stages, one at least: {self.ahead}, {self.rounds}")
+        if min(self.side - 3, self.steps, self.starts, self.length - 1, *self.ahead, *self.rounds) < 1:
+            raise ValueError("side must be >= 4, length >= 2; steps, starts, ahead and rounds >= 1")
+        if not 0 <= self.forced < self.side / 2:
+            raise ValueError(f"forced must lie in [0, side / 2): got {self.forced} on {self.side} points")
 
     def _onto(self, sensors: Tensor) -> Tensor:
         """[n^d, N]: readings -> the grid, by the smooth surface through them."""

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciode.data.flow import Flow, FlowSet, Space
+from sciode.solvers.suggest import choose
 from sciode.training import FitOptions, choose_device, fit, isolated_rng, load_checkpoint, save_checkpoint
+from sciode.training.recorded import ENGINES
 
-from .arrays import Reading, as_flows, held_out
+from .arrays import Reading, as_flows, asked, held_out
 from .graphs import Graph, flattened, outside_hull
 from .model import Design, ObserverModel, network
 from .objective import Objective
@@ -54,8 +56,7 @@ class Observer:
         starts (None: end to end).
     graph, neighbours, radius: how sensors are joined (`edges_between`).
     dropout: probability that a training step hides a sensor; masks: in how many ways (0: a new one every step, which
-        costs its graph). queries: asked a window in a step. dynamics_weight: of the
-        sensors' own loss. penalty: of the solver's regularizers, of an "ode" with `Design.regularize`.
+        costs its graph). queries: asked a window in a step. dynamics_weight: of the sensors' own loss. penalty: of the solver's regularizers, of an "ode" with `Design.regularize`.
     epochs, batch_size, lr, weight_decay, schedule, clip, patience: see `FitOptions`. validation: share of the flows
         that choose the weights.
     random_state: of weights, dropout and queries. device: "auto", "cpu", "cuda", ... engine: how training steps run
@@ -232,7 +233,7 @@ class Observer:
         self = cls(**{**told, "device": device})
         self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])
         self.scale_ = Scale(tensors["scale.mean"], tensors["scale.deviation"], record["unit"])
-        self.horizon_, self.order_ = record["horizon"], record["order"]
+        self.horizon_, self.order_ = record["horizon"], record.get("order", 3)
         self.stretch_ = tuple(record["stretch"])
         self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
         self._build(self.horizon_ / self.scale_.unit)
@@ -241,6 +242,7 @@ class Observer:
         return self
 
     def _check(self) -> None:
+        choose("engine", self.engine, ENGINES)
         if not isinstance(self.design, Design):
             raise ValueError(f"design: {self.design!r} is no Design: give Design(width=..., layers=...)")
         whole = {"length": self.length, "every": self.every, "queries": self.queries, "masks": self.masks}
@@ -291,21 +293,10 @@ class Observer:
     ) -> tuple[Tensor, NDArray[Any], Reading]:
         self._fitted()
         given = self.given_ if given is None else given
-        if not isinstance(given, Reading):
-            raise ValueError(f"given: a {type(given).__name__} is no Reading: give Reading(positions, values, time)")
         if chunk < 1:
             raise ValueError(f"chunk must be >= 1, got {chunk}")
-        given.check(self.space_.dimension, len(self.channels_))
-        places = torch.as_tensor(np.array(positions), dtype=torch.float32)
-        if places.ndim != 2 or places.shape[1] != self.space_.dimension:
-            raise ValueError(f"positions are [Q, {self.space_.dimension}], got {tuple(places.shape)}")
-        if not len(places) or not bool(places.isfinite().all()):
-            raise ValueError("positions must be finite numbers, of one place at least")
-        clock = np.atleast_1d(np.asarray(times, dtype=np.float64))
-        steps = (clock - given.time) / self.scale_.unit
-        if clock.ndim != 1 or not clock.size or not np.isfinite(clock).all() or (steps < -1e-9).any():
-            raise ValueError(f"times are [T], one at least, finite and not before the readings at {given.time:g}")
-        return places, np.maximum(steps, 0.0), given
+        places, steps = asked(positions, times, given, self.space_.dimension, len(self.channels_), self.scale_.unit)
+        return torch.from_numpy(places).float(), steps, given
 
     def _told(self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], given: Reading) -> Prediction:
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)

@@ -42,8 +42,11 @@ def surface_rows(
 
     u is `embedded` x, float64, so that a periodic box has no seam and a sphere no poles. points [..., N, d]; 0 where
     there [..., N] is False. stretch: what the coordinates of u are multiplied by: a flow that varies more along one
-    axis than along others is smoother so (`chosen_stretch`). order: one of `ORDERS`.
+    axis than along others is smoother so (`chosen_stretch`). order: one of `ORDERS`;
+    ValueError for any other, as even ones make no surface.
     """
+    if order not in ORDERS:
+        raise ValueError(f"a surface of order {order} is none: give one of {ORDERS}")
     scale = 1.0 if stretch is None else stretch.to(x.device).double()
     u, centres = (embedded(places.double(), space) * scale for places in (x, points))
     powers = _powers(u, centres, order) * there.unsqueeze(-2)

@@ -140,11 +140,11 @@ class RecordedSteps:
             with recording(graph, stream=self.stream, pool=pool):
                 self._move(inputs, count)
         except RuntimeError as error:
+            end_capture()
             said = next(iter(str(error).strip().splitlines()), type(error).__name__)
             if not self.cautious:
                 raise ValueError(f'a training step cannot be recorded: {said}; take engine="eager"') from error
             warnings.warn(f"a training step cannot be recorded and runs operation by operation: {said}", stacklevel=2)
-            end_capture()
             self.most = 0
             return False
         self.graphs[key] = graph, [x for x in whole if isinstance(x, Tensor)]

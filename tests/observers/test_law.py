@@ -120,8 +120,31 @@ def test_what_a_law_cannot_be_found_from_is_said() -> None:
     plane = FlowSet("p", travelling(2, 5, 1.0, 8).flows, ("u",), ("",), Space("plane", (-1.0,), (3.0,)))
     with pytest.raises(ValueError, match="periodic box"):
         QuadraticLaw(device="cpu").fit_flows(plane)
+    for wrong, said in (
+        ({"rounds": (3,)}, "same stages"), ({"ahead": (0, 1)}, "ahead and rounds >= 1"), ({"side": 2}, "side must be"),
+        ({"forced": 16}, "forced must lie"), ({"steps": 1.5}, "whole numbers"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            QuadraticLaw(device="cpu", **wrong).fit_flows(travelling(4, 6, 1.0, 8))  # type: ignore[arg-type]
     silent = travelling(4, 6, 1.0, 8)
     for flow in silent:
         flow.values[:, 2] = torch.nan
     with pytest.raises(ValueError, match="read by all sensors"):
         QuadraticLaw(side=16, length=6, device="cpu").fit_flows(silent[:2], silent[2:])
+
+
+def test_what_a_law_cannot_be_asked_is_said() -> None:
+    flows = travelling(4, 6, 1.0, 8)
+    law = QuadraticLaw(side=8, forced=1, rounds=(1,), ahead=(1,), length=6, device="cpu")
+    places, values = flows[0].points.numpy(), flows[0].values[0].numpy()
+    with pytest.raises(RuntimeError, match="call fit first"):
+        law.predict(places, [0.0], Reading(places, values))
+    law.fit_flows(flows[:3], flows[3:])
+    for where, when, given, said in (
+        (places[:, 0], [0.0], Reading(places, values), "positions are"),
+        (places, [-1.0], Reading(places, values), "not before the readings"),
+        (places, [0.0], Reading(places, values[:3]), "a reading has positions"),
+        (places, [0.0], values, "is no Reading"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            law.predict(where, when, given)  # type: ignore[arg-type]

@@ -100,6 +100,11 @@ def test_leaving_out_by_one_inverse_is_leaving_out(monkeypatch: Any) -> None:
     assert surface._untold(points, values, SPHERE, one, 3) == pytest.approx(expected, rel=1e-4)
 
 
+def test_orders_that_make_no_surface_are_refused() -> None:
+    with pytest.raises(ValueError, match="of order 4 is none"):
+        surface_inverse(places(BOX, 20), BOX, None, 4)
+
+
 def test_an_order_whose_surface_rounding_spoils_is_not_chosen() -> None:
     """Sensors of a grid of longitudes and latitudes crowd at the poles: distances of very unequal size."""
     east = torch.arange(64, dtype=torch.float64) * (2.0 * math.pi / 64)
