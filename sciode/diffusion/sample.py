@@ -103,9 +103,8 @@ def sample(
     """
     job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
-    gradient = checked(gradient, job.sampler)
     check_seed(seed, x.shape[0])
-    dtype, x = x.dtype, carried(x)
+    gradient, dtype, x = checked(gradient, job.sampler), x.dtype, carried(x)
     if isinstance(job.sampler, Adaptive):
         walked = job.sampler.walk(job.denoiser, job.path, x, **job.sampler.options)
         found, memory, spent, status = walked.x, (), walked.nfe, walked.status
@@ -113,8 +112,8 @@ def sample(
     else:
         (found, memory, used), spent, status = *_sampled(job, x, seed, gradient), None
     if denoise_last:
-        end, last = job.path.nodes[-1], Plan()
-        last.result = last.call(0, end, "data")
+        last = Plan()
+        last.result = last.call(0, job.path.nodes[-1], "data")
         found, spent = run(last, job.denoiser, (found,))[0], spent + 1
     found = found.to(dtype)
     if not return_info:
