@@ -56,7 +56,8 @@ class Observer:
         starts (None: end to end).
     graph, neighbours, radius: how sensors are joined (`edges_between`).
     dropout: probability that a training step hides a sensor; masks: in how many ways (0: a new one every step, which
-        costs its graph). queries: asked a window in a step. dynamics_weight: of the sensors' own loss. penalty: of the solver's regularizers, of an "ode" with `Design.regularize`.
+        costs its graph). queries: asked a window in a step. dynamics_weight: of the sensors' own loss. penalty: of the
+        solver's regularizers, of an "ode" with `Design.regularize`.
     epochs, batch_size, lr, weight_decay, schedule, clip, patience: see `FitOptions`. validation: share of the flows
         that choose the weights.
     random_state: of weights, dropout and queries. device: "auto", "cpu", "cuda", ... engine: how training steps run
