@@ -44,7 +44,9 @@ _TRAIN, _TEST = 3, 4
 class Settings:
     """families: () for all ten. lines, told, noises, seeds: what rows there are. equations, starts: of training, a
     family; test_equations, test_starts: of tests. points, frames, read: of a sample. written: samples a family whose
-    equations are written. Others: see `Course` and `sciode.prose.PRESETS`. Raises ValueError for unknown names."""
+    equations are written.
+    training: how its steps run, see `Course.engine`. Others: see `Course` and `sciode.prose.PRESETS`. Raises ValueError
+    for unknown names."""
 
     families: tuple[str, ...] = ()
     preset: str = "tiny"
@@ -67,7 +69,7 @@ class Settings:
     test_starts: int = 2
     written: int = 10
     beams: int = 2
-    graph: bool = True
+    training: str = "auto"
     device: str = "cpu"
     workers: int = 1
 
@@ -120,7 +122,7 @@ def _trained(settings: Settings, seed: int, out: Path) -> dict[str, nn.Module]:
         models = {name: MODELS[name](settings).to(settings.device) for name in wanted}
     rates = {name: settings.rival_lr for name in models if not isinstance(models[name], Transformer)}
     course = Course(
-        settings.steps, settings.seconds, settings.batch, settings.lr, graph=settings.graph, seed=seed,
+        settings.steps, settings.seconds, settings.batch, settings.lr, engine=settings.training, seed=seed,
         warmup=min(200, settings.steps // 10), every=min(100, settings.steps),
         reading=Reading(settings.read, settings.read, settings.noise),
     )  # fmt: skip

@@ -211,8 +211,8 @@ class QuadraticLaw:
         """Find the coefficients from flow sets of which the points are the sensors.
 
         folder, progress: as those of other opponents; so short a fit keeps no checkpoints. `history_` has an epoch a
-        round, the damping as its learning rate. Raises ValueError for parameters out of range, a space that is not periodic,
-        or where no frame is read by all sensors.
+        round, the damping as its learning rate. Raises ValueError for parameters out of range, a space that is not
+        periodic, or where no frame is read by all sensors.
         """
         del folder, progress
         self._check()
