@@ -158,9 +158,9 @@ def test_half_precision_rounds_what_the_model_sees_and_says_and_nothing_else(nam
     def rounding(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return model(x.to(torch.bfloat16), t).to(x.dtype)
 
-    x, steps = case.x.to(torch.bfloat16), {} if "adaptive" in name else {"steps": 12}
-    found = sample(model, x, case.schedule, sampler=name, seed=1, **steps)
-    wanted = sample(rounding, x.float(), case.schedule, sampler=name, seed=1, **steps)
+    x, steps = case.x.to(torch.bfloat16), None if "adaptive" in name else 12
+    found = sample(model, x, case.schedule, sampler=name, seed=1, steps=steps)
+    wanted = sample(rounding, x.float(), case.schedule, sampler=name, seed=1, steps=steps)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, wanted.to(torch.bfloat16))
 
