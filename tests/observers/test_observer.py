@@ -246,6 +246,7 @@ def test_misuse_is_named(fitted: Observer) -> None:
         ({"neighbours": 0}, "neighbours >= 1"),
         ({"masks": -1}, "must be >= 0"),
         ({"penalty": -0.1}, "must be >= 0"),
+        ({"engine": "recorded"}, "engine: unknown"),
     ):
         with pytest.raises(ValueError, match=said):
             tiny(**how).fit(positions, times, values)
