@@ -78,7 +78,8 @@ def test_the_paths_have_their_shapes_and_everything_is_finite(name: str, form: s
         assert found.states.shape == (B, 6, H) and found.last.shape == (B, H) and net.hidden == H
         assert found.status.tolist() == [0] * B and found.nfe.shape == (B,)
         assert found.states.isfinite().all() and found.last.isfinite().all()
-        assert torch.equal(found.states[:, 0], found.states[:, 1])
+        # One time asked twice: equal to rounding, as a product may sum each of its rows in another order.
+        torch.testing.assert_close(found.states[:, 0], found.states[:, 1], rtol=0, atol=1e-14)
         assert (found.states[1, 4] == 0).all()
         alone = net(b, None, seeds())
         assert alone.states.shape == (B, 0, H)
