@@ -108,16 +108,18 @@ def test_main_prints_tables_and_writes_what_it_printed(
 ) -> None:
     tiny = (Case(TINY, "backward", 1, 2.5), Case(OSCILLATORS, "forward", 1, 3.0))
     monkeypatch.setattr(solvers, "cases", lambda: tiny)
+    # That each library runs is tested above; here two of them, which compile nothing.
+    monkeypatch.setattr(solvers, "measure", lambda case: measure(case, (EAGER, TORCHDIFFEQ), warmup=0))
     assert main(out=tmp_path / "new") == 0
     record = json.loads((tmp_path / "new" / "solvers.json").read_text())
     assert set(record) == {"machine", "rows"}
     assert {"processor", "cores", "torch_threads", "torch", "date"} <= set(record["machine"])
-    assert [row["problem"] for row in record["rows"]] == ["neural_ode"] * 6 + ["van_der_pol"] * 5
+    assert [row["problem"] for row in record["rows"]] == ["neural_ode"] * 3 + ["van_der_pol"] * 2
     for row in record["rows"]:
         assert set(row) == {entry.name for entry in fields(Row)}
         assert asdict(Row(**row)) == row
     shown = capsys.readouterr().out
-    assert all(peer.library in shown for peer in PEERS)
+    assert all(peer.library in shown for peer in (EAGER, TORCHDIFFEQ))
 
 
 def test_every_benchmark_named_has_a_main() -> None:
