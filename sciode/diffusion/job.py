@@ -24,7 +24,7 @@ from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers.suggest import choose
 
-__all__ = ["Chosen", "Job", "carried", "first_step", "job_of", "row_of"]
+__all__ = ["Chosen", "Job", "carried", "first_step", "job_of", "row_of", "seen"]
 
 _STEPS = 20
 
@@ -62,8 +62,7 @@ def job_of(
     count = _count(row, steps, nfe, denoise_last, grid)
     times = times_of(grid, schedule, count, schedule.t_max if t_start is None else float(t_start), float(t_end))
     path = Path.of(schedule, times)
-    seen = None if carried(x) is x else x.dtype
-    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold, seen)
+    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold, seen(x))
     wants = row.wants if isinstance(row, Sampler) else None
     if wants == "ems" and ems is None:
         raise ValueError(
@@ -81,6 +80,11 @@ def job_of(
 def carried(x: Tensor) -> Tensor:
     """The states as loops carry them: half precision in float32, in which steps do not round away."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def seen(x: Tensor) -> torch.dtype | None:
+    """The dtype in which the model is shown the states, where they are carried in another."""
+    return None if carried(x) is x else x.dtype
 
 
 def row_of(sampler: Chosen) -> Sampler | Adaptive:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sciode.diffusion.checks import check_kinds, check_mask, check_states
 from sciode.diffusion.editing.repaint import noised
 from sciode.diffusion.editing.stage import Draws, Stage, stage_of
+from sciode.diffusion.job import carried
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.path import Node
 from sciode.diffusion.schedules.base import Schedule
@@ -81,7 +82,8 @@ def edit_regions(
 
     so that the data prediction is guided and the direction of noise is not. window: where energies act; from its first
     third on in every other step. Without regions, noise and travel it is DDIM, with noise 1 everywhere DDPM.
-    options: prediction, grid, cond, guidance, threshold as in `sample`. Source: Mou et al. (2024), DiffEditor.
+    options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too.
+    Source: Mou et al. (2024), DiffEditor.
     """
     check_states(x)
     check_kinds(schedule=schedule)
@@ -89,7 +91,7 @@ def edit_regions(
         check_mask(masked.mask, x)
     start = float(schedule.t_max if t_start is None else t_start)
     stage = stage_of(model, x, schedule, steps=steps, t_start=start, t_end=t_end, **options)
-    draws = Draws(seed, x)
+    draws, dtype, x = Draws(seed, x), x.dtype, carried(x)
     for i, (s, t) in enumerate(pairwise(stage.path.nodes)):
         early = i < (window[0] + (window[1] - window[0]) / 3) * steps
         acting = regions if _inside(window, i, steps) and (early or i % 2 == 0) else ()
@@ -101,7 +103,7 @@ def edit_regions(
                 # On the way back nothing is edited.
                 x = stage.step(x, t, s) if travel.mode == "invert" else noised(x, t, s, draws())
             x = _stepped(stage, x, s, t, acting, eta, draws)
-    return x
+    return x.to(dtype)
 
 
 def _eta(noise: RegionalNoise | None, x: Tensor, i: int, steps: int) -> Tensor | None:

@@ -113,15 +113,15 @@ def _walk_solve(
     """`sciode.solve` on dy / dlambda = -e^-lambda eps(alpha y, t(lambda)) for y = x / alpha, each sample with its
     steps."""
     first, last = path.nodes[0], path.nodes[-1]
-    batch, shape = x.shape[0], x.shape
+    batch, shape, least = x.shape[0], x.shape, denoiser.finest
 
     def slope(lam: Tensor, y: Tensor) -> Tensor:
         eps, _, rho = noise_at(denoiser, y.reshape(shape), lam.reshape(batch))
         return (-rho * eps).reshape(y.shape)
 
     solution = solve(
-        slope, (x / first.alpha).flatten(1), [first.lam, last.lam], method=method, rtol=rtol, atol=atol, batch_dims=1,
-        max_steps=max_steps, throw=False, engine="eager",
+        slope, (x / first.alpha).flatten(1), [first.lam, last.lam], method=method, rtol=max(rtol, least),
+        atol=max(atol, least), batch_dims=1, max_steps=max_steps, throw=False, engine="eager",
     )  # fmt: skip
     return Walked(solution.ys[-1].reshape(shape) * last.alpha, solution.stats.nfe, solution.status.long())
 
@@ -131,7 +131,8 @@ def runge_kutta_adaptive(method: str | Tableau = "tsit5", rtol: float = 1e-4, at
 
         dy / dlambda = -(sigma / alpha) eps,   y = x / alpha.
 
-    method: a name or a `Tableau`; rtol, atol: tolerances of y, 1e-3 to 1e-5 in float32. Raises ValueError for methods
+    method: a name or a `Tableau`; rtol, atol: tolerances of y, 1e-3 to 1e-5 in float32; of a model in half precision
+    an eighth of its rounding (1e-4, in bfloat16 1e-3) at least. Raises ValueError for methods
     without an error estimate.
     """
     table = tableau_of(method)
