@@ -31,7 +31,7 @@ from sciode.bench.restoring import (
 from sciode.bench.timing import machine
 from sciode.lab.scans import Scans, denoiser, scans
 
-__all__ = ["CLIMBS", "CORRUPTIONS", "LEVELS", "SEEDS", "main"]
+__all__ = ["CLIMBS", "CORRUPTIONS", "LEVELS", "SEEDS", "classifier", "main"]
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 SEEDS = (0, 1, 2)
@@ -48,7 +48,7 @@ _STEPS = 12
 _TRAINING = 1500
 
 
-def _judge(data: Scans) -> Judge:
+def classifier(data: Scans) -> Judge:
     """Accuracy of a support-vector machine that learnt the clean training images."""
     from sklearn.svm import SVC
 
@@ -59,7 +59,7 @@ def _judge(data: Scans) -> Judge:
 
 def _bench(data: Scans, seed: int) -> Bench:
     """With a network of its own."""
-    net, judge = denoiser({"x": data.train}, steps=_TRAINING, seed=seed, batch=256).network, _judge(data)
+    net, judge = denoiser({"x": data.train}, steps=_TRAINING, seed=seed, batch=256).network, classifier(data)
 
     def images(seed: int, part: str) -> tuple[Tensor, Tensor]:
         half = len(data.test) // 2

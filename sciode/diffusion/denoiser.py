@@ -59,12 +59,11 @@ class Denoiser:
     threshold: Threshold | None = None
     seen: torch.dtype | None = None
 
-    @property
-    def finest(self) -> float:
-        """The finest tolerance that an adaptive solver should ask for: 0, or an eighth of the rounding of what the
-        model is shown, where that is coarser than the state's. Below, steps follow the rounding and win nothing; at the
+    def tolerance(self, asked: float) -> float:
+        """What an adaptive solver should ask for: what is asked, but where the model is shown less precision than the
+        state has, an eighth of that rounding at least. Below, steps follow the rounding and win nothing; at the
         rounding itself, the solver's error is ten times as large."""
-        return 0.0 if self.seen is None else torch.finfo(self.seen).eps / 8
+        return asked if self.seen is None or asked <= 0 else max(asked, torch.finfo(self.seen).eps / 8)
 
     def asks(self, node: Node, kind: str) -> Asked:
         """The coefficients for a node; ValueError where the model's prediction says nothing about the data."""

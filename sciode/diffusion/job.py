@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,9 @@ def job_of(
     """Check the arguments of `sample`; raises ValueError with the mend."""
     check_states(x)
     check_kinds(
-        model=model, schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems
-    )
+        model=model, schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond,
+        ems=ems, t_start=t_start, t_end=t_end,
+    )  # fmt: skip
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)
     if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
@@ -109,6 +110,8 @@ def _count(row: Sampler | Adaptive, steps: int | None, nfe: int | None, denoise_
             raise ValueError(f"steps: {row.name} chooses its own; set rtol and atol by sampler({row.name!r}, rtol=...)")
         return 1
     if not isinstance(grid, str) and not callable(grid):
+        if not isinstance(grid, Sequence | np.ndarray | Tensor):
+            raise ValueError(f"grid: got {grid!r}; pass a name, a function, or the times; how many is `steps`")
         count = len(grid) - 1
         if nfe is not None or steps not in (None, count):
             raise ValueError(f"steps, nfe: the times given as grid make {count} steps; give neither")

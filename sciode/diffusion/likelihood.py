@@ -59,7 +59,7 @@ def log_likelihood(
     status. Source: Song et al. (2021), score-based generative modeling through SDEs; Grathwohl et al. (2019), FFJORD.
     """
     _check(x, divergence, probes, prediction)
-    check_kinds(model=model, schedule=schedule, guidance=guidance, cond=cond)
+    check_kinds(model=model, schedule=schedule, guidance=guidance, cond=cond, t_start=t_start, t_end=t_end)
     start_at = schedule.t_max if t_start is None else t_start
     if not t_end < start_at:
         raise ValueError(f"t_end: expected less than t_start = {start_at}, got {t_end}")
@@ -69,8 +69,8 @@ def log_likelihood(
         raise ValueError("t_start: alpha is 0 there, where no density of x / alpha is; start a little earlier")
     if not first.sigma > 0:
         raise ValueError("t_end: sigma is 0 there, and lambda infinite; give 1e-5 to 1e-3")
-    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, seen=seen(x))
-    dtype, x, least = x.dtype, carried(x), denoiser.finest
+    denoiser = Denoiser(_followed(model), schedule, prediction, dict(cond or {}), guidance, seen=seen(x))
+    dtype, x, within = x.dtype, carried(x), denoiser.tolerance
     vectors = _vectors(x, divergence, probes, seed)
     trace = _exact if divergence == "exact" else _estimated
 
@@ -85,11 +85,13 @@ def log_likelihood(
     with torch.no_grad():
         start = {"y": (x / first.alpha).flatten(1), "log": x.new_zeros(batch, 1)}
         found = solve(
-            slope, start, [first.lam, last.lam], method=method, rtol=max(rtol, least), atol=max(atol, least),
+            slope, start, [first.lam, last.lam], method=method, rtol=within(rtol), atol=within(atol),
             max_steps=max_steps, batch_dims=1, engine="eager", throw=False,
         )  # fmt: skip
         noise = found.ys["y"][-1].reshape(x.shape) * last.alpha
         at_start = _normal(noise, last.sigma) if prior is None else prior(noise)
+        if at_start.shape != (batch,):
+            raise ValueError(f"prior: expected one log density a sample [{batch}], got {tuple(at_start.shape)}")
         size = x[0].numel()
         # Densities of x and of x / alpha differ by D log alpha, at both ends; the integral runs against the flow.
         scales = size * (math.log(last.alpha) - math.log(first.alpha))
@@ -105,6 +107,18 @@ def _check(x: Tensor, divergence: str, probes: int, prediction: str) -> None:
         raise ValueError("x: the batch is empty; pass at least one state")
     if probes < 1:
         raise ValueError(f"probes: expected at least 1, got {probes}")
+
+
+def _followed(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The model, if autograd can follow it: of a value that has no gradient the divergence would silently be 0."""
+
+    def ask(x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        m = model(x, t, **cond)
+        if isinstance(m, Tensor) and not m.requires_grad:
+            raise ValueError("model: its output has no gradient in x; is there a no_grad or a detach within?")
+        return m
+
+    return ask
 
 
 def _normal(x: Tensor, sigma: float) -> Tensor:

@@ -36,7 +36,7 @@ def repaint(
     Raises ValueError for misuse. Source: Lugmayr et al. (2022), RePaint.
     """
     check_states(x)
-    check_kinds(schedule=schedule)
+    check_kinds(schedule=schedule, repeats=repeats, t_start=t_start)
     check_mask(mask, x)
     if mask.dtype != torch.bool:
         raise ValueError(f"mask: expected bool, true where x is known, got {mask.dtype}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sciode.diffusion.checks import check_one
+from sciode.diffusion.checks import check_kinds, check_one
 from sciode.diffusion.editing.stage import Draws, Stage, stage_of
 from sciode.diffusion.job import carried
 from sciode.diffusion.noise import Seed
@@ -48,6 +48,7 @@ def code(
 
     Source: Nachmany et al. (2024), CODE: confident ordinary differential editing.
     """
+    check_kinds(updates=updates, level=level)
     if updates < 0 or anneal < 1 or not step > 0:
         raise ValueError(f"expected updates >= 0, anneal >= 1 and step > 0, got {updates}, {anneal} and {step}")
     if confidence is not None and not confidence > 0:

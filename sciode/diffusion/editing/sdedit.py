@@ -28,7 +28,7 @@ def sdedit(
     if "t_start" in options:
         raise ValueError("t_start: it is `level` here")
     check_states(x)
-    check_kinds(schedule=schedule)
+    check_kinds(schedule=schedule, level=level)
     if not 0 < level <= schedule.t_max:
         raise ValueError(f"level: expected 0 < level <= {schedule.t_max}, got {level}")
     noisy = float(schedule.alpha(level)) * carried(x) + float(schedule.sigma(level)) * Draws(seed, x)()

@@ -64,14 +64,20 @@ def stage_of(
     model: Callable[..., Tensor], x: Tensor, schedule: Schedule, *, steps: int, t_start: float, t_end: float,
     sampler: str | Sampler = "ddim", prediction: str = "eps", grid: Grid = "log-snr",
     cond: Mapping[str, Any] | None = None, guidance: Guidance | None = None, threshold: Threshold | None = None,
-    draws: bool = False,
+    draws: bool = False, **unknown: Any,
 ) -> Stage:  # fmt: skip
     """For states like x as a caller gives them; what is stepped is `carried(x)`. draws: whether steps may draw noise.
 
     Checks the arguments; raises ValueError with the mend.
     """
+    if unknown:
+        known = "sampler, steps, t_end, seed, prediction, grid, cond, guidance, threshold"
+        raise ValueError(f"{', '.join(unknown)}: no option of an editor; beside its own there are {known}")
     check_states(x)
-    check_kinds(model=model, schedule=schedule, steps=steps, guidance=guidance, threshold=threshold, cond=cond)
+    check_kinds(
+        model=model, schedule=schedule, steps=steps, guidance=guidance, threshold=threshold, cond=cond, level=t_start,
+        t_end=t_end,
+    )  # fmt: skip
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)
     if isinstance(row, Adaptive) or row.wants or row.times or row.inverse is not None or row.kind == "consistency":

@@ -71,10 +71,10 @@ class _Continuous(torch.autograd.Function):
         denoiser = with_conditions(work.program.denoiser, fresh)
         first, last = work.path.nodes[0], work.path.nodes[-1]
         start = _Pair(found / last.alpha, cotangent * last.alpha)
-        settings, least = work.settings, denoiser.finest
+        settings, within = work.settings, denoiser.tolerance
         solution = solve(
             _slopes(denoiser, sources), start._asdict(), [last.lam, first.lam], method=settings.method,
-            rtol=max(settings.rtol, least), atol=max(settings.atol, least), max_steps=settings.max_steps,
+            rtol=within(settings.rtol), atol=within(settings.atol), max_steps=settings.max_steps,
             batch_dims=1, engine="eager", save="steps" if sources else "ts",
         )  # fmt: skip
         if not sources:

@@ -113,15 +113,15 @@ def _walk_solve(
     """`sciode.solve` on dy / dlambda = -e^-lambda eps(alpha y, t(lambda)) for y = x / alpha, each sample with its
     steps."""
     first, last = path.nodes[0], path.nodes[-1]
-    batch, shape, least = x.shape[0], x.shape, denoiser.finest
+    batch, shape = x.shape[0], x.shape
 
     def slope(lam: Tensor, y: Tensor) -> Tensor:
         eps, _, rho = noise_at(denoiser, y.reshape(shape), lam.reshape(batch))
         return (-rho * eps).reshape(y.shape)
 
     solution = solve(
-        slope, (x / first.alpha).flatten(1), [first.lam, last.lam], method=method, rtol=max(rtol, least),
-        atol=max(atol, least), batch_dims=1, max_steps=max_steps, throw=False, engine="eager",
+        slope, (x / first.alpha).flatten(1), [first.lam, last.lam], method=method, rtol=denoiser.tolerance(rtol),
+        atol=denoiser.tolerance(atol), batch_dims=1, max_steps=max_steps, throw=False, engine="eager",
     )  # fmt: skip
     return Walked(solution.ys[-1].reshape(shape) * last.alpha, solution.stats.nfe, solution.status.long())
 
