@@ -93,7 +93,7 @@ plt.show()
 
 # %%
 data = scans()
-net = denoiser({"x": data.train}, steps=lab.scale(full=1500, fast=300), seed=session.seed, batch=256).network
+net = denoiser({"x": data.train}, steps=lab.scale(full=1500, fast=150), seed=session.seed, batch=256).network
 with torch.no_grad():
     drawn = sample(net, initial_noise(schedule, (12, 1, 8, 8), seed=3), schedule, nfe=30)
 show_digits([data.test[:12], drawn], ["data", "samples"])
