@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path as File
 from typing import Any, NamedTuple
 
@@ -178,9 +177,13 @@ def _header(space: Space, settings: Search, seed: int) -> dict[str, Any]:
 
 def _number(score: Any) -> float:
     """A score; ValueError for what is none."""
-    if not isinstance(score, Real | Tensor | np.ndarray) or np.size(score) != 1 or float(score) < 0:
+    try:
+        value = float(score)
+    except (TypeError, ValueError, RuntimeError):
+        value = -1.0
+    if value < 0:
         raise ValueError(f"objective: expected one number >= 0, the lower the better, got {score!r}")
-    return float(score)
+    return value
 
 
 class _Ledger:
