@@ -89,9 +89,7 @@ def log_likelihood(
             max_steps=max_steps, batch_dims=1, engine="eager", throw=False,
         )  # fmt: skip
         noise = found.ys["y"][-1].reshape(x.shape) * last.alpha
-        at_start = _normal(noise, last.sigma) if prior is None else prior(noise)
-        if at_start.shape != (batch,):
-            raise ValueError(f"prior: expected one log density a sample [{batch}], got {tuple(at_start.shape)}")
+        at_start = _normal(noise, last.sigma) if prior is None else _one_each(prior(noise), batch)
         size = x[0].numel()
         # Densities of x and of x / alpha differ by D log alpha, at both ends; the integral runs against the flow.
         scales = size * (math.log(last.alpha) - math.log(first.alpha))
@@ -119,6 +117,12 @@ def _followed(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return m
 
     return ask
+
+
+def _one_each(logs: Tensor, batch: int) -> Tensor:
+    if logs.shape != (batch,):
+        raise ValueError(f"prior: expected one log density a sample [{batch}], got {tuple(logs.shape)}")
+    return logs
 
 
 def _normal(x: Tensor, sigma: float) -> Tensor:
