@@ -61,7 +61,7 @@ plt.show()
 
 # %%
 mixture = GaussianMixture.random(3, seed=0)
-model, start = mixture.model(schedule), initial_noise(schedule, (32, 3), seed=2, dtype=torch.float64)
+model, start = mixture.model(schedule), initial_noise(schedule, (lab.scale(32, 16), 3), seed=2, dtype=torch.float64)
 end = mixture.end_of_ode(start, schedule, 1.0, 1e-3)
 statistics = estimate_ems(model, mixture.draw(1024, seed=7), schedule)
 
@@ -120,7 +120,7 @@ plt.show()
 # %%
 unet, record = pretrained("mnist_unet")
 ems = pretrained_statistics("mnist_unet")
-count = lab.scale(full=20, fast=8)
+count = lab.scale(full=20, fast=4)
 noise, digits = initial_noise(schedule, (count, 1, 28, 28), seed=5), torch.arange(count) % 10
 
 
@@ -132,7 +132,7 @@ def draw(name, **how):
 
 
 print({key: record[key] for key in ("data", "step", "date")})
-aim = draw("unipc-2", steps=lab.scale(full=200, fast=40))
+aim = draw("unipc-2", steps=lab.scale(full=200, fast=25))
 
 # %%
 middling = {"grid": "middle", "options": {"lower_final": True}}

@@ -22,7 +22,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from sciode import lab
-from sciode.bench.editing import classifier, corrupted, pixel_range
+from sciode.bench.editing import CORRUPTIONS, classifier
+from sciode.bench.restoring import corrupted, pixel_range
 from sciode.diffusion import (
     MeasurementGuidance,
     VPLinear,
@@ -92,7 +93,7 @@ plt.show()
 
 # %%
 data = scans()
-net = denoiser({"x": data.train}, steps=lab.scale(full=1500, fast=300), seed=session.seed, batch=256).network
+net = denoiser({"x": data.train}, steps=lab.scale(full=1500, fast=150), seed=session.seed, batch=256).network
 with torch.no_grad():
     drawn = sample(net, initial_noise(schedule, (12, 1, 8, 8), seed=3), schedule, nfe=30)
 show_digits([data.test[:12], drawn], ["data", "samples"])
@@ -128,7 +129,7 @@ print("largest difference at the ends:", [f"{a:.3f}" for a in apart])
 n = lab.scale(full=64, fast=10)
 bits = {}
 for name in ("clean", "two rows erased", "salt and pepper", "noise"):
-    images = data.test[:n] if name == "clean" else corrupted(data.test[:n], name)
+    images = data.test[:n] if name == "clean" else corrupted(data.test[:n], CORRUPTIONS[name])
     how = log_likelihood(net, images, schedule, t_end=0.02, rtol=1e-3, atol=1e-3, divergence="hutchinson", probes=4)
     bits[name] = -how.log_prob / (64 * torch.log(torch.tensor(2.0)))
 figure, ax = plt.subplots(figsize=(6, 2.6))
@@ -146,16 +147,16 @@ plt.show()
 # digits hardly ever reach into the corners. The higher the level, the less is left of the input.
 
 # %%
-broken = corrupted(data.test[:12], "salt and pepper", seed=2)
+broken = corrupted(data.test[:12], CORRUPTIONS["salt and pepper"], seed=2)
 noisy = [sdedit(net, broken, schedule, level, steps=15, seed=1) for level in (0.1, 0.3)]
-bounds = {"updates": 0, "steps": 12, "confidence": 1.0, "limit": pixel_range(data)}
+bounds = {"updates": 0, "steps": 12, "confidence": 1.0, "limit": pixel_range(data.train)}
 confident = [code(net, broken, schedule, level, **bounds) for level in (0.1, 0.3)]
 show_digits([data.test[:12], broken, *noisy, *confident],
             ["clean", "broken", "SDEdit, 0.1", "SDEdit, 0.3", "CODE, 0.1", "CODE, 0.3"])  # fmt: skip
 
 # %%
 judge, count = classifier(data), lab.scale(full=250, fast=100)
-many = corrupted(data.test[-count:], "salt and pepper", seed=2)
+many = corrupted(data.test[-count:], CORRUPTIONS["salt and pepper"], seed=2)
 labels = data.test_labels[-count:]
 levels = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 curves = {"SDEdit": [], "CODE": []}

@@ -53,7 +53,7 @@ flow_time = RectifiedFlow()
 
 # %%
 data = scans(held=0).rows
-trained = denoiser(data, "dit-digits", steps=lab.scale(full=4000, fast=300), seed=session.seed, width=48,
+trained = denoiser(data, "dit-digits", steps=lab.scale(full=4000, fast=200), seed=session.seed, width=48,
                    depth=lab.scale(full=3, fast=2), heads=3)  # fmt: skip
 teacher = trained.network
 print(f"{sum(p.numel() for p in teacher.parameters()):,} weights, {trained.seconds:.0f} s")
@@ -83,11 +83,11 @@ plt.show()
 
 # %%
 pairs = reflow_pairs(
-    teacher, schedule, (lab.scale(full=4000, fast=600), 1, 8, 8), seed=2, sampler="unipc-3", nfe=12,
-    cond={"label": torch.arange(lab.scale(full=4000, fast=600)) % 10},
+    teacher, schedule, (lab.scale(full=4000, fast=400), 1, 8, 8), seed=2, sampler="unipc-3", nfe=12,
+    cond={"label": torch.arange(lab.scale(full=4000, fast=400)) % 10},
 )  # fmt: skip
 flow = copy.deepcopy(teacher).on(flow_time, "flow").requires_grad_(True)
-options = TrainOptions(steps=lab.scale(full=3000, fast=250), batch_size=64, lr=1e-3, seed=session.seed)
+options = TrainOptions(steps=lab.scale(full=3000, fast=150), batch_size=64, lr=1e-3, seed=session.seed)
 flow = train(flow, straighten(premetric=pyramid(2)), pairs, options).network
 
 # %% [markdown]
@@ -125,7 +125,7 @@ print({name: round(value, 3) for name, value in turns.items()})
 low, high = (float(schedule.half_log_snr(t)) for t in (1.0, 1e-3))
 grid = [1.0, *schedule.t_of(torch.linspace(low, high, 9)).tolist()[1:-1], 1e-3]
 options = TrainOptions(
-    steps=lab.scale(full=1500, fast=100), batch_size=64, lr=1e-3, decay=0.95, warmup=20, seed=session.seed
+    steps=lab.scale(full=1500, fast=60), batch_size=64, lr=1e-3, decay=0.95, warmup=20, seed=session.seed
 )  # fmt: skip
 
 

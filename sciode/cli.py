@@ -303,3 +303,7 @@ def _fits(value: Any, default: Any) -> bool:
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

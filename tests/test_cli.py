@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import runpy
 import subprocess
 import sys
 import warnings
@@ -173,6 +174,15 @@ def test_misuse_names_the_mend(words: list[str], said: str, capsys: pytest.Captu
 
 def test_version_says_which() -> None:
     assert _run("--version").stdout.startswith("sciode ")
+
+
+def test_the_file_of_the_command_line_runs_it_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sciode", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(cli.__file__), run_name="__main__")
+    assert capsys.readouterr().out.startswith("sciode ")
 
 
 def test_every_command_is_known_to_the_check_of_words() -> None:

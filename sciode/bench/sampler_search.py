@@ -1,4 +1,4 @@
-"""`sciode bench sampler_search`: solver search at five evaluations, beside every named sampler on every grid.
+"""`sciode bench sampler_search`: solver search at 5, 7 and 10 evaluations, beside every named sampler on every grid.
 
 A search sees 256 starts of a mixture; it and its rivals are judged on starts that it never saw (3 x 512). Nothing is
 timed. The bar: at least 20 % below the best of all rivals, who are chosen on the very starts that they are judged on.
@@ -24,12 +24,13 @@ from sciode.diffusion.samplers.registry import catalogue
 from sciode.diffusion.search import Search, paired_error, search
 from sciode.lab.tables import show, table
 
-__all__ = ["GRIDS", "WAYS", "Line", "bar", "lines", "main", "record", "show_lines"]
+__all__ = ["BUDGETS", "GRIDS", "WAYS", "Line", "bar", "lines", "main", "record", "show_lines", "where"]
 
 GRIDS = ("uniform", "quadratic", "log-snr", "karras", "beta", "trailing", "middle")
 KINDS = ("smooth 3-D", "sharp 3-D", "smooth 16-D")
 SEEDS = (0, 1, 2)
-NFE = 5
+BUDGETS = (5, 7, 10)
+"""Evaluations."""
 _SEEN, _UNSEEN = 256, (512, 512, 512)
 _SETTINGS = Search()
 WAYS: dict[str, dict[str, Any]] = {
@@ -43,7 +44,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Line:
-    """Of one way on one mixture: errors on the starts it saw (None: rivals saw none) and on three sets it did not."""
+    """Of one way on one mixture with one budget (`mixture` names both): errors on the starts it saw (None: rivals saw
+    none) and on three sets it did not."""
 
     mixture: str
     seed: int
@@ -72,21 +74,21 @@ class _Trial:
         x = torch.randn(count, self.case.mixture.dim, generator=generator, dtype=torch.float64)
         return x, self.case.mixture.end_of_ode(x, SCHEDULE, START, END, 1e-10)
 
-    def searched(self, name: str, file: Path | None) -> Line:
+    def searched(self, nfe: int, name: str, file: Path | None) -> Line:
         """One search."""
         case = self.case
         seen = paired_error(case.model, case.x, SCHEDULE, reference=case.exact, ems=case.ems)
         options = {"mean": self.mean, "settings": _SETTINGS} | WAYS[name]
-        found = search(seen, SCHEDULE, NFE, t_end=END, seed=self.seed, file=file, **options)
-        return Line(
-            self.kind, self.seed, name, found.score, self._judged(found.recipe), json.loads(found.recipe.to_json())
-        )
+        found = search(seen, SCHEDULE, nfe, t_end=END, seed=self.seed, file=file, **options)
+        errors, recipe = self._judged(found.recipe), json.loads(found.recipe.to_json())
+        return Line(where(self.kind, nfe), self.seed, name, found.score, errors, recipe)
 
-    def named(self, name: str, grid: str) -> Line | None:
+    def named(self, nfe: int, name: str, grid: str) -> Line | None:
         """One rival; None where a step takes more evaluations."""
-        if catalogue()[name].evaluations(1) > NFE:  # type: ignore[union-attr]
+        if catalogue()[name].evaluations(1) > nfe:  # type: ignore[union-attr]
             return None
-        return Line(self.kind, self.seed, f"{name}, {grid}", None, self._judged(name, grid=grid, nfe=NFE))
+        errors = self._judged(name, grid=grid, nfe=nfe)
+        return Line(where(self.kind, nfe), self.seed, f"{name}, {grid}", None, errors)
 
     def _judged(self, sampler: str | Recipe, **more: Any) -> tuple[float, ...]:
         wants = sampler.needs_statistics if isinstance(sampler, Recipe) else sampler.startswith("dpm-v3")
@@ -98,17 +100,28 @@ class _Trial:
         )
 
 
-def lines(kinds: Sequence[str] = KINDS, seeds: Sequence[int] = SEEDS, folder: Path | None = None) -> Iterator[Line]:
-    """All rivals and all searches; of the ablations those of the first seed. folder: where searches can go on."""
-    for kind in kinds:
+def where(kind: str, nfe: int) -> str:
+    """What a line's `mixture` says."""
+    return f"{kind}, {nfe} evaluations"
+
+
+def lines(
+    wanted: Sequence[tuple[str, int]], seeds: Sequence[int] = SEEDS, folder: Path | None = None
+) -> Iterator[Line]:
+    """All rivals and all searches of each (kind, evaluations); of the ablations those of the first seed and budget.
+
+    folder: where searches can go on.
+    """
+    for kind in dict.fromkeys(kind for kind, _ in wanted):
         for seed in seeds:
             trial = _Trial(kind, seed)
-            for name, info in samplers().items():
-                if info.kind == "ode" and info.evaluations is not None:
-                    yield from filter(None, (trial.named(name, grid) for grid in GRIDS))
-            for way in WAYS if seed == seeds[0] else list(WAYS)[:1]:
-                file = None if folder is None else folder / f"{kind} {seed} {way}.jsonl".replace(" ", "_")
-                yield trial.searched(way, file)
+            for nfe in [nfe for known, nfe in wanted if known == kind]:
+                for name, info in samplers().items():
+                    if info.kind == "ode" and info.evaluations is not None:
+                        yield from filter(None, (trial.named(nfe, name, grid) for grid in GRIDS))
+                for way in WAYS if (seed, nfe) == (seeds[0], BUDGETS[0]) else list(WAYS)[:1]:
+                    file = f"{kind} {seed} {nfe} {way}.jsonl".replace(" ", "_")
+                    yield trial.searched(nfe, way, None if folder is None else folder / file)
 
 
 def bar(found: Sequence[Line]) -> list[tuple[str, str, float, bool]]:
@@ -127,20 +140,21 @@ def bar(found: Sequence[Line]) -> list[tuple[str, str, float, bool]]:
 def main(out: Path | None = None, only: str | None = None) -> int:
     """Measure, print the table; with `out` write sampler_search.json there, and searches, to go on from, beside it.
 
-    only: mixtures whose name contains it. Takes some twenty minutes.
+    only: mixtures and budgets that have it in their name, such as "sharp" or "7 evaluations". All take an hour.
     """
-    kinds = [kind for kind in KINDS if (only or "") in kind]
-    if not kinds:
-        raise ValueError(f"only: no mixture has {only!r} in its name; there are {', '.join(KINDS)}")
+    every = [(kind, nfe) for kind in KINDS for nfe in BUDGETS]
+    wanted = [pair for pair in every if (only or "") in where(*pair)]
+    if not wanted:
+        raise ValueError(f"only: {only!r} is in no name; there are {', '.join(where(*pair) for pair in every)}")
     folder = None if out is None else out / "sampler_search"
     found: list[Line] = []
-    for line in lines(kinds, folder=folder):
+    for line in lines(wanted, folder=folder):
         found.append(line)
         if line.recipe is not None:
             print(f"{line.mixture}, seed {line.seed}, {line.name}: {line.mean:.4f}", flush=True)
     show_lines(found)
     if out is not None:
-        told = {"machine": machine(), "nfe": NFE, "grids": GRIDS} | record(found)
+        told = {"machine": machine(), "grids": GRIDS} | record(found)
         (out / "sampler_search.json").write_text(json.dumps(told, indent=1) + "\n")
         print(f"numbers: {out / 'sampler_search.json'}")
     return 0

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciode.bench.sampler_search import GRIDS, Line, record, show_lines
+from sciode.bench.sampler_search import BUDGETS, GRIDS, Line, record, show_lines, where
 from sciode.bench.samplers_mnist import END, SCHEDULE, START, Bench, Settings
 from sciode.diffusion import Recipe, initial_noise, sample, samplers
 from sciode.diffusion.samplers.registry import catalogue
@@ -30,13 +30,13 @@ from sciode.training import append_json, choose_device, read_json_lines
 
 __all__ = ["BUDGETS", "SEEDS", "WAYS", "main"]
 
-BUDGETS = (5, 7, 10)
 SEEDS = (0, 1, 2)
 WAYS: dict[str, dict[str, Any]] = {
     "searched": {},
     "without the analytic first step": {"mean": None},
     "without statistics": {"kinds": ("noise", "data")},
 }
+_NAME = "MNIST U-Net"
 _SEEN, _UNSEEN, _REFERENCE = 256, (256, 256), 400
 _SETTINGS = Search()
 
@@ -81,11 +81,7 @@ class _Trial:
             # JSON knows no infinity.
             errors.append(error if math.isfinite(error) else 1e30)
         kept = None if recipe is None else json.loads(recipe.to_json())
-        return Line(_where(budget), self.seed, name, seen, tuple(errors), kept)
-
-
-def _where(nfe: int) -> str:
-    return f"MNIST U-Net, {nfe} evaluations"
+        return Line(where(_NAME, budget), self.seed, name, seen, tuple(errors), kept)
 
 
 def _rivals(nfe: int) -> Iterator[tuple[str, str]]:
@@ -107,7 +103,7 @@ def _measured(bench: Bench, budgets: Sequence[int], out: Path) -> Iterator[list[
         append_json(file, asdict(line))
 
     def made(nfe: int, seed: int, names: Sequence[str]) -> list[Line]:
-        missing = [name for name in names if (_where(nfe), seed, name) not in known]
+        missing = [name for name in names if (where(_NAME, nfe), seed, name) not in known]
         trial = _Trial(bench, seed) if missing else None
         for name in missing:
             assert trial is not None
@@ -116,7 +112,7 @@ def _measured(bench: Bench, budgets: Sequence[int], out: Path) -> Iterator[list[
                 say(f"{nfe} evaluations, seed {seed}: {name}")
             else:
                 keep(trial.named(nfe, *name.rsplit(", ", 1)))
-        return [known[_where(nfe), seed, name] for name in names]
+        return [known[where(_NAME, nfe), seed, name] for name in names]
 
     best, *others = WAYS
     for nfe in budgets:

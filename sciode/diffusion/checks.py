@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
@@ -40,13 +40,15 @@ def check_mask(mask: Any, x: Tensor) -> None:
 
 
 def check_kinds(**given: Any) -> None:
-    """Raise ValueError for an argument that is not of the kind of its name; all but model and schedule may be None."""
+    """Raise ValueError for an argument that is not of the kind of its name; only _NEEDED may not be None."""
     for name, value in given.items():
         kind, mend = _KINDS[name]
-        optional = name not in ("model", "schedule")
+        optional = name not in _NEEDED
         if not (value is None and optional) and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ValueError(f"{name}: got {_said(value)}; {mend}")
 
+
+_NEEDED = ("model", "schedule", "updates", "repeats", "t_end", "level", "objective")
 
 _KINDS: dict[str, tuple[Any, str]] = {
     "model": (Callable, "pass a function or a module, called as model(x [B, ...], t [B], **cond)"),
@@ -54,6 +56,12 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "schedule": (Schedule, "pass a schedule, such as VPLinear(), EDM(), RectifiedFlow() or Discrete(alphas_cumprod)"),
     "steps": (Integral, "pass a whole number"),
     "nfe": (Integral, "pass a whole number"),
+    "updates": (Integral, "pass a whole number"),
+    "repeats": (Integral, "pass a whole number"),
+    "t_start": ((Real, Tensor), "pass a time, a number"),
+    "t_end": ((Real, Tensor), "pass a time, a number"),
+    "level": ((Real, Tensor), "pass a time, a number"),
+    "objective": (Callable, "pass a function of a recipe, such as paired_error(model, x, schedule) gives"),
     "guidance": (Guidance, "pass ClassifierFree(scale, unconditional={...}) or ClassifierGuidance(log_prob)"),
     "threshold": (Callable, "pass Threshold(), or Threshold(None) for clipping"),
     "cond": (Mapping, "pass the model's keyword arguments as a dict, cond={'y': ...}"),

@@ -59,6 +59,12 @@ class Denoiser:
     threshold: Threshold | None = None
     seen: torch.dtype | None = None
 
+    def tolerance(self, asked: float) -> float:
+        """What an adaptive solver should ask for: what is asked, but where the model is shown less precision than the
+        state has, an eighth of that rounding at least. Below, steps follow the rounding and win nothing; at the
+        rounding itself, the solver's error is ten times as large."""
+        return asked if self.seen is None or asked <= 0 else max(asked, torch.finfo(self.seen).eps / 8)
+
     def asks(self, node: Node, kind: str) -> Asked:
         """The coefficients for a node; ValueError where the model's prediction says nothing about the data."""
         if np.ndim(node.alpha) == 0 and node.alpha == 0 and self.prediction in ("eps", "score"):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sciode.diffusion.path import Node
 
-__all__ = ["ClassifierFree", "ClassifierGuidance", "Guidance", "MeasurementGuidance"]
+__all__ = ["ClassifierFree", "ClassifierGuidance", "Guidance", "MeasurementGuidance", "one_each"]
 
 
 class Guidance(ABC):
@@ -96,6 +96,21 @@ def _joined(first: Any, second: Any, batch: int) -> Any:
     return torch.cat([part.expand(batch, *part.shape[1:]) for part in (first, second)])
 
 
+def _check_function(log_prob: Any) -> None:
+    if not callable(log_prob):
+        raise ValueError(f"log_prob: got {log_prob!r}; pass a function that gives one logarithm a sample [B]")
+
+
+def one_each(name: str, value: Any, x: Tensor) -> Tensor:
+    """What a function of the states x gave; ValueError unless it is one number a sample [B] that depends on them."""
+    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"{name}: expected one number a sample, [{x.shape[0]}], got {got}; sum over all axes but one")
+    if not value.requires_grad:
+        raise ValueError(f"{name}: its value has no gradient in the state; is there a no_grad or a detach within?")
+    return value
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class ClassifierGuidance(Guidance):
@@ -107,6 +122,9 @@ class ClassifierGuidance(Guidance):
     log_prob: Callable[..., Tensor]
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_function(self.log_prob)
+
     def output(self, model: Callable[..., Tensor], x: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor:
         return model(x, t, **cond)
 
@@ -114,7 +132,7 @@ class ClassifierGuidance(Guidance):
         differentiable = x.requires_grad and torch.is_grad_enabled()
         with torch.enable_grad():
             inner = x if differentiable else x.detach().requires_grad_()
-            logs = self.log_prob(inner, t, **cond)
+            logs = one_each("log_prob", self.log_prob(inner, t, **cond), x)
             (slope,) = torch.autograd.grad(logs.sum(), inner, create_graph=differentiable)
         return self.scale * slope
 
@@ -136,6 +154,9 @@ class MeasurementGuidance(Guidance):
     scale: float = 1.0
     inner: Guidance | None = None
 
+    def __post_init__(self) -> None:
+        _check_function(self.log_prob)
+
     def output(self, model: Callable[..., Tensor], x: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor:
         return model(x, t, **cond) if self.inner is None else self.inner.output(model, x, t, node, cond)
 
@@ -143,7 +164,7 @@ class MeasurementGuidance(Guidance):
         return None if self.inner is None else self.inner.push(x, t, node, cond)
 
     def log_weight(self, x0: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor:
-        return self.scale * self.log_prob(x0, t, **cond)
+        return self.scale * one_each("log_prob", self.log_prob(x0, t, **cond), x0)
 
     @property
     def through_model(self) -> bool:

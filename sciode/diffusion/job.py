@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from sciode.diffusion.schedules.base import Schedule
 from sciode.diffusion.thresholding import Threshold
 from sciode.solvers.suggest import choose
 
-__all__ = ["Chosen", "Job", "carried", "first_step", "job_of", "row_of"]
+__all__ = ["Chosen", "Job", "carried", "first_step", "job_of", "row_of", "seen"]
 
 _STEPS = 20
 
@@ -51,8 +51,9 @@ def job_of(
     """Check the arguments of `sample`; raises ValueError with the mend."""
     check_states(x)
     check_kinds(
-        model=model, schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond, ems=ems
-    )
+        model=model, schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond,
+        ems=ems, t_start=t_start, t_end=t_end,
+    )  # fmt: skip
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)
     if denoise_last and isinstance(row, Sampler) and row.inverse is not None:
@@ -62,8 +63,7 @@ def job_of(
     count = _count(row, steps, nfe, denoise_last, grid)
     times = times_of(grid, schedule, count, schedule.t_max if t_start is None else float(t_start), float(t_end))
     path = Path.of(schedule, times)
-    seen = None if carried(x) is x else x.dtype
-    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold, seen)
+    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold, seen(x))
     wants = row.wants if isinstance(row, Sampler) else None
     if wants == "ems" and ems is None:
         raise ValueError(
@@ -81,6 +81,11 @@ def job_of(
 def carried(x: Tensor) -> Tensor:
     """The states as loops carry them: half precision in float32, in which steps do not round away."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def seen(x: Tensor) -> torch.dtype | None:
+    """The dtype in which the model is shown the states, where they are carried in another."""
+    return None if carried(x) is x else x.dtype
 
 
 def row_of(sampler: Chosen) -> Sampler | Adaptive:
@@ -105,6 +110,8 @@ def _count(row: Sampler | Adaptive, steps: int | None, nfe: int | None, denoise_
             raise ValueError(f"steps: {row.name} chooses its own; set rtol and atol by sampler({row.name!r}, rtol=...)")
         return 1
     if not isinstance(grid, str) and not callable(grid):
+        if not isinstance(grid, Sequence | np.ndarray | Tensor):
+            raise ValueError(f"grid: got {grid!r}; pass a name, a function, or the times; how many is `steps`")
         count = len(grid) - 1
         if nfe is not None or steps not in (None, count):
             raise ValueError(f"steps, nfe: the times given as grid make {count} steps; give neither")

@@ -12,6 +12,7 @@ from torch import Tensor
 from sciode.diffusion.checks import check_kinds, check_states
 from sciode.diffusion.denoiser import Denoiser, noise_at
 from sciode.diffusion.guidance import Guidance
+from sciode.diffusion.job import carried, seen
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
 from sciode.diffusion.predictions import PREDICTIONS
@@ -50,13 +51,15 @@ def log_likelihood(
     - divergence: "exact", D products with the transposed Jacobian an evaluation; or "hutchinson", one each of `probes`
       vectors of random signs, the same along a path: unbiased, for large D.
     - prior(x [B, ...]) -> [B]: log density at t_start; None = N(0, sigma(t_start)^2), from which `initial_noise` draws.
+    - rtol, atol: of y and log p. x in half precision is shown to the model as it is and carried in float32, log_prob
+      too; both are then an eighth of its rounding at least (1e-4, in bfloat16 1e-3).
     - t_end: data are discrete or on a manifold at 0; 1e-3 to 1e-5. Divide by -D log 2 for bits per dimension.
 
     Raises ValueError for misuse, and where alpha is 0 at t_start or sigma at t_end; what becomes of a sample is its
     status. Source: Song et al. (2021), score-based generative modeling through SDEs; Grathwohl et al. (2019), FFJORD.
     """
     _check(x, divergence, probes, prediction)
-    check_kinds(model=model, schedule=schedule, guidance=guidance, cond=cond)
+    check_kinds(model=model, schedule=schedule, guidance=guidance, cond=cond, t_start=t_start, t_end=t_end)
     start_at = schedule.t_max if t_start is None else t_start
     if not t_end < start_at:
         raise ValueError(f"t_end: expected less than t_start = {start_at}, got {t_end}")
@@ -66,7 +69,8 @@ def log_likelihood(
         raise ValueError("t_start: alpha is 0 there, where no density of x / alpha is; start a little earlier")
     if not first.sigma > 0:
         raise ValueError("t_end: sigma is 0 there, and lambda infinite; give 1e-5 to 1e-3")
-    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance)
+    denoiser = Denoiser(_followed(model), schedule, prediction, dict(cond or {}), guidance, seen=seen(x))
+    dtype, x, within = x.dtype, carried(x), denoiser.tolerance
     vectors = _vectors(x, divergence, probes, seed)
     trace = _exact if divergence == "exact" else _estimated
 
@@ -81,16 +85,16 @@ def log_likelihood(
     with torch.no_grad():
         start = {"y": (x / first.alpha).flatten(1), "log": x.new_zeros(batch, 1)}
         found = solve(
-            slope, start, [first.lam, last.lam], method=method, rtol=rtol, atol=atol, max_steps=max_steps,
-            batch_dims=1, engine="eager", throw=False,
+            slope, start, [first.lam, last.lam], method=method, rtol=within(rtol), atol=within(atol),
+            max_steps=max_steps, batch_dims=1, engine="eager", throw=False,
         )  # fmt: skip
         noise = found.ys["y"][-1].reshape(x.shape) * last.alpha
-        at_start = _normal(noise, last.sigma) if prior is None else prior(noise)
+        at_start = _normal(noise, last.sigma) if prior is None else _one_each(prior(noise), batch)
         size = x[0].numel()
         # Densities of x and of x / alpha differ by D log alpha, at both ends; the integral runs against the flow.
         scales = size * (math.log(last.alpha) - math.log(first.alpha))
         log_prob = at_start + scales - found.ys["log"][-1][:, 0]
-    return Likelihood(log_prob, noise, found.stats.nfe, found.status.long())
+    return Likelihood(log_prob, noise.to(dtype), found.stats.nfe, found.status.long())
 
 
 def _check(x: Tensor, divergence: str, probes: int, prediction: str) -> None:
@@ -101,6 +105,24 @@ def _check(x: Tensor, divergence: str, probes: int, prediction: str) -> None:
         raise ValueError("x: the batch is empty; pass at least one state")
     if probes < 1:
         raise ValueError(f"probes: expected at least 1, got {probes}")
+
+
+def _followed(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The model, if autograd can follow it: of a value that has no gradient the divergence would silently be 0."""
+
+    def ask(x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        m = model(x, t, **cond)
+        if isinstance(m, Tensor) and not m.requires_grad:
+            raise ValueError("model: its output has no gradient in x; is there a no_grad or a detach within?")
+        return m
+
+    return ask
+
+
+def _one_each(logs: Tensor, batch: int) -> Tensor:
+    if logs.shape != (batch,):
+        raise ValueError(f"prior: expected one log density a sample [{batch}], got {tuple(logs.shape)}")
+    return logs
 
 
 def _normal(x: Tensor, sigma: float) -> Tensor:

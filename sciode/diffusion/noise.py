@@ -32,6 +32,8 @@ def check_seed(seed: Seed, batch: int) -> None:
         return
     if not isinstance(seed, Tensor | np.ndarray | Sequence) or isinstance(seed, str):
         raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
+    if isinstance(seed, Tensor | np.ndarray) and "int" not in str(seed.dtype):
+        raise ValueError(f"seed: expected whole numbers, got {seed.dtype}; torch.randint(2**62, (B,)) gives some")
     count = seed.numel() if isinstance(seed, Tensor) else len(seed)
     if count != batch:
         raise ValueError(f"seed: {count} seeds for a batch of {batch}; give one a sample, or one int for all")
@@ -83,8 +85,10 @@ def initial_noise(
     `sample`: with an int, sample b has its own stream, whatever the size of the batch. Raises ValueError for a shape
     without a batch, and for seeds that are not one a sample.
     """
-    if not isinstance(shape, Sequence) or len(shape) < 2:
+    if not isinstance(shape, Sequence) or len(shape) < 2 or min(shape) < 0:
         raise ValueError(f"shape: expected that of a batch [B, ...], such as (64, 2), got {shape!r}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype: expected one of torch's real ones, such as torch.float32, got {dtype!r}")
     like = torch.empty(*shape, dtype=dtype or torch.get_default_dtype(), device=device)
     draw = normals_of(seeds_for(seed, like.shape[0], like.device), like, _START)
     return draw(0) * float(schedule.sigma(schedule.t_max if t_start is None else t_start))

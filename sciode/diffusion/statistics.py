@@ -146,6 +146,14 @@ def estimate_ems(
         raise ValueError(f"schedule: got {schedule!r}; pass a schedule, such as VPLinear()")
     if not 1 <= degree < points:
         raise ValueError(f"degree: expected 1 <= degree < points, got {degree} and {points}")
+    if not isinstance(data, Tensor) or not callable(model):
+        said = type(model).__name__, type(data).__name__
+        raise ValueError(f"model, data: expected a function and a tensor [K, *shape], got a {said[0]} and a {said[1]}")
+    if data.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            "data: half precision is too coarse for derivatives of the model; pass data.float(), and a model that "
+            "takes it"
+        )
     if batch < 1 or data.ndim < 2 or not len(data) or not data.is_floating_point():
         raise ValueError(
             f"data, batch: expected data [K >= 1, *shape] of reals and batch >= 1, got {tuple(data.shape)}, {batch}"

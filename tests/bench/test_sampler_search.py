@@ -31,10 +31,10 @@ def test_the_file_holds_recipes_and_the_ten_best_rivals(tmp_path: Path, monkeypa
     monkeypatch.setattr(bench, "GRIDS", ("uniform",))
     monkeypatch.setattr(bench, "WAYS", {"searched": {"mean": None, "kinds": ("data",)}})
     monkeypatch.setattr(bench, "_SETTINGS", Search(stages=1, population=4, pool=3))
-    found = list(bench.lines(("smooth 3-D",), seeds=(0,)))
-    monkeypatch.setattr(bench, "lines", lambda kinds, folder: iter(found))
+    found = list(bench.lines([("smooth 3-D", 5), ("smooth 3-D", 7)], seeds=(0,)))
+    monkeypatch.setattr(bench, "lines", lambda wanted, folder: iter(found))
     assert bench.main(tmp_path, only="smooth 3") == 0
     record = json.loads((tmp_path / "sampler_search.json").read_text())
-    assert sum(line["recipe"] is None for line in record["lines"]) == 10 and len(record["bars"]) == 1
-    with pytest.raises(ValueError, match="no mixture"):
+    assert sum(line["recipe"] is None for line in record["lines"]) == 20 and len(record["bars"]) == 2
+    with pytest.raises(ValueError, match="in no name"):
         bench.main(only="nothing")

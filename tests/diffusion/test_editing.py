@@ -174,6 +174,39 @@ def test_an_edit_starts_from_the_noise_of_given_data(case) -> None:
     assert float((again - data).abs().max()) < 0.03
 
 
+def _edit(name: str, model: Any, x: Tensor) -> Tensor:
+    """Of an editor with all that it has."""
+    mask = torch.tensor([True, False, True])
+    if name == "code":
+        return code(model, x, SCHEDULE, 0.4, updates=5, steps=4, seed=1)
+    if name == "sdedit":
+        return sdedit(model, x, SCHEDULE, 0.4, steps=4, seed=1)
+    if name == "repaint":
+        return repaint(model, x, mask, SCHEDULE, repeats=2, steps=4, seed=1)
+    regions = [Region(mask, lambda x0, t: x0.square().flatten(1).sum(1), weight=0.1)]
+    options: dict[str, Any] = {"noise": RegionalNoise(mask, window=(0, 1)), "travel": TimeTravel((0, 1), repeats=2)}
+    return edit_regions(model, x, SCHEDULE, regions, steps=4, seed=1, **options)
+
+
+@pytest.mark.parametrize("name", ["code", "sdedit", "repaint", "edit_regions"])
+def test_half_precision_rounds_what_the_model_sees_and_says_and_the_edit_once(name: str, case) -> None:
+    """States are float32: the edit is that of a float32 model that rounds what it is given and what it gives."""
+
+    def rounding(x: Tensor, t: Tensor) -> Tensor:
+        return model(x.to(torch.bfloat16), t).to(x.dtype)
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        assert x.dtype == torch.bfloat16 and t.dtype == torch.float32
+        return case.model(x.double(), t.double()).to(x.dtype)
+
+    x = case.mixture.draw(6, seed=1).to(torch.bfloat16)
+    found = _edit(name, model, x)
+    assert found.dtype == torch.bfloat16
+    # SDEdit begins with a state that is no more than half precise.
+    atol = 0.1 if name == "sdedit" else 0.0
+    torch.testing.assert_close(found, _edit(name, rounding, x.float()).to(torch.bfloat16), rtol=0, atol=atol)
+
+
 def test_gradients_reach_through_an_edit(case) -> None:
     x = case.x[:2].clone().requires_grad_()
     region = Region(torch.tensor([1.0, 0.0, 0.0]), lambda x0, t: x0.square().sum(1), 0.2)

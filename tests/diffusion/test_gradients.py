@@ -120,9 +120,9 @@ def test_memory_through_inversion_does_not_grow_with_the_steps(seeded) -> None:
         net = Net(width=64)
     few, many = (_peak(net, "reversible", n) for n in (10, 100))
     assert many <= 1.15 * few
-    assert _peak(net, "direct", 100) > 5 * _peak(net, "direct", 10)
-    assert _peak(net, "checkpoint", 100) < 0.2 * _peak(net, "direct", 100)
-    assert _peak(net, Checkpoint(10), 100) < _peak(net, "checkpoint", 100)
+    tape, states = _peak(net, "direct", 100), _peak(net, "checkpoint", 100)
+    assert tape > 5 * _peak(net, "direct", 10) and states < 0.2 * tape
+    assert _peak(net, Checkpoint(10), 100) < states
 
 
 def test_evaluations_are_counted_once_there_and_once_back(net: Net) -> None:
@@ -141,7 +141,7 @@ def test_evaluations_are_counted_once_there_and_once_back(net: Net) -> None:
 
 def test_the_adjoint_tends_to_the_gradient_of_the_steps_as_they_get_finer(case, net: Net) -> None:
     """The continuous gradient is that of the flow: its gap to the discrete one falls at the sampler's order."""
-    settings = Adjoint(rtol=1e-9, atol=1e-11)
+    settings = Adjoint(rtol=1e-6, atol=1e-8)
     gaps = []
     for steps in (20, 40, 80):
         options = {"sampler": "dpm++-2m", "steps": steps, "t_end": 0.05}
@@ -180,13 +180,13 @@ def test_the_adjoint_of_a_sample_does_not_depend_on_its_batch(net: Net) -> None:
         torch.testing.assert_close(whole[n], sum(g[n] for g in alone), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["tsit5", "dopri5", "bosh3", "heun"])
-def test_the_adjoint_of_any_method_with_an_error_tends_to_one_gradient(method: str, net: Net) -> None:
-    options = {"sampler": "unipc-3", "steps": 400, "t_end": 0.05}
-    tight = {"tsit5": 1e-8, "dopri5": 1e-8, "bosh3": 1e-7, "heun": 1e-6}[method]
+@pytest.mark.parametrize(("method", "rtol"), [("tsit5", 1e-5), ("dopri5", 1e-5), ("bosh3", 1e-5), ("heun", 1e-4)])
+def test_the_adjoint_of_any_method_with_an_error_is_within_ten_tolerances(method: str, rtol: float, net: Net) -> None:
+    """Of the discrete gradient of steps that are finer than that."""
+    options = {"sampler": "unipc-3", "steps": 100, "t_end": 0.05}
     wanted, _ = _gradients(net, "direct", **options)
-    found, _ = _gradients(net, Adjoint(tight, 1e-2 * tight, method=method, max_steps=100_000), **options)
-    assert _gap(found, wanted) < 1e-4
+    found, _ = _gradients(net, Adjoint(rtol, 1e-2 * rtol, method=method), **options)
+    assert _gap(found, wanted) < 10 * rtol
 
 
 ROUTES = ["direct", "checkpoint", "reversible", "adjoint", "auto"]

@@ -165,6 +165,17 @@ def test_half_precision_rounds_what_the_model_sees_and_says_and_nothing_else(nam
     assert torch.equal(found, wanted.to(torch.bfloat16))
 
 
+def test_adaptive_methods_do_not_follow_the_rounding_of_half_precision(case) -> None:
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return case.model(x.double(), t.double()).to(x.dtype)
+
+    given = {"sampler": sampler("adaptive-tsit5"), "return_info": True}
+    found = sample(model, case.x.to(torch.bfloat16), case.schedule, **given)
+    wanted = sample(case.model, case.x, case.schedule, **given)
+    assert float(found.nfe.float().mean()) < float(wanted.nfe.float().mean()) and found.status.tolist() == [0] * 12
+    assert float((found.x - wanted.x).square().mean().sqrt()) < 3 * torch.finfo(torch.bfloat16).eps
+
+
 def test_the_last_denoise_is_the_data_prediction_at_the_end(case) -> None:
     plain = sample(case.model, case.x, case.schedule, steps=20)
     t = torch.full((12,), 1e-3, dtype=torch.float64)

@@ -14,6 +14,8 @@ from torch import Tensor
 from sciode.diffusion.checks import check_kinds, check_mask, check_states
 from sciode.diffusion.editing.repaint import noised
 from sciode.diffusion.editing.stage import Draws, Stage, stage_of
+from sciode.diffusion.guidance import one_each
+from sciode.diffusion.job import carried
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.path import Node
 from sciode.diffusion.schedules.base import Schedule
@@ -81,15 +83,17 @@ def edit_regions(
 
     so that the data prediction is guided and the direction of noise is not. window: where energies act; from its first
     third on in every other step. Without regions, noise and travel it is DDIM, with noise 1 everywhere DDPM.
-    options: prediction, grid, cond, guidance, threshold as in `sample`. Source: Mou et al. (2024), DiffEditor.
+    options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too.
+    Source: Mou et al. (2024), DiffEditor.
     """
     check_states(x)
-    check_kinds(schedule=schedule)
+    check_kinds(schedule=schedule, t_start=t_start)
+    _check_tools(regions, noise, travel, window)
     for masked in (*regions, *([] if noise is None else [noise])):
         check_mask(masked.mask, x)
     start = float(schedule.t_max if t_start is None else t_start)
     stage = stage_of(model, x, schedule, steps=steps, t_start=start, t_end=t_end, **options)
-    draws = Draws(seed, x)
+    draws, dtype, x = Draws(seed, x), x.dtype, carried(x)
     for i, (s, t) in enumerate(pairwise(stage.path.nodes)):
         early = i < (window[0] + (window[1] - window[0]) / 3) * steps
         acting = regions if _inside(window, i, steps) and (early or i % 2 == 0) else ()
@@ -101,7 +105,21 @@ def edit_regions(
                 # On the way back nothing is edited.
                 x = stage.step(x, t, s) if travel.mode == "invert" else noised(x, t, s, draws())
             x = _stepped(stage, x, s, t, acting, eta, draws)
-    return x
+    return x.to(dtype)
+
+
+def _check_tools(regions: Any, noise: Any, travel: Any, window: Any) -> None:
+    """Raise ValueError for tools that are none, and for windows that are no shares of the steps."""
+    if isinstance(regions, Region) or not all(isinstance(region, Region) for region in regions):
+        raise ValueError("regions: expected a list of Region(mask, energy, weight)")
+    windows = [window]
+    for name, value, kind in (("noise", noise, RegionalNoise), ("travel", travel, TimeTravel)):
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{name}: got a {type(value).__name__}; pass {kind.__name__}(...)")
+        windows += [] if value is None else [value.window]
+    for low, high in windows:
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"window: expected shares of the steps, 0 <= from <= to <= 1, got ({low}, {high})")
 
 
 def _eta(noise: RegionalNoise | None, x: Tensor, i: int, steps: int) -> Tensor | None:
@@ -136,7 +154,7 @@ def _pulled(stage: Stage, x: Tensor, s: Node, regions: Sequence[Region]) -> tupl
         t = torch.full((x.shape[0],), float(s.t), dtype=torch.float64, device=x.device).to(x)
         total: Any = 0.0
         for region in regions:
-            energy = region.energy(data, t).sum()
+            energy = one_each("energy", region.energy(data, t), x).sum()
             (slope,) = torch.autograd.grad(energy, inner, create_graph=kept, retain_graph=True)
             total = total + region.weight * region.mask.to(x) * slope
     return (eps, total) if kept else (eps.detach(), total)

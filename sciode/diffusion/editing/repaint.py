@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sciode.diffusion.checks import check_kinds, check_mask, check_states
 from sciode.diffusion.editing.stage import Draws, stage_of
+from sciode.diffusion.job import carried
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.path import Node
 from sciode.diffusion.schedules.base import Schedule
@@ -30,12 +31,12 @@ def repaint(
     - mask: bool, broadcasts against x. repeats: how often each step is taken, each time but the last followed by a step
       of the noising process back up: more repeats bring the two parts into agreement; 1 = plain replacement.
     - steps x repeats evaluations (repeats 10, steps 50 for pictures). options: prediction, grid, cond, guidance,
-      threshold as in `sample`.
+      threshold as in `sample`; half precision, too.
 
     Raises ValueError for misuse. Source: Lugmayr et al. (2022), RePaint.
     """
     check_states(x)
-    check_kinds(schedule=schedule)
+    check_kinds(schedule=schedule, repeats=repeats, t_start=t_start)
     check_mask(mask, x)
     if mask.dtype != torch.bool:
         raise ValueError(f"mask: expected bool, true where x is known, got {mask.dtype}")
@@ -47,7 +48,7 @@ def repaint(
     )
     draws = Draws(seed, x)
     first = stage.path.nodes[0]
-    known, z = x, draws()
+    given, known, z = x, carried(x), draws()
     x = torch.where(mask, first.alpha * known + first.sigma * z, first.sigma * z)
     for s, t in pairwise(stage.path.nodes):
         for turn in range(repeats):
@@ -55,7 +56,7 @@ def repaint(
             x = torch.where(mask, t.alpha * known + t.sigma * draws(), x)
             if turn + 1 < repeats:
                 x = noised(x, t, s, draws())
-    return torch.where(mask, known, x)
+    return torch.where(mask, given, x.to(given.dtype))
 
 
 def noised(x: Tensor, t: Node, s: Node, z: Tensor) -> Tensor:

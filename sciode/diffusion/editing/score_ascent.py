@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sciode.diffusion.checks import check_one
+from sciode.diffusion.checks import check_kinds, check_one
 from sciode.diffusion.editing.stage import Draws, Stage, stage_of
+from sciode.diffusion.job import carried
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.path import Node
 from sciode.diffusion.samplers.base import Sampler
@@ -41,24 +42,26 @@ def code(
       hardly vary: what the model has never seen there is clipped more.
     - sampler: "edm-heun", "rk-*" or "ddim"; steps: of the ODE each way. Errors of the way there and back are edits
       that nobody asked for: ddim wants 100 or more, edm-heun 12 to 25.
-    - options: prediction, grid, cond, guidance, threshold as in `sample`.
+    - options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too.
 
     The last update adds no noise. Raises ValueError for misuse, before the model is called.
 
     Source: Nachmany et al. (2024), CODE: confident ordinary differential editing.
     """
+    check_kinds(updates=updates, level=level)
     if updates < 0 or anneal < 1 or not step > 0:
         raise ValueError(f"expected updates >= 0, anneal >= 1 and step > 0, got {updates}, {anneal} and {step}")
     if confidence is not None and not confidence > 0:
         raise ValueError(f"confidence: expected a number > 0, or None for no clipping, got {confidence}")
     stage = stage_of(model, x, schedule, steps=steps, t_start=level, t_end=t_end, sampler=sampler, **options)
+    dtype, x = x.dtype, carried(x)
     (low, high), draws = _bounds(limit, x), Draws(seed, x)
     for s, t in pairwise(reversed(stage.path.nodes)):
         x = stage.step(x if confidence is None else clipped(x, s, confidence, low, high), s, t)
     x = _climbed(stage, x, stage.path.nodes[0], updates, step, anneal, factor, draws)
     for s, t in pairwise(stage.path.nodes):
         x = stage.step(x, s, t)
-    return x
+    return x.to(dtype)
 
 
 def _bounds(limit: Limit, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sciode.diffusion.checks import check_kinds, check_states
 from sciode.diffusion.editing.stage import Draws
+from sciode.diffusion.job import carried
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.sample import sample
 from sciode.diffusion.schedules.base import Schedule
@@ -27,9 +28,8 @@ def sdedit(
     if "t_start" in options:
         raise ValueError("t_start: it is `level` here")
     check_states(x)
-    check_kinds(schedule=schedule)
+    check_kinds(schedule=schedule, level=level)
     if not 0 < level <= schedule.t_max:
         raise ValueError(f"level: expected 0 < level <= {schedule.t_max}, got {level}")
-    z = Draws(seed, x)()
-    noisy = float(schedule.alpha(level)) * x + float(schedule.sigma(level)) * z
-    return sample(model, noisy, schedule, t_start=level, seed=seed, **options)
+    noisy = float(schedule.alpha(level)) * carried(x) + float(schedule.sigma(level)) * Draws(seed, x)()
+    return sample(model, noisy.to(x.dtype), schedule, t_start=level, seed=seed, **options)

@@ -13,7 +13,7 @@ from sciode.diffusion.checks import check_kinds, check_states
 from sciode.diffusion.denoiser import Denoiser
 from sciode.diffusion.grids import Grid, times_of
 from sciode.diffusion.guidance import Guidance
-from sciode.diffusion.job import row_of
+from sciode.diffusion.job import carried, row_of, seen
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.path import Node, Path
 from sciode.diffusion.predictions import PREDICTIONS
@@ -30,10 +30,10 @@ _STEPS = 8
 
 
 class Draws:
-    """Standard normals one after the other, from every sample's own stream."""
+    """Standard normals one after the other, from every sample's own stream, in float32 at least."""
 
     def __init__(self, seed: Seed, like: Tensor) -> None:
-        self._draw = normals_of(seeds_for(seed, like.shape[0], like.device), like)
+        self._draw = normals_of(seeds_for(seed, like.shape[0], like.device), carried(like))
         self.count = 0
 
     def __call__(self) -> Tensor:
@@ -64,18 +64,27 @@ def stage_of(
     model: Callable[..., Tensor], x: Tensor, schedule: Schedule, *, steps: int, t_start: float, t_end: float,
     sampler: str | Sampler = "ddim", prediction: str = "eps", grid: Grid = "log-snr",
     cond: Mapping[str, Any] | None = None, guidance: Guidance | None = None, threshold: Threshold | None = None,
-    draws: bool = False,
+    draws: bool = False, **unknown: Any,
 ) -> Stage:  # fmt: skip
-    """Check the arguments; raises ValueError with the mend. draws: whether steps may draw noise."""
+    """For states like x as a caller gives them; what is stepped is `carried(x)`. draws: whether steps may draw noise.
+
+    Checks the arguments; raises ValueError with the mend.
+    """
+    if unknown:
+        known = "sampler, steps, t_end, seed, prediction, grid, cond, guidance, threshold"
+        raise ValueError(f"{', '.join(unknown)}: no option of an editor; beside its own there are {known}")
     check_states(x)
-    check_kinds(model=model, schedule=schedule, steps=steps, guidance=guidance, threshold=threshold, cond=cond)
+    check_kinds(
+        model=model, schedule=schedule, steps=steps, guidance=guidance, threshold=threshold, cond=cond, level=t_start,
+        t_end=t_end,
+    )  # fmt: skip
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)
     if isinstance(row, Adaptive) or row.wants or row.times or row.inverse is not None or row.kind == "consistency":
         raise ValueError(f"sampler: {row.name} does not step by itself; use ddim, ddpm, edm-heun or rk-*")
     if not t_end < t_start <= schedule.t_max:
         raise ValueError(f"level: expected t_end < level <= {schedule.t_max}, got {t_end} and {t_start}")
-    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold)
+    denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold, seen(x))
     path = Path.of(schedule, times_of(grid, schedule, steps, t_start, t_end))
     alone, drawn = _alone(row, path)
     if not alone:

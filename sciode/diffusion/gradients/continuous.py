@@ -71,11 +71,11 @@ class _Continuous(torch.autograd.Function):
         denoiser = with_conditions(work.program.denoiser, fresh)
         first, last = work.path.nodes[0], work.path.nodes[-1]
         start = _Pair(found / last.alpha, cotangent * last.alpha)
-        settings = work.settings
+        settings, within = work.settings, denoiser.tolerance
         solution = solve(
             _slopes(denoiser, sources), start._asdict(), [last.lam, first.lam], method=settings.method,
-            rtol=settings.rtol, atol=settings.atol, max_steps=settings.max_steps, batch_dims=1, engine="eager",
-            save="steps" if sources else "ts",
+            rtol=within(settings.rtol), atol=within(settings.atol), max_steps=settings.max_steps,
+            batch_dims=1, engine="eager", save="steps" if sources else "ts",
         )  # fmt: skip
         if not sources:
             return None, solution.ys["a"][-1] / first.alpha

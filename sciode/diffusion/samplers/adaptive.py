@@ -120,8 +120,8 @@ def _walk_solve(
         return (-rho * eps).reshape(y.shape)
 
     solution = solve(
-        slope, (x / first.alpha).flatten(1), [first.lam, last.lam], method=method, rtol=rtol, atol=atol, batch_dims=1,
-        max_steps=max_steps, throw=False, engine="eager",
+        slope, (x / first.alpha).flatten(1), [first.lam, last.lam], method=method, rtol=denoiser.tolerance(rtol),
+        atol=denoiser.tolerance(atol), batch_dims=1, max_steps=max_steps, throw=False, engine="eager",
     )  # fmt: skip
     return Walked(solution.ys[-1].reshape(shape) * last.alpha, solution.stats.nfe, solution.status.long())
 
@@ -131,7 +131,8 @@ def runge_kutta_adaptive(method: str | Tableau = "tsit5", rtol: float = 1e-4, at
 
         dy / dlambda = -(sigma / alpha) eps,   y = x / alpha.
 
-    method: a name or a `Tableau`; rtol, atol: tolerances of y, 1e-3 to 1e-5 in float32. Raises ValueError for methods
+    method: a name or a `Tableau`; rtol, atol: tolerances of y, 1e-3 to 1e-5 in float32; of a model in half precision
+    an eighth of its rounding (1e-4, in bfloat16 1e-3) at least. Raises ValueError for methods
     without an error estimate.
     """
     table = tableau_of(method)

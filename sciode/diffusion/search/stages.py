@@ -108,7 +108,7 @@ def search(
     Raises ValueError for a file of another search. Source: Liu et al. (2023), USF and S^3 (evolution by FID there).
     """
     settings = settings or Search()
-    check_kinds(schedule=schedule, nfe=nfe)
+    check_kinds(objective=objective, schedule=schedule, nfe=nfe)
     if not isinstance(settings, Search):
         raise ValueError(f"settings: got a {type(settings).__name__}; pass Search(stages=..., population=..., ...)")
     mean, file = None if mean is None else np.asarray(mean).tolist(), None if file is None else File(file)
@@ -175,6 +175,17 @@ def _header(space: Space, settings: Search, seed: int) -> dict[str, Any]:
     }
 
 
+def _number(score: Any) -> float:
+    """A score; ValueError for what is none."""
+    try:
+        value = float(score)
+    except (TypeError, ValueError, RuntimeError):
+        value = -1.0
+    if value < 0:
+        raise ValueError(f"objective: expected one number >= 0, the lower the better, got {score!r}")
+    return value
+
+
 class _Ledger:
     """Scores in the order in which they were asked for; those in the file are not computed again."""
 
@@ -213,7 +224,7 @@ class _Ledger:
             if stored != text:
                 raise ValueError(f"file: {self.file} belongs to another search; give another name or remove it")
         else:
-            value = float(self.objective(recipe))
+            value = _number(self.objective(recipe))
             if self.file is not None:
                 with self.file.open("a", encoding="utf-8") as out:
                     out.write(self._line(text, value) + "\n")
