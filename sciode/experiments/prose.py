@@ -4,14 +4,17 @@
     sciode train prose --set preset=small equations=2134 starts=20 batch=512 steps=40000 --device cuda
     sciode train prose --set 'systems=["lorenz"]'                        # one to one
     sciode train prose --set 'unseen=["dadras"]'                         # a system that training never sees
-
     sciode train prose --set read=8                                      # a short look, in which symbols tell something
+    sciode train prose --set dimension=5                                 # all fifteen systems
+    sciode train prose --set 'lines=["symbols only, solved"]'            # text alone
 
 Trajectories of systems with drawn numbers are read up to t = 2 (64 frames, with noise) and asked for from there to 6.
 All models of a seed train in lockstep on the same batches; what is judged are averaged weights, on starts and sets of
 numbers that training has not seen. "data only" is told no symbols, but writes some; "no symbols" does neither (the
-twin of PROSE's own code). "told": what is known of the equations beforehand, "known" (their skeleton), "wrong" (a term
-too many or too few) or "nothing". Errors are relative L2 errors, means over samples; "near" is the first quarter.
+twin of PROSE's own code); "symbols only" writes from what it is told alone, while its operator reads frames; of "all
+tokens", both decoders see those of data and of symbols. "told": what is known of the equations beforehand, "known"
+(their skeleton), "wrong" (a term too many or too few) or "nothing". Errors are relative L2 errors, means over samples;
+"near" is the first quarter.
 
 "full, solved" answers by the equations that it writes, fitted to the frames that are read, and solved; so do others
 that write some. Where a solution stops or grows too large, the model answers, or the last frame: "reached" is the share
@@ -134,13 +137,13 @@ MODELS: Mapping[str, Callable[[Settings], nn.Module]] = {
 }
 """What is trained, by the names of lines."""
 
-SOLVED = {"full, solved": "full", "data only, solved": "data only"}
+SOLVED = {f"{name}, solved": name for name in ("full", "full, all tokens", "data only", "symbols only")}
 """Lines that answer by the equations of a model, which they are named with."""
 
 LINES = (*MODELS, "last value", *SOLVED, *EQUATIONS)
 """Lines of the table. `EQUATIONS` are ways to equations that learn nothing beforehand."""
 
-_HEARS = ("full", "full, all tokens", "symbols only", "full, solved")
+_HEARS = tuple(name for name in LINES if SOLVED.get(name, name) in ("full", "full, all tokens", "symbols only"))
 """Lines that hear what is told."""
 
 
