@@ -84,6 +84,7 @@ def test_equations_are_written_of_as_many_sets_of_numbers_as_there_are() -> None
 def test_a_row_of_speeds_counts_what_was_drawn_and_multiplied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prose_speed, "matrix_rate", lambda device: 1e12)
     how: dict[str, Any] = {"lines": ("full", "no symbols", "pool"), "batches": (4, 8), "steps": 1, "equations": 1}
+    how |= {"precisions": ("mixed", "bfloat16")}
     assert prose_speed.main(tmp_path, "cpu", **how, starts=1) == 0
     *steps, pool = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert pool["drawn"] == 12 >= pool["kept"]
