@@ -33,7 +33,7 @@ from sciode.prose.guesses import guesses_of, padded
 from sciode.prose.objective import losses
 from sciode.prose.pool import Pool, Reading
 from sciode.prose.samples import Drawing, numbers_of
-from sciode.prose.training import ENGINES, Course, Pupil
+from sciode.prose.training import ENGINES, PRECISIONS, Course, Pupil
 from sciode.training import choose_device, derive_seed, isolated_rng
 
 __all__ = ["LINES", "Settings", "main", "matrix_rate", "random_pool"]
@@ -46,8 +46,8 @@ _COUNTED = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """lines: models of `sciode train prose`, or its "pool". presets: of `sciode.prose.PRESETS`. engines: see `Course`.
-    batches: samples a step. steps: that are timed. equations, starts: of the pool.
+    """lines: models of `sciode train prose`, or its "pool". presets: of `sciode.prose.PRESETS`. engines and precisions:
+    see `Course`. batches: samples a step. steps: that are timed. equations, starts: of the pool.
 
     Raises ValueError for unknown names or sizes below one.
     """
@@ -55,6 +55,7 @@ class Settings:
     lines: tuple[str, ...] = ("full",)
     presets: tuple[str, ...] = ("tiny",)
     engines: tuple[str, ...] = ("eager",)
+    precisions: tuple[str, ...] = ("mixed",)
     batches: tuple[int, ...] = (64,)
     steps: int = 20
     equations: int = 2134
@@ -66,6 +67,7 @@ class Settings:
         named("lines", self.lines, LINES)
         named("presets", self.presets, PRESETS)
         named("engines", self.engines, ENGINES)
+        named("precisions", self.precisions, PRECISIONS)
         if min(self.steps, self.workers, self.equations, self.starts, *self.batches) < 1:
             raise ValueError("settings: sizes must be at least 1")
 
@@ -83,7 +85,8 @@ def made(settings: Settings, **key: Any) -> dict[str, Any]:
     flop = _flop(model, pool, key["batch"])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        row = _timed(model, pool, key["engine"], key["batch"], settings.steps)
+        course = Course(batch=key["batch"], lr=1e-5, engine=key["engine"], precision=key["precision"])
+        row = _timed(model, pool, course, settings.steps)
     rate = flop / row["step_seconds"]
     best = _matrix_rate(settings.device)
     row |= {"flop": flop, "flop_rate": rate, "matrix_rate": best, "of_matrix_rate": rate / best}
@@ -141,15 +144,15 @@ def _flop(model: nn.Module, pool: Pool, batch: int) -> float:
     return counter.get_total_flops() * batch / _COUNTED
 
 
-def _timed(model: nn.Module, pool: Pool, engine: str, batch: int, steps: int) -> dict[str, Any]:
+def _timed(model: nn.Module, pool: Pool, course: Course, steps: int) -> dict[str, Any]:
     device = pool.values.device
     generator = torch.Generator(device).manual_seed(derive_seed(0, 1))
-    pupil = Pupil(model, Course(batch=batch, lr=1e-5, engine=engine))
+    pupil = Pupil(model, course)
 
     def run(count: int, first: int) -> float:
         began = _now(device)
         for number in range(first, first + count):
-            pupil.step(pool.batch(batch, Reading(), generator), 1e-5, number)
+            pupil.step(pool.batch(course.batch, Reading(), generator), course.lr, number)
         return _now(device) - began
 
     ready = run(6, 0)
@@ -157,7 +160,7 @@ def _timed(model: nn.Module, pool: Pool, engine: str, batch: int, steps: int) ->
     card = device.type == "cuda"
     return {
         "step_seconds": seconds,
-        "samples_per_second": batch / seconds,
+        "samples_per_second": course.batch / seconds,
         "made": pupil.engine,
         "ready_seconds": ready,
         "memory": torch.cuda.max_memory_allocated(device) if card else None,
@@ -193,10 +196,11 @@ def _now(device: torch.device | str) -> float:
 def _keys(settings: Settings) -> list[dict[str, Any]]:
     nets = [line for line in settings.lines if line != "pool"]
     keys: list[dict[str, Any]] = [
-        {"line": line, "preset": preset, "engine": engine, "batch": batch}
+        {"line": line, "preset": preset, "engine": engine, "precision": precision, "batch": batch}
         for preset in settings.presets
         for line in nets
         for engine in settings.engines
+        for precision in settings.precisions
         for batch in settings.batches
     ]
     return keys + [{"line": "pool"} for line in settings.lines if line == "pool"]
@@ -209,7 +213,7 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """
     out = Path(out)
     settings = Settings(**{**changes, "device": str(choose_device(device))})
-    stamp = stamped(settings, "lines", "presets", "engines", "batches")
+    stamp = stamped(settings, "lines", "presets", "engines", "precisions", "batches")
     rows = finished_rows(out, _keys(settings), stamp, partial(made, settings), settings.workers)
     numbers = write_table(out, {"settings": settings, "rows": rows})
     show(_shown(rows, settings.device))
@@ -219,11 +223,11 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
 
 def _shown(rows: Sequence[dict[str, Any]], device: str) -> Any:
     cells = [
-        [row["line"], row["preset"], row["made"], row["batch"], f"{1e3 * row['step_seconds']:.2f}",
+        [row["line"], row["preset"], row["made"], row["precision"], row["batch"], f"{1e3 * row['step_seconds']:.2f}",
          f"{row['samples_per_second']:.0f}", f"{row['of_matrix_rate']:.1%}"]
         for row in rows if "step_seconds" in row
     ]  # fmt: skip
     pools = [row for row in rows if row["line"] == "pool"]
     more = [f"{row['drawn']} trajectories drawn in {row['seconds']:.1f} s" for row in pools]
-    columns = ("line", "preset", "steps", "batch", "ms a step", "samples a second", "of the matrix rate")
+    columns = ("line", "preset", "steps", "precision", "batch", "ms a step", "samples a second", "of the matrix rate")
     return table("Training steps", columns, cells, "; ".join([device, *more]))

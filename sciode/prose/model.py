@@ -23,7 +23,7 @@ from sciode.prose.attention import Block
 from sciode.prose.vocabulary import Vocabulary
 from sciode.solvers.suggest import choose
 
-__all__ = ["PRESETS", "Fused", "Shape", "Transformer"]
+__all__ = ["EXACT", "PRESETS", "Fused", "Shape", "Transformer"]
 
 _PERIODS = tuple(24.0 / 2**k for k in range(8))
 _READS = ("both", "data", "symbols")
@@ -73,6 +73,9 @@ PRESETS: Mapping[str, Shape] = MappingProxyType(
 )
 """By name: for tests, 3.7 million weights (what we ship), 14 million, and the paper's sizes, 105 million."""
 
+
+EXACT = ("frame", "time", "sizes", "value", "norms.2")
+"""Parts of a transformer that compute in float32, whatever its layers compute in."""
 
 Run = Callable[..., Tensor]
 """A layer and what it is called with -> what it returns."""
@@ -142,6 +145,7 @@ class Transformer(nn.Module):
         with torch.autocast(values.device.type, enabled=False):
             frames = self.frame(torch.cat((self._waves(times), scaled), -1))
             data = torch.cat((self.sizes(torch.cat(told, -1))[:, None], frames), 1)
+        data = data.to(self.kinds)
         for block in self.encode_data:
             data = self.run(block, data)
         if self.shape.reads == "data":
@@ -167,7 +171,7 @@ class Transformer(nn.Module):
     def predict(self, fused: Fused, times: Tensor) -> Tensor:
         """Return u at times [B, Q]: [B, Q, D]; each time is answered alone."""
         with torch.autocast(times.device.type, enabled=False):
-            queries = self.time(self._waves(times))
+            queries = self.time(self._waves(times)).to(self.kinds)
         tokens, heard = self._every(fused) if self.shape.sees == "all" else (fused.data, None)
         for block in self.operator:
             queries = self.run(block, queries, None, tokens, heard)

@@ -17,9 +17,10 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from sciode.prose.model import Transformer
-from sciode.prose.objective import losses
+from sciode.prose.model import EXACT, Transformer
+from sciode.prose.objective import Losses, losses
 from sciode.prose.pool import Batch, Pool, Reading
 from sciode.solvers.engines import own_code, quietly
 from sciode.solvers.engines.recording import recording
@@ -27,10 +28,13 @@ from sciode.solvers.suggest import choose
 from sciode.training import append_json, derive_seed, load_checkpoint, save_checkpoint
 from sciode.training.checkpoint import flatten, unflatten
 
-__all__ = ["ENGINES", "Course", "Pupil", "Training"]
+__all__ = ["ENGINES", "PRECISIONS", "Course", "Pupil", "Training"]
 
 ENGINES = ("auto", "eager", "capture", "compile")
 """How steps are made: on a card "capture" and "compile" are recorded, and "auto" is "capture"."""
+
+PRECISIONS = ("mixed", "bfloat16")
+"""What a transformer's layers compute in: see `Course.precision`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,10 @@ class Course:
     gradients. data: weight of the data's loss beside that of symbols. average: of the exponential average of weights,
     which is what is judged. renew: steps after which the pool is drawn anew, 0: never. every: steps from look to look.
     engine: of steps, in `ENGINES`: "auto" records a CUDA graph where there is a card, and warns where that fails;
-    "compile" compiles a transformer's layers first (a minute, for steps of half the time). seed: of batches.
+    "compile" compiles a transformer's layers first (a minute, for steps of half the time). precision: of the layers of
+    a transformer; "mixed" is autocast to bfloat16 on a card and float32 elsewhere; "bfloat16" is that of all that
+    passes between layers, of norms and of copies of the weights, too, which stay float32 for the optimiser. seed: of
+    batches.
 
     Good values: those here, lr 1e-3 up to width 128, 5e-4 for 256. Raises ValueError for numbers that make no sense.
     """
@@ -61,11 +68,13 @@ class Course:
     renew: int = 0
     every: int = 100
     engine: str = "auto"
+    precision: str = "mixed"
     reading: Reading = field(default_factory=Reading)
     seed: int = 0
 
     def __post_init__(self) -> None:
         choose("engine", self.engine, ENGINES)
+        choose("precision", self.precision, PRECISIONS)
         if min(self.steps, self.batch, self.every) < 1 or min(self.seconds, self.warmup, self.renew, self.data) < 0:
             raise ValueError(
                 f"steps, batch and every must be at least 1, seconds, warmup, renew and data 0, got {self}"
@@ -139,11 +148,8 @@ class Pupil:
 
     def _move(self, batch: Batch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        mixed = self.on_card and isinstance(self.model, Transformer)
-        # Casts are not kept: a graph would find them gone.
         with self._layers():
-            with torch.autocast("cuda", torch.bfloat16, enabled=mixed, cache_enabled=False):
-                found = losses(self.model, batch)
+            found = self._losses(batch)
             total = self.course.data * found.data + found.symbols
             total.backward()
         nn.utils.clip_grad_norm_(self.weights, self.course.clip, foreach=True)
@@ -154,6 +160,16 @@ class Pupil:
             _MANY._foreach_mul_(apart, self.follow)
             _MANY._foreach_add_(self.average, apart)
             self.seen.copy_(torch.stack(found).detach())
+
+    def _losses(self, batch: Batch) -> Losses:
+        layers = isinstance(self.model, Transformer)
+        if layers and self.course.precision == "bfloat16":
+            named = self.model.named_parameters()
+            copies = {f"model.{name}": one if name.startswith(EXACT) else one.bfloat16() for name, one in named}
+            return functional_call(_Lesson(self.model), copies, (batch,))
+        # Casts are not kept: a graph would find them gone.
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.on_card and layers, cache_enabled=False):
+            return losses(self.model, batch)
 
     @contextmanager
     def _layers(self) -> Iterator[None]:
@@ -192,6 +208,18 @@ class Pupil:
             warnings.warn(f"steps are not recorded but made one by one, which is slow: {fault}", stacklevel=4)
             return
         self.graph, self.held = graph, held
+
+
+@final
+class _Lesson(nn.Module):
+    """Losses of a model as a module, which can be called with other weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Losses:
+        return losses(self.model, batch)
 
 
 def _compiled_layers() -> Callable[..., Tensor]:

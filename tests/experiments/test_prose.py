@@ -14,7 +14,7 @@ import torch
 
 from sciode.experiments import prose, prose_speed
 from sciode.experiments.prose import LINES, Settings
-from sciode.experiments.prose_rows import chosen, operator_row
+from sciode.experiments.prose_rows import EQUATIONS, chosen, operator_row
 from sciode.experiments.sparse_equations import by_sparse_regression, imported, library
 from sciode.prose import SYSTEMS, Drawing, Programs, Reading, Shape, Transformer, draw, filled
 from sciode.prose.metrics import Terms, right_hand_error, terms_of
@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 def test_a_table_is_made_once_of_every_kind_of_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = tuple(line for line in LINES if line != "SINDy")
+    lines = tuple(line for line in LINES if line not in EQUATIONS)
     how = {**SMALL, "lines": lines, "unseen": ("four_wing",)}
     assert prose.main(tmp_path, "cpu", **how) == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
@@ -43,7 +43,9 @@ def test_a_table_is_made_once_of_every_kind_of_line(
     assert solved and all(row["valid"] == 1.0 and row["data_raised"] == 0.0 for row in solved)
     assert all(row["misfit_fitted"] <= row["misfit"] for row in solved)
     # Only what hears symbols has rows for what is told.
-    assert {row["told"] for row in rows if row["line"] == "data only"} == {"known"}
+    told = {line: {row["told"] for row in rows if row["line"] == line} for line in lines}
+    assert told["data only"] == told["data only, solved"] == {"known"}
+    assert told["symbols only, solved"] == told["full, solved"] == {"known", "nothing"}
     assert len(list((tmp_path / "weights").iterdir())) == 5
     assert "Relative L2" in capsys.readouterr().out
     # Fewer lines of the same models want no other training.
@@ -52,6 +54,14 @@ def test_a_table_is_made_once_of_every_kind_of_line(
     assert prose.main(tmp_path, "cpu", **again) == 0
     monkeypatch.setattr(prose, "made", lambda *_, **__: pytest.fail("a finished row was made again"))
     assert prose.main(tmp_path, "cpu", **how) == 0
+
+
+def test_what_learns_nothing_beforehand_has_one_seed(tmp_path: Path) -> None:
+    how = {**SMALL, "lines": ("sparse regression",), "systems": ("sprott_b",), "noises": (0.0,), "seeds": (0, 1)}
+    assert prose.main(tmp_path, "cpu", **how) == 0
+    (row,) = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert (row["line"], row["seed"], row["data_raised"]) == ("sparse regression", 0, 0.0)
+    assert row["misfit"] == row["misfit_fitted"] and np.isfinite([row["l2"], row["rhs"]]).all()
 
 
 def test_the_last_value_errs_by_what_moves() -> None:
@@ -74,6 +84,7 @@ def test_equations_are_written_of_as_many_sets_of_numbers_as_there_are() -> None
 def test_a_row_of_speeds_counts_what_was_drawn_and_multiplied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prose_speed, "matrix_rate", lambda device: 1e12)
     how: dict[str, Any] = {"lines": ("full", "no symbols", "pool"), "batches": (4, 8), "steps": 1, "equations": 1}
+    how |= {"precisions": ("mixed", "bfloat16")}
     assert prose_speed.main(tmp_path, "cpu", **how, starts=1) == 0
     *steps, pool = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert pool["drawn"] == 12 >= pool["kept"]

@@ -27,10 +27,12 @@ def made(name: str) -> torch.nn.Module:
         return Transformer(PRESETS["tiny"]).cuda()
 
 
-def seen(engine: str, name: str, steps: int = 12) -> tuple[list[list[float]], Pupil]:
+def seen(engine: str, name: str, steps: int = 12, precision: str = "mixed") -> tuple[list[list[float]], Pupil]:
     """Losses of every step."""
     records: list[dict[str, Any]] = []
-    course = Course(steps=steps, batch=32, lr=2e-3, warmup=2, every=1, engine=engine, reading=READING)
+    course = Course(
+        steps=steps, batch=32, lr=2e-3, warmup=2, every=1, engine=engine, precision=precision, reading=READING
+    )
     training = Training({name: made(name)}, lambda _: random_pool(3, "cuda", 512), course, tell=records.append)
     training.run()
     return [[record[name]["data"], record[name]["symbols"]] for record in records], training.pupils[name]
@@ -54,6 +56,14 @@ def test_compiled_steps_are_the_eager_ones() -> None:
     eager, _ = seen("eager", "full")
     assert pupil.engine == "compiled and recorded"
     torch.testing.assert_close(torch.tensor(compiled), torch.tensor(eager), rtol=3e-2, atol=3e-2)
+
+
+@pytest.mark.parametrize("engine", ["capture", "compile"])
+def test_steps_whose_layers_are_in_bfloat16_are_recorded_too(engine: str) -> None:
+    half, pupil = seen(engine, "full", precision="bfloat16")
+    eager, _ = seen("eager", "full")
+    assert pupil.engine == {"capture": "recorded", "compile": "compiled and recorded"}[engine]
+    torch.testing.assert_close(torch.tensor(half), torch.tensor(eager), rtol=3e-2, atol=3e-2)
 
 
 def test_a_recording_that_fails_is_said_and_steps_go_on() -> None:

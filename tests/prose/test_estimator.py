@@ -168,7 +168,7 @@ def test_a_candidate_that_blows_up_counts_for_nothing_and_says_so(
     # No number of it can be moved far enough within its prior.
     burst = (1e6 * u**2,)
     written(monkeypatch, burst, (1.0 - u,))
-    times = np.linspace(0, 2, 64)
+    times = np.linspace(0, 2, 24)
     found = prose.predict(times, np.exp(-times) + 1.0, [3.0, 4.0], beams=2, fit=SHORT)
     assert found.status[0] != found.status[1] == "the solve reached its last time"
     assert found.weights.tolist() == [0.0, 1.0] and np.isnan(found.solutions[0]).all() and not found.doubtful
@@ -219,14 +219,14 @@ def test_a_band_is_made_of_samples_and_wider_for_more_coverage(prose: Prose, mon
 def test_a_search_finds_what_the_model_does_not_write(prose: Prose, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pendulum, whose sine no candidate has."""
     u, v = variables(2)
-    clock = torch.linspace(0, 4, 128, dtype=torch.float64)
+    clock = torch.linspace(0, 4, 80, dtype=torch.float64)
     true = (1.0 * v, -4.0 * sin(u))
     path = solved([true], torch.tensor([[1.0, 0.5]], dtype=torch.float64), clock).values[0].numpy()
     written(monkeypatch, (1.0 * v, -1.0 * u * v))
-    found = prose.predict(clock[:64], path[:64], clock[64:], beams=1, fit=SHORT, search=4)
+    found = prose.predict(clock[:40], path[:40], clock[40:], beams=1, fit=SHORT, search=2)
     assert not found.doubtful and found.best > 0
     assert Terms.between(terms_of(found.equations[found.best], 1e-3), terms_of(true)).exact
-    assert np.linalg.norm(found.values - path[64:]) < 1e-3 * np.linalg.norm(path[64:])
+    assert np.linalg.norm(found.values - path[40:]) < 1e-3 * np.linalg.norm(path[40:])
 
 
 def test_what_is_saved_predicts_the_same(prose: Prose, tmp_path: Path) -> None:
@@ -252,17 +252,16 @@ def test_a_moment_of_training_makes_a_model_that_predicts(tmp_path: Path) -> Non
     assert Prose.load(tmp_path / "own.safetensors", "cpu").end == 3.0
 
 
-def test_the_model_that_comes_with_sciode_writes_systems_that_it_is_not_told_and_foresees() -> None:
-    """Clean trajectories with numbers of their own: all terms, and a solution that an operator does not reach."""
+def test_the_model_that_comes_with_sciode_writes_a_system_that_it_is_not_told_and_foresees() -> None:
+    """A clean trajectory with numbers of its own: all terms, and a solution that an operator does not reach."""
     prose = Prose.from_pretrained(device="cpu")
     assert set(prose.systems) == {name for name, one in SYSTEMS.items() if one.dimension == 3}
-    for samples in draw(Drawing(("lorenz", "dadras"), equations=1, starts=1, engine="eager"), 11):
-        times, path = np.linspace(0, 6, 192), samples.values[0].numpy()
-        found = prose.predict(times[:64], path[:64], times[64:], beams=1, fit=Fit(iterations=40))
-        true = terms_of(samples.equations[0])
-        assert Terms.between(terms_of(found.equations[found.best], 1e-3), true).exact, samples.system
-        errors = [np.linalg.norm(one - path[64:]) for one in (found.values, found.operator)]
-        assert errors[0] < 0.1 * errors[1] < 0.1 * np.linalg.norm(path[64:]), samples.system
+    (samples,) = draw(Drawing(("dadras",), equations=1, starts=1, engine="eager"), 11)
+    times, path = np.linspace(0, 6, 192), samples.values[0].numpy()
+    found = prose.predict(times[:64], path[:64], times[64:], beams=1, fit=Fit(iterations=40))
+    assert Terms.between(terms_of(found.equations[found.best], 1e-3), terms_of(samples.equations[0])).exact
+    errors = [np.linalg.norm(one - path[64:]) for one in (found.values, found.operator)]
+    assert errors[0] < 0.1 * errors[1] < 0.1 * np.linalg.norm(path[64:])
 
 
 def test_names_of_models_that_do_not_come_with_sciode_are_refused() -> None:

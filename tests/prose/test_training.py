@@ -188,6 +188,23 @@ def test_layers_of_a_kind_are_compiled_once_and_move_the_same(pool: Pool, monkey
     torch.testing.assert_close(*found)
 
 
+def test_layers_in_half_precision_move_weights_that_stay_whole(pool: Pool) -> None:
+    """What passes between layers is bfloat16; losses after some steps are those of float32 to its three digits."""
+    batch = pool.batch(8, READING, generator())
+    found = []
+    for precision in ("mixed", "bfloat16"):
+        model, kinds = models(("full",))["full"], set[torch.dtype]()
+        assert isinstance(model, Transformer)
+        model.run = lambda block, x, *given, kinds=kinds: (kinds.add(x.dtype), block(x, *given))[1]
+        pupil = Pupil(model, Course(lr=1e-3, precision=precision))
+        for number in range(3):
+            pupil.step(batch, 1e-3, number)
+        assert kinds == {torch.float32 if precision == "mixed" else torch.bfloat16}
+        assert {one.dtype for one in (*model.parameters(), *pupil.average)} == {torch.float32}
+        found.append(pupil.seen)
+    torch.testing.assert_close(*found, rtol=2e-2, atol=2e-2)
+
+
 def test_an_interrupted_run_is_the_same_run(pool: Pool, tmp_path: Path) -> None:
     course = Course(steps=6, batch=8, every=1, renew=2, reading=READING)
     whole, parts = models(("full",)), models(("full",))
@@ -250,6 +267,8 @@ def test_courses_and_readings_that_make_no_sense_are_refused(pool: Pool) -> None
     for wrong in wrongs:
         with pytest.raises(ValueError):
             Course(**wrong)
+    with pytest.raises(ValueError, match="bfloat16"):
+        Course(precision="float16")
     with pytest.raises(ValueError, match="frames"):
         Reading(frames=1)
     with pytest.raises(ValueError, match="shares"):
