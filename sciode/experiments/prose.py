@@ -21,32 +21,28 @@ medians), and the data error.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.prose_rows import EQUATIONS, TOLD, equation_row, operator_row
+from sciode.experiments.prose_training import Trained, course_of, fitted
 from sciode.lab.tables import mean_sd, show, small_mean_sd, table
 from sciode.prose import PRESETS, SYSTEMS, Drawing, Transformer, of_dimension
 from sciode.prose.opponents import DeepONet, FourierOperator
 from sciode.prose.pool import Pool, Reading, filled
-from sciode.prose.training import Course, Training
-from sciode.prose.weights import save_model
-from sciode.training import choose_device, derive_seed, isolated_rng
+from sciode.training import choose_device, derive_seed
 
 __all__ = ["LINES", "MODELS", "Settings", "main", "trained"]
 
 _TRAIN, _TEST = 1, 2
 """First entries of the paths of the seeds that draw systems."""
-_SAVE = 120.0
 _OF_ROWS = ("lines", "noises", "told", "seeds", "test_equations", "test_starts", "written", "beams", "fit", "models")
 """Fields that training does not hang on; what is trained side by side is named beside them."""
 
@@ -169,40 +165,19 @@ def tests(settings: Settings, part: str) -> Pool:
 
 
 @cache
-def trained(settings: Settings, seed: int, out: Path) -> dict[str, nn.Module]:
-    """The models of a seed, with their averaged weights; training goes on where it was interrupted."""
-    wanted = settings.models or settings.asked
-    with isolated_rng(seed, 3):
-        models = {name: MODELS[name](settings).to(settings.device) for name in wanted}
-    if not models:
-        return {}
-    rates = {name: settings.rival_lr for name in models if not isinstance(models[name], Transformer)}
-    course = Course(
-        settings.steps, settings.seconds, settings.batch, settings.lr, engine=settings.training, seed=seed,
-        warmup=min(500, settings.steps // 10), every=min(100, settings.steps),
-        reading=Reading(settings.read, noise=settings.noise),
-    )  # fmt: skip
-    own = stamped(settings, *_OF_ROWS)
-    text = json.dumps([own, wanted, seed], sort_keys=True)
-    folder = out / "fits" / hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def share(name: str, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        if isinstance(model, Transformer):
-            file = out / "weights" / f"{name.replace(' ', '_')}-{seed}.safetensors"
-            told = {"systems": settings.seen, "course": asdict(course), "steps": training.step}
-            save_model(file, model, weights, **told)
-
-    training = Training(models, lambda _: pool(settings, seed), course, folder, rates=rates, share=share)
-    training.run(save_seconds=_SAVE)
-    training.judge()
-    return models
+def trained(settings: Settings, seed: int, out: Path) -> Trained:
+    """The models of a seed; training goes on where it was interrupted."""
+    kinds = {name: partial(MODELS[name], settings) for name in settings.models or settings.asked}
+    course = course_of(settings, seed, Reading(settings.read, noise=settings.noise), warmup=500)
+    stamp = stamped(settings, *_OF_ROWS)
+    return fitted(kinds, lambda: pool(settings, seed), course, settings, stamp, 3, out, systems=settings.seen)
 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
     """One row: errors of answers, or of equations, or of both."""
     began = time.perf_counter()
     line = key["line"]
-    models = trained(settings, key["seed"], out) if line in (*MODELS, *SOLVED) else {}
+    models = trained(settings, key["seed"], out).models if line in (*MODELS, *SOLVED) else {}
     trained_seconds = time.perf_counter() - began
     test = tests(settings, key["part"])
     reading = Reading(settings.read, 0, key["noise"], fixed=True, told=TOLD[key["told"]])

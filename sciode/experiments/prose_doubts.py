@@ -7,7 +7,7 @@ Rows: one trajectory at one level of noise; 64 frames up to t = 2 are read, noth
 are asked. "seen" systems are those of the shipped model, with numbers of the tests' part; "never seen" ones are none of
 its terms. "doubted": what the written candidates leave is more than noise explains (`DOUBTFUL`, chosen on trajectories
 of the part for validation); "after": of the answer, once the search is over. "covered": the share of true values in the
-band of 90 %. Right-hand sides are judged on the true trajectory.
+band of 90 %. Right-hand sides are judged on the true trajectory. Other weights make rows of their own.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from sciode.prose import (
 from sciode.prose.estimator import DOUBTFUL
 from sciode.prose.metrics import Terms, right_hand_error, solved, terms_of
 from sciode.prose.shooting import noise_of, shoot
+from sciode.prose.weights import checksum
 from sciode.training import choose_device, derive_seed
 
 __all__ = ["NEVER_SEEN", "Settings", "made", "main"]
@@ -198,9 +199,8 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
         for part, name, place in systems
         for noise in settings.noises
     ]
-    rows = finished_rows(
-        out, keys, stamped(settings, "noises", "sets", "unseen"), partial(made, settings), settings.workers
-    )
+    stamp = stamped(settings, "noises", "sets", "unseen", weights=checksum(_prose(settings.device).model))
+    rows = finished_rows(out, keys, stamp, partial(made, settings), settings.workers)
     numbers = write_table(out, {"settings": settings, "rows": rows})
     show(_table(settings, rows))
     print(f"numbers: {numbers}")

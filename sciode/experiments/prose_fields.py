@@ -12,8 +12,6 @@ are the true ones, "numbers" the median relative error of their numbers there, a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,18 +24,21 @@ from torch import nn
 
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.prose_rows import TOLD, chosen, operator_row
+from sciode.experiments.prose_training import Trained, course_of, fitted
 from sciode.lab.tables import mean_sd, show, table
-from sciode.prose import FAMILIES, PRESETS, Course, Expression, Grammar, Memory, Pool, Reading, Training, Transformer
+from sciode.prose import FAMILIES, PRESETS, Expression, Grammar, Memory, Pool, Reading, Transformer
 from sciode.prose.fields import READS, FieldDrawing, filled_fields
 from sciode.prose.metrics import Terms, terms_of
 from sciode.prose.opponents import DeepONet, FourierOperator
 from sciode.prose.samples import Drawing
 from sciode.prose.writing import Writing, write
-from sciode.training import choose_device, derive_seed, isolated_rng
+from sciode.training import choose_device, derive_seed
 
 __all__ = ["LINES", "MODELS", "Settings", "made", "main"]
 
 _TRAIN, _TEST = 3, 4
+_OF_ROWS = ("lines", "noises", "told", "seeds", "test_equations", "test_starts", "written", "beams")
+"""Fields that training does not hang on; what is trained side by side is named beside them."""
 
 
 @dataclass(frozen=True)
@@ -115,42 +116,28 @@ def _tests(settings: Settings) -> Pool:
 
 
 @cache
-def _trained(settings: Settings, seed: int, out: Path) -> dict[str, nn.Module]:
-    """The models of a seed, with their averaged weights; training goes on where it was interrupted."""
-    wanted = [name for name in MODELS if name in settings.lines]
-    with isolated_rng(seed, 5):
-        models = {name: MODELS[name](settings).to(settings.device) for name in wanted}
-    rates = {name: settings.rival_lr for name in models if not isinstance(models[name], Transformer)}
-    course = Course(
-        settings.steps, settings.seconds, settings.batch, settings.lr, engine=settings.training, seed=seed,
-        warmup=min(200, settings.steps // 10), every=min(100, settings.steps),
-        reading=Reading(settings.read, settings.read, settings.noise),
-    )  # fmt: skip
-    text = json.dumps([_stamp(settings), wanted, seed], sort_keys=True)
-    folder = out / "fits" / hashlib.sha256(text.encode()).hexdigest()[:16]
-    training = Training(models, lambda _: _pool(settings, seed), course, folder, rates=rates)
-    training.run(save_seconds=45.0)
-    training.judge()
-    _STEPS[settings, seed] = training.step
-    return models
-
-
-_STEPS: dict[tuple[Settings, int], int] = {}
-"""How many were made, where seconds end a training."""
+def _trained(settings: Settings, seed: int, out: Path) -> Trained:
+    """The models of a seed; training goes on where it was interrupted."""
+    kinds = {name: partial(MODELS[name], settings) for name in MODELS if name in settings.lines}
+    course = course_of(settings, seed, Reading(settings.read, settings.read, settings.noise), warmup=200)
+    stamp = stamped(settings, *_OF_ROWS)
+    families = settings.drawing(1, 1, "train").families
+    return fitted(kinds, lambda: _pool(settings, seed), course, settings, stamp, 5, out, families=families)
 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
     """One row."""
-    model = _trained(settings, key["seed"], out)[key["line"]] if key["line"] in MODELS else None
+    fit = _trained(settings, key["seed"], out) if key["line"] in MODELS else None
+    model = fit and fit.models[key["line"]]
     began = time.perf_counter()
     test = _tests(settings)
     reading = Reading(settings.read, 0, key["noise"], fixed=True, told=TOLD[key["told"]])
     row = operator_row(model, test, reading)
     if isinstance(model, Transformer):
         row |= _written(settings, model, test, reading)
-    if model is not None:
+    if fit and model:
         row["weights"] = sum(one.numel() for one in model.parameters())
-        row["steps"] = _STEPS[settings, key["seed"]]
+        row["steps"] = fit.steps
     return {**row, "seconds": time.perf_counter() - began, "left_out": test.left_out}
 
 
