@@ -67,12 +67,12 @@ class Circle:
 
         constants: [K], or [K, N] where each of the N starts of a system has its own.
         """
-        numbers = constants[:, None].expand(-1, starts.shape[1]) if constants.ndim == 1 else constants
+        numbers = self._numbers(constants, starts)
         hat = torch.fft.rfft(starts, dim=-1) * self.kept
         dt = float(times[1] - times[0]) / steps
         linear = self._linear(numbers, starts.mean(-1))
         half, shape = _exponential(0.5 * dt * linear), hat.shape
-        own = numbers[..., None].expand(-1, -1, self.points).reshape(len(numbers), -1)
+        own = numbers[..., None].expand(-1, -1, self.points).flatten(1)
 
         def rest(t: Tensor, state: Tensor) -> Tensor:
             return self._rate(state, own) - _applied(linear, state)
@@ -81,6 +81,14 @@ class Circle:
         with torch.no_grad():
             found = solve(rest, hat, times, method=stepper, dt=dt, batch_dims=1, throw=False, engine="eager")
         return Moved(torch.fft.irfft(found.ys, n=self.points, dim=-1), found.status)
+
+    def slopes(self, constants: Tensor, values: Tensor) -> Tensor:
+        """Return the right-hand sides of values [B, N, fields, points], of that shape; constants: as for `moved`."""
+        own = self._numbers(constants, values)[..., None].expand(-1, -1, self.points).flatten(1)
+        return torch.fft.irfft(self._rate(torch.fft.rfft(values, dim=-1) * self.kept, own), n=self.points, dim=-1)
+
+    def _numbers(self, constants: Tensor, values: Tensor) -> Tensor:
+        return constants[:, None].expand(-1, values.shape[1]) if constants.ndim == 1 else constants
 
     def _rate(self, hat: Tensor, own: Tensor) -> Tensor:
         """Modes of the right-hand sides, [B, N, fields, modes] as hat; own: numbers of each point, [K, N points]."""

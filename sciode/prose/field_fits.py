@@ -74,7 +74,8 @@ def refine_field(
     - x: even points [N], the first one again left out, N >= 8. times: even, [T], T >= 8. values: [T, N] of the first
       field, or [T, fields, N]; fields that are not given start at 0 at first, and their start is fitted.
     - query_times: [Q], increasing, from times[0] on. spread: how far true numbers lie from those given, as a share.
-      rounds: steps of Levenberg and Marquardt on the first quarter, the half, and all of the frames, each.
+      rounds: steps of Levenberg and Marquardt on the first quarter, the half, and all of the frames, each; 0 solves
+      what is written from the first frame.
 
     Solutions go by Fourier modes through `sciode.solve` in a fixed number of steps, what is linear exactly, so that
     nothing hangs: an equation that blows up says so in `status`, and stays as it was. The fit never raises the distance
@@ -85,14 +86,14 @@ def refine_field(
     """
     own = (equations,) if isinstance(equations, Expression) else tuple(equations)
     given = _readings(own, x, times, values, query_times)
-    if not (0 < spread < math.inf and isinstance(rounds, int) and rounds >= 1):
-        raise ValueError(f"spread must be positive and rounds at least 1, got {spread} and {rounds}")
+    if not (0 < spread < math.inf and isinstance(rounds, int) and rounds >= 0):
+        raise ValueError(f"spread must be positive and rounds at least 0, got {spread} and {rounds}")
     sigma = noise_of(given.values.flatten(1), shared=True)
     basis = _basis(given, float(sigma[0]), len(own))
     circle, steps = _resolved(own, given, basis, float(sigma[0]))
     model = _model(circle, steps, given, basis, sigma)
-    written = shot_of(model, [own], spread, 1, ())
-    fitted = shot_of(model, [own], spread, rounds, _SHARES)
+    written = shot_of(model, [own], spread, 0, ())
+    fitted = shot_of(model, [own], spread, rounds, _SHARES if rounds else ())
     best = fitted if bool(fitted.excess < written.excess) else written
     return _answer(given, circle, steps, basis, model, (written, best))
 
