@@ -24,7 +24,7 @@ __all__ = ["Circle", "Moved", "refined_grid"]
 
 
 class Moved(NamedTuple):
-    """values [T, B, N, fields, points], finite or not; status [B]: of the solver, 0 where the last time was reached."""
+    """values [T, B, N, fields, points]; status [B]: of the solver, 0 where the last time was reached, else NaN."""
 
     values: Tensor
     status: Tensor
@@ -80,7 +80,8 @@ class Circle:
         stepper = Lawson(lambda y: _applied(half, y.reshape(shape)).reshape(y.shape))
         with torch.no_grad():
             found = solve(rest, hat, times, method=stepper, dt=dt, batch_dims=1, throw=False, engine="eager")
-        return Moved(torch.fft.irfft(found.ys, n=self.points, dim=-1), found.status)
+        values = torch.fft.irfft(found.ys, n=self.points, dim=-1)
+        return Moved(torch.where((found.status == 0)[:, None, None, None], values, torch.nan), found.status)
 
     def slopes(self, constants: Tensor, values: Tensor) -> Tensor:
         """Return the right-hand sides of values [B, N, fields, points], of that shape; constants: as for `moved`."""

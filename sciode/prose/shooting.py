@@ -26,6 +26,7 @@ _NUDGE = 1e-5
 _SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 _FAR = 1e6
 _STILL = 1e-9
+"""A step that promises to lower the objective, which noise makes of the order of readings, by less is not made."""
 _ALIKE = 1.3
 _LEAST = 3e-4
 """Noise is taken to be at least this share of a component's spread: the solver's own error is below."""
@@ -136,12 +137,14 @@ def shot_of(
     spread: float,
     rounds: int,
     shares: Sequence[float] = _SHARES,
+    begin: Shot | None = None,
 ) -> Shot:
-    """The same for paths that follow by another rule. shares: of the readings, one after another."""
+    """The same for paths that follow by another rule. shares: of the readings, one after another. begin: an earlier fit
+    of the same systems, from which this one goes on."""
     problem = _Problem(systems, model, spread)
-    theta = torch.zeros(len(systems), problem.width, dtype=torch.float64)
-    for share in shares:
-        theta = problem.fitted(theta, max(int(share * len(model.values)), 8), rounds)
+    theta = problem.begun(begin)
+    for frames in dict.fromkeys(max(int(share * len(model.values)), 8) for share in shares):
+        theta = problem.fitted(theta, frames, rounds)
     return problem.shot(theta)
 
 
@@ -160,6 +163,15 @@ class _Problem:
         self.own[:, self.numbers :] = True
         # Numbers have a prior of unit size; those that a system lacks, too, which keeps matrices regular.
         self.prior = (torch.arange(self.width) < self.numbers).double()
+
+    def begun(self, shot: Shot | None) -> Tensor:
+        """The numbers of an earlier fit; what is written, and the first guess at a start, without one."""
+        theta = torch.zeros(len(self.systems), self.width, dtype=torch.float64)
+        if shot is not None:
+            own = (self.model.owners, self.place)
+            theta[own] = (shot.numbers[own] - self.model.constants) / self.unit
+            theta[:, self.numbers :] = (shot.starts - self.model.start) / self.model.unit
+        return theta
 
     def constants(self, theta: Tensor) -> Tensor:
         """[K, ...] of theta [B, ..., P]."""
@@ -198,17 +210,17 @@ class _Problem:
             curved = self.curved(slopes)
             eased = curved + torch.diag_embed(damping * curved.diagonal(dim1=1, dim2=2))
             step = torch.linalg.solve_ex(eased, right[..., None])[0][..., 0].nan_to_num(0.0, 0.0, 0.0)
-            trial = theta - step * self.own
+            step = step * self.own
+            if bool(((step * right).sum(1) <= _STILL * (1 + total)).all()):
+                break
+            trial = theta - step
             new_residual, new_slopes, new_total = self.looked(trial, frames)
-            better, still = new_total < total, total * (1 - _STILL)
-            done = bool((better & (new_total >= still) | ~total.isfinite()).all())
+            better = new_total < total
             theta = torch.where(better[:, None], trial, theta)
             residual = torch.where(better[:, None], new_residual, residual)
             slopes = torch.where(better[:, None, None], new_slopes, slopes)
             total = torch.where(better, new_total, total)
             damping = torch.where(better[:, None], damping / 8, damping * 6).clamp(1e-9, 1e9)
-            if done:
-                break
         return theta
 
     def curved(self, slopes: Tensor) -> Tensor:
