@@ -29,7 +29,9 @@ _SURE = 1e-5
 """The same for answers, as a share of the readings."""
 _CLEAN = 1e-3
 """The least share of the noise that differences tell that a fit may take for the noise."""
-_GRIDS, _STEPS = (2, 4), (1, 2, 4, 8, 16, 32)
+_FAR = 1e3
+"""So many times as large as the largest reading no solution is that could be fitted."""
+_GRIDS, _STEPS, _FINER = (2, 4), (1, 2, 4, 8, 16, 32), (2, 4, 8)
 
 
 class RefinedField(NamedTuple):
@@ -174,20 +176,25 @@ class _Task:
         return Model(circle.constants, circle.owners, values, sigma, given.start, unit, nudge, follow, _LEAST)
 
     def resolved(self, equations: tuple[Expression, ...], start: Tensor) -> _Grid:
-        """The first grid and steps whose solution from a start [S] the next ones do not change; the finest, if none."""
+        """The first grid and steps whose solution from a start [S] the next ones do not change; the finest, if none;
+        the coarsest, if there is none that stays near the first quarter of the readings at all."""
         given = self.given
         grids = [Circle([equations], given.length, many * given.points) for many in _GRIDS]
 
-        def path(circle: Circle, steps: int) -> Tensor:
+        def path(circle: Circle, steps: int, frames: int | None = None) -> Tensor:
             begin = given.on(circle.points, start)[None, None]
-            found = circle.moved(circle.constants, begin, given.times, steps).values
+            found = circle.moved(circle.constants, begin, given.times[:frames], steps).values
             return found[..., :: circle.points // given.points]
 
         def near(other: Tensor) -> bool:
             return bool((other - fine).square().mean().sqrt() < _CLOSE * given.noise[0])
 
-        steps, fine = _STEPS[0], path(grids[-1], _STEPS[0])
-        for more in _STEPS[1:]:
+        quarter, far = max(len(given.times) // 4, 2), _FAR * float(given.values.abs().max())
+        least = next((k for k in _STEPS if bool((path(grids[-1], k, quarter + 1).abs() < far).all())), None)
+        if least is None:
+            return _Grid(grids[0], _STEPS[0])
+        steps, fine = least, path(grids[-1], least)
+        for more in _STEPS[_STEPS.index(least) + 1 :]:
             finer = path(grids[-1], more)
             if near(finer):
                 break
@@ -202,10 +209,10 @@ class _Task:
         size = _SURE * given.values.square().mean().sqrt()
         begin, asked = given.on(circle.points, start), given.asked if len(given.asked) else given.times[-1:]
         states, status = _gap_by_gap(circle, numbers, begin, asked, float(given.times[1]) / steps)
-        for more in _STEPS[1:]:
-            before = states
+        for more in _FINER:
+            before, failed = states, status != Status.SUCCESS
             states, status = _gap_by_gap(circle, numbers, begin, asked, float(given.times[1]) / (steps * more))
-            if bool((states - before).square().mean().sqrt() < size):
+            if bool((states - before).square().mean().sqrt() < size) or (failed and status != Status.SUCCESS):
                 break
         return states[: len(given.asked), :, :: circle.points // given.points], status
 

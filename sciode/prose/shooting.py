@@ -211,7 +211,9 @@ class _Problem:
             eased = curved + torch.diag_embed(damping * curved.diagonal(dim1=1, dim2=2))
             step = torch.linalg.solve_ex(eased, right[..., None])[0][..., 0].nan_to_num(0.0, 0.0, 0.0)
             step = step * self.own
-            if bool(((step * right).sum(1) <= _STILL * (1 + total)).all()):
+            promise = (step * right).sum(1)
+            # Where there are no slopes there is nowhere to go; where the path is far off there may be.
+            if bool((promise.isnan() | (total.isfinite() & (promise <= _STILL * (1 + total)))).all()):
                 break
             trial = theta - step
             new_residual, new_slopes, new_total = self.looked(trial, frames)

@@ -12,57 +12,56 @@ from torch import Tensor
 
 from sciode.prose import FAMILIES, RefinedField, draw_fields, equations_of_family, noisy, refine_field, variable
 from sciode.prose.metrics import coefficient_error
-from sciode.prose.trees import Expression, parameter
+from sciode.prose.trees import Expression, constant, parameter
 
-X, T = np.arange(32) / 16, np.linspace(0, 1, 32)
+X, T, READ = np.arange(32) / 16, np.linspace(0, 1, 32), 10
 U, SLOPE, CURVE = variable(0), variable(1), variable(2)
 
 
-def drawn(name: str, noise: float, seed: int = 0) -> tuple[Tensor, Tensor, tuple[Expression, ...], dict[str, float]]:
-    """Readings [16, 32], the true field [32, 32], the true equations and their numbers."""
+def drawn(name: str, noise: float, seed: int = 0) -> tuple[Tensor, Tensor, tuple[Expression, ...]]:
+    """Readings [10, 32], the true field [32, 32], and the true equations."""
     family = FAMILIES[name]
     found = draw_fields(family, 1, 1, seed, part="test")
     field = found.values[0, :, 0, ::4]
     numbers = dict(zip(family.nominal, found.numbers[0].tolist(), strict=True))
     true = tuple(one.bound(numbers) for one in equations_of_family(family))
-    return noisy(field[None, :16], noise, seed)[0], field, true, numbers
+    return noisy(field[None, :READ], noise, seed)[0], field, true
+
+
+def fitted(name: str, readings: Tensor, **how: Any) -> RefinedField:
+    return refine_field(written(name), X, T[:READ], readings, T[[READ, 20]], **how)
 
 
 def written(name: str) -> tuple[Expression, ...]:
     return tuple(one.bound(FAMILIES[name].nominal) for one in equations_of_family(FAMILIES[name]))
 
 
-def fitted(name: str, readings: Tensor, **how: Any) -> RefinedField:
-    return refine_field(written(name), X, T[:16], readings, T[16:], **how)
-
-
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"kdv"}))
+@pytest.mark.parametrize("name", ["bistable_reaction", "burgers", "cahn_hilliard", "sine_gordon"])
 def test_numbers_and_later_fields_come_back_from_clean_frames(name: str) -> None:
-    """To 1e-3 of the numbers: those of phases that part hardly show in this time, others are 1e-6 off."""
-    readings, field, true, _ = drawn(name, 0.0)
+    """What is left is the solver's error, 1e-5 or less of the readings: numbers tell to 1e-3 what hardly shows."""
+    readings, field, true = drawn(name, 0.0)
     found = fitted(name, readings)
-    assert found.solved and found.after < found.before
-    assert coefficient_error(found.equations, true) < 2e-3 < coefficient_error(written(name), true)
-    torch.testing.assert_close(torch.tensor(found.values[:, 0]), field[16:], rtol=0, atol=1e-4)
+    assert found.solved and found.after < 1e-5 < found.before
+    assert coefficient_error(found.equations, true) < 1e-3 < 0.05 < coefficient_error(written(name), true)
+    torch.testing.assert_close(torch.tensor(found.values[:, 0]), field[[READ, 20]], rtol=0, atol=1e-4)
 
 
 def test_numbers_far_off_come_back_where_the_prior_lets_them() -> None:
-    readings, _, true, _ = drawn("burgers", 0.0)
+    readings, _, true = drawn("burgers", 0.0)
     far = (0.03 * CURVE - 0.6 * U * SLOPE,)
-    found = refine_field(far, X, T[:16], readings, spread=1.0)
+    found = refine_field(far, X, T[:READ], readings, spread=1.0)
     assert coefficient_error(found.equations, true) < 1e-3
     assert found.values.shape == (0, 1, 32) and found.solved
 
 
-@pytest.mark.parametrize("name", ["heat", "burgers", "bistable_reaction", "wave"])
+@pytest.mark.parametrize("name", ["heat", "burgers", "wave"])
 @pytest.mark.parametrize("noise", [0.02, 0.1])
 def test_a_fit_never_raises_the_error_of_the_readings_and_tells_the_noise(name: str, noise: float) -> None:
-    for seed in (1, 2):
-        readings, field, _, _ = drawn(name, noise, seed)
-        found = fitted(name, readings, rounds=2)
-        assert found.after <= found.before
-        size = float((readings - field[:16]).std())
-        assert 0.8 * size < found.noise < 1.25 * size and 0.6 < found.excess < 1.4
+    readings, field, _ = drawn(name, noise, 1)
+    found = fitted(name, readings, rounds=1)
+    assert found.after <= found.before
+    size = float((readings - field[:READ]).std())
+    assert 0.8 * size < found.noise < 1.25 * size and 0.6 < found.excess < 1.4
 
 
 def test_deviations_are_those_of_least_squares() -> None:
@@ -71,7 +70,7 @@ def test_deviations_are_those_of_least_squares() -> None:
     wave = torch.cos(math.pi * torch.tensor(X))
     white = torch.randn(16, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     readings = wave + 0.7 * t[:, None] + 0.05 * white
-    found = refine_field(Expression((0.5,)), X, t, readings, spread=1e3)
+    found = refine_field(constant(0.5), X, t, readings, spread=1e3)
     level = readings.mean(1)
     slope = float(((t - t.mean()) * level).sum() / (t - t.mean()).square().sum())
     assert found.numbers[0] == pytest.approx(slope, rel=1e-4)
@@ -95,15 +94,24 @@ def test_a_velocity_that_is_not_read_is_fitted_with_the_numbers() -> None:
 
 @pytest.mark.parametrize("system", [-1.0 * CURVE, 50.0 * U * U * U, 1.0 / (U - U)])
 def test_equations_that_blow_up_are_reported_and_kept(system: Expression) -> None:
-    readings, _, _, _ = drawn("heat", 0.0)
-    found = refine_field(system, X, T[:16], readings, T[16:])
+    readings, _, _ = drawn("heat", 0.0)
+    found = refine_field(system, X, T[:READ], readings, T[[3, READ, 31]])
     assert not found.solved and "infinite" in found.status and found.equations == (system,)
     assert found.before == found.after == math.inf and bool(np.isnan(found.values[-1]).all())
 
 
+def test_what_blows_up_beyond_the_readings_is_fitted_and_says_so() -> None:
+    """u' = u^2 from 1 to 1.2: 1 / (1 / u(0) - t), read up to t = 0.3, has no value beyond t = 0.83."""
+    t, start = torch.linspace(0, 0.3, READ, dtype=torch.float64), 1.1 + 0.1 * torch.cos(math.pi * torch.tensor(X))
+    found = refine_field(0.9 * U * U, X, t, 1 / (1 / start - t[:, None]), [0.5, 2.0])
+    assert not found.solved and found.numbers == pytest.approx([1.0], rel=1e-4)
+    np.testing.assert_allclose(found.values[0, 0], 1 / (1 / start - 0.5), rtol=1e-3)
+    assert bool(np.isnan(found.values[1]).all())
+
+
 def test_without_rounds_what_is_written_is_solved_at_any_later_times() -> None:
-    readings, field, true, _ = drawn("klein_gordon", 0.0)
-    found = refine_field(true, X, T[:16], readings, [0.0, T[3], T[20], 1.0], rounds=0)
+    readings, field, true = drawn("klein_gordon", 0.0)
+    found = refine_field(true, X, T[:READ], readings, [0.0, T[3], T[20], 1.0], rounds=0)
     assert found.equations == true
     torch.testing.assert_close(torch.tensor(found.values[:, 0]), field[[0, 3, 20, 31]], rtol=0, atol=1e-5)
 
