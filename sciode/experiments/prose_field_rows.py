@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from itertools import product
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -66,7 +68,8 @@ def few_row(few: Few, model: nn.Module | None, written: Sequence[Equations] | No
     row: dict[str, Any] = {"few": float(relative_l2(own, batch.answers).mean()), "few_samples": len(few.rows)}
     if written is None:
         return row
-    plain, fits = (_solved(few, written, rounds, cores) for rounds in (0, _ROUNDS))
+    found = _solved(few, written, (0, _ROUNDS), cores)
+    plain, fits = found[: len(written)], found[len(written) :]
     right = [same_terms(a, b) for a, b in zip(written, few.true, strict=True)]
     pairs = [(a, f.equations, b) for a, f, b, fine in zip(written, fits, few.true, right, strict=True) if fine]
     return row | {
@@ -84,7 +87,7 @@ def few_row(few: Few, model: nn.Module | None, written: Sequence[Equations] | No
 
 def true_row(few: Few, cores: int) -> dict[str, Any]:
     """The error of the true equations, solved from the first frame as it is read."""
-    found = _solved(few, few.true, 0, cores)
+    found = _solved(few, few.true, (0,), cores)
     return {"few": _error(few, found, few.batch.answers), "few_samples": len(few.rows)}
 
 
@@ -94,19 +97,21 @@ def _error(few: Few, found: Sequence[RefinedField], instead: Tensor) -> float:
     return float(relative_l2(torch.where(fine, values, instead), few.batch.answers).mean())
 
 
-def _solved(few: Few, equations: Sequence[Equations], rounds: int, cores: int) -> list[RefinedField]:
-    """Fits, or what is written, on the CPU."""
+def _solved(few: Few, equations: Sequence[Equations], rounds: Sequence[int], cores: int) -> list[RefinedField]:
+    """All of them with so many rounds, one number after another, on the CPU."""
     readings, tasks = few.batch.values.double().cpu(), []
-    for name, own, values in zip(few.names, equations, readings, strict=True):
+    for many, (name, own, values) in product(rounds, zip(few.names, equations, readings, strict=True)):
         family, points = FAMILIES[name], values.shape[1]
         x = family.length * torch.arange(points, dtype=torch.float64) / points
         times = few.times * (family.end / Drawing.end)
-        tasks.append((tuple(own), x, times[: len(values)], values, times[len(values) :], rounds))
-    if cores == 1:
-        return [_fit(one) for one in tasks]
-    spawn = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
-    with ProcessPoolExecutor(cores, spawn, torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(_fit, tasks))
+        tasks.append((tuple(own), x, times[: len(values)], values, times[len(values) :], many))
+    return list(map(_fit, tasks) if cores == 1 else _side_by_side(cores).map(_fit, tasks))
+
+
+@cache
+def _side_by_side(cores: int) -> ProcessPoolExecutor:
+    """Processes that stay for the next rows; spawned, because a forked one cannot use CUDA."""
+    return ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
 
 
 def _fit(task: tuple[Any, ...]) -> RefinedField:
