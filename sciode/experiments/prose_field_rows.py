@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sciode.experiments.prose_rows import chosen
 from sciode.prose import FAMILIES, Expression, Pool, Reading, RefinedField, refine_field
+from sciode.prose.fields import ORDERS
 from sciode.prose.metrics import Terms, coefficient_error, terms_of
 from sciode.prose.objective import predicted, relative_l2
 from sciode.prose.pool import Batch
@@ -71,17 +72,18 @@ def few_row(few: Few, model: nn.Module | None, written: Sequence[Equations] | No
     found = _solved(few, written, (0, _ROUNDS), cores)
     plain, fits = found[: len(written)], found[len(written) :]
     right = [same_terms(a, b) for a, b in zip(written, few.true, strict=True)]
-    pairs = [(a, f.equations, b) for a, f, b, fine in zip(written, fits, few.true, right, strict=True) if fine]
+    pairs = [(a, f.equations, b) for a, f, b, fine in zip(written, fits, few.true, right, strict=True) if f and fine]
+    known = [one for one in fits if one]
     return row | {
         "few_written": _error(few, plain, own),
         "few_fitted": _error(few, fits, own),
-        "few_reached": sum(one.solved for one in fits) / len(fits),
+        "few_reached": sum(one.solved for one in known) / len(fits),
         "few_right": sum(right) / len(right),
         "coefficients": median(coefficient_error(a, b) for a, _, b in pairs) if pairs else None,
         "coefficients_fitted": median(coefficient_error(f, b) for _, f, b in pairs) if pairs else None,
-        "data": median(one.before for one in fits),
-        "data_fitted": median(one.after for one in fits),
-        "raised": sum(one.after > one.before for one in fits) / len(fits),
+        "data": median(one.before for one in known) if known else None,
+        "data_fitted": median(one.after for one in known) if known else None,
+        "raised": sum(one.after > one.before for one in known) / len(fits),
     }
 
 
@@ -91,13 +93,17 @@ def true_row(few: Few, cores: int) -> dict[str, Any]:
     return {"few": _error(few, found, few.batch.answers), "few_samples": len(few.rows)}
 
 
-def _error(few: Few, found: Sequence[RefinedField], instead: Tensor) -> float:
-    values = torch.stack([torch.from_numpy(one.values[:, 0]) for one in found]).to(instead)
+def _error(few: Few, found: Sequence[RefinedField | None], instead: Tensor) -> float:
+    rows = [
+        own if one is None else torch.from_numpy(one.values[:, 0]).to(own)
+        for one, own in zip(found, instead, strict=True)
+    ]
+    values = torch.stack(rows)
     fine = values.isfinite().flatten(1).all(1)[:, None, None]
     return float(relative_l2(torch.where(fine, values, instead), few.batch.answers).mean())
 
 
-def _solved(few: Few, equations: Sequence[Equations], rounds: Sequence[int], cores: int) -> list[RefinedField]:
+def _solved(few: Few, equations: Sequence[Equations], rounds: Sequence[int], cores: int) -> list[RefinedField | None]:
     """All of them with so many rounds, one number after another, on the CPU."""
     readings, tasks = few.batch.values.double().cpu(), []
     for many, (name, own, values) in product(rounds, zip(few.names, equations, readings, strict=True)):
@@ -114,6 +120,10 @@ def _side_by_side(cores: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
 
 
-def _fit(task: tuple[Any, ...]) -> RefinedField:
-    *given, rounds = task
-    return refine_field(*given, rounds=rounds)
+def _fit(task: tuple[Any, ...]) -> RefinedField | None:
+    """Nothing for equations that read a field which has none of its own: the grammar knows two, whatever there are."""
+    equations, *given, rounds = task
+    read = [int(one[2:]) for tree in equations for one in tree.symbols if str(one).startswith("u_")]
+    if max(read, default=0) >= ORDERS * len(equations):
+        return None
+    return refine_field(equations, *given, rounds=rounds)

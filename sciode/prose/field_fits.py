@@ -31,7 +31,7 @@ _CLEAN = 1e-3
 """The least share of the noise that differences tell that a fit may take for the noise."""
 _FAR = 1e3
 """So many times as large as the largest reading no solution is that could be fitted."""
-_GRIDS, _STEPS, _FINER = (2, 4), (1, 2, 4, 8, 16, 32), (2, 4, 8)
+_GRIDS, _STEPS, _FINER = (2, 4), (1, 2, 4, 8, 16), (2, 4, 8)
 
 
 class RefinedField(NamedTuple):
@@ -177,7 +177,7 @@ class _Task:
 
     def resolved(self, equations: tuple[Expression, ...], start: Tensor) -> _Grid:
         """The first grid and steps whose solution from a start [S] the next ones do not change; the finest, if none;
-        the coarsest, if there is none that stays near the first quarter of the readings at all."""
+        the coarsest, if there is none that stays near the readings at all."""
         given = self.given
         grids = [Circle([equations], given.length, many * given.points) for many in _GRIDS]
 
@@ -199,6 +199,8 @@ class _Task:
             if near(finer):
                 break
             steps, fine = more, finer
+        if not bool((fine.abs() < far).all()):
+            return _Grid(grids[0], _STEPS[0])
         return next((_Grid(one, steps) for one in grids[:-1] if near(path(one, steps))), _Grid(grids[-1], steps))
 
     def solved(self, numbers: Tensor, start: Tensor, steps: int) -> tuple[Tensor, int]:

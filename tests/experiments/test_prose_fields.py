@@ -43,11 +43,12 @@ def test_the_true_equation_is_solved_beside_what_learns_nothing(
 
 
 def test_what_is_written_is_fitted_and_what_has_no_solution_leaves_the_word_to_the_operator() -> None:
-    pool = filled_fields(FieldDrawing(("advection",), equations=1, starts=2, part="test"), 0)
-    few = few_of(pool, 2, Reading(16, 0, 0.0, fixed=True))
-    written = [(-0.5 * variable(1),), (1.0 / (variable(0) - variable(0)),)]
+    pool = filled_fields(FieldDrawing(("advection",), equations=1, starts=3, part="test"), 0)
+    few = few_of(pool, 3, Reading(16, 0, 0.0, fixed=True))
+    # The second has no values, the third reads a field that there is not.
+    written = [(-0.5 * variable(1),), (1.0 / (variable(0) - variable(0)),), (1.0 * variable(5),)]
     row = few_row(few, None, written, 1)
-    assert row["few_right"] == row["few_reached"] == 0.5 and row["raised"] == 0
+    assert row["few_right"] == row["few_reached"] == 1 / 3 and row["raised"] == 0
     assert row["coefficients_fitted"] < 1e-4 < row["coefficients"]
     assert 0 < row["few_fitted"] < row["few_written"] < row["few"]
 
