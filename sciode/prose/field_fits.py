@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sciode.prose.circle import Circle
 from sciode.prose.field_readings import FieldReadings, field_readings
+from sciode.prose.refine import loosened
 from sciode.prose.shooting import Model, Shot, shot_of
 from sciode.prose.trees import Expression
 from sciode.solvers.status import Status
@@ -67,6 +68,7 @@ def refine_field(
     *,
     spread: float = 0.05,
     rounds: int = 6,
+    loose: bool = False,
 ) -> RefinedField:
     """Fit the numbers of u_t = f(u, u_x, ..., u_xxxx) to readings of u on a circle, and solve it on to query times.
 
@@ -78,7 +80,8 @@ def refine_field(
       field, or [T, fields, N]; fields that are not given start at 0 at first, and their start is fitted.
     - query_times: [Q], increasing, from times[0] on. spread: how far true numbers lie from those given, as a share.
       rounds: steps of Levenberg and Marquardt on the first quarter, the half, and all of the frames, each; 0 solves
-      what is written from the first frame.
+      what is written from the first frame. loose: whether terms without a number of their own get one, so that a wrong
+      sign, or a term too many, can be mended where readings insist.
 
     Solutions go by Fourier modes through `sciode.solve` in a fixed number of steps, what is linear exactly, so that
     nothing hangs: an equation that blows up says so in `status`, and stays as it was. The fit never raises the distance
@@ -89,6 +92,7 @@ def refine_field(
     """
     own = (equations,) if isinstance(equations, Expression) else tuple(equations)
     given = field_readings(own, x, times, values, query_times)
+    own = tuple(map(loosened, own)) if loose else own
     if not (0 < spread < math.inf and isinstance(rounds, int) and rounds >= 0):
         raise ValueError(f"spread must be positive and rounds at least 0, got {spread} and {rounds}")
     return _Task(own, given, spread).answer(rounds)
