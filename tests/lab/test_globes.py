@@ -62,7 +62,7 @@ def test_a_globe_has_no_gap_at_its_rim(figure: Figure) -> None:
     sides = np.roll(triangles, -1, 1) - triangles
     way = asked - triangles
     left = sides[..., 0] * way[..., 1] - sides[..., 1] * way[..., 0]  # [places, triangles, sides]
-    assert ((left >= 0.0).all(2) | (left <= 0.0).all(2)).any(1).all()
+    assert np.any(np.all(left >= 0.0, axis=2) | np.all(left <= 0.0, axis=2), axis=1).all()
 
 
 def test_points_and_edges_behind_are_left_out(figure: Figure) -> None:
