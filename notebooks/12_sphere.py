@@ -71,7 +71,7 @@ joined = {
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
 for ax, (name, edges) in zip(axes, joined.items(), strict=True):
-    globe_edges(ax, here, edges.numpy(), (180.0, 50.0))
+    globe_edges(ax, here, edges.numpy(), (180.0, 50.0), color="C0", linewidth=1.0)
     globe_points(ax, here, (180.0, 50.0))
     ax.set_title(f"joined {name}")
 plt.show()
@@ -138,8 +138,9 @@ plt.show()
 # %%
 fine = np.linspace(clock[0], clock[-1], lab.scale(full=40, fast=6))
 frames = observers["sphere"].predict(places, fine, start).values
-figure, axis = plt.subplots(figsize=(4, 4), layout="constrained")
-film = spin(axis, places, 1e5 * frames[..., 1], [f"hour {t:.1f}" for t in fine], (60.0, 40.0), degrees=2.0, bar=False)
+figure, axis = plt.subplots(figsize=(5, 4), layout="constrained")
+look = {"limits": (-10, 10), "label": "vorticity, 1e-5 / s"}
+film = spin(axis, places, 1e5 * frames[..., 1], [f"hour {t:.1f}" for t in fine], (60.0, 40.0), degrees=2.0, **look)
 page = film.to_jshtml()
 plt.close(figure)
 HTML(page)

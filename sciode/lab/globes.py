@@ -50,6 +50,8 @@ def globe(
     limits: of the colours; None: the values' ends, about zero where they have both signs. bar: a colour bar, with its
     label. Raises ValueError for shapes that do not fit, or fewer than four points.
     """
+    from matplotlib.patches import Circle
+
     points, values = np.asarray(points, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < 4 or values.shape != (len(points),):
         raise ValueError(f"a globe has points [N, 3], N > 3, and values [N], got {points.shape} and {values.shape}")
@@ -59,6 +61,7 @@ def globe(
     colours = cmap or ("RdBu_r" if low < 0.0 < high else "viridis")
     drawn = ax.tripcolor(at[:, 0], at[:, 1], values, triangles=cells, cmap=colours, **look)
     _bare(ax, centre)
+    drawn.set_clip_path(Circle((0.0, 0.0), 1.0, transform=ax.transData))
     if bar:
         ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
     return ax
@@ -119,11 +122,16 @@ def spin(
 
 
 def _front(points: NDArray[Any], centre: tuple[float, float]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Where the points appear, and the geodesic triangles of those that face the eye."""
+    """Where the points appear, those behind folded out over the rim, and the geodesic triangles that reach the front.
+
+    Triangles across the rim then cover it, without a gap.
+    """
     at, front = seen_from(points, centre)
+    away = np.linalg.norm(at, axis=1, keepdims=True)
+    at = np.where(front[:, None], at, at * (2.0 / np.maximum(away, 1e-12) - 1.0))
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)
     cells = ConvexHull(unit).simplices
-    return at, cells[front[cells].all(1)]
+    return at, cells[front[cells].any(1)]
 
 
 def _bare(ax: Axes, centre: tuple[float, float]) -> None:

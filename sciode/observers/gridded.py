@@ -21,7 +21,7 @@ from sciode.training import choose_device, isolated_rng
 from .arrays import Reading
 from .graphs import flattened
 from .interpolation import between_frames
-from .rivals import even, trained_rival, windows_of
+from .rivals import asked_of, even, trained_rival, windows_of
 from .scene import embedded
 from .surface import chosen_order, surface_inverse, surface_rows
 from .windows import Windows
@@ -199,15 +199,20 @@ class FourierOperator:
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:
-        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
-        steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
+        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time.
+
+        Raises ValueError for what `Observer.predict` refuses, and for missing readings.
+        """
+        places, steps = asked_of(self, positions, times, given)
         count = max(int(np.ceil(steps.max() - 1e-9)), 1)
         readings = self.scale_.standardised(torch.as_tensor(np.array(given.values)))
+        if not bool(readings.isfinite().all()):
+            raise ValueError("a Fourier operator grids all readings: leave silent sensors out of the reading")
         sensors = torch.as_tensor(np.array(given.positions))
         start = self.lattice_.gridded(sensors, readings, self.stretch_, self.order_).unsqueeze(0)
         with torch.no_grad():
             states = self.network_(start.to(next(self.network_.parameters()).device), count)[0].cpu().numpy()
-        frames = self.lattice_.read(states, np.asarray(positions))
+        frames = self.lattice_.read(states, places)
         return self.scale_.restored(torch.from_numpy(between_frames(np.arange(count + 1.0), frames, steps))).numpy()
 
     def _images(self, windows: Windows) -> Tensor:

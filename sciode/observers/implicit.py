@@ -17,7 +17,7 @@ from sciode.solvers import solve
 from sciode.training import choose_device, isolated_rng
 
 from .arrays import Reading
-from .rivals import trained_rival, windows_of
+from .rivals import asked_of, trained_rival, windows_of
 from .scene import embedded
 from .windows import Windows
 
@@ -164,16 +164,19 @@ class ImplicitField:
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:
-        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
+        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time.
+
+        Raises ValueError for what `Observer.predict` refuses.
+        """
+        places, steps = asked_of(self, positions, times, given)
         device = next(self.network_.parameters()).device
-        steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
-        sensors, asked = (torch.as_tensor(np.array(x), dtype=torch.float32, device=device).unsqueeze(0)
-                          for x in (given.positions, positions))  # fmt: skip
+        sensors, wanted = (torch.as_tensor(np.array(x), dtype=torch.float32, device=device).unsqueeze(0)
+                          for x in (given.positions, places))  # fmt: skip
         readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device).unsqueeze(0)
         zero = torch.zeros(1, self.code, device=device)
         start = auto_decoded(self.network_, zero, sensors, readings, self.space_, self.descent, self.codes_lr)
         # Solves take times in order and each once; what is asked may be neither.
-        clock, own = np.unique(np.append(np.maximum(steps, 0.0), 0.0), return_inverse=True)
+        clock, own = np.unique(np.append(steps, 0.0), return_inverse=True)
         with torch.no_grad():
             codes = self.network_.moved(start, torch.as_tensor(clock, device=device))[:, own[:-1]]
-            return self.scale_.restored(self.network_.decoded(codes, asked, self.space_)[0]).cpu().numpy()
+            return self.scale_.restored(self.network_.decoded(codes, wanted, self.space_)[0]).cpu().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciode.data.flow import FlowSet, Space
-from sciode.training import Epoch, History, choose_device
+from sciode.training import Epoch, History, choose_device, load_checkpoint, save_checkpoint
 
-from .arrays import Reading, as_flows, asked
-from .rivals import windows_of
+from .arrays import Reading, as_flows
+from .rivals import asked_of, fitted, windows_of
 from .surface import chosen_order, surface_inverse, surface_rows
 from .waves import waves_at
-from .windows import Windows
+from .windows import Scale, Windows
 
 __all__ = ["QuadraticLaw"]
 
@@ -255,10 +255,8 @@ class QuadraticLaw:
 
         Raises ValueError for shapes that do not fit, times before the reading, or where no sensor read all channels.
         """
-        if not hasattr(self, "network_"):
-            raise RuntimeError("this law is not fitted: call fit first")
+        places, steps = asked_of(self, positions, times, given)
         device = self.network_.coefficients.device
-        places, steps = asked(positions, times, given, self.space_.dimension, len(self.channels_), self.scale_.unit)
         readings = self.scale_.standardised(torch.as_tensor(np.array(given.values)))
         whole = readings.isfinite().all(1)
         if not bool(whole.any()):
@@ -274,6 +272,45 @@ class QuadraticLaw:
         parts = torch.from_numpy(places).split(4096)
         values = torch.cat([found @ self.network_.grid.reading(part, self.space_).T for part in parts], -1)
         return self.scale_.restored(values.transpose(1, 2)).numpy()
+
+    def save(self, path: Path | str) -> None:
+        """Write the fitted law to one safetensors file with a JSON header. Raises RuntimeError before `fit`."""
+        fitted(self)
+        record = {
+            "estimator": type(self).__name__,
+            "parameters": asdict(self),
+            "space": asdict(self.space_),
+            "channels": self.channels_,
+            "unit": self.scale_.unit,
+            "order": self.order_,
+        }
+        tensors = {
+            "coefficients": self.network_.coefficients.detach(),
+            "scale.mean": self.scale_.mean,
+            "scale.deviation": self.scale_.deviation,
+            "stretch": self.stretch_,
+        }
+        save_checkpoint(Path(path), tensors, record)
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "auto") -> Self:
+        """The law that `save` wrote; of the fit itself (`history_`) the file tells nothing. Raises ValueError for
+        another file."""
+        tensors, record = load_checkpoint(Path(path))
+        if record.get("estimator") != cls.__name__:
+            other = record.get("estimator", "no estimator")
+            raise ValueError(f"{path} holds {other}, not {cls.__name__}")
+        told = dict(record["parameters"])
+        told["space"] = None if told["space"] is None else Space(**told["space"])
+        self = cls(**{**told, "ahead": tuple(told["ahead"]), "rounds": tuple(told["rounds"]), "device": device})
+        place = choose_device(device)
+        self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])
+        self.scale_ = Scale(tensors["scale.mean"], tensors["scale.deviation"], record["unit"])
+        self.order_, self.stretch_ = record["order"], tensors["stretch"].to(place)
+        self.network_ = Law(len(self.channels_), grid_of(self.space_, self.side, self.forced, place))
+        with torch.no_grad():
+            self.network_.coefficients.copy_(tensors["coefficients"])
+        return self
 
     def _check(self) -> None:
         whole = (self.side, self.forced, self.steps, self.starts, self.length, *self.ahead, *self.rounds)

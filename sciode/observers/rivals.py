@@ -5,16 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sciode.data.flow import FlowSet
 from sciode.training import FitOptions, History, fit
 
-from .arrays import held_out
+from .arrays import Reading, asked, held_out
 from .windowed import Windowed
 from .windows import Scale, Windows, cut, scale_of
 
-__all__ = ["even", "trained_rival", "windows_of"]
+__all__ = ["asked_of", "even", "fitted", "trained_rival", "windows_of"]
+
+
+def fitted(rival: Any) -> None:
+    """Raise RuntimeError for an opponent that has learnt nothing yet."""
+    if not hasattr(rival, "network_"):
+        raise RuntimeError(f"this {type(rival).__name__} is not fitted: fit it first")
+
+
+def asked_of(rival: Any, positions: Any, times: Any, given: Reading) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places [Q, d], and times [T] in steps from the reading on, checked as `Observer.predict` checks them.
+
+    Raises ValueError for what cannot be asked, RuntimeError before the fit.
+    """
+    fitted(rival)
+    return asked(positions, times, given, rival.space_.dimension, len(rival.channels_), rival.scale_.unit)
 
 
 def windows_of(

@@ -19,7 +19,7 @@ from .arrays import Reading
 from .interpolation import between_frames, interpolated
 from .message_passing import Interaction
 from .model import Design, network
-from .rivals import even, trained_rival, windows_of
+from .rivals import asked_of, even, trained_rival, windows_of
 from .scene import Scene
 from .windows import Layout, Windows
 from .wiring import Joints, Wiring, gathered, joints_of, wired
@@ -147,8 +147,11 @@ class MeshGraphNet:
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:
-        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time."""
-        steps = (np.asarray(times, dtype=np.float64) - given.time) / self.scale_.unit
+        """Values [T, Q, c] at positions [Q, d] and times [T] from the sensors' readings at one time.
+
+        Raises ValueError for what `Observer.predict` refuses.
+        """
+        places, steps = asked_of(self, positions, times, given)
         count = max(int(np.ceil(steps.max() - 1e-9)), 1)
         device = next(self.network_.parameters()).device
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
@@ -160,4 +163,4 @@ class MeshGraphNet:
         with torch.no_grad():
             states = self.scale_.restored(self.network_(seen, count)[0]).cpu().numpy()
         frames = between_frames(np.arange(count + 1.0), states, steps)
-        return interpolated(sensors.numpy(), frames, np.asarray(positions), self.space_)
+        return interpolated(sensors.numpy(), frames, places, self.space_)

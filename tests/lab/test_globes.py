@@ -44,11 +44,25 @@ def test_a_globe_shows_triangles_of_what_is_in_front(figure: Figure) -> None:
     at, front = seen_from(points, (0.0, 90.0))
     corners = np.concatenate([np.asarray(path.vertices) for path in shown.get_paths()])
     near = np.linalg.norm(corners[:, None] - at[front], axis=-1).min(1)
-    far = np.linalg.norm(corners[:, None] - at[~front], axis=-1).min(1)
-    assert len(corners) > 90 and near.max() < 1e-12 < far.min()
+    inside = np.linalg.norm(corners, axis=1) <= 1.0
+    assert inside.sum() > 90 and near[inside].max() < 1e-12 and not inside.all()
+    assert shown.get_clip_path() is not None
     assert shown.get_clim() == pytest.approx((-np.abs(points[:, 2]).max(), np.abs(points[:, 2]).max()))
     (bar,) = [other for other in figure.axes if other is not ax]
     assert bar.get_ylabel() == "height"
+
+
+def test_a_globe_has_no_gap_at_its_rim(figure: Figure) -> None:
+    points = scattered(600)
+    ax = figure.subplots()
+    globe(ax, points, points[:, 0], (20.0, 30.0), bar=False)
+    triangles = np.array([np.asarray(path.vertices)[:3] for path in ax.collections[0].get_paths()])
+    turn = np.linspace(0.0, 2.0 * np.pi, 50)
+    asked = 0.98 * np.stack((np.cos(turn), np.sin(turn)), 1)[:, None, None]
+    sides = np.roll(triangles, -1, 1) - triangles
+    way = asked - triangles
+    left = sides[..., 0] * way[..., 1] - sides[..., 1] * way[..., 0]  # [places, triangles, sides]
+    assert np.any(np.all(left >= 0.0, axis=2) | np.all(left <= 0.0, axis=2), axis=1).all()
 
 
 def test_points_and_edges_behind_are_left_out(figure: Figure) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from sciode.data.flow import Flow, FlowSet, Space
-from sciode.observers import QuadraticLaw, Reading
+from sciode.observers import Observer, QuadraticLaw, Reading
 from sciode.observers.law import Law, grid_of
 from sciode.pde.vorticity import diagonal_forcing, random_vorticity, simulate_vorticity
+from sciode.training import save_checkpoint
 
 SQUARE = Space("periodic", (0.0, 0.0), (1.0, 1.0))
 LINE = Space("periodic", (-1.0,), (3.0,))
@@ -137,7 +139,7 @@ def test_what_a_law_cannot_be_asked_is_said() -> None:
     flows = travelling(4, 6, 1.0, 8)
     law = QuadraticLaw(side=8, forced=1, rounds=(1,), ahead=(1,), length=6, device="cpu")
     places, values = flows[0].points.numpy(), flows[0].values[0].numpy()
-    with pytest.raises(RuntimeError, match="call fit first"):
+    with pytest.raises(RuntimeError, match="not fitted: fit it first"):
         law.predict(places, [0.0], Reading(places, values))
     law.fit_flows(flows[:3], flows[3:])
     for where, when, given, said in (
@@ -148,3 +150,27 @@ def test_what_a_law_cannot_be_asked_is_said() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             law.predict(where, when, given)  # type: ignore[arg-type]
+
+
+def test_a_law_foretells_the_same_from_its_file_and_other_files_are_refused(tmp_path: Path) -> None:
+    flows = travelling(4, 6, 1.0, 8)
+    law = QuadraticLaw(space=LINE, side=8, forced=1, rounds=(2,), ahead=(1,), length=6, device="cpu")
+    with pytest.raises(RuntimeError, match="fit it first"):
+        law.save(tmp_path / "law.safetensors")
+    law.fit_flows(flows[:3], flows[3:]).save(tmp_path / "law.safetensors")
+    loaded = QuadraticLaw.load(tmp_path / "law.safetensors", device="cpu")
+    reading = Reading(flows[0].points.numpy(), flows[0].values[0].numpy(), 0.2)
+    asked = np.array([[-0.7], [0.1], [2.9]])
+    assert np.array_equal(law.predict(asked, [0.5, 0.2], reading), loaded.predict(asked, [0.5, 0.2], reading))
+    assert (loaded.rounds, loaded.space, loaded.channels_) == ((2,), LINE, ("u",))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"no")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        QuadraticLaw.load(other)
+    save_checkpoint(other, {"w": torch.zeros(1)}, {"parameters": {}})
+    with pytest.raises(ValueError, match="holds no estimator"):
+        QuadraticLaw.load(other)
+    with pytest.raises(ValueError, match="holds no observer"):
+        Observer.load(tmp_path / "law.safetensors")
+    with pytest.raises(FileNotFoundError):
+        QuadraticLaw.load(tmp_path / "none.safetensors")

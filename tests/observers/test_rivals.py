@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from sciode.data.flow import Space
-from sciode.observers import Reading
+from sciode.observers import QuadraticLaw, Reading
 from sciode.observers.arrays import as_flows
 from sciode.observers.gridded import FourierOperator, GridSteps, Lattice, SpectralConvolution
 from sciode.observers.implicit import CodedField, ImplicitField, auto_decoded
+from sciode.observers.simulator import MeshGraphNet
 from sciode.training import isolated_rng
 
 BOX = Space("periodic", (0.0, 0.0), (1.0, 2.0))
@@ -121,13 +122,67 @@ def test_missing_readings_and_other_dimensions_are_refused() -> None:
         )
 
 
-def test_an_implicit_field_is_asked_for_times_in_any_order_and_more_than_once() -> None:
-    rng = np.random.default_rng(0)
-    positions, values = rng.random((12, 2)), rng.normal(size=(4, 6, 12, 1))
-    net = ImplicitField(code=3, width=8, layers=1, length=6, epochs=1, descent=5, device="cpu")
-    net.fit_flows(as_flows(positions, np.arange(6.0), values, None, BOX))
-    start = Reading(positions, values[0, 0])
-    told = net.predict(positions, [0.0, 1.0, 3.0], start)
+OPPONENTS = {
+    "Fourier operator": FourierOperator(width=4, layers=1, modes=2, side=8, length=6, epochs=1, device="cpu"),
+    "implicit field": ImplicitField(code=3, width=8, layers=1, length=6, epochs=1, descent=5, device="cpu"),
+    "MeshGraphNet": MeshGraphNet(width=8, layers=1, length=6, epochs=1, device="cpu"),
+    "quadratic law": QuadraticLaw(side=8, forced=1, rounds=(1,), ahead=(1,), length=6, device="cpu"),
+}
+RNG = np.random.default_rng(0)
+PLACES, VALUES = RNG.random((12, 2)), RNG.normal(size=(4, 6, 12, 1))
+
+
+@pytest.fixture(scope="module", params=OPPONENTS)
+def opponent(request: pytest.FixtureRequest) -> Any:
+    net: Any = OPPONENTS[request.param]
+    with pytest.raises(RuntimeError, match="not fitted: fit it first"):
+        net.predict(PLACES, [0.0], Reading(PLACES, VALUES[0, 0]))
+    return net.fit_flows(as_flows(PLACES, np.arange(6.0), VALUES, None, BOX))
+
+
+def test_times_are_asked_in_any_order_and_more_than_once(opponent: Any) -> None:
+    start = Reading(PLACES, VALUES[0, 0], 2.0)
+    told = opponent.predict(PLACES, [2.0, 3.0, 5.0], start)
     assert not np.allclose(told[0], told[2])
-    assert np.array_equal(net.predict(positions, [3.0, 0.0, 1.0, 3.0], start), told[[2, 0, 1, 2]])
-    assert np.array_equal(net.predict(positions, [0.0], start), told[:1])
+    np.testing.assert_allclose(opponent.predict(PLACES, [5.0, 2.0, 3.0, 5.0], start), told[[2, 0, 1, 2]], atol=1e-5)
+    np.testing.assert_allclose(opponent.predict(PLACES, 2.0, start), told[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("places", "times", "given", "said"),
+    [
+        (np.full((3, 2), np.nan), [0.0], Reading(PLACES, VALUES[0, 0]), "positions must be finite numbers"),
+        (PLACES[:0], [0.0], Reading(PLACES, VALUES[0, 0]), "one place at least"),
+        (PLACES[:, :1], [0.0], Reading(PLACES, VALUES[0, 0]), r"positions are \[Q, 2\]"),
+        (PLACES[0], [0.0], Reading(PLACES, VALUES[0, 0]), r"positions are \[Q, 2\]"),
+        (PLACES, [-1.0, 2.0], Reading(PLACES, VALUES[0, 0]), "not before the readings at 0"),
+        (PLACES, [1.0], Reading(PLACES, VALUES[0, 0], 1.5), "not before the readings at 1.5"),
+        (PLACES, [np.nan], Reading(PLACES, VALUES[0, 0]), "times are"),
+        (PLACES, [[0.0]], Reading(PLACES, VALUES[0, 0]), "times are"),
+        (PLACES, [], Reading(PLACES, VALUES[0, 0]), "one at least"),
+        (PLACES, [0.0], Reading(PLACES, VALUES[0, 0, :, 0]), "a reading has positions"),
+        (PLACES, [0.0], Reading(PLACES + np.nan, VALUES[0, 0]), "positions must be finite"),
+        (PLACES, [0.0], Reading(PLACES, VALUES[0, 0] + np.nan), "says nothing"),
+        (PLACES, [0.0], VALUES[0, 0], "give Reading"),
+    ],
+    ids=[
+        "places that are no numbers", "no place", "places of a line", "a single place", "a time before",
+        "a later start", "a time that is no number", "a table of times", "no time", "readings without channels",
+        "sensors nowhere", "silence", "no reading",
+    ],
+)  # fmt: skip
+def test_what_an_opponent_cannot_be_asked_is_said(
+    opponent: Any, places: Any, times: Any, given: Any, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        opponent.predict(places, times, given)
+
+
+def test_a_silent_sensor_is_left_out_by_all_but_the_one_that_grids(opponent: Any) -> None:
+    first = VALUES[0, 0].copy()
+    first[3] = np.nan
+    if isinstance(opponent, FourierOperator):
+        with pytest.raises(ValueError, match="leave silent sensors out"):
+            opponent.predict(PLACES, [1.0], Reading(PLACES, first))
+    else:
+        assert np.isfinite(opponent.predict(PLACES, [0.0, 1.0], Reading(PLACES, first))).all()
