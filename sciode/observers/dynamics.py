@@ -98,8 +98,7 @@ class LatentDynamics(nn.Module):
         self.far = nn.ModuleList([Exchange(width, waves, mixing) for _ in range(layers)] if waves else [])
         self.lift = nn.Linear(channels, width, bias=False) if state == "values" else None
         self.guess = nn.Linear(width, channels) if state == "values" else None
-        decoder = mlp([width, width, width, channels], nn.SiLU)
-        self.head = decoder if state == "latent" else mlp([width, width, channels])
+        self.head = mlp([width] * 3 + [channels], nn.SiLU) if state == "latent" else mlp([width, width, channels])
         self._calm()
 
     def _calm(self) -> None:
