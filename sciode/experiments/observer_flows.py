@@ -45,6 +45,7 @@ from sciode.observers.implicit import ImplicitField
 from sciode.observers.interpolation import between_frames, interpolated, persistence
 from sciode.observers.law import QuadraticLaw
 from sciode.observers.metrics import drift, split_errors
+from sciode.observers.model import PUBLISHED
 from sciode.observers.simulator import MeshGraphNet
 from sciode.observers.surface import ORDERS
 from sciode.training import choose_device, derive_seed
@@ -62,7 +63,10 @@ class Line(NamedTuple):
 
 LINES: dict[str, Line] = {
     "observer": Line(),
-    "as published": Line(design={"base": "none", "waves": 0, "attention": "dense"}),
+    "as published": Line(design={"base": "none", "waves": 0, "attention": "dense", **PUBLISHED}),
+    "decoded readings": Line(design={"state": "latent"}),
+    "a number a wave": Line(design={"mixing": "each"}),
+    "dynamics as published, waves": Line(design=PUBLISHED),
     "dense attention": Line(design={"attention": "dense"}),
     "linear attention": Line(design={"attention": "linear"}),
     "graph ODE": Line(design={"dynamics": "ode"}),
@@ -77,7 +81,7 @@ LINES: dict[str, Line] = {
     "no dropout": Line({"dropout": 0.0}),
     "edges of the map": Line({"graph": "map"}),
     "flat sphere": Line({"flat": True}),
-    "flat sphere, as published": Line({"flat": True}, {"base": "none", "waves": 0, "attention": "dense"}),
+    "flat sphere, as published": Line({"flat": True}, {"base": "none", "waves": 0, "attention": "dense", **PUBLISHED}),
     "MeshGraphNet": Line(rival="simulator"),
     "Fourier operator": Line(rival="gridded"),
     "implicit field": Line(rival="implicit"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,14 +15,16 @@ from sciode.data.flow import Space
 from sciode.solvers.suggest import choose
 
 from .continuum import Continuum
-from .dynamics import SOLVER, LatentDynamics, Latents
+from .dynamics import SOLVER, STATES, LatentDynamics, Latents
 from .scene import Scene
 from .surface import surface_rows, time_weights
-from .waves import wave_numbers
+from .waves import MIXINGS, wave_numbers
 
-__all__ = ["BASES", "Design", "Observed", "ObserverModel", "Simulated", "network"]
+__all__ = ["BASES", "PUBLISHED", "Design", "Observed", "ObserverModel", "Simulated", "network"]
 
 BASES = ("none", "cubic", "stretched", "fitted")
+PUBLISHED: Mapping[str, Any] = MappingProxyType({"state": "latent", "mixing": "each"})
+"""The dynamics of the paper, and of observers that were saved before there were others."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,11 @@ class Design:
     width, layers, heads, depth (of the GRU): sizes; the paper's are 128, 4, 4 and 2. modes: of `Fourier`; the paper has
     about 13, but fixed sensors are few places: a code that is sharp learns them by heart, and stripes appear between
     them. dynamics: "steps" or "ode", solver and regularize of the latter (`LatentDynamics`). places: "absolute" or
-    "relative".
+    "relative". state: "values": what sensors are said to read goes on beside their latent states, "latent": it is
+    decoded from them, as the paper has it (`LatentDynamics`).
     waves: sensors hear of each other by waves up to this number beside edges (`wave_numbers`; with "absolute" places);
     0: by edges alone, as the paper has it. 6 to 10 are good where one place acts on all others, as pressure does.
+    mixing: "full": each wave has a complex matrix of the channels; "each": a number a channel (`Exchange`).
     base: "none": the continuum is decoded, as the paper has it. "cubic": the continuum corrects a cubic surface through
     what System 1 says of the sensors, whose first readings are kept as they are: never far from interpolation.
     "stretched": the same in a space whose axes are stretched as suits the readings best (`chosen_stretch`). "fitted":
@@ -49,7 +54,9 @@ class Design:
     modes: int = 2
     dynamics: Literal["steps", "ode"] = "steps"
     places: Literal["absolute", "relative"] = "absolute"
+    state: Literal["values", "latent"] = "values"
     waves: int = 0
+    mixing: Literal["full", "each"] = "full"
     base: Literal["none", "cubic", "stretched", "fitted"] = "none"
     attention: Literal["dense", "nearest", "linear"] = "dense"
     k: int = 16
@@ -60,7 +67,8 @@ class Design:
     regularize: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        choose("base", self.base, BASES)
+        for name, kinds in (("base", BASES), ("state", STATES), ("mixing", MIXINGS)):
+            choose(name, getattr(self, name), kinds)
         if not isinstance(self.waves, Integral):
             raise ValueError(f"waves counts, and must be a whole number: got {self.waves!r}")
         if self.waves < 0 or (self.waves and self.places == "relative"):
@@ -102,7 +110,7 @@ class ObserverModel(nn.Module):
     def simulated(self, scene: Scene) -> Simulated:
         """What is made once, however many queries follow."""
         latents = self.dynamics(scene)
-        told = self.dynamics.head(latents.states)
+        told = latents.told
         if self.base == "none":
             return Simulated(latents, told, None)
         gap = torch.where(scene.read, scene.start - told[:, 0], 0.0)
@@ -132,6 +140,7 @@ def network(channels: int, space: Space, design: Design) -> ObserverModel:
         channels, space.dimension, design.width, design.layers, form=design.dynamics, places=design.places,
         embedding=coordinates, solver=design.solver, regularize=design.regularize,
         waves=len(wave_numbers(space, design.waves)) if design.waves else 0,
+        state=design.state, mixing=design.mixing,
     )  # fmt: skip
     continuum = Continuum(
         channels, coordinates, design.width, heads=design.heads, attention=design.attention, k=design.k,

@@ -20,7 +20,7 @@ from sciode.training.recorded import ENGINES
 
 from .arrays import Reading, as_flows, asked, held_out
 from .graphs import Graph, flattened, outside_hull
-from .model import Design, ObserverModel, network
+from .model import PUBLISHED, Design, ObserverModel, network
 from .objective import Objective
 from .scene import Scene
 from .surface import ORDERS, chosen_order
@@ -229,7 +229,7 @@ class Observer:
         if "parameters" not in record or "given.values" not in tensors:
             raise ValueError(f"{path} holds no observer: it was not written by Observer.save")
         told = dict(record["parameters"])
-        told["design"] = Design(**{**told["design"], "regularize": tuple(told["design"]["regularize"])})
+        told["design"] = Design(**{**PUBLISHED, **told["design"], "regularize": tuple(told["design"]["regularize"])})
         told["space"] = None if told["space"] is None else Space(**told["space"])
         self = cls(**{**told, "device": device})
         self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])

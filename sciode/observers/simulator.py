@@ -18,7 +18,7 @@ from sciode.training import choose_device, isolated_rng
 from .arrays import Reading
 from .interpolation import between_frames, interpolated
 from .message_passing import Interaction
-from .model import Design, network
+from .model import PUBLISHED, Design, network
 from .rivals import asked_of, even, trained_rival, windows_of
 from .scene import Scene
 from .windows import Layout, Windows
@@ -36,7 +36,7 @@ class StateDynamics(nn.Module):
 
     def __init__(self, channels: int, windows: Windows, width: int, layers: int) -> None:
         super().__init__()
-        self.dynamics = network(channels, windows.space, Design(width=width, layers=layers)).dynamics
+        self.dynamics = network(channels, windows.space, Design(width=width, layers=layers, **PUBLISHED)).dynamics
         self.dynamics.head = mlp([width, width, channels])
         assert all(isinstance(layer, Interaction) for layer in self.dynamics.layers)
 

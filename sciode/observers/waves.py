@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sciode.data.flow import Space
+from sciode.solvers.suggest import choose
 
 from .scene import embedded
 
-__all__ = ["Exchange", "projection_of", "wave_numbers", "waves_at"]
+__all__ = ["MIXINGS", "Exchange", "projection_of", "wave_numbers", "waves_at"]
+
+MIXINGS = ("full", "each")
 
 _ROUGHNESS = 1e-6
 """Of the penalty N (1 + k^2)^2 |c_k|^2 by which few sensors settle many waves."""
@@ -81,21 +85,34 @@ def _harmonics(points: Tensor, space: Space, numbers: Tensor) -> Tensor:
 
 
 class Exchange(nn.Module):
-    """v -> sum over waves k of w_k c_k e^{i k x}, c the coefficients of A v: a convolution, channel by channel.
+    """v -> sum over waves k of W_k c_k e^{i k x}: a convolution. v [B, N, width], waves [B, N, 2 P], projection
+    [B, 2 P, N] -> [B, N, width].
 
-    w is complex, a number a wave and channel; A is an affine map of the channels. v [B, N, width], waves [B, N, 2 P],
-    projection [B, 2 P, N] -> [B, N, width]. Source: Li et al.: Fourier neural operator (ICLR 2021), here on scattered
+    mixing: "full": W_k is a complex matrix of the channels, c the coefficients of v, as in a Fourier neural operator.
+    "each": W_k is a complex number a channel, c the coefficients of A v, A affine: some `width` times fewer weights,
+    which learn slower.
+
+    Raises ValueError for an unknown mixing. Source: Li et al.: Fourier neural operator (ICLR 2021), here on scattered
     points, and on a sphere with its harmonics.
     """
 
-    def __init__(self, width: int, waves: int) -> None:
+    def __init__(self, width: int, waves: int, mixing: Literal["full", "each"] = "full") -> None:
         super().__init__()
-        self.into = nn.Linear(width, width)
-        self.real = nn.Parameter(torch.randn(waves, width) * 0.3)
-        self.imaginary = nn.Parameter(torch.randn(waves, width) * 0.3)
+        choose("mixing", mixing, MIXINGS)
+        if mixing == "full":
+            self.into, self.weight = None, nn.Parameter(torch.randn(waves, width, width, 2) / width)
+        else:
+            self.into = nn.Linear(width, width)
+            self.real = nn.Parameter(torch.randn(waves, width) * 0.3)
+            self.imaginary = nn.Parameter(torch.randn(waves, width) * 0.3)
 
     def forward(self, v: Tensor, waves: Tensor, projection: Tensor) -> Tensor:
         """The convolution at the same points."""
-        a, b = (projection @ self.into(v)).unflatten(1, (-1, 2)).unbind(2)
-        turned = (self.real * a - self.imaginary * b, self.real * b + self.imaginary * a)
-        return waves @ torch.stack(turned, 2).flatten(1, 2)
+        sent = v if self.into is None else self.into(v)
+        a, b = (projection @ sent).unflatten(1, (-1, 2)).unbind(2)  # [B, P, width]
+        if self.into is None:
+            mixed = torch.complex(a, b).transpose(0, 1) @ torch.view_as_complex(self.weight)
+            turned = torch.view_as_real(mixed.transpose(0, 1)).unbind(-1)
+        else:
+            turned = (self.real * a - self.imaginary * b, self.real * b + self.imaginary * a)
+        return waves @ torch.stack(tuple(turned), 2).flatten(1, 2)

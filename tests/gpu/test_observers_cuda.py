@@ -75,6 +75,14 @@ def test_opponents_train_on_the_card(net: Any) -> None:
 
 DESIGNS: dict[str, dict[str, Any]] = {
     "nearest, surface, waves": {"base": "stretched", "waves": 3, "attention": "nearest", "k": 8},
+    "nearest, surface, waves, as published": {
+        "base": "stretched",
+        "waves": 3,
+        "attention": "nearest",
+        "k": 8,
+        "state": "latent",
+        "mixing": "each",
+    },
     "dense": {"attention": "dense"},
     "linear, causal, mean": {"attention": "linear", "causal": True, "reader": "mean"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.observers import Design, Importance, Observer, Reading
 from sciode.observers.arrays import as_flows, held_out
+from sciode.observers.model import PUBLISHED
 from sciode.observers.windows import cut, scale_of
-from sciode.training import append_json
+from sciode.training import append_json, load_checkpoint, save_checkpoint
 
 BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
 TINY = Design(width=16, layers=1, heads=2, modes=2)
@@ -92,6 +94,19 @@ def test_saved_and_loaded_is_the_same(fitted: Observer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         (tmp_path / "no.safetensors").write_bytes(b"no")
         Observer.load(tmp_path / "no.safetensors")
+
+
+def test_an_observer_saved_before_states_were_named_is_loaded_with_the_dynamics_it_had(tmp_path: Path) -> None:
+    path = tmp_path / "observer.safetensors"
+    earlier = tiny(design=replace(TINY, **PUBLISHED, base="cubic", waves=2), epochs=1).fit(*waves())
+    earlier.save(path)
+    tensors, record = load_checkpoint(path)
+    for name in PUBLISHED:
+        del record["parameters"]["design"][name]
+    save_checkpoint(path, tensors, record)
+    loaded, asked = Observer.load(path, device="cpu"), np.random.default_rng(1).random((7, 2))
+    one, other = (x.predict(asked, [0.0, 1.3]).values for x in (earlier, loaded))
+    assert np.array_equal(one, other) and loaded.design.state == "latent" and Design().state == "values"
 
 
 def test_the_seed_decides(fitted: Observer) -> None:

@@ -113,9 +113,10 @@ def test_waves_of_scattered_values_are_found_again(space: Space) -> None:
     assert torch.allclose(found, true.flatten(), atol=2e-3)
 
 
-def test_an_exchange_commutes_with_translations(seeded: Any) -> None:
+@pytest.mark.parametrize("mixing", ["full", "each"])
+def test_an_exchange_commutes_with_translations(seeded: Any, mixing: Any) -> None:
     with seeded(0):
-        layer = Exchange(4, len(wave_numbers(BOX, 3))).double()
+        layer = Exchange(4, len(wave_numbers(BOX, 3)), mixing).double()
     points, v = places(BOX, 200), torch.randn(1, 200, 4, generator=torch.Generator().manual_seed(1)).double()
     found = []
     for shift in ([0.0, 0.0], [0.3, 0.9]):
@@ -123,6 +124,20 @@ def test_an_exchange_commutes_with_translations(seeded: Any) -> None:
         found.append(layer(v, waves.flatten(1).unsqueeze(0), projection_of(waves, BOX, 3).unsqueeze(0)))
     assert torch.allclose(found[0], found[1], atol=1e-9)
     assert found[0].std() > 0.01
+
+
+def test_diagonal_matrices_of_waves_are_a_number_a_channel(seeded: Any) -> None:
+    with seeded(0):
+        full, each = (Exchange(4, len(wave_numbers(BOX, 3)), mixing).double() for mixing in ("full", "each"))
+    assert each.into is not None
+    with torch.no_grad():
+        each.into.weight.copy_(torch.eye(4))
+        each.into.bias.zero_()
+        full.weight.copy_(torch.stack((each.real.diag_embed(), each.imaginary.diag_embed()), -1))
+    waves = waves_at(places(BOX, 50), BOX, 3)
+    told = waves.flatten(1).unsqueeze(0), projection_of(waves, BOX, 3).unsqueeze(0)
+    v = torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(1)).double()
+    torch.testing.assert_close(full(v, *told), each(v, *told))
 
 
 def waving(flows: int = 3, sensors: int = 20) -> tuple[Any, ...]:
@@ -200,6 +215,10 @@ def test_validation_asks_hidden_sensors_alone() -> None:
 def test_misuse_is_named() -> None:
     with pytest.raises(ValueError, match="base: unknown"):
         Design(base="linear")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="state: unknown"):
+        Design(state="values of sensors")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mixing: unknown"):
+        Design(mixing="none")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="know where they are"):
         Design(waves=3, places="relative")
     with pytest.raises(ValueError, match="degree must be"):
