@@ -101,6 +101,7 @@ def sample(
     Everything about the steps is computed on the host in float64 before the first one; within the loop nothing waits
     for the device. Raises ValueError for misuse; what becomes of a sample is its status.
     """
+    check_kinds(return_info=return_info)
     job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
     check_seed(seed, x.shape[0])
@@ -149,6 +150,7 @@ def invert(
 
     Raises ValueError for samplers that draw noise, and for a memory that does not fit.
     """
+    check_kinds(return_info=return_info)
     job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                   cond, ems, False)  # fmt: skip
     if job.sampler.kind != "ode":

@@ -98,7 +98,7 @@ def test_misuse_says_the_mend(case) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"divergence": "hutchison"}, "Did you mean 'hutchinson'"), ({"probes": 0}, "probes"),
         ({"prediction": "epsilon"}, "prediction"), ({"t_end": 0.0}, "sigma is 0"),
-        ({"guidance": 3.0}, "ClassifierFree"), ({"t_end": 0.9, "t_start": 0.1}, "less than t_start"),
+        ({"guidance": 3.0}, "ClassifierFree"), ({"t_end": 0.9, "t_start": 0.1}, "0 <= t_end < t_start"),
     ]  # fmt: skip
     for options, said in wrong:
         with pytest.raises(ValueError, match=said):
