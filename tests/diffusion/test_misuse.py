@@ -40,14 +40,17 @@ MISUSES: dict[str, tuple[str, Callable[..., Any]]] = {
     "a time as text": ("t_start: got '1'", lambda m, x: sample(m, x, SCHEDULE, t_start="1")),  # type: ignore[arg-type]
     "several times": ("t_end: got a Tensor", lambda m, x: sample(m, x, SCHEDULE, t_end=torch.ones(3))),  # type: ignore[arg-type]
     "no as text": ("denoise_last: got 'no'; pass True", lambda m, x: sample(m, x, SCHEDULE, denoise_last="no")),  # type: ignore[arg-type]
-    "info as text": ("return_info: got 'no'", lambda m, x: sample(m, x, SCHEDULE, return_info="no")),
+    "info as text": ("return_info: got 'no'", lambda m, x: sample(m, x, SCHEDULE, return_info="no")),  # type: ignore[arg-type]
     "steps as grid": ("how many is `steps`", lambda m, x: sample(m, x, SCHEDULE, grid=10)),  # type: ignore[arg-type]
     "real seeds": ("whole numbers", lambda m, x: sample(m, x, SCHEDULE, sampler="ddpm", seed=torch.ones(4))),
     "real seeds in a list": ("whole numbers", lambda m, x: sample(m, x, SCHEDULE, sampler="ddpm", seed=[1.5] * 4)),  # type: ignore[arg-type]
     "one log_prob for all": (r"one number a sample, \[4\]", _sampled(ClassifierGuidance(lambda x, t: x.mean()))),
     "a measurement cut off": ("no gradient", _sampled(MeasurementGuidance(lambda x0, t: x0.detach().sum(1)))),
     "no function": ("pass a function", lambda m, x: ClassifierGuidance(3.0)),  # type: ignore[arg-type]
-    "a model cut off": ("model: its value has no gradient", lambda m, x: log_likelihood(lambda x, t: m(x, t).detach(), x, SCHEDULE)),
+    "a model cut off": (
+        "model: its value has no gradient",
+        lambda m, x: log_likelihood(lambda x, t: m(x, t).detach(), x, SCHEDULE),
+    ),
     "a prior of components": ("prior: expected one", lambda m, x: log_likelihood(m, x, SCHEDULE, prior=lambda x: x)),
     "a prior that is a number": ("prior: got 3", lambda m, x: log_likelihood(m, x, SCHEDULE, prior=3)),  # type: ignore[arg-type]
     "a density beyond": ("far beyond the schedule", lambda m, x: log_likelihood(m, x, SCHEDULE, t_start=5.0)),
