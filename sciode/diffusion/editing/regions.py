@@ -88,7 +88,8 @@ def edit_regions(
 
     so that the data prediction is guided and the direction of noise is not. window: where energies act; from its first
     third on in every other step. Without regions, noise and travel it is DDIM, with noise 1 everywhere DDPM.
-    options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too.
+    options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too. Times given as grid
+    must agree with steps, t_start and t_end.
     Source: Mou et al. (2024), DiffEditor.
     """
     check_states(x)

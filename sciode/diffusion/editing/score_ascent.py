@@ -42,7 +42,8 @@ def code(
       hardly vary: what the model has never seen there is clipped more.
     - sampler: "edm-heun", "rk-*" or "ddim"; steps: of the ODE each way. Errors of the way there and back are edits
       that nobody asked for: ddim wants 100 or more, edm-heun 12 to 25.
-    - options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too.
+    - options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too. Times given as grid
+      must agree with steps, level and t_end.
 
     The last update adds no noise. Raises ValueError for misuse, before the model is called.
 
