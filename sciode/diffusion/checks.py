@@ -43,12 +43,17 @@ def check_kinds(**given: Any) -> None:
     """Raise ValueError for an argument that is not of the kind of its name; only _NEEDED may not be None."""
     for name, value in given.items():
         kind, mend = _KINDS[name]
-        optional = name not in _NEEDED
-        if not (value is None and optional) and (not isinstance(value, kind) or isinstance(value, bool)):
+        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        several = kind is _TIME and isinstance(value, Tensor) and value.numel() != 1
+        if (value is not None or name in _NEEDED) and (wrong or several):
             raise ValueError(f"{name}: got {_said(value)}; {mend}")
 
 
-_NEEDED = ("model", "schedule", "updates", "repeats", "t_end", "level", "objective")
+_NEEDED = (
+    "model", "schedule", "updates", "anneal", "repeats", "every", "probes", "t_end", "level", "objective", "energy",
+    "denoise_last", "return_info",
+)  # fmt: skip
+_TIME = (Real, Tensor)
 
 _KINDS: dict[str, tuple[Any, str]] = {
     "model": (Callable, "pass a function or a module, called as model(x [B, ...], t [B], **cond)"),
@@ -57,11 +62,18 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "steps": (Integral, "pass a whole number"),
     "nfe": (Integral, "pass a whole number"),
     "updates": (Integral, "pass a whole number"),
+    "anneal": (Integral, "pass a whole number"),
     "repeats": (Integral, "pass a whole number"),
-    "t_start": ((Real, Tensor), "pass a time, a number"),
-    "t_end": ((Real, Tensor), "pass a time, a number"),
-    "level": ((Real, Tensor), "pass a time, a number"),
+    "every": (Integral, "pass a whole number"),
+    "probes": (Integral, "pass a whole number"),
+    "t_start": (_TIME, "pass a time, one number"),
+    "t_end": (_TIME, "pass a time, one number"),
+    "level": (_TIME, "pass a time, one number"),
+    "denoise_last": (bool, "pass True or False"),
+    "return_info": (bool, "pass True or False"),
     "objective": (Callable, "pass a function of a recipe, such as paired_error(model, x, schedule) gives"),
+    "energy": (Callable, "pass a function energy(x0 [B, ...], t [B]) -> [B]"),
+    "prior": (Callable, "pass a function prior(x [B, ...]) -> [B], a log density"),
     "guidance": (Guidance, "pass ClassifierFree(scale, unconditional={...}) or ClassifierGuidance(log_prob)"),
     "threshold": (Callable, "pass Threshold(), or Threshold(None) for clipping"),
     "cond": (Mapping, "pass the model's keyword arguments as a dict, cond={'y': ...}"),

@@ -15,7 +15,7 @@ from torch import Tensor
 from sciode.diffusion.schedules.base import Schedule
 from sciode.solvers.suggest import choose
 
-__all__ = ["GRIDS", "Grid", "karras", "middle", "shifted", "times_of"]
+__all__ = ["GRIDS", "Grid", "check_ends", "karras", "middle", "shifted", "times_of"]
 
 Array = NDArray[np.float64]
 Grid = str | Sequence[float] | NDArray[Any] | Tensor | Callable[[Schedule, int, float, float], Any]
@@ -154,7 +154,7 @@ def _tensor(x: Array) -> Any:
     return torch.as_tensor(x, dtype=torch.float64)
 
 
-def _check_ends(schedule: Schedule, start: float, end: float) -> None:
+def check_ends(schedule: Schedule, start: float, end: float) -> None:
     """Raise ValueError for times that no schedule, or not this one, has."""
     if not 0 <= end < start < float("inf"):
         raise ValueError(f"t_start, t_end: expected 0 <= t_end < t_start, got {start:g} and {end:g}")
@@ -171,7 +171,7 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
         raise ValueError(f"steps: expected at least 1, got {steps}")
     named = isinstance(grid, str) or callable(grid)
     if named:
-        _check_ends(schedule, start, end)
+        check_ends(schedule, start, end)
     if named and not float(schedule.sigma(end)) > 0:
         raise ValueError(_NO_NOISE)
     if callable(grid):
@@ -185,7 +185,7 @@ def times_of(grid: Grid, schedule: Schedule, steps: int, start: float, end: floa
     if t.ndim != 1 or t.shape[0] < 2:
         raise ValueError("grid: expected at least two times in one dimension")
     if t[0] > t[-1]:
-        _check_ends(schedule, float(t[0]), float(t[-1]))
+        check_ends(schedule, float(t[0]), float(t[-1]))
     snr = _array(schedule.half_log_snr(_tensor(t)))
     if not np.isfinite(snr[1:]).all() or np.isnan(snr[0]) or snr[0] == np.inf:
         raise ValueError(_NO_NOISE)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sciode.diffusion.path import Node
 
-__all__ = ["ClassifierFree", "ClassifierGuidance", "Guidance", "MeasurementGuidance", "one_each"]
+__all__ = ["ClassifierFree", "ClassifierGuidance", "Guidance", "MeasurementGuidance", "followed", "one_each"]
 
 
 class Guidance(ABC):
@@ -102,10 +102,15 @@ def _check_function(log_prob: Any) -> None:
 
 
 def one_each(name: str, value: Any, x: Tensor) -> Tensor:
-    """What a function of the states x gave; ValueError unless it is one number a sample [B] that depends on them."""
+    """What a function of the states x gave; ValueError unless it is one number a sample [B]."""
     if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(f"{name}: expected one number a sample, [{x.shape[0]}], got {got}; sum over all axes but one")
+    return value
+
+
+def followed(name: str, value: Tensor) -> Tensor:
+    """What a function of the states gave; ValueError where autograd cannot follow it back."""
     if not value.requires_grad:
         raise ValueError(f"{name}: its value has no gradient in the state; is there a no_grad or a detach within?")
     return value
@@ -132,7 +137,7 @@ class ClassifierGuidance(Guidance):
         differentiable = x.requires_grad and torch.is_grad_enabled()
         with torch.enable_grad():
             inner = x if differentiable else x.detach().requires_grad_()
-            logs = one_each("log_prob", self.log_prob(inner, t, **cond), x)
+            logs = followed("log_prob", one_each("log_prob", self.log_prob(inner, t, **cond), x))
             (slope,) = torch.autograd.grad(logs.sum(), inner, create_graph=differentiable)
         return self.scale * slope
 
@@ -164,7 +169,7 @@ class MeasurementGuidance(Guidance):
         return None if self.inner is None else self.inner.push(x, t, node, cond)
 
     def log_weight(self, x0: Tensor, t: Tensor, node: Node, cond: Mapping[str, Any]) -> Tensor:
-        return self.scale * one_each("log_prob", self.log_prob(x0, t, **cond), x0)
+        return self.scale * followed("log_prob", one_each("log_prob", self.log_prob(x0, t, **cond), x0))
 
     @property
     def through_model(self) -> bool:

@@ -52,7 +52,7 @@ def job_of(
     check_states(x)
     check_kinds(
         model=model, schedule=schedule, steps=steps, nfe=nfe, guidance=guidance, threshold=threshold, cond=cond,
-        ems=ems, t_start=t_start, t_end=t_end,
+        ems=ems, t_start=t_start, t_end=t_end, denoise_last=denoise_last,
     )  # fmt: skip
     choose("prediction", prediction, PREDICTIONS)
     row = row_of(sampler)

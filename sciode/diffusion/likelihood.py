@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sciode.diffusion.checks import check_kinds, check_states
 from sciode.diffusion.denoiser import Denoiser, noise_at
-from sciode.diffusion.guidance import Guidance
+from sciode.diffusion.grids import check_ends
+from sciode.diffusion.guidance import Guidance, followed, one_each
 from sciode.diffusion.job import carried, seen
 from sciode.diffusion.noise import Seed, normals_of, seeds_for
 from sciode.diffusion.path import Path
@@ -59,10 +60,9 @@ def log_likelihood(
     status. Source: Song et al. (2021), score-based generative modeling through SDEs; Grathwohl et al. (2019), FFJORD.
     """
     _check(x, divergence, probes, prediction)
-    check_kinds(model=model, schedule=schedule, guidance=guidance, cond=cond, t_start=t_start, t_end=t_end)
-    start_at = schedule.t_max if t_start is None else t_start
-    if not t_end < start_at:
-        raise ValueError(f"t_end: expected less than t_start = {start_at}, got {t_end}")
+    check_kinds(model=model, schedule=schedule, guidance=guidance, cond=cond, t_start=t_start, t_end=t_end, prior=prior)
+    start_at = float(schedule.t_max if t_start is None else t_start)
+    check_ends(schedule, start_at, float(t_end))
     path = Path.of(schedule, [t_end, start_at])
     (first, last), batch = path.nodes, x.shape[0]
     if not (first.alpha > 0 and last.alpha > 0):
@@ -89,7 +89,7 @@ def log_likelihood(
             max_steps=max_steps, batch_dims=1, engine="eager", throw=False,
         )  # fmt: skip
         noise = found.ys["y"][-1].reshape(x.shape) * last.alpha
-        at_start = _normal(noise, last.sigma) if prior is None else _one_each(prior(noise), batch)
+        at_start = _normal(noise, last.sigma) if prior is None else one_each("prior", prior(noise), noise)
         size = x[0].numel()
         # Densities of x and of x / alpha differ by D log alpha, at both ends; the integral runs against the flow.
         scales = size * (math.log(last.alpha) - math.log(first.alpha))
@@ -101,6 +101,7 @@ def _check(x: Tensor, divergence: str, probes: int, prediction: str) -> None:
     choose("divergence", divergence, ("exact", "hutchinson"))
     choose("prediction", prediction, PREDICTIONS)
     check_states(x)
+    check_kinds(probes=probes)
     if not len(x):
         raise ValueError("x: the batch is empty; pass at least one state")
     if probes < 1:
@@ -112,17 +113,9 @@ def _followed(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def ask(x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         m = model(x, t, **cond)
-        if isinstance(m, Tensor) and not m.requires_grad:
-            raise ValueError("model: its output has no gradient in x; is there a no_grad or a detach within?")
-        return m
+        return followed("model", m) if isinstance(m, Tensor) else m
 
     return ask
-
-
-def _one_each(logs: Tensor, batch: int) -> Tensor:
-    if logs.shape != (batch,):
-        raise ValueError(f"prior: expected one log density a sample [{batch}], got {tuple(logs.shape)}")
-    return logs
 
 
 def _normal(x: Tensor, sigma: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +34,8 @@ def check_seed(seed: Seed, batch: int) -> None:
         raise ValueError(f"seed: got {seed!r}; give an int, a generator, a list of one a sample, or None")
     if isinstance(seed, Tensor | np.ndarray) and "int" not in str(seed.dtype):
         raise ValueError(f"seed: expected whole numbers, got {seed.dtype}; torch.randint(2**62, (B,)) gives some")
+    if isinstance(seed, Sequence) and any(isinstance(s, Real | str) and not isinstance(s, Integral) for s in seed):
+        raise ValueError(f"seed: expected whole numbers or generators, one a sample, got {seed!r}")
     count = seed.numel() if isinstance(seed, Tensor) else len(seed)
     if count != batch:
         raise ValueError(f"seed: {count} seeds for a batch of {batch}; give one a sample, or one int for all")
@@ -85,7 +87,7 @@ def initial_noise(
     `sample`: with an int, sample b has its own stream, whatever the size of the batch. Raises ValueError for a shape
     without a batch, and for seeds that are not one a sample.
     """
-    if not isinstance(shape, Sequence) or len(shape) < 2 or min(shape) < 0:
+    if not isinstance(shape, Sequence) or len(shape) < 2 or not all(isinstance(n, Integral) and n >= 0 for n in shape):
         raise ValueError(f"shape: expected that of a batch [B, ...], such as (64, 2), got {shape!r}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype: expected one of torch's real ones, such as torch.float32, got {dtype!r}")

@@ -85,8 +85,7 @@ def sample(
     - model(x [B, ...], t [B], **cond) -> [B, ...], t in the schedule's own time, float32 at least; x in half precision
       is shown to it as it is, and carried in float32. prediction: "eps", "x0", "v", "score" or "flow".
     - sampler: a name of `samplers()`, what `sampler(name, **options)` gives, or a `Recipe`, which has its own grid.
-    - steps: of the grid; or nfe: the most evaluations, `denoise_last` counted; 20 steps by default. Adaptive samplers
-      take neither.
+    - steps: of the grid, 20 by default; or nfe: the most evaluations, `denoise_last` counted. Adaptive: neither.
     - grid: a name of `GRIDS`, a function, or the times themselves, which then say steps, t_start and t_end.
     - t_start: None = `schedule.t_max`. t_end > 0: sigma is never 0 within a sampler; `denoise_last=True` then replaces
       the state by its data prediction, one evaluation more.
@@ -101,6 +100,7 @@ def sample(
     Everything about the steps is computed on the host in float64 before the first one; within the loop nothing waits
     for the device. Raises ValueError for misuse; what becomes of a sample is its status.
     """
+    check_kinds(return_info=return_info)
     job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                       cond, ems, denoise_last)  # fmt: skip
     check_seed(seed, x.shape[0])
@@ -149,6 +149,7 @@ def invert(
 
     Raises ValueError for samplers that draw noise, and for a memory that does not fit.
     """
+    check_kinds(return_info=return_info)
     job = job_of(model, x, schedule, sampler, steps, nfe, prediction, grid, t_start, t_end, guidance, threshold,
                   cond, ems, False)  # fmt: skip
     if job.sampler.kind != "ode":

@@ -34,5 +34,5 @@ def test_the_file_holds_what_chose_and_what_was_judged_and_verdicts_of_the_latte
     record = json.loads((tmp_path / "editing_cpu.json").read_text())
     assert {curve["part"] for curve in record["curves"]} == {"choose", "judge"}
     told = [(v["corruption"], v["way"]) for v in record["verdicts"]]
-    assert {c for c, _ in told} <= {*bench.CORRUPTIONS, "all"} and len(told) == len(set(told))
+    assert {c for c, _ in told} <= {*bench.CORRUPTIONS, "all"} and told and len(told) == len(set(told))
     assert [(v.corruption, v.way) for v in verdicts([Curve(**c) for c in record["curves"]])] == told

@@ -32,7 +32,7 @@ def test_settings_are_chosen_on_other_images_than_those_that_are_judged(
     record = json.loads((tmp_path / "out" / "editing_mnist.json").read_text())
     parts = {(curve["part"], curve["seed"]) for curve in record["curves"]}
     assert parts == {("choose", 0), ("judge", 1), ("judge", 2)}
-    assert {v["corruption"] for v in record["verdicts"]} <= {*bench.CORRUPTIONS, "all"}
+    assert record["verdicts"] and {v["corruption"] for v in record["verdicts"]} <= {*bench.CORRUPTIONS, "all"}
     assert "above" in capsys.readouterr().out
     monkeypatch.setattr(restoring, "sdedit", None)
     monkeypatch.setattr(restoring, "code", None)

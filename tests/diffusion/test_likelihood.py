@@ -68,7 +68,7 @@ def test_half_precision_ends_and_agrees_with_float32_to_its_rounding(dtype: torc
     wanted = log_likelihood(case.model, x.float(), case.schedule)
     assert found.status.tolist() == [0] * 6 and float(found.nfe.float().mean()) < float(wanted.nfe.float().mean())
     assert (found.log_prob.dtype, found.noise.dtype) == (torch.float32, dtype)
-    # Some ten steps, each with a rounding or two, whose Jacobian is as wrong; the point's density, in nats, is steep.
+    # They are 1.6 to 1.9 and 6.3 to 7.6 eps; where the solver is asked for eps itself, 4 to 10 and 20 to 51.
     assert float((found.noise.float() - wanted.noise).square().mean().sqrt()) < 4 * eps
     assert float((found.log_prob - wanted.log_prob).square().mean().sqrt()) < 12 * eps
 
@@ -98,7 +98,7 @@ def test_misuse_says_the_mend(case) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"divergence": "hutchison"}, "Did you mean 'hutchinson'"), ({"probes": 0}, "probes"),
         ({"prediction": "epsilon"}, "prediction"), ({"t_end": 0.0}, "sigma is 0"),
-        ({"guidance": 3.0}, "ClassifierFree"), ({"t_end": 0.9, "t_start": 0.1}, "less than t_start"),
+        ({"guidance": 3.0}, "ClassifierFree"), ({"t_end": 0.9, "t_start": 0.1}, "0 <= t_end < t_start"),
     ]  # fmt: skip
     for options, said in wrong:
         with pytest.raises(ValueError, match=said):

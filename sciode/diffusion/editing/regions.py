@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from sciode.diffusion.checks import check_kinds, check_mask, check_states
 from sciode.diffusion.editing.repaint import noised
 from sciode.diffusion.editing.stage import Draws, Stage, stage_of
-from sciode.diffusion.guidance import one_each
+from sciode.diffusion.guidance import followed, one_each
 from sciode.diffusion.job import carried
 from sciode.diffusion.noise import Seed
 from sciode.diffusion.path import Node
@@ -42,6 +43,9 @@ class Region:
     energy: Callable[[Tensor, Tensor], Tensor]
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_kinds(energy=self.energy)
+
 
 @dataclass(frozen=True, eq=False)
 class RegionalNoise:
@@ -66,6 +70,7 @@ class TimeTravel:
     mode: str = "invert"
 
     def __post_init__(self) -> None:
+        check_kinds(every=self.every, repeats=self.repeats)
         choose("mode", self.mode, ("invert", "renoise"))
         if self.every < 1 or self.repeats < 1:
             raise ValueError(f"expected every >= 1 and repeats >= 1, got {self.every} and {self.repeats}")
@@ -83,7 +88,8 @@ def edit_regions(
 
     so that the data prediction is guided and the direction of noise is not. window: where energies act; from its first
     third on in every other step. Without regions, noise and travel it is DDIM, with noise 1 everywhere DDPM.
-    options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too.
+    options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too. Times given as grid
+    must agree with steps, t_start and t_end.
     Source: Mou et al. (2024), DiffEditor.
     """
     check_states(x)
@@ -110,16 +116,17 @@ def edit_regions(
 
 def _check_tools(regions: Any, noise: Any, travel: Any, window: Any) -> None:
     """Raise ValueError for tools that are none, and for windows that are no shares of the steps."""
-    if isinstance(regions, Region) or not all(isinstance(region, Region) for region in regions):
+    if not isinstance(regions, Sequence) or not all(isinstance(region, Region) for region in regions):
         raise ValueError("regions: expected a list of Region(mask, energy, weight)")
     windows = [window]
     for name, value, kind in (("noise", noise, RegionalNoise), ("travel", travel, TimeTravel)):
         if value is not None and not isinstance(value, kind):
             raise ValueError(f"{name}: got a {type(value).__name__}; pass {kind.__name__}(...)")
         windows += [] if value is None else [value.window]
-    for low, high in windows:
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"window: expected shares of the steps, 0 <= from <= to <= 1, got ({low}, {high})")
+    for one in windows:
+        pair = isinstance(one, Sequence) and len(one) == 2 and all(isinstance(share, Real) for share in one)
+        if not (pair and 0 <= one[0] <= one[1] <= 1):
+            raise ValueError(f"window: expected shares of the steps, 0 <= from <= to <= 1, got {one!r}")
 
 
 def _eta(noise: RegionalNoise | None, x: Tensor, i: int, steps: int) -> Tensor | None:
@@ -154,7 +161,7 @@ def _pulled(stage: Stage, x: Tensor, s: Node, regions: Sequence[Region]) -> tupl
         t = torch.full((x.shape[0],), float(s.t), dtype=torch.float64, device=x.device).to(x)
         total: Any = 0.0
         for region in regions:
-            energy = one_each("energy", region.energy(data, t), x).sum()
+            energy = followed("energy", one_each("energy", region.energy(data, t), x)).sum()
             (slope,) = torch.autograd.grad(energy, inner, create_graph=kept, retain_graph=True)
             total = total + region.weight * region.mask.to(x) * slope
     return (eps, total) if kept else (eps.detach(), total)

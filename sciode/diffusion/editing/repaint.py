@@ -31,7 +31,7 @@ def repaint(
     - mask: bool, broadcasts against x. repeats: how often each step is taken, each time but the last followed by a step
       of the noising process back up: more repeats bring the two parts into agreement; 1 = plain replacement.
     - steps x repeats evaluations (repeats 10, steps 50 for pictures). options: prediction, grid, cond, guidance,
-      threshold as in `sample`; half precision, too.
+      threshold as in `sample`; half precision, too. Times given as grid must agree with steps, t_start and t_end.
 
     Raises ValueError for misuse. Source: Lugmayr et al. (2022), RePaint.
     """

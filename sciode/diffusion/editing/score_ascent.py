@@ -42,15 +42,17 @@ def code(
       hardly vary: what the model has never seen there is clipped more.
     - sampler: "edm-heun", "rk-*" or "ddim"; steps: of the ODE each way. Errors of the way there and back are edits
       that nobody asked for: ddim wants 100 or more, edm-heun 12 to 25.
-    - options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too.
+    - options: prediction, grid, cond, guidance, threshold as in `sample`; half precision, too. Times given as grid
+      must agree with steps, level and t_end.
 
     The last update adds no noise. Raises ValueError for misuse, before the model is called.
 
     Source: Nachmany et al. (2024), CODE: confident ordinary differential editing.
     """
-    check_kinds(updates=updates, level=level)
-    if updates < 0 or anneal < 1 or not step > 0:
-        raise ValueError(f"expected updates >= 0, anneal >= 1 and step > 0, got {updates}, {anneal} and {step}")
+    check_kinds(updates=updates, anneal=anneal, level=level)
+    if updates < 0 or anneal < 1 or not (step > 0 and factor > 0):
+        said = f"{updates}, {anneal}, {step} and {factor}"
+        raise ValueError(f"expected updates >= 0, anneal >= 1, step > 0 and factor > 0, got {said}")
     if confidence is not None and not confidence > 0:
         raise ValueError(f"confidence: expected a number > 0, or None for no clipping, got {confidence}")
     stage = stage_of(model, x, schedule, steps=steps, t_start=level, t_end=t_end, sampler=sampler, **options)

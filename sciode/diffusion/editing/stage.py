@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,6 +80,7 @@ def stage_of(
         t_end=t_end,
     )  # fmt: skip
     choose("prediction", prediction, PREDICTIONS)
+    t_start, t_end = float(t_start), float(t_end)
     row = row_of(sampler)
     if isinstance(row, Adaptive) or row.wants or row.times or row.inverse is not None or row.kind == "consistency":
         raise ValueError(f"sampler: {row.name} does not step by itself; use ddim, ddpm, edm-heun or rk-*")
@@ -86,6 +88,7 @@ def stage_of(
         raise ValueError(f"level: expected t_end < level <= {schedule.t_max}, got {t_end} and {t_start}")
     denoiser = Denoiser(model, schedule, prediction, dict(cond or {}), guidance, threshold, seen(x))
     path = Path.of(schedule, times_of(grid, schedule, steps, t_start, t_end))
+    _check_times(path, grid, steps, t_start, t_end)
     alone, drawn = _alone(row, path)
     if not alone:
         raise ValueError(
@@ -95,6 +98,17 @@ def stage_of(
     if drawn and not draws:
         raise ValueError(f"sampler: {row.name} draws noise, and this goes both ways; use ddim, edm-heun or rk-*")
     return Stage(denoiser, path, row)
+
+
+def _check_times(path: Path, grid: Grid, steps: int, t_start: float, t_end: float) -> None:
+    """Raise ValueError for times given as grid that are others than an editor's own arguments say."""
+    ends = float(path.nodes[0].t), float(path.nodes[-1].t)
+    named = isinstance(grid, str) or callable(grid)
+    if path.steps != steps or not (named or np.allclose(ends, (t_start, t_end))):
+        raise ValueError(
+            f"grid: its times make {path.steps} steps from {ends[0]:g} to {ends[1]:g}, but steps, level (or t_start) "
+            f"and t_end are {steps}, {t_start:g} and {t_end:g}; let them agree"
+        )
 
 
 def _alone(row: Sampler, path: Path) -> tuple[bool, int]:

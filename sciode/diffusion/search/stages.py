@@ -176,14 +176,14 @@ def _header(space: Space, settings: Search, seed: int) -> dict[str, Any]:
 
 
 def _number(score: Any) -> float:
-    """A score; ValueError for what is none."""
+    """A score, infinity where it is no number (NaN compares with nothing); ValueError for what is none."""
     try:
         value = float(score)
     except (TypeError, ValueError, RuntimeError):
         value = -1.0
     if value < 0:
         raise ValueError(f"objective: expected one number >= 0, the lower the better, got {score!r}")
-    return value
+    return math.inf if math.isnan(value) else value
 
 
 class _Ledger:
