@@ -123,7 +123,7 @@ def test_train_finds_every_experiment_and_hands_over_its_options(
         seen: list[dict[str, object]] = []
         module = importlib.import_module(f"sciode.experiments.{name}")
         monkeypatch.setattr(module, "main", lambda seen=seen, **options: seen.append(options) or 0)
-        counted = ("steps", "epochs", "horizon", "seconds", "adam", "equations", "sets")
+        counted = ("steps", "epochs", "horizon", "seconds", "adam", "equations", "sets", "draws")
         counts = next(word for word in counted if word in vars(module.Settings()))
         length = ("--steps", "3") if counts == "steps" else ("--set", f"{counts}=3")
         assert _main("train", name.replace("_", "-"), "--out", str(tmp_path), "--device", "cpu", *length) == 0
