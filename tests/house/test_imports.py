@@ -79,8 +79,8 @@ def test_modules_import_in_any_order(repository: Path) -> None:
 def test_an_import_that_warns_or_fails_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "warns_at_import.py").write_text("import warnings\nwarnings.warn('old', DeprecationWarning)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert "DeprecationWarning: old" in _import_each([["warns_at_import"], ["json"]])
-    assert "DeprecationWarning: old" in _import_each([["json", "/", "warns_at_import", "csv"]])
+    said = _import_each([["warns_at_import"], ["json"], ["json", "/", "warns_at_import", "csv"]])
+    assert said.count("DeprecationWarning: old") == said.count("importing warns_at_import") == 2
 
 
 def test_the_front_door_loads_no_optional_library() -> None:
