@@ -5,8 +5,8 @@ EXPERIMENTS = (
     "hopper_forecast", "physionet_interpolation", "physionet_mortality", "uea",
     "insr_advection", "insr_elastic", "insr_taylor_green", "insr_two_scale",
     "pinn_families", "pinn_rivals", "metalic",
-    "observer_flows", "prose", "prose_data", "prose_doubts", "prose_fields", "prose_speed", "mnist_diffusion",
-    "few_steps",
+    "observer_flows", "prose", "prose_data", "prose_doubts", "prose_fields", "prose_field_fits", "prose_speed",
+    "mnist_diffusion", "few_steps",
 )  # fmt: skip
 
 __all__ = ["EXPERIMENTS"]

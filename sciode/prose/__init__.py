@@ -4,6 +4,7 @@ from sciode.prose.agreement import Agreement, agreement
 from sciode.prose.display import latex, to_sympy
 from sciode.prose.estimator import PRETRAINED, Forecast, Prose
 from sciode.prose.families import FAMILIES, Family, Fields, draw_fields, evolve_fields
+from sciode.prose.field_fits import RefinedField, refine_field
 from sciode.prose.fields import FieldDrawing, equations_of_family, filled_fields
 from sciode.prose.grammar import Grammar, State
 from sciode.prose.guesses import Guesses, Told
@@ -51,6 +52,7 @@ __all__ = [
     "Prose",
     "Reading",
     "Refined",
+    "RefinedField",
     "Samples",
     "Shape",
     "Shot",
@@ -82,6 +84,7 @@ __all__ = [
     "on_grid",
     "parameter",
     "refine",
+    "refine_field",
     "save_model",
     "searched",
     "shoot",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciode.prose.trees import Expression
 
-__all__ = ["Trajectory", "in_own_units", "trajectory"]
+__all__ = ["Trajectory", "in_own_units", "numbers_in", "trajectory"]
 
 _FEWEST = 8
 _LARGEST = 1e3
@@ -36,7 +36,7 @@ class Trajectory(NamedTuple):
 
     def asked(self, times: Any) -> Tensor:
         """Query times in the model's units, [Q]. ValueError for some that are not finite or before the start."""
-        wanted = np.atleast_1d(_numbers("query_times", times))
+        wanted = np.atleast_1d(numbers_in("query_times", times))
         if wanted.ndim != 1 or not len(wanted) or not np.isfinite(wanted).all():
             raise ValueError(f"query_times are [Q] and finite, got shape {wanted.shape}")
         if (wanted < self.start).any():
@@ -56,7 +56,7 @@ def trajectory(
     Raises ValueError for arrays that do not fit, NaN, times that do not increase, too few points or too many
     components, readings that do not move, or that grow beyond what training has seen.
     """
-    t, x = _numbers("times", times), _numbers("values", values)
+    t, x = numbers_in("times", times), numbers_in("values", values)
     x = x[:, None] if x.ndim == 1 else x
     if t.ndim != 1 or x.ndim != 2 or len(t) != len(x):
         raise ValueError(f"expected times [T] and values [T, d], got {t.shape} and {x.shape}")
@@ -72,7 +72,7 @@ def trajectory(
     if (np.diff(t) <= 0).any():
         place = int((np.diff(t) <= 0).argmax())
         raise ValueError(f"times must increase: {t[place]:g} is followed by {t[place + 1]:g} (sort the rows)")
-    own = np.ones(()) if scale is None else _numbers("scale", scale)
+    own = np.ones(()) if scale is None else numbers_in("scale", scale)
     if own.shape not in ((), x.shape[1:]) or not (np.isfinite(own).all() and (own > 0).all()):
         raise ValueError(f"scale must be positive, one number or {x.shape[1]}, got {own.tolist()}")
     size = np.broadcast_to(own, x.shape[1:]).copy()
@@ -97,7 +97,7 @@ def trajectory(
     )
 
 
-def _numbers(name: str, given: Any) -> NDArray[np.float64]:
+def numbers_in(name: str, given: Any) -> NDArray[np.float64]:
     """Of lists, arrays, frames or tensors. ValueError for what are no real numbers, which says what to do."""
     try:
         found = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)

@@ -13,7 +13,16 @@ from sciode.prose.programs import Programs
 from sciode.prose.trees import Expression
 from sciode.solvers import solve
 
-__all__ = ["Solved", "Terms", "right_hand_error", "solved", "start_of", "terms_of"]
+__all__ = [
+    "Solved",
+    "Terms",
+    "coefficient_error",
+    "coefficients_of",
+    "right_hand_error",
+    "solved",
+    "start_of",
+    "terms_of",
+]
 
 Equations = Sequence[Expression]
 
@@ -44,6 +53,28 @@ def terms_of(equations: Equations, least: float = 0.0) -> list[frozenset[Any]]:
     in size do not count (0 x u is none).
     """
     return [_terms(to_sympy(one), least) for one in equations]
+
+
+def coefficients_of(equations: Equations) -> list[dict[Any, float]]:
+    """Return what stands before each of `terms_of`, by component: signed, summed over those that look alike there."""
+    import sympy
+
+    found: list[dict[Any, float]] = []
+    for one in equations:
+        found.append({})
+        for term in sympy.Add.make_args(sympy.expand(to_sympy(one))):
+            number, rest = term.as_coeff_Mul()
+            bare = _without_numbers(rest)
+            found[-1][bare] = found[-1].get(bare, 0.0) + float(number)
+    return found
+
+
+def coefficient_error(found: Equations, true: Equations) -> float:
+    """Return the largest relative error of the coefficients of true terms; one that is not written errs by 1."""
+    pairs = zip(coefficients_of(found), coefficients_of(true), strict=True)
+    return max(
+        (abs(mine.get(term, 0.0) / own - 1) for mine, right in pairs for term, own in right.items() if own), default=0.0
+    )
 
 
 def _terms(expression: Any, least: float) -> frozenset[Any]:

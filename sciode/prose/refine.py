@@ -14,7 +14,7 @@ from sciode.prose.trees import Expression
 from sciode.solvers import solve
 from sciode.training import Broyden
 
-__all__ = ["Fit", "Refined", "misfit", "refine"]
+__all__ = ["Fit", "Refined", "loosened", "misfit", "refine"]
 
 
 _ROUNDING = 1e-14
@@ -85,7 +85,7 @@ def refine(systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Ten
         raise ValueError(
             f"times must be even and more than {how.ahead + 1} for Fit(ahead={how.ahead}), got {len(times)}"
         )
-    fitting = [tuple(map(_loosened, one)) for one in systems] if how.loose else list(systems)
+    fitting = [tuple(map(loosened, one)) for one in systems] if how.loose else list(systems)
     programs = Programs(fitting, values.shape[-1], values)
     owners, size = programs.owners, len(systems)
     counts = torch.bincount(owners, minlength=size)
@@ -127,8 +127,8 @@ def refine(systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Ten
     return Refined(equations, before, torch.where(better, after, before))
 
 
-def _loosened(tree: Expression) -> Expression:
-    """The sum with a number before every term."""
+def loosened(tree: Expression) -> Expression:
+    """Return the sum with a number before every term."""
     found: Expression | None = None
     for term in tree.terms():
         head, *rest = term.symbols

@@ -9,7 +9,7 @@ may be moved.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,12 +19,14 @@ from sciode.prose.programs import Programs
 from sciode.prose.trees import Expression
 from sciode.solvers import solve
 
-__all__ = ["Shot", "noise_of", "shoot", "with_numbers"]
+__all__ = ["Model", "Shot", "noise_of", "shoot", "shot_of", "with_numbers"]
 
 _STEPS = 2
 _NUDGE = 1e-5
 _SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 _FAR = 1e6
+_STILL = 1e-9
+"""A step that promises to lower the objective, which noise makes of the order of readings, by less is not made."""
 _ALIKE = 1.3
 _LEAST = 3e-4
 """Noise is taken to be at least this share of a component's spread: the solver's own error is below."""
@@ -58,20 +60,42 @@ class Shot(NamedTuple):
         return torch.where(self.excess.isfinite(), self.volume - 0.5 * self.total / least, -torch.inf)
 
 
-def noise_of(values: Tensor) -> Tensor:
+class Model(NamedTuple):
+    """How paths follow from numbers and starts, and what they are beside.
+
+    constants, owners [K]: numbers of B systems and whose they are, as `Programs` has them. values [T, R], sigma [R]:
+    readings and the deviation of their noise. start, unit, nudge [S]: a first guess at what a start is made of, in what
+    it is counted, and how far it is moved for slopes. follow: numbers [K, N], starts [B, N, S] and how many frames ->
+    paths [frames, B, N, R]. least: numbers are counted in shares of their size, but not of a smaller one.
+    """
+
+    constants: Tensor
+    owners: Tensor
+    values: Tensor
+    sigma: Tensor
+    start: Tensor
+    unit: Tensor
+    nudge: Tensor
+    follow: Callable[[Tensor, Tensor, int], Tensor]
+    least: float = 0.1
+
+
+def noise_of(values: Tensor, shared: bool = False) -> Tensor:
     """Return the standard deviation of white noise in even readings [T, d], of each component, [d].
 
     By differences of orders 2 to 8, of which a smooth curve leaves the less the higher they are, while those of noise
     stay and scatter the more: the lowest order whose root mean square is within 30 % of the least. Not below 3e-4 of a
-    component's spread.
+    component's spread. shared: whether all components, points of a field, have the same.
     """
     found, apart = [], values
     for order in range(1, min(9, len(values) - 4)):
         apart = apart.diff(dim=0)
         if order > 1:
             found.append((apart.square().mean(0) / math.comb(2 * order, order)).sqrt())
-    spread = values.std(0, correction=0).clamp(min=1e-9 * float(values.abs().max()) + 1e-12)
-    each = torch.stack(found)
+    spread, each = values.std(0, correction=0), torch.stack(found)
+    if shared:
+        spread, each = (one.square().mean(-1, keepdim=True).sqrt().expand_as(one) for one in (spread, each))
+    spread = spread.clamp(min=1e-9 * float(values.abs().max()) + 1e-12)
     lowest = (each <= _ALIKE * each.amin(0)).int().argmax(0)
     return torch.maximum(each.gather(0, lowest[None])[0], _LEAST * spread)
 
@@ -90,62 +114,82 @@ def shoot(
     is off, a long path has other minima. Systems whose path stops, or goes away by a million times the noise, have
     infinite `excess`.
     """
-    problem = _Problem(systems, times, values, spread)
-    theta = torch.zeros(len(systems), problem.width, dtype=torch.float64)
-    for share in _SHARES:
-        theta = problem.fitted(theta, max(int(share * len(times)), 8), rounds)
+    programs, gap = Programs(systems, values.shape[1], values), float(times[1] - times[0])
+
+    def field(t: Tensor, y: Tensor, numbers: Tensor) -> Tensor:
+        return programs(y, numbers)
+
+    def follow(numbers: Tensor, starts: Tensor, frames: int) -> Tensor:
+        with torch.no_grad():
+            return solve(
+                field, starts, times[:frames], method="rk4", dt=gap / _STEPS, args=numbers, throw=False, engine="eager"
+            ).ys
+
+    sigma = noise_of(values)
+    nudge = _NUDGE * values.std(0).clamp(min=1e-9)
+    model = Model(programs.constants, programs.owners, values, sigma, values[0], sigma, nudge, follow)
+    return shot_of(model, systems, spread, rounds)
+
+
+def shot_of(
+    model: Model,
+    systems: Sequence[tuple[Expression, ...]],
+    spread: float,
+    rounds: int,
+    shares: Sequence[float] = _SHARES,
+    begin: Shot | None = None,
+) -> Shot:
+    """The same for paths that follow by another rule. shares: of the readings, one after another. begin: an earlier fit
+    of the same systems, from which this one goes on."""
+    problem = _Problem(systems, model, spread)
+    theta = problem.begun(begin)
+    for frames in dict.fromkeys(max(int(share * len(model.values)), 8) for share in shares):
+        theta = problem.fitted(theta, frames, rounds)
     return problem.shot(theta)
 
 
 class _Problem:
-    """Numbers in units of their prior, starts in those of noise, behind them; one row a system."""
+    """Numbers in units of their prior, starts in their own, behind them; one row a system."""
 
-    def __init__(self, systems: Sequence[tuple[Expression, ...]], times: Tensor, values: Tensor, spread: float) -> None:
-        self.systems, self.times, self.values = list(systems), times, values
-        self.sigma = noise_of(values)
-        self.programs = Programs(systems, values.shape[1], values)
-        owners, count = self.programs.owners, len(systems)
+    def __init__(self, systems: Sequence[tuple[Expression, ...]], model: Model, spread: float) -> None:
+        self.systems, self.model = list(systems), model
+        owners, count = model.owners, len(systems)
         self.counts = torch.bincount(owners, minlength=count)
         self.numbers = int(self.counts.max())
         self.place = torch.arange(len(owners)) - (self.counts.cumsum(0) - self.counts)[owners]
-        self.unit = spread * self.programs.constants.abs().clamp(min=0.1)
-        self.width = self.numbers + values.shape[1]
+        self.unit = spread * model.constants.abs().clamp(min=model.least)
+        self.width = self.numbers + len(model.start)
         self.own = torch.arange(self.width) < self.counts[:, None]
         self.own[:, self.numbers :] = True
         # Numbers have a prior of unit size; those that a system lacks, too, which keeps matrices regular.
         self.prior = (torch.arange(self.width) < self.numbers).double()
 
+    def begun(self, shot: Shot | None) -> Tensor:
+        """The numbers of an earlier fit; what is written, and the first guess at a start, without one."""
+        theta = torch.zeros(len(self.systems), self.width, dtype=torch.float64)
+        if shot is not None:
+            own = (self.model.owners, self.place)
+            theta[own] = (shot.numbers[own] - self.model.constants) / self.unit
+            theta[:, self.numbers :] = (shot.starts - self.model.start) / self.model.unit
+        return theta
+
     def constants(self, theta: Tensor) -> Tensor:
         """[K, ...] of theta [B, ..., P]."""
-        moved = theta[self.programs.owners, ..., :].gather(
+        moved = theta[self.model.owners, ..., :].gather(
             -1, self.place.view(-1, *[1] * (theta.ndim - 1)).expand(-1, *theta.shape[1:-1], 1)
         )[..., 0]
         return (
-            self.programs.constants.view(-1, *[1] * (moved.ndim - 1))
-            + self.unit.view(-1, *[1] * (moved.ndim - 1)) * moved
+            self.model.constants.view(-1, *[1] * (moved.ndim - 1)) + self.unit.view(-1, *[1] * (moved.ndim - 1)) * moved
         )
 
     def starts(self, theta: Tensor) -> Tensor:
-        return self.values[0] + self.sigma * theta[..., self.numbers :]
-
-    def paths(self, theta: Tensor, times: Tensor) -> Tensor:
-        """[T, B, N, d] of theta [B, N, P] at even times."""
-        constants, gap = self.constants(theta), float(times[1] - times[0])
-
-        def field(t: Tensor, y: Tensor, numbers: Tensor) -> Tensor:
-            return self.programs(y, numbers)
-
-        with torch.no_grad():
-            return solve(
-                field, self.starts(theta), times, method="rk4", dt=gap / _STEPS, args=constants, throw=False,
-                engine="eager",
-            ).ys  # fmt: skip
+        return self.model.start + self.model.unit * theta[..., self.numbers :]
 
     def looked(self, theta: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
         """Residuals [B, R], their slopes [B, R, P], and the objective [B], infinite where a path stops."""
         nudged = torch.cat((theta[:, None], theta[:, None] + self.nudges), 1)
-        found = self.paths(nudged, self.times[:frames])
-        scaled = ((found - self.values[:frames, None, None]) / self.sigma).permute(1, 2, 0, 3).flatten(2)
+        found = self.model.follow(self.constants(nudged), self.starts(nudged), frames)
+        scaled = ((found - self.model.values[:frames, None, None]) / self.model.sigma).permute(1, 2, 0, 3).flatten(2)
         residual = scaled[:, 0]
         slopes = ((scaled[:, 1:] - residual[:, None]) / self.nudges.diagonal()[:, None]).transpose(1, 2)
         total = residual.square().sum(1) + (self.prior * theta.square()).sum(1)
@@ -155,7 +199,7 @@ class _Problem:
     @property
     def nudges(self) -> Tensor:
         size = torch.full((self.width,), _NUDGE / 0.05, dtype=torch.float64)
-        size[self.numbers :] = _NUDGE * self.values.std(0).clamp(min=1e-9) / self.sigma
+        size[self.numbers :] = self.model.nudge / self.model.unit
         return torch.diag(size)
 
     def fitted(self, theta: Tensor, frames: int, rounds: int) -> Tensor:
@@ -166,7 +210,12 @@ class _Problem:
             curved = self.curved(slopes)
             eased = curved + torch.diag_embed(damping * curved.diagonal(dim1=1, dim2=2))
             step = torch.linalg.solve_ex(eased, right[..., None])[0][..., 0].nan_to_num(0.0, 0.0, 0.0)
-            trial = theta - step * self.own
+            step = step * self.own
+            promise = (step * right).sum(1)
+            # Where there are no slopes there is nowhere to go; where the path is far off there may be.
+            if bool((promise.isnan() | (total.isfinite() & (promise <= _STILL * (1 + total)))).all()):
+                break
+            trial = theta - step
             new_residual, new_slopes, new_total = self.looked(trial, frames)
             better = new_total < total
             theta = torch.where(better[:, None], trial, theta)
@@ -182,8 +231,8 @@ class _Problem:
         return slopes.transpose(1, 2) @ slopes + torch.diag(diagonal)
 
     def shot(self, theta: Tensor) -> Shot:
-        residual, slopes, total = self.looked(theta, len(self.times))
-        free = self.counts + self.values.shape[1]
+        residual, slopes, total = self.looked(theta, len(self.model.values))
+        free = self.counts + len(self.model.start)
         fine = total.isfinite()
         degrees = (residual.shape[1] - free).clamp(min=1)
         excess = torch.where(fine, residual.square().sum(1) / degrees, torch.inf)
@@ -194,9 +243,9 @@ class _Problem:
         root = torch.linalg.solve_triangular(factor.transpose(1, 2), eye, upper=True) * self.own[:, :, None]
         root = root * excess.clamp(1.0, 1e6).sqrt()[:, None, None]
         numbers, units = torch.zeros_like(theta), torch.zeros_like(theta)
-        numbers[self.programs.owners, self.place] = self.constants(theta)
-        units[self.programs.owners, self.place] = self.unit
-        numbers[:, self.numbers :], units[:, self.numbers :] = self.starts(theta), self.sigma
+        own = (self.model.owners, self.place)
+        numbers[own], units[own] = self.constants(theta), self.unit
+        numbers[:, self.numbers :], units[:, self.numbers :] = self.starts(theta), self.model.unit
         equations = [with_numbers(one, row) for one, row in zip(self.systems, numbers.tolist(), strict=True)]
         return Shot(equations, self.starts(theta), excess, total, volume, free, numbers, units[..., None] * root)
 
