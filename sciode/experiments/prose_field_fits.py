@@ -6,10 +6,10 @@
 No training: terms are the true ones, numbers the nominal ones of the family, within 10 % of which true ones are drawn.
 32 points of the first field are read at the first 16 of 32 times, with noise, and asked for at the others; velocities
 of waves are not read. Each row has a start, numbers and noise of its own. Errors are relative L2 errors at the asked
-times of solutions: of the nominal and of the true equation from the first frame as it is read, of the fitted one from
-its fitted start, and of the true one from a start fitted alike. "numbers": the largest relative error of a coefficient,
-terms multiplied out. The simple way beside it is regression: u(t) - u(0) against integrals of the right-hand side of
-the readings themselves, less the modes that noise drowns; it needs all fields, and is not for waves.
+times of solutions: of the nominal and of the true equation from the first frame less waves that noise drowns, of the
+fitted one from its fitted start, and of the true one from a start fitted alike. "numbers": the largest relative error
+of a coefficient, terms multiplied out. The simple way beside it is regression: u(t) - u(0) against integrals of the
+right-hand side of the readings themselves, less the modes that noise drowns; it needs all fields, and is not for waves.
 """
 
 from __future__ import annotations

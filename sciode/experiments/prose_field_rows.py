@@ -88,7 +88,7 @@ def few_row(few: Few, model: nn.Module | None, written: Sequence[Equations] | No
 
 
 def true_row(few: Few, cores: int) -> dict[str, Any]:
-    """The error of the true equations, solved from the first frame as it is read."""
+    """The error of the true equations, solved from the first frame less waves that noise drowns."""
     found = _solved(few, few.true, (0,), cores)
     return {"few": _error(few, found, few.batch.answers), "few_samples": len(few.rows)}
 

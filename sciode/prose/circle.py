@@ -24,7 +24,7 @@ __all__ = ["Circle", "Moved", "refined_grid"]
 
 
 class Moved(NamedTuple):
-    """values [T, B, N, fields, points]; status [B]: of the solver, 0 where the last time was reached, else NaN."""
+    """values [T, B, N, fields, points], NaN where the solve failed; status [B]: of the solver, 0 where it did not."""
 
     values: Tensor
     status: Tensor

@@ -40,10 +40,11 @@ class RefinedField(NamedTuple):
 
     equations: with fitted numbers, or as they were where that lowered nothing; numbers, deviation: theirs, in prefix
     order, and how far they may still be off, given the noise. before, after: relative L2 distance of solutions from the
-    readings, as written from the first frame, and fitted; infinite where there is no solution. excess: mean squared
-    distance over that of the noise, 1 where noise explains it. noise: its standard deviation, as differences of the
-    readings tell it. start [fields, N]: the fitted start, smooth where noise is. values [Q, fields, N]: at the query
-    times, NaN where the solve failed. status: of that solve, in words; solved: whether it reached the last time.
+    readings, as written from the first frame less waves that noise drowns, and fitted; infinite where there is no
+    solution. excess: mean squared distance over that of the noise, 1 where noise explains it, far above where the
+    equations are wrong. noise: its standard deviation, as differences of the readings tell it. start [fields, N]: the
+    fitted start, smooth where noise is. values [Q, fields, N]: at the query times, NaN where the solve failed. status:
+    of that solve, in words; solved: whether it reached the last time.
     """
 
     equations: tuple[Expression, ...]
@@ -77,11 +78,12 @@ def refine_field(
     - equations: one a field, in the variables of `sciode.prose.fields`: u_0 to u_4 are u, u_x, ..., u_xxxx of the first
       field, u_5 to u_9 those of a second. A wave is (u_5, c^2 u_2). As the model wrote them, or as you think they are.
     - x: even points [N], the first one again left out, N >= 8. times: even, [T], T >= 8. values: [T, N] of the first
-      field, or [T, fields, N]; fields that are not given start at 0 at first, and their start is fitted.
-    - query_times: [Q], increasing, from times[0] on. spread: how far true numbers lie from those given, as a share.
-      rounds: steps of Levenberg and Marquardt on the first quarter, the half, and all of the frames, each; 0 solves
-      what is written from the first frame. loose: whether terms without a number of their own get one, so that a wrong
-      sign, or a term too many, can be mended where readings insist.
+      field, or [T, fields, N]; fields that are not given start at 0 at first, and their start is fitted;
+      those that are given have noise of one size (bring them to units in which that is so).
+    - query_times: [Q], increasing, from times[0] on. spread: how far true numbers lie from those given, as a share: 0
+      stays 0. rounds: steps of Levenberg and Marquardt on the first quarter, the half, and all of the frames, each; 0
+      solves what is written from the first frame less waves that noise drowns. loose: whether terms without a number of
+      their own get one, so that a wrong sign, or a term too many, can be mended where readings insist.
 
     Solutions go by Fourier modes through `sciode.solve` in a fixed number of steps, what is linear exactly, so that
     nothing hangs: an equation that blows up says so in `status`, and stays as it was. The fit never raises the distance
@@ -90,11 +92,11 @@ def refine_field(
 
     Example: `refine_field(0.01 * variable(2) - variable(0) * variable(1), x, t, u, [1.0]).values[0, 0]`.
     """
-    own = (equations,) if isinstance(equations, Expression) else tuple(equations)
+    own = tuple(equations) if isinstance(equations, Sequence) else (equations,)
     given = field_readings(own, x, times, values, query_times)
     own = tuple(map(loosened, own)) if loose else own
-    if not (0 < spread < math.inf and isinstance(rounds, int) and rounds >= 0):
-        raise ValueError(f"spread must be positive and rounds at least 0, got {spread} and {rounds}")
+    if not (isinstance(spread, float | int) and 0 < spread < math.inf and isinstance(rounds, int) and rounds >= 0):
+        raise ValueError(f"spread must be positive and rounds an int from 0 on, got {spread!r} and {rounds!r}")
     return _Task(own, given, spread).answer(rounds)
 
 
@@ -190,11 +192,15 @@ class _Task:
             found = circle.moved(circle.constants, begin, given.times[:frames], steps).values
             return found[..., :: circle.points // given.points]
 
+        def stays(one: Tensor) -> bool:
+            # Fields that are not read have units of their own: velocities those of time, too.
+            return bool((one[..., : given.values.shape[1], :].abs() < far).all())
+
         def near(other: Tensor) -> bool:
             return bool((other - fine).square().mean().sqrt() < _CLOSE * given.noise[0])
 
         quarter, far = max(len(given.times) // 4, 2), _FAR * float(given.values.abs().max())
-        least = next((k for k in _STEPS if bool((path(grids[-1], k, quarter + 1).abs() < far).all())), None)
+        least = next((k for k in _STEPS if stays(path(grids[-1], k, quarter + 1))), None)
         if least is None:
             return _Grid(grids[0], _STEPS[0])
         steps, fine = least, path(grids[-1], least)
@@ -203,7 +209,7 @@ class _Task:
             if near(finer):
                 break
             steps, fine = more, finer
-        if not bool((fine.abs() < far).all()):
+        if not stays(fine):
             return _Grid(grids[0], _STEPS[0])
         return next((_Grid(one, steps) for one in grids[:-1] if near(path(one, steps))), _Grid(grids[-1], steps))
 

@@ -21,6 +21,9 @@ from sciode.prose.trees import Expression
 __all__ = ["FieldReadings", "field_readings"]
 
 _FEWEST = 8
+_FURTHEST = 1000
+"""So many times as long as the readings last no answer is worked out."""
+_SAME, _APART = 1e-6, 0.03
 _HEARD = 3.0
 """A mode whose power is so many deviations above that of noise is no noise."""
 
@@ -92,8 +95,8 @@ def _waves(last: int, points: int) -> Tensor:
 def field_readings(equations: Sequence[Any], x: Any, times: Any, values: Any, query_times: Any) -> FieldReadings:
     """Check readings [T, N] or [T, fields, N] at times [T] and points x [N] of a circle, for these equations.
 
-    Raises ValueError for what are no equations, arrays that do not fit, NaN, uneven points or times, or query times
-    that do not increase or lie before the first reading.
+    Raises ValueError for what are no equations, arrays that do not fit, NaN, uneven points or times, a first point
+    that is there again at the end, or query times that do not increase, lie before the first reading or far beyond.
     """
     _check_equations(equations)
     places, t, u = (numbers_in(name, own) for name, own in (("x", x), ("times", times), ("values", values)))
@@ -111,9 +114,12 @@ def field_readings(equations: Sequence[Any], x: Any, times: Any, values: Any, qu
     if not all(np.isfinite(one).all() for one in (places, t, u, asked)):
         raise ValueError("x, times, values and query_times must be finite: leave frames with NaN out at the ends")
     _check_even("x", places)
+    _check_ends(u)
     _check_even("times", t)
     if asked.ndim != 1 or (len(asked) and (asked[0] < t[0] - 1e-12 or (np.diff(asked) <= 0).any())):
         raise ValueError(f"query_times must increase, and begin at {t[0]:g} or later")
+    if len(asked) and asked[-1] - t[0] > _FURTHEST * (t[-1] - t[0]):
+        raise ValueError(f"query_times go on to {asked[-1]:g}, {_FURTHEST} times as far as times: are units the same?")
     even = torch.linspace(0, float(t[-1] - t[0]), len(t), dtype=torch.float64)
     length = float(places[-1] - places[0]) * len(places) / (len(places) - 1)
     behind = torch.from_numpy(asked - t[0]).clamp(min=0.0)
@@ -132,3 +138,10 @@ def _check_even(name: str, given: NDArray[np.float64]) -> None:
     gaps = np.diff(given)
     if not (gaps[0] > 0 and np.allclose(gaps, gaps[0], rtol=1e-4, atol=0)):
         raise ValueError(f"{name} must increase evenly: lay the readings on an even grid first (a cubic spline)")
+
+
+def _check_ends(given: NDArray[np.float64]) -> None:
+    """A point that is there twice has the same values at both ends, while those beside them differ."""
+    ends, beside = (np.abs(given[..., k] - given[..., -1 - k]).max() for k in (0, 1))
+    if ends < _SAME * beside and beside > _APART * given.std():
+        raise ValueError("the first and the last point read the same: leave the last out, a circle has it once")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciode.prose import FAMILIES, equations_of_family, evolve_fields, sin, variable
+from sciode.prose import FAMILIES, Expression, equations_of_family, evolve_fields, sin, variable
 from sciode.prose.circle import Circle, refined_grid
 from sciode.prose.families import random_fields
 from sciode.solvers.status import Status
@@ -71,9 +71,9 @@ def test_each_start_may_have_numbers_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("system", [(-1.0 * variable(2),), (1.0 * variable(0) * variable(0) ** 2,)])
-def test_what_blows_up_says_so_and_holds_up_no_other(system: tuple[object]) -> None:
+def test_what_blows_up_says_so_and_holds_up_no_other(system: tuple[Expression, ...]) -> None:
     """Waves of backward diffusion overflow; u' = u^3 from 2 has no solution beyond t = 1 / 8."""
-    circle = Circle([system, (0.1 * variable(2),)], 2.0, 64)  # type: ignore[list-item]
+    circle = Circle([system, (0.1 * variable(2),)], 2.0, 64)
     start = 2.0 + torch.rand(64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = circle.moved(circle.constants, start.expand(2, 1, 1, 64), TIMES, 4)
     assert found.status.tolist() == [Status.NONFINITE, Status.SUCCESS]

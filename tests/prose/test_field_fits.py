@@ -135,6 +135,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "uneven points": ({"x": X**2}, "x must increase evenly"),
     "an earlier query": ({"query_times": [-1.0]}, "query_times"),
     "queries that fall": ({"query_times": [0.9, 0.8]}, "query_times"),
+    "a point twice": ({"x": X[:17], "values": np.exp(-T[:16, None]) * np.sin(2 * np.pi * X[:17])}, "leave the last"),
+    "queries without end": ({"query_times": [1e4]}, "are units the same"),
+    "a number for equations": ({"equations": 3}, "an equation is an Expression"),
+    "words for a spread": ({"spread": "wide"}, "spread"),
     "no spread": ({"spread": 0.0}, "spread"),
     "a field that there is not": ({"equations": variable(5)}, "read u_5"),
 }
