@@ -79,7 +79,7 @@ def refine_field(
       field, u_5 to u_9 those of a second. A wave is (u_5, c^2 u_2). As the model wrote them, or as you think they are.
     - x: even points [N], the first one again left out, N >= 8. times: even, [T], T >= 8. values: [T, N] of the first
       field, or [T, fields, N]; fields that are not given start at 0 at first, and their start is fitted;
-      those that are given have noise of one size (bring them to units in which that is so).
+      all have noise of one size, and sizes alike (bring times and values to units in which that is so).
     - query_times: [Q], increasing, from times[0] on. spread: how far true numbers lie from those given, as a share: 0
       stays 0. rounds: steps of Levenberg and Marquardt on the first quarter, the half, and all of the frames, each; 0
       solves what is written from the first frame less waves that noise drowns. loose: whether terms without a number of
@@ -192,15 +192,11 @@ class _Task:
             found = circle.moved(circle.constants, begin, given.times[:frames], steps).values
             return found[..., :: circle.points // given.points]
 
-        def stays(one: Tensor) -> bool:
-            # Fields that are not read have units of their own: velocities those of time, too.
-            return bool((one[..., : given.values.shape[1], :].abs() < far).all())
-
         def near(other: Tensor) -> bool:
             return bool((other - fine).square().mean().sqrt() < _CLOSE * given.noise[0])
 
         quarter, far = max(len(given.times) // 4, 2), _FAR * float(given.values.abs().max())
-        least = next((k for k in _STEPS if stays(path(grids[-1], k, quarter + 1))), None)
+        least = next((k for k in _STEPS if bool((path(grids[-1], k, quarter + 1).abs() < far).all())), None)
         if least is None:
             return _Grid(grids[0], _STEPS[0])
         steps, fine = least, path(grids[-1], least)
@@ -209,7 +205,7 @@ class _Task:
             if near(finer):
                 break
             steps, fine = more, finer
-        if not stays(fine):
+        if not bool((fine.abs() < far).all()):
             return _Grid(grids[0], _STEPS[0])
         return next((_Grid(one, steps) for one in grids[:-1] if near(path(one, steps))), _Grid(grids[-1], steps))
 
