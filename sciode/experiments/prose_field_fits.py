@@ -56,6 +56,7 @@ class Settings:
     spread: float = 0.05
     rounds: int = 6
     workers: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         named("families", self.families, FAMILIES)
