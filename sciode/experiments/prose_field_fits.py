@@ -31,6 +31,7 @@ from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.lab.tables import show, table
 from sciode.prose import FAMILIES, Expression, draw_fields, equations_of_family, noise_of, noisy, refine_field
 from sciode.prose.circle import Circle, refined_grid
+from sciode.prose.field_readings import last_heard
 from sciode.prose.metrics import coefficient_error
 from sciode.prose.shooting import Model, shot_of
 from sciode.training import derive_seed
@@ -45,7 +46,8 @@ _KNOWN = 1e-7
 @dataclass(frozen=True)
 class Settings:
     """families: () for all ten. noises, draws: what rows there are. points, frames, read: of a field. spread, rounds:
-    of `sciode.prose.refine_field`. Raises ValueError for unknown families or sizes that do not fit."""
+    of `sciode.prose.refine_field`. device: the CPU, where these fits are made. Raises ValueError for unknown
+    families, sizes that do not fit or another device."""
 
     families: tuple[str, ...] = ()
     noises: tuple[float, ...] = (0.0, 0.02, 0.05)
@@ -60,6 +62,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         named("families", self.families, FAMILIES)
+        if self.device != "cpu":
+            raise ValueError(f"device: got {self.device!r}; these fits are made on the CPU, leave it out")
         if min(self.draws, self.rounds, self.workers) < 1 or not 8 <= self.read < self.frames or 128 % self.points:
             raise ValueError("settings: draws and rounds from 1, 8 <= read < frames, and points a divisor of 128")
 
@@ -108,10 +112,8 @@ def by_integrals(
     By Gauss and Newton, beside the same prior as the fit: of products of numbers the problem is not linear.
     """
     points, sigma = readings.shape[1], noise_of(readings, shared=True)
-    hat = torch.fft.rfft(readings)
-    power = hat.abs().square().mean(0) / (points * float(sigma[0]) ** 2)
-    heard = (power > 1 + 3 / len(times) ** 0.5).nonzero()
-    smooth = torch.fft.irfft(hat * (torch.arange(points // 2 + 1) <= int(heard.amax() if len(heard) else 0)), n=points)
+    kept = torch.arange(points // 2 + 1) <= last_heard(readings, float(sigma[0]))
+    smooth = torch.fft.irfft(torch.fft.rfft(readings) * kept, n=points)
     circle = Circle([equations], length, 2 * points)
     fine = refined_grid(smooth, circle.points)
     sums = torch.tensor(CubicSpline(times, np.eye(len(times))).antiderivative()(times))
@@ -134,7 +136,7 @@ def apart(found: Any, true: Tensor) -> float:
 
 def main(out: Path, device: str = "auto", **changes: Any) -> int:
     """Make the table in the folder `out`: rows.jsonl, which resumes, and table.json. Returns 0. On the CPU."""
-    out, settings = Path(out), Settings(**changes)
+    out, settings = Path(out), Settings(**{**changes, "device": "cpu" if device == "auto" else device})
     keys = [
         {"family": family, "noise": noise, "draw": draw}
         for draw in range(settings.draws)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sciode.experiments.prose_rows import chosen
 from sciode.prose import FAMILIES, Expression, Pool, Reading, RefinedField, refine_field
+from sciode.prose.circle import variables_in
 from sciode.prose.fields import ORDERS
 from sciode.prose.metrics import Terms, coefficient_error, terms_of
 from sciode.prose.objective import predicted, relative_l2
@@ -123,7 +124,7 @@ def _side_by_side(cores: int) -> ProcessPoolExecutor:
 def _fit(task: tuple[Any, ...]) -> RefinedField | None:
     """Nothing for equations that read a field which has none of its own: the grammar knows two, whatever there are."""
     equations, *given, rounds = task
-    read = [int(one[2:]) for tree in equations for one in tree.symbols if str(one).startswith("u_")]
+    read = [one for tree in equations for one in variables_in(tree)]
     if max(read, default=0) >= ORDERS * len(equations):
         return None
     return refine_field(equations, *given, rounds=rounds)

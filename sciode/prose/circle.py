@@ -20,7 +20,7 @@ from sciode.prose.programs import Programs
 from sciode.prose.trees import Expression
 from sciode.solvers import solve
 
-__all__ = ["Circle", "Moved", "refined_grid"]
+__all__ = ["Circle", "Moved", "refined_grid", "variables_in"]
 
 
 class Moved(NamedTuple):
@@ -47,7 +47,7 @@ class Circle:
                 f"{[len(one) for one in systems]} fields, {length} and {points}"
             )
         self.fields, self.points = len(systems[0]), points
-        read = sorted({one for own in systems for tree in own for one in _read(tree)} | {0})
+        read = sorted({one for own in systems for tree in own for one in variables_in(tree)} | {0})
         if read[-1] >= ORDERS * self.fields:
             raise ValueError(
                 f"the equations read u_{read[-1]}, {self.fields} fields have u_0 to u_{ORDERS * self.fields - 1}"
@@ -136,7 +136,8 @@ def _exponential(matrix: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(matrix.movedim(-1, -3).contiguous()).movedim(-3, -1)
 
 
-def _read(tree: Expression) -> list[int]:
+def variables_in(tree: Expression) -> list[int]:
+    """Numbers of the variables u_0, u_1, ... that a tree reads, as often as it does."""
     return [int(one[2:]) for one in tree.symbols if isinstance(one, str) and one.startswith("u_")]
 
 

@@ -18,7 +18,7 @@ from sciode.prose.circle import refined_grid
 from sciode.prose.shooting import noise_of
 from sciode.prose.trees import Expression
 
-__all__ = ["FieldReadings", "field_readings"]
+__all__ = ["FieldReadings", "field_readings", "last_heard"]
 
 _FEWEST = 8
 _FURTHEST = 1000
@@ -60,10 +60,7 @@ class FieldReadings:
         found = []
         for field in range(self.fields):
             frames = self.values[:1, field] if field < seen else self.values.flatten(0, 1)
-            # Of white noise these are means of chi squared of two degrees: 1, give or take one over the root of frames.
-            power = torch.fft.rfft(frames, dim=-1).abs().square().mean(0) / (self.points * self.noise[0] ** 2)
-            heard = (power > 1 + _HEARD / math.sqrt(len(frames))).nonzero()
-            found.append(_waves(int(heard.amax()) if len(heard) else 0, self.points))
+            found.append(_waves(last_heard(frames, float(self.noise[0])), self.points))
         return found
 
     @cached_property
@@ -80,6 +77,14 @@ class FieldReadings:
         parts = start.split([len(waves) for waves in self.waves], -1)
         own = [part @ waves for part, waves in zip(parts, self.waves, strict=True)]
         return refined_grid(torch.stack(own, -2), points)
+
+
+def last_heard(frames: Tensor, noise: float) -> int:
+    """The last mode of frames [T, N] whose power stands out of white noise of that deviation, 0 where none does."""
+    # Of white noise these are means of chi squared of two degrees: 1, give or take one over the root of frames.
+    power = torch.fft.rfft(frames, dim=-1).abs().square().mean(0) / (frames.shape[-1] * noise**2)
+    heard = (power > 1 + _HEARD / math.sqrt(len(frames))).nonzero()
+    return int(heard.amax()) if len(heard) else 0
 
 
 def _waves(last: int, points: int) -> Tensor:

@@ -71,3 +71,5 @@ def test_fits_of_nominal_numbers_have_a_row_each_and_lower_both_errors(
     assert "fitted numbers" in capsys.readouterr().out
     with pytest.raises(ValueError, match="heat"):
         prose_field_fits.Settings(families=("heats",))
+    with pytest.raises(ValueError, match="on the CPU"):
+        prose_field_fits.main(tmp_path, device="cuda")
