@@ -50,8 +50,9 @@ class LatentDynamics(nn.Module):
 
     state: "latent", as the paper has it: what sensors read is decoded from z alone. "values": their values s go beside
     z; the layers read u = z + A s, and move both: with v what they make of u, dz/dt = v - u and ds/dt = head(v). The
-    forecast begins at what was read, and errors reach every step without a decoder between: it is learnt several times
-    as fast. A sensor that did not read begins at an affine guess from z.
+    forecast begins at what was read, and errors reach every step without a decoder between: with waves it is learnt
+    faster, without them it is no gain. A sensor that did not read begins at an affine guess from z. An "ode" is then
+    solved in values and z together: its tolerances hold for both, and `regularize` counts both.
     form: "steps" or "ode". places: "absolute": nodes and edges know where they are (flows with forces or walls of
     their own need it); "relative": only what moves with the points, the way between neighbours, on a sphere its length
     alone: F is then equivariant under translations of a periodic box and rotations of a sphere. solver: options of

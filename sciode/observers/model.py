@@ -24,7 +24,7 @@ __all__ = ["BASES", "PUBLISHED", "Design", "Observed", "ObserverModel", "Simulat
 
 BASES = ("none", "cubic", "stretched", "fitted")
 PUBLISHED: Mapping[str, Any] = MappingProxyType({"state": "latent", "mixing": "each"})
-"""The dynamics of the paper, and of observers that were saved before there were others."""
+"""The state of the paper, and what observers had that were saved before there was a choice."""
 
 
 @dataclass(frozen=True)
