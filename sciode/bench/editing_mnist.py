@@ -8,6 +8,7 @@ seed. Nothing is timed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -34,7 +35,7 @@ from sciode.bench.restoring import (
     verdicts,
 )  # fmt: skip
 from sciode.diffusion.networks import load_model, pretrained
-from sciode.training import choose_device
+from sciode.training import checksum, choose_device
 
 __all__ = ["CLIMBS", "CORRUPTIONS", "LEVELS", "Settings", "main"]
 
@@ -92,6 +93,12 @@ def _bench(settings: Settings, network: Any) -> Bench:
     )  # fmt: skip
 
 
+def _stamp(settings: Settings, network: Any) -> str:
+    """Of all that a curve hangs on but for its seed, so that none is taken for one of other levels or weights."""
+    told = {name: value for name, value in asdict(settings).items() if name not in ("seeds", "device")}
+    return hashlib.sha256(json.dumps([told, checksum(network)], sort_keys=True).encode()).hexdigest()[:12]
+
+
 def _pictures(pixels: Tensor) -> Tensor:
     return (pixels.float() / 127.5 - 1)[:, None]
 
@@ -99,8 +106,8 @@ def _pictures(pixels: Tensor) -> Tensor:
 def main(
     out: Path | None = None, device: str | None = None, *, checkpoint: Path | None = None, **changes: Any
 ) -> int:  # fmt: skip
-    """Choose, judge, print the table; curves (curves.jsonl, to go on from) and editing_mnist.json go to `out`
-    (sciode-editing-mnist).
+    """Choose, judge, print the table; curves (curves-*.jsonl, to go on from: a file for each model and settings) and
+    editing_mnist.json go to `out` (sciode-editing-mnist).
 
     checkpoint: another model than the shipped one.
     """
@@ -111,8 +118,9 @@ def main(
         pretrained("mnist_unet", settings.device) if checkpoint is None else load_model(checkpoint, settings.device)
     )
     bench = _bench(settings, network)
+    file = out / f"curves-{_stamp(settings, network)}.jsonl"
     for n in range(1, len(settings.seeds) + 1):
-        setting, found = restored(bench, 0, settings.seeds[:n], out / "curves.jsonl")
+        setting, found = restored(bench, 0, settings.seeds[:n], file)
         record = {
             "date": date.today().isoformat(), "torch": torch.__version__, "settings": asdict(settings),
             "device": torch.cuda.get_device_name() if settings.device.startswith("cuda") else settings.device,

@@ -47,8 +47,7 @@ from sciode.prose import (
 from sciode.prose.estimator import DOUBTFUL
 from sciode.prose.metrics import Terms, right_hand_error, solved, terms_of
 from sciode.prose.shooting import noise_of, shoot
-from sciode.prose.weights import checksum
-from sciode.training import choose_device, derive_seed
+from sciode.training import checksum, choose_device, derive_seed
 
 __all__ = ["NEVER_SEEN", "Settings", "made", "main"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from sciode.prose.model import Shape, Transformer
 from sciode.training import load_checkpoint, save_checkpoint
 
-__all__ = ["checksum", "load_model", "save_model"]
+__all__ = ["load_model", "save_model"]
 
 _KIND = "sciode.prose"
 
@@ -41,12 +40,3 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[Tr
     model.load_state_dict({name: one.float() for name, one in tensors.items()}, assign=True)
     model.reset_buffers()
     return model.to(device).eval().requires_grad_(False), record
-
-
-def checksum(model: Transformer) -> str:
-    """16 hexadecimal digits that tell weights from others: SHA-256 of names and of numbers in float32."""
-    found = hashlib.sha256()
-    for name, one in sorted(model.named_parameters()):
-        found.update(name.encode())
-        found.update(one.detach().float().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]

@@ -3,7 +3,7 @@
 from sciode.training.average import Average
 from sciode.training.blocks import Block, Following
 from sciode.training.broyden import Broyden
-from sciode.training.checkpoint import load_checkpoint, save_checkpoint
+from sciode.training.checkpoint import checksum, load_checkpoint, save_checkpoint
 from sciode.training.descent import INSR, Descent, descend
 from sciode.training.device import choose_device
 from sciode.training.fit import Loss, evaluate, fit
@@ -43,6 +43,7 @@ __all__ = [
     "Staged",
     "Stopwatch",
     "append_json",
+    "checksum",
     "choose_device",
     "decaying",
     "derive_seed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 _RECORD = "sciode"
 
@@ -45,6 +46,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if _RECORD not in header:
         raise ValueError(f"{path} holds tensors but no sciode record: it was not written by save_checkpoint")
     return tensors, json.loads(header[_RECORD])
+
+
+def checksum(model: nn.Module) -> str:
+    """16 hexadecimal digits that tell weights from others: SHA-256 of names and of numbers in float32."""
+    found = hashlib.sha256()
+    for name, one in sorted(model.named_parameters()):
+        found.update(name.encode())
+        found.update(one.detach().float().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def write_atomically(path: Path, payload: bytes) -> None:

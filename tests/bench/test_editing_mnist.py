@@ -37,3 +37,6 @@ def test_settings_are_chosen_on_other_images_than_those_that_are_judged(
     monkeypatch.setattr(restoring, "sdedit", None)
     monkeypatch.setattr(restoring, "code", None)
     assert bench.main(tmp_path / "out", "cpu", **options) == 0
+    assert len(list((tmp_path / "out").glob("curves-*.jsonl"))) == 1
+    with pytest.raises(TypeError):  # Other levels are other curves: they are made, here by nothing.
+        bench.main(tmp_path / "out", "cpu", **options | {"levels": (0.3,)})

@@ -81,6 +81,8 @@ MISUSES: dict[str, tuple[str, Callable[..., Any]]] = {
     ),
     "half a travel": ("repeats: got 1.5", lambda m, x: TimeTravel(repeats=1.5)),  # type: ignore[arg-type]
     "noise as a number": ("pass RegionalNoise", lambda m, x: edit_regions(m, x, SCHEDULE, noise=0.5)),  # type: ignore[arg-type]
+    "more noise than there is": ("inside: got 1.5", lambda m, x: RegionalNoise(MASK, 1.5)),
+    "noise below none": ("outside: got -0.1", lambda m, x: RegionalNoise(MASK, outside=-0.1)),
     "no score": ("one number >= 0", _searched(None)),
     "a negative score": ("one number >= 0", _searched(-1.0)),
 }

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from sciode.training import append_json, load_checkpoint, read_json_lines, save_checkpoint
+from sciode.training import append_json, checksum, load_checkpoint, read_json_lines, save_checkpoint
 
 
 def test_tensors_and_record_come_back_as_they_were(tmp_path: Path) -> None:
@@ -68,3 +69,14 @@ def test_damage_inside_a_log_is_named_by_its_line(tmp_path: Path) -> None:
     path.write_text('{"epoch": 0}\nnonsense\n{"epoch": 2}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_json_lines(path)
+
+
+def test_a_checksum_tells_weights_by_their_numbers_and_names_and_not_by_their_precision() -> None:
+    one, same, other = nn.Linear(2, 2), nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))
+    for network in (one, same, other):
+        for parameter in network.parameters():
+            nn.init.constant_(parameter, 0.5)
+    assert checksum(one) == checksum(same.half()) != checksum(other)
+    with torch.no_grad():
+        one.bias[1] = 0.25
+    assert checksum(one) != checksum(same)

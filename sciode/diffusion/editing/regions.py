@@ -49,12 +49,20 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class RegionalNoise:
-    """Noise of DDPM times `inside` within the mask and times `outside` elsewhere, in a window of the steps."""
+    """Noise of DDPM times `inside` within the mask and times `outside` elsewhere, in a window of the steps.
+
+    Raises ValueError for factors outside [0, 1]: more noise than DDPM's is more than a level holds.
+    """
 
     mask: Tensor
     inside: float = 0.4
     outside: float = 0.0
     window: Window = (0.2, 0.4)
+
+    def __post_init__(self) -> None:
+        for name, value in (("inside", self.inside), ("outside", self.outside)):
+            if not (isinstance(value, Real) and 0 <= value <= 1):
+                raise ValueError(f"{name}: got {value!r}; expected a factor of DDPM's noise, 0 (DDIM) to 1 (DDPM)")
 
 
 @dataclass(frozen=True)
