@@ -27,7 +27,7 @@ def test_settings_are_chosen_on_other_images_than_those_that_are_judged(
     monkeypatch.setattr(restoring, "BOUNDS", BOUNDS[3:])
     monkeypatch.setattr(bench, "CORRUPTIONS", {name: bench.CORRUPTIONS[name] for name in ("blur", "noise")})
     monkeypatch.setattr(bench, "CLIMBS", ((2, 0.02),))
-    options = SMALL | {"checkpoint": tmp_path / "model.safetensors"}
+    options: dict[str, Any] = SMALL | {"checkpoint": tmp_path / "model.safetensors"}
     assert bench.main(tmp_path / "out", "cpu", **options) == 0
     record = json.loads((tmp_path / "out" / "editing_mnist.json").read_text())
     parts = {(curve["part"], curve["seed"]) for curve in record["curves"]}
