@@ -27,7 +27,8 @@ def test_settings_are_chosen_on_other_images_than_those_that_are_judged(
     monkeypatch.setattr(restoring, "BOUNDS", BOUNDS[3:])
     monkeypatch.setattr(bench, "CORRUPTIONS", {name: bench.CORRUPTIONS[name] for name in ("blur", "noise")})
     monkeypatch.setattr(bench, "CLIMBS", ((2, 0.02),))
-    options: dict[str, Any] = SMALL | {"checkpoint": tmp_path / "model.safetensors"}
+    options: dict[str, Any] = {**SMALL, "checkpoint": tmp_path / "model.safetensors"}
+    others: dict[str, Any] = {**options, "levels": (0.3,)}
     assert bench.main(tmp_path / "out", "cpu", **options) == 0
     record = json.loads((tmp_path / "out" / "editing_mnist.json").read_text())
     parts = {(curve["part"], curve["seed"]) for curve in record["curves"]}
@@ -39,4 +40,4 @@ def test_settings_are_chosen_on_other_images_than_those_that_are_judged(
     assert bench.main(tmp_path / "out", "cpu", **options) == 0
     assert len(list((tmp_path / "out").glob("curves-*.jsonl"))) == 1
     with pytest.raises(TypeError):  # Other levels are other curves: they are made, here by nothing.
-        bench.main(tmp_path / "out", "cpu", **options | {"levels": (0.3,)})
+        bench.main(tmp_path / "out", "cpu", **others)
