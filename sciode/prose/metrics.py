@@ -49,8 +49,8 @@ class Terms(NamedTuple):
 def terms_of(equations: Equations, least: float = 0.0) -> list[frozenset[Any]]:
     """Return the terms of each component, multiplied out, without their numbers.
 
-    Terms are sympy expressions; numbers inside functions and denominators do not count either. least: terms whose number is not larger
-    in size do not count (0 x u is none).
+    Terms are sympy expressions; numbers inside functions and denominators do not count either. least: terms
+    whose number is not larger in size do not count (0 x u is none).
     """
     return [_terms(to_sympy(one), least) for one in equations]
 
