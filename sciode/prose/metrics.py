@@ -49,8 +49,8 @@ class Terms(NamedTuple):
 def terms_of(equations: Equations, least: float = 0.0) -> list[frozenset[Any]]:
     """Return the terms of each component, multiplied out, without their numbers.
 
-    Terms are sympy expressions; numbers inside functions do not count either. least: terms whose number is not larger
-    in size do not count (0 x u is none).
+    Terms are sympy expressions; numbers inside functions and denominators do not count either. least: terms
+    whose number is not larger in size do not count (0 x u is none).
     """
     return [_terms(to_sympy(one), least) for one in equations]
 
@@ -89,11 +89,13 @@ def _terms(expression: Any, least: float) -> frozenset[Any]:
 
 
 def _without_numbers(expression: Any) -> Any:
-    """sin(0.5 x - 2 y + 1) as sin(x - y): numbers before what stands inside functions become signs."""
+    """sin(0.5 x - 2 y + 1) as sin(x - y): numbers before what stands inside functions and powers become signs."""
     import sympy
 
-    if not expression.args or expression.is_Pow:
+    if not expression.args:
         return expression
+    if expression.is_Pow:
+        return _without_numbers(expression.base) ** expression.exp
     if expression.is_Add:
         return sympy.Add(*(_signed(one) for one in expression.args if not one.is_number))
     return expression.func(*(_signed(one) for one in expression.args))

@@ -19,6 +19,7 @@ def test_terms_are_those_of_the_sum_multiplied_out_without_numbers() -> None:
     assert one == other
     assert terms_of([sin(2.0 * U)]) == terms_of([3.0 * sin(U)]) != terms_of([cos(U)])
     assert terms_of([sin(U - V)]) != terms_of([sin(U + V)])
+    assert terms_of([sin(U) / (3.0 - cos(2.0 * V))]) == terms_of([2.0 * sin(U) / (3.1 - 0.9 * cos(1.9 * V))])
     assert terms_of([constant(2.0) + 1e-5 * U], least=1e-3) == terms_of([constant(1.0)])
 
 
