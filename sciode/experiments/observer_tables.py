@@ -83,6 +83,7 @@ def figure(rows: Sequence[Row], file: Path) -> None:
     with picture(file, (4.6 * len(sets), 4.2)) as drawing:
         colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
         panels = drawing.subplots(1, len(sets), squeeze=False)[0]
+        shown: dict[str, Any] = {}
         for axes, name in zip(panels, sets, strict=True):
             for number, line in enumerate(known):
                 points = []
@@ -94,13 +95,14 @@ def figure(rows: Sequence[Row], file: Path) -> None:
                     x, y, spread = zip(*points, strict=True)
                     look: dict[str, Any] = {"color": colours[number % len(colours)], "markersize": 4}
                     look["marker"] = "osDv^"[number // len(colours) % 5]
-                    axes.errorbar(x, y, spread, label=line, lw=2.0 if line in OURS else 1.0, capsize=2, **look)
+                    drawn = axes.errorbar(x, y, spread, lw=2.0 if line in OURS else 1.0, capsize=2, **look)
+                    shown.setdefault(line, drawn)
             axes.set(title=name, xlabel="% of the points that are sensors", xscale="log", yscale="log")
             axes.set_xticks(sorted({100 * row["rate"] for row in rows}), minor=False)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("")
         panels[0].set_ylabel("Ext-X, of the variance")
-        panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
+        panels[-1].legend(shown.values(), shown, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
 
 
 def _error(row: Row) -> float:

@@ -42,3 +42,10 @@ def test_a_table_and_a_panel_are_made_a_place(tmp_path: Path) -> None:
     assert [str(one.title) for one in made] == titles
     figure(ROWS, tmp_path / "rates.png")
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_legend_names_the_lines_of_every_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda _, handles, labels, **__: named.extend(labels))
+    figure([*ROWS, {**row("persistence", 0.05, 1.0), "set": "sphere"}], tmp_path / "rates.png")
+    assert named == ["observer", "cubic, true readings", "MeshGraphNet", "persistence"]
