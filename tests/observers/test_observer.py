@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.observers import Design, Importance, Observer, Reading
 from sciode.observers.arrays import as_flows, held_out
+from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.model import PUBLISHED
+from sciode.observers.scene import Scene
 from sciode.observers.windows import cut, scale_of
 from sciode.training import append_json, load_checkpoint, save_checkpoint
 
@@ -137,6 +139,50 @@ def test_a_rollout_is_a_prediction_that_begins_again_at_each_horizon(fitted: Obs
     again = fitted.predict(asked, [1.0], Reading(fitted.given_.positions, ends))
     np.testing.assert_allclose(late.values[1], again.values[0], atol=1e-6)
     assert late.beyond.tolist() == [False, True]
+
+
+def test_answers_within_the_horizon_do_not_hang_on_later_times_asked_beside(fitted: Observer) -> None:
+    asked = np.random.default_rng(1).random((5, 2))
+    alone, beside = fitted.predict(asked, [0.5, 4.0]), fitted.predict(asked, [0.5, 7.3, 4.0, 30.0])
+    assert np.array_equal(beside.values[[0, 2]], alone.values)
+    assert beside.beyond.tolist() == [False, True, False, True]
+    np.testing.assert_allclose(fitted.predict(asked, [7.3]).values[0], beside.values[1], atol=1e-6)
+
+
+class Runaway(LatentDynamics):
+    """Sensors that gain `speed` deviations a step."""
+
+    speed = 0.0
+
+    def forward(self, scene: Scene) -> Latents:
+        found = super().forward(scene)
+        told = scene.start.unsqueeze(1) + self.speed * scene.clock[:, :, None, None].float()
+        return found._replace(told=told)
+
+
+def test_a_forecast_that_runs_away_is_flagged_from_then_on_and_kept(tmp_path: Path) -> None:
+    """Half the range's width above the highest reading is where it is lost; a forecast that goes on there is later."""
+    positions, times, values = waves()
+    observer = tiny(design=replace(TINY, base="cubic"), epochs=1).fit(positions, times, values)
+    assert isinstance(observer.network_.dynamics, LatentDynamics)
+    assert not observer.predict(positions[:3], times).away.any()
+    observer.network_.dynamics.__class__ = Runaway
+    low, high = observer.bounds_.lowest.item(), observer.bounds_.highest.item()
+    assert (low, high) == (pytest.approx(values[:4].min()), pytest.approx(values[:4].max()))
+    deviation, start = observer.scale_.deviation.item(), np.asarray(observer.given_.values).max()
+    Runaway.speed = 0.7
+    steps = np.ceil((high + 0.5 * (high - low) - start) / (0.7 * deviation))
+    assert 1 < steps < 4
+    for ask in (observer.predict, observer.rollout):
+        found = ask(positions[:3], times)
+        assert found.away.tolist() == (times >= steps * observer.scale_.unit).tolist() and found.away.any()
+        assert np.isfinite(found.values).all() and found.values[-1].max() > high + 0.5 * (high - low)
+    observer.save(tmp_path / "observer.safetensors")
+    again = Observer.load(tmp_path / "observer.safetensors", device="cpu")
+    assert again.bounds_ == observer.bounds_
+    Runaway.speed = float("nan")
+    assert observer.predict(positions[:3], times).away.tolist() == [True] * len(times)
+    Runaway.speed = 0.0
 
 
 def test_causal_observers_do_not_hear_of_later_times() -> None:
