@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.observers import Design, Importance, Observer, Reading
 from sciode.observers.arrays import as_flows, held_out
+from sciode.observers.bounds import bounds_of
 from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.model import PUBLISHED
 from sciode.observers.scene import Scene
@@ -259,6 +260,15 @@ def test_scales_are_those_of_the_readings_that_are_there() -> None:
     windows = cut(flows, 3, 1, scale)
     assert windows.values.shape == (3, 3, 4, 2) and windows.times.tolist() == [[0.0, 0.5, 1.0]] * 3
     assert torch.allclose(scale.restored(windows.values[1, 0]).float(), values[1], atol=1e-5)
+
+
+def test_bounds_leave_half_a_width_of_room_and_count_what_is_no_number() -> None:
+    values = torch.tensor([[[0.0, 5.0], [torch.nan, 5.0]], [[2.0, 5.0], [1.0, torch.nan]]])
+    flow = Flow.from_arrays(torch.rand(2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(2.0), values)
+    bounds = bounds_of(FlowSet("made", (flow,), ("a", "b"), ("", ""), BOX))
+    assert bounds.lowest.tolist() == [0.0, 5.0] and bounds.highest.tolist() == [2.0, 5.0]
+    asked = torch.tensor([[3.0, 5.4], [-1.0, 4.6], [3.1, 5.0], [1.0, 5.6], [1.0, torch.nan], [-torch.inf, 5.0]])
+    assert bounds.left(asked, torch.ones(2)).tolist() == [False, False, True, True, True, True]
 
 
 def test_importance_is_the_loss_where_drawn_and_grows_where_not() -> None:
