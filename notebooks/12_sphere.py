@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Weather on a sphere from a few stations
 #
-# Some hundred stations stand on a planet and read the height of the air and how it turns. An observer learns from what
+# Two hundred stations stand on a planet and read the height of the air and how it turns. An observer learns from what
 # they read to say what happens between them. On a sphere "between" means along great circles: a map of longitude and
 # latitude has a seam, where neighbours lie at opposite ends, and poles, where they are torn apart.
 #
@@ -40,8 +40,9 @@ sizes = lab.scale(
     full={"degree": 42, "latitudes": 64, "stride": 2, "burn_in": 84.0, "frames": 40, "hyperdiffusion": 2e16},
     fast={"degree": 21, "latitudes": 32, "stride": 2, "burn_in": 60.0, "frames": 16, "hyperdiffusion": 1e17},
 )
-every = make_flows("shallow_water", lab.scale(full=8, fast=3), seed=session.seed, dt=900.0, **sizes)
-train, test = every[:-1], every[-1:]
+every = make_flows("shallow_water", lab.scale(full=10, fast=3), seed=session.seed, dt=900.0, **sizes)
+seen = lab.scale(full=7, fast=2)
+train, test = every[:seen], every[seen:]
 places, times = every[0].points.numpy(), every[0].times.numpy()
 turning = 1e5 * test[0].values[..., 1].numpy()
 
@@ -98,28 +99,49 @@ def learnt(flat: bool) -> Observer:
 
 
 observers = {"sphere": learnt(flat=False), "map": learnt(flat=True)}
-print("a way along the axis counts", observers["sphere"].stretch_[2], "times one across")
+print(f"a way along the axis counts {observers['sphere'].stretch_[2]:.1f} times one across")
 
 # %% [markdown]
 # ## Between the stations
 #
-# A planet that nobody has seen, read once. "Cubic" is told what the stations truly read later, and has nothing to
-# foresee; but for its surface all ways count alike.
+# Planets that nobody has seen, read once and then foreseen: early, when the jets still run along latitudes, and late,
+# when they break up into eddies. "Cubic" is told what the stations truly read later, and has nothing to foresee; but
+# for its surface all ways count alike.
 
 # %%
-flow, horizon = test[0], observers["sphere"].length
-truth, clock = flow.values[:horizon].numpy(), times[:horizon]
-start = Reading(here, truth[0, stations], float(clock[0]))
-told = {name: observer.predict(places, clock, start).values for name, observer in observers.items()}
-told["cubic"] = interpolated(here, truth[:, stations], places, every.space)
+horizon, inside = observers["sphere"].length, np.isin(np.arange(len(places)), stations)
+
+
+def foretold(flow, begin: int, step: int = 3):
+    part = flow.between(begin, begin + horizon, step)
+    truth, clock = part.values.numpy(), part.times.numpy()
+    start = Reading(here, truth[0, stations], float(clock[0]))
+    told = {name: observer.predict(places, clock, start).values for name, observer in observers.items()}
+    return start, clock, truth, {**told, "cubic": interpolated(here, truth[:, stations], places, every.space)}
+
+
+windows = {"early": 0, "late": len(times) - horizon}
+errors = {}
+for when, begin in windows.items():
+    for flow in test:
+        _, clock, truth, told = foretold(flow, begin)
+        spread = truth.reshape(-1, 2).std(0)
+        for name, values in told.items():
+            error = split_errors(values, truth, inside, np.ones(len(truth), bool), spread).ext_x
+            errors.setdefault((when, name), []).append(error)
+    print(f"{when:5s}", *(f"{name} {np.mean(errors[when, name]):.3f}" for name in told), "of the variance", sep="  ")
+
+# %% [markdown]
+# Mean square errors between the stations, of height and vorticity alike: both observers are far below "cubic". Which of
+# them is ahead? While jets run along latitudes, a map shows straight bands: that suits it, and early on either may be
+# ahead. Of three draws of stations and weights, this one among them, the map was in one and the sphere in two; late the
+# sphere was in all three. A run of minutes shows no more than that. A long one on a card, with larger flows, three
+# seeds, from hour 72 to 231: .237 (sphere) and .264 (map) with 5 % of the points as stations, .137 and .140 with 10 %,
+# .078 and .103 with 25 %, each ± .001 to .004.
+
+# %%
+start, clock, truth, told = foretold(test[0], windows["late"], 1)
 spread = truth.reshape(-1, 2).std(0)
-inside = np.isin(np.arange(len(places)), stations)
-errors = {n: split_errors(v, truth, inside, np.ones(horizon, bool), spread) for n, v in told.items()}
-for name, error in errors.items():
-    lost = drift(told[name] / spread, truth / spread, share)[0]
-    print(f"{name:15s} between stations {error.ext_x:.3f} of the variance; mean height off by {lost:.4f} deviations")
-
-# %%
 figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), layout="constrained")
 for ax, (name, values) in zip(axes, {"truth": truth, **told}.items(), strict=True):
     globe(
@@ -129,6 +151,15 @@ for ax, (name, values) in zip(axes, {"truth": truth, **told}.items(), strict=Tru
     globe_points(ax, here, (90.0, 40.0), markersize=2)
     ax.set_title(f"{name}, hour {clock[-1]:g}")
 plt.show()
+
+# %% [markdown]
+# The end of a forecast of nineteen hours from one reading. Both observers show where the jet is, and hardly how it
+# meanders; which of them is ahead is not for the eye. No air gets lost, or nearly so:
+
+# %%
+for name, values in told.items():
+    lost = drift(values / spread, truth / spread, share)[0]
+    print(f"{name:6s} mean height off by {lost:.4f} deviations")
 
 # %% [markdown]
 # ## As a film
@@ -141,7 +172,8 @@ frames = observers["sphere"].predict(places, fine, start).values
 figure, axis = plt.subplots(figsize=(5, 4), layout="constrained")
 look = {"limits": (-10, 10), "label": "vorticity, 1e-5 / s"}
 film = spin(axis, places, 1e5 * frames[..., 1], [f"hour {t:.1f}" for t in fine], (60.0, 40.0), degrees=2.0, **look)
-page = film.to_jshtml()
+with plt.rc_context({"savefig.dpi": 80}):
+    page = film.to_jshtml()
 plt.close(figure)
 HTML(page)
 
@@ -163,5 +195,6 @@ print("jump over the date line, in deviations:", {name: f"{value:.1e}" for name,
 assert gap["sphere"] < 0.01 < gap["map"], "a sphere has no seam, a map has one"
 off = (told["sphere"][0, stations] - truth[0, stations]) / spread
 assert np.sqrt(np.mean(off**2)) < lab.scale(full=0.3, fast=1.0), "at the start, what was read is kept"
-assert lab.fast() or errors["sphere"].ext_x < errors["map"].ext_x, "a sphere is no map"
+late = {name: np.mean(errors["late", name]) for name in told}
+assert lab.fast() or late["sphere"] < min(late["map"], late["cubic"]), "once jets break up, a sphere is no map"
 assert len(page) > 1000 and np.isfinite(frames).all()

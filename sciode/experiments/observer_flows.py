@@ -40,6 +40,7 @@ from sciode.experiments.observer_floors import fitted_surface, solved
 from sciode.experiments.observer_tables import figure, tables, verdicts
 from sciode.lab.tables import show
 from sciode.observers import Design, Observer, Reading
+from sciode.observers.bounds import bounds_of
 from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
 from sciode.observers.interpolation import between_frames, interpolated, persistence
@@ -256,13 +257,14 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
-    """One row: errors by place and time, at twice the horizon and elsewhere, what is not conserved, seconds."""
+    """One row: errors by place and time, at twice the horizon and elsewhere, what is not conserved, how many answers
+    ran away (`Bounds.left`), seconds."""
     own = LINES[key["line"]]
     began = time.perf_counter()
     model = trained(settings, own, key, out)
     seconds = time.perf_counter() - began
     readings = read(key["set"], "train", settings.train, key["rate"], key["subsampling"], settings.horizon)
-    deviation = readings.moments()[1].numpy()
+    deviation, bounds = readings.moments()[1].numpy(), bounds_of(readings)
     whole = flows(key["set"], "test")
     whole = whole[: settings.test] if settings.test else whole
     ways = {
@@ -273,18 +275,19 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"seconds": seconds}
     began = time.perf_counter()
     for way, (tests, place) in ways.items():
-        errors, drifts = [], []
+        errors, drifts, away = [], [], 0
         for flow in tests or ():
             test = told(flow, key["rate"], place, settings.points)._replace(set=key["set"])
             frames = np.arange(len(flow.times)) % key["subsampling"] == 0
             inside = np.arange(test.flow.points.shape[0]) < test.count
             found = answer(own, model, test, frames, whole.space, way == "twice")
             truth = test.flow.values.double().numpy()
+            away += bool(bounds.left(torch.as_tensor(found), torch.as_tensor(deviation)).any())
             errors.append(split_errors(found, truth, inside, frames, deviation))
             drifts.append(drift(found / deviation, truth / deviation, areas(test.flow, whole.space)))
         names = errors[0]._fields if errors else ()
         row[way] = {name: fmean(getattr(error, name) for error in errors) for name in names}
-        row[way] |= {"drift": np.mean(drifts, 0).tolist()} if errors else {}
+        row[way] |= {"drift": np.mean(drifts, 0).tolist(), "away": away} if errors else {}
     row["answer_seconds"] = time.perf_counter() - began
     if hasattr(model, "network_"):
         row["weights"] = sum(p.numel() for p in model.network_.parameters())

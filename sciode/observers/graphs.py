@@ -22,6 +22,10 @@ Graph = Literal["delaunay", "knn", "radius", "map"]
 
 _MARGIN = 6.0
 """Of the mean spacing: how wide a seam of images a periodic triangulation has."""
+_FAN = 7
+"""Corners from which on a polygon of points on one circle is cut evenly, where Qhull makes a fan of it."""
+_ASKEW = np.array([0.3819660113, 0.5257311121, 0.7598356857])
+"""A way that no grid has, from which angles count: neither rounding nor the machine says who is the first."""
 
 
 def edges_between(
@@ -30,7 +34,8 @@ def edges_between(
     """Edges [2, E] (sender, receiver; both directions, each once, no loops) between points [N, d] of a space.
 
     - "delaunay": sides of Delaunay triangles: across the seams of a periodic box; on a sphere, of the convex hull,
-      whose triangles are the geodesic ones.
+      whose triangles are the geodesic ones. Many points on one circle around none, as of a grid's last latitude around
+      a pole, have no triangles of their own: they are joined to and fro, so that no point has all others as neighbours.
     - "knn": each point and its k nearest. "radius": all nearer than `radius`, in chords on a sphere.
     - "map": of a sphere, Delaunay triangles of longitude and latitude, which end at the date line: an ablation.
 
@@ -156,11 +161,11 @@ def _triangulated(places: NDArray[Any], space: Space) -> NDArray[np.int64]:
             ring = [order[[-1, 0]]] if space.kind == "periodic" else []
             return np.stack((*np.stack((order[:-1], order[1:]), 1), *ring)).astype(np.int64)
         if space.kind == "sphere":
-            return _sides(ConvexHull(places).simplices)
+            return _sides(ConvexHull(places), places)
         if space.kind == "plane":
-            return _sides(Delaunay(places).simplices)
+            return _sides(Delaunay(places), places)
         images, origin = _images(places, space)
-        pairs = _sides(Delaunay(images).simplices)
+        pairs = _sides(Delaunay(images), images)
     except (QhullError, ValueError):
         return np.zeros((0, 2), dtype=np.int64)
     inner = (pairs < count).any(1)
@@ -184,7 +189,35 @@ def _images(places: NDArray[Any], space: Space) -> tuple[NDArray[Any], NDArray[n
     return np.concatenate(images), np.concatenate(origin)
 
 
-def _sides(simplices: NDArray[Any]) -> NDArray[np.int64]:
+def _sides(hull: Any, places: NDArray[Any]) -> NDArray[np.int64]:
+    """Sides of the simplices of a `ConvexHull` or a `Delaunay`, each once."""
+    simplices = hull.simplices
     corners = simplices.shape[1]
     pairs = [simplices[:, [a, b]] for a in range(corners) for b in range(a + 1, corners)]
-    return np.unique(np.sort(np.concatenate(pairs).astype(np.int64), axis=1), axis=0)
+    every = np.unique(np.sort(np.concatenate(pairs).astype(np.int64), axis=1), axis=0)
+    if corners != 3:
+        return every
+    # Triangles of which Qhull made one facet share its equation to the bit.
+    _, facet, sizes = np.unique(hull.equations, axis=0, return_inverse=True, return_counts=True)
+    for number in np.flatnonzero(sizes >= _FAN - 2):
+        ring = np.unique(simplices[facet.ravel() == number])
+        inner = np.isin(every, ring).all(1)
+        every = np.concatenate((every[~inner], _zigzag(ring, places)))
+    return np.unique(every, axis=0)
+
+
+def _zigzag(ring: NDArray[Any], places: NDArray[Any]) -> NDArray[np.int64]:
+    """Sides of a convex polygon, and diagonals to and fro between its halves: none of its points has more than two."""
+    middle = places[ring].mean(0)
+    around = places[ring] - middle
+    if around.shape[1] == 3:
+        normal = np.linalg.svd(around, full_matrices=False)[2][2]
+        normal = normal if normal @ middle >= 0.0 else -normal
+        first = _ASKEW - (_ASKEW @ normal) * normal
+        around = np.stack((around @ first, around @ np.cross(normal, first)), 1)
+    angle = (np.arctan2(around[:, 1], around[:, 0]) - _ASKEW[0]) % (2.0 * np.pi)
+    order = ring[np.argsort(angle)]
+    count = len(order)
+    path = np.stack((np.arange(count), count - 1 - np.arange(count)), 1).ravel()[:count]
+    pairs = np.concatenate((np.stack((order, np.roll(order, 1)), 1), np.stack((order[path][:-1], order[path][1:]), 1)))
+    return np.unique(np.sort(pairs.astype(np.int64), axis=1), axis=0)

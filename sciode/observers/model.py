@@ -83,6 +83,12 @@ class Simulated(NamedTuple):
     told: Tensor
     surface: Tensor | None
 
+    def until(self, count: int) -> Simulated:
+        """The same at the first `count` anchor times alone."""
+        latents = self.latents._replace(states=self.latents.states[:, :count], told=self.latents.told[:, :count])
+        surface = None if self.surface is None else self.surface[:, :, :count]
+        return Simulated(latents, self.told[:, :count], surface)
+
 
 class Observed(NamedTuple):
     """values: [B, Q, c], standardised, at the queries. latents, told: of the sensors, see `Simulated`."""

@@ -19,6 +19,7 @@ from sciode.training import FitOptions, choose_device, fit, isolated_rng, load_c
 from sciode.training.recorded import ENGINES
 
 from .arrays import Reading, as_flows, asked, held_out
+from .bounds import Bounds, bounds_of
 from .graphs import Graph, flattened, outside_hull
 from .model import PUBLISHED, Design, ObserverModel, network
 from .objective import Objective
@@ -33,11 +34,15 @@ __all__ = ["Observer", "Prediction"]
 
 class Prediction(NamedTuple):
     """values: [T, Q, c]. outside: [Q], places outside the sensors' convex hull (in a plane), where nothing was ever
-    read. beyond: [T], times later than any that training had seen from a start."""
+    read. beyond: [T], times later than any that training had seen from a start. away: [T], times from which on the
+    forecast has run away: what is foreseen of a sensor, or answered at a place that is not outside, has left the range
+    of all readings of training by more than half its width, or is no number. Answers there are kept, and not to be
+    trusted; a reading that lies so far out itself is flagged from its own time on."""
 
     values: NDArray[np.float64]
     outside: NDArray[np.bool_]
     beyond: NDArray[np.bool_]
+    away: NDArray[np.bool_]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,7 +69,8 @@ class Observer:
         (`sciode.training.fit`): "auto" records them on a card, but for an "ode", whose solver decides as it goes.
 
     Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
-    start to its end), `given_` (the first readings of the first flow), `order_` and `stretch_` (of the surface).
+    start to its end), `given_` (the first readings of the first flow), `order_` and `stretch_` (of the surface),
+    `bounds_` (of the training's readings; infinite in observers saved before they were kept).
     """
 
     design: Design = field(default_factory=Design)
@@ -131,7 +137,7 @@ class Observer:
         device = choose_device(self.device)
         train, chooses = held_out(train, self.validation) if validation is None else (train, validation)
         self.space_, self.channels_ = train.space, train.channels
-        self.scale_ = scale_of(train, self.every)
+        self.scale_, self.bounds_ = scale_of(train, self.every), bounds_of(train)
         parts = {
             name: cut(self._seen(flows), self.length, self.stride, self.scale_).to(device)
             for name, flows in (("train", train), ("validation", chooses))
@@ -180,7 +186,8 @@ class Observer:
         all, a reading that does not fit; RuntimeError before `fit`.
         """
         places, steps, given = self._asked(positions, times, given, chunk)
-        return self._told(places, steps, self._values(places, steps, given, chunk), given)
+        values, leaves = self._values(places, steps, given, chunk)
+        return self._told(places, steps, values, leaves, given)
 
     def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
         """As `predict`, for times as late as one likes: after every `horizon_` the flow at the sensors is read, and
@@ -188,18 +195,20 @@ class Observer:
         places, steps, given = self._asked(positions, times, given, chunk)
         reach = self.horizon_ / self.scale_.unit
         values = np.empty((len(steps), len(places), len(self.channels_)))
-        start, done, number = given, np.zeros(len(steps), dtype=bool), 0
+        start, done, number, leaves = given, np.zeros(len(steps), dtype=bool), 0, np.inf
         while not done.all():
             now = ~done & (steps <= (number + 1) * reach + 1e-9)
             if now.any():
-                values[now] = self._values(places, steps[now] - number * reach, start, chunk)
+                values[now], left = self._values(places, steps[now] - number * reach, start, chunk)
+                leaves = min(leaves, number * reach + left)
             done |= now
             number += 1
             if not done.all():
                 sensors = torch.as_tensor(start.positions, dtype=torch.float32)
-                ends = self._values(sensors, np.array([reach]), start, chunk)[0]
-                start = Reading(start.positions, ends, start.time, start.walls)
-        return self._told(places, steps, values, given)
+                ends, left = self._values(sensors, np.array([reach]), start, chunk)
+                leaves = min(leaves, (number - 1) * reach + left)
+                start = Reading(start.positions, ends[0], start.time, start.walls)
+        return self._told(places, steps, values, leaves, given)
 
     def save(self, path: Path | str) -> None:
         """Write the fitted observer to one safetensors file with a JSON header."""
@@ -210,6 +219,7 @@ class Observer:
         }
         weights = {f"network.{name}": value for name, value in self.network_.state_dict().items()}
         scale = {"scale.mean": self.scale_.mean, "scale.deviation": self.scale_.deviation}
+        bounds = {f"bounds.{name}": value for name, value in self.bounds_._asdict().items()}
         record = {
             "parameters": asdict(self),
             "space": asdict(self.space_),
@@ -220,7 +230,7 @@ class Observer:
             "stretch": list(self.stretch_),
             "order": self.order_,
         }
-        save_checkpoint(Path(path), {**weights, **scale, **given}, record)
+        save_checkpoint(Path(path), {**weights, **scale, **bounds, **given}, record)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> Self:
@@ -234,6 +244,8 @@ class Observer:
         self = cls(**{**told, "device": device})
         self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])
         self.scale_ = Scale(tensors["scale.mean"], tensors["scale.deviation"], record["unit"])
+        none = torch.full_like(self.scale_.mean, torch.inf)
+        self.bounds_ = Bounds(tensors.get("bounds.lowest", -none), tensors.get("bounds.highest", none))
         self.horizon_, self.order_ = record["horizon"], record.get("order", 3)
         self.stretch_ = tuple(record["stretch"])
         self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
@@ -299,40 +311,52 @@ class Observer:
         places, steps = asked(positions, times, given, self.space_.dimension, len(self.channels_), self.scale_.unit)
         return torch.from_numpy(places).float(), steps, given
 
-    def _told(self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], given: Reading) -> Prediction:
+    def _told(
+        self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], leaves: float, given: Reading
+    ) -> Prediction:
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
         outside = outside_hull(places, sensors, self.space_).numpy()
-        return Prediction(values, outside, steps > self.horizon_ / self.scale_.unit + 1e-9)
+        lost = self._left(torch.from_numpy(values[:, ~outside])).any(1).numpy()
+        first = min([leaves, *steps[lost]])
+        return Prediction(values, outside, steps > self.horizon_ / self.scale_.unit + 1e-9, steps >= first)
 
-    def _scene(self, given: Reading, last: float) -> Scene:
+    def _left(self, values: Tensor) -> Tensor:
+        return self.bounds_.left(values, self.scale_.deviation)
+
+    def _scene(self, given: Reading, count: int) -> Scene:
         device = next(self.network_.parameters()).device
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
         readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device)
         walls = np.zeros(len(sensors), dtype=bool) if given.walls is None else given.walls
         layout = Layout(self._placed(sensors), torch.as_tensor(np.array(walls)))
-        # Readers of all anchor times expect the training's, however early the query.
-        count = int(np.ceil(max(last, self.horizon_ / self.scale_.unit) - 1e-9))
-        clock = torch.arange(count + 1, dtype=torch.float64, device=device).unsqueeze(0)
+        clock = torch.arange(count, dtype=torch.float64, device=device).unsqueeze(0)
         space = flattened(sensors[:1], self.space_)[1] if self.flat else self.space_
         return wired([layout], [torch.arange(len(sensors))], [readings], clock, self._wiring(), space)
 
     def _placed(self, points: Tensor) -> Tensor:
         return flattened(points, self.space_)[0] if self.flat else points
 
-    def _values(self, places: Tensor, steps: NDArray[Any], given: Reading, chunk: int) -> NDArray[np.float64]:
-        """Values [T, Q, c] at times in steps from the reading on."""
-        device = next(self.network_.parameters()).device
-        seen = self._scene(given, float(steps.max()))
-        x = self._placed(places).to(device).repeat(len(steps), 1)
-        t = torch.as_tensor(steps, dtype=torch.float64, device=device).repeat_interleave(len(places))
+    def _values(
+        self, places: Tensor, steps: NDArray[Any], given: Reading, chunk: int
+    ) -> tuple[NDArray[np.float64], float]:
+        """Values [T, Q, c] at times in steps from the reading on, and the first anchor time at which what is foreseen
+        of a sensor has left the training's range (`Prediction.away`), infinite where there is none."""
+        # Readers of all anchor times expect the training's, however early the query; not those of later ones.
+        counts = np.ceil(np.maximum(steps, self.horizon_ / self.scale_.unit) - 1e-9).astype(int) + 1
+        seen = self._scene(given, int(counts.max()))
+        values = np.empty((len(steps), len(places), len(self.channels_)))
+        x = self._placed(places).to(seen.points.device)
         with torch.no_grad():
             simulated = self.network_.simulated(seen)
-            found = torch.cat([
-                self.network_.asked(simulated, seen, a.unsqueeze(0), b.unsqueeze(0))[0]
-                for a, b in zip(x.split(chunk), t.split(chunk), strict=True)
-            ])  # fmt: skip
-        values = self.scale_.restored(found).cpu().numpy()
-        return values.reshape(len(steps), len(places), -1)
+            for count in np.unique(counts):
+                now = counts == count
+                known, clock = simulated.until(count), seen._replace(clock=seen.clock[:, :count])
+                t = torch.as_tensor(steps[now], dtype=torch.float64, device=x.device).repeat_interleave(len(x))
+                parts = zip(x.repeat(int(now.sum()), 1).split(chunk), t.split(chunk), strict=True)
+                found = torch.cat([self.network_.asked(known, clock, a[None], b[None])[0] for a, b in parts])
+                values[now] = self.scale_.restored(found).cpu().numpy().reshape(-1, *values.shape[1:])
+        lost = self._left(self.scale_.restored(simulated.told[0])).any(1).cpu()
+        return values, float(seen.clock[0].cpu()[lost].min()) if bool(lost.any()) else np.inf
 
 
 def _told(observer: Observer, parts: Any) -> str:

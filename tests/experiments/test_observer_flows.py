@@ -72,6 +72,7 @@ def test_a_table_is_made_once_of_every_kind_of_line(
     assert exact["seen"]["in_x_in_t"] < 1e-10 < exact["seen"]["ext_x_in_t"]
     still = next(row for row in rows if row["line"] == "persistence")
     assert still["seen"]["in_x_in_t"] < still["twice"]["in_x_in_t"]
+    assert still["seen"]["away"] == still["unseen"]["away"] == 0
     assert "Ext-X" in capsys.readouterr().out
     monkeypatch.setattr(observer_flows, "made", lambda *_, **__: pytest.fail("a finished row was made again"))
     assert observer_flows.main(tmp_path, "cpu", **how) == 0

@@ -70,6 +70,29 @@ def test_a_triangulated_torus_obeys_euler() -> None:
     assert edges_between(on_sphere(80, 2), SPHERE).shape[1] // 2 == 3 * 80 - 6
 
 
+def circle(count: int) -> Tensor:
+    turn = 2.0 * torch.pi * torch.arange(count, dtype=torch.float64) / count
+    return torch.stack((turn.cos(), turn.sin()), 1)
+
+
+def test_no_point_of_a_circle_is_everyones_neighbour() -> None:
+    """The last latitude of a grid around a pole, and sensors around a hole: four neighbours on the circle at most, as
+    many edges as any triangles have, the same wherever a periodic box begins."""
+    heights = torch.tensor([-0.99, -0.5, 0.0, 0.5, 0.99], dtype=torch.float64)
+    rings = [torch.cat(((1 - h * h).sqrt() * circle(40), h.expand(40, 1)), 1) for h in heights]
+    grid = edges_between(torch.cat(rings), SPHERE)
+    assert grid.shape[1] // 2 == 3 * 200 - 6
+    assert int(grid[0].bincount().max()) <= 8
+    rest = scattered(60, 4)
+    hole = torch.cat((0.5 + 0.2 * circle(30), rest[(rest - 0.5).norm(dim=1) > 0.22]))
+    flat = edges_between(hole, PLANE)
+    inner = flat[:, (flat < 30).all(0)]
+    assert inner.shape[1] // 2 == 30 + 27 and int(inner[0].bincount().max()) == 4
+    first, second = (pairs(edges_between(x, BOX)) for x in (hole, (hole + 0.4) % torch.tensor([1.0, 2.0])))
+    assert first == second
+    assert {(a, b) for a, b in first if max(a, b) < 30} == pairs(inner)
+
+
 @pytest.mark.parametrize("kind", ["delaunay", "knn", "radius"])
 def test_a_sphere_has_no_poles(kind: str) -> None:
     points = on_sphere(50, 3)

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.observers import Design, Importance, Observer, Reading
 from sciode.observers.arrays import as_flows, held_out
+from sciode.observers.bounds import bounds_of
+from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.model import PUBLISHED
+from sciode.observers.scene import Scene
 from sciode.observers.windows import cut, scale_of
 from sciode.training import append_json, load_checkpoint, save_checkpoint
 
@@ -139,6 +142,50 @@ def test_a_rollout_is_a_prediction_that_begins_again_at_each_horizon(fitted: Obs
     assert late.beyond.tolist() == [False, True]
 
 
+def test_answers_within_the_horizon_do_not_hang_on_later_times_asked_beside(fitted: Observer) -> None:
+    asked = np.random.default_rng(1).random((5, 2))
+    alone, beside = fitted.predict(asked, [0.5, 4.0]), fitted.predict(asked, [0.5, 7.3, 4.0, 30.0])
+    assert np.array_equal(beside.values[[0, 2]], alone.values)
+    assert beside.beyond.tolist() == [False, True, False, True]
+    np.testing.assert_allclose(fitted.predict(asked, [7.3]).values[0], beside.values[1], atol=1e-6)
+
+
+class Runaway(LatentDynamics):
+    """Sensors that gain `speed` deviations a step."""
+
+    speed = 0.0
+
+    def forward(self, scene: Scene) -> Latents:
+        found = super().forward(scene)
+        told = scene.start.unsqueeze(1) + self.speed * scene.clock[:, :, None, None].float()
+        return found._replace(told=told)
+
+
+def test_a_forecast_that_runs_away_is_flagged_from_then_on_and_kept(tmp_path: Path) -> None:
+    """Half the range's width above the highest reading is where it is lost; a forecast that goes on there is later."""
+    positions, times, values = waves()
+    observer = tiny(design=replace(TINY, base="cubic"), epochs=1).fit(positions, times, values)
+    assert isinstance(observer.network_.dynamics, LatentDynamics)
+    assert not observer.predict(positions[:3], times).away.any()
+    observer.network_.dynamics.__class__ = Runaway
+    low, high = observer.bounds_.lowest.item(), observer.bounds_.highest.item()
+    assert (low, high) == (pytest.approx(values[:4].min()), pytest.approx(values[:4].max()))
+    deviation, start = observer.scale_.deviation.item(), np.asarray(observer.given_.values).max()
+    Runaway.speed = 0.7
+    steps = np.ceil((high + 0.5 * (high - low) - start) / (0.7 * deviation))
+    assert 1 < steps < 4
+    for ask in (observer.predict, observer.rollout):
+        found = ask(positions[:3], times)
+        assert found.away.tolist() == (times >= steps * observer.scale_.unit).tolist() and found.away.any()
+        assert np.isfinite(found.values).all() and found.values[-1].max() > high + 0.5 * (high - low)
+    observer.save(tmp_path / "observer.safetensors")
+    again = Observer.load(tmp_path / "observer.safetensors", device="cpu")
+    assert again.bounds_ == observer.bounds_
+    Runaway.speed = float("nan")
+    assert observer.predict(positions[:3], times).away.tolist() == [True] * len(times)
+    Runaway.speed = 0.0
+
+
 def test_causal_observers_do_not_hear_of_later_times() -> None:
     """What is asked beside a query, and so how far the clock goes, changes nothing."""
     observer = tiny(design=Design(width=16, layers=1, heads=2, causal=True)).fit(*waves())
@@ -213,6 +260,15 @@ def test_scales_are_those_of_the_readings_that_are_there() -> None:
     windows = cut(flows, 3, 1, scale)
     assert windows.values.shape == (3, 3, 4, 2) and windows.times.tolist() == [[0.0, 0.5, 1.0]] * 3
     assert torch.allclose(scale.restored(windows.values[1, 0]).float(), values[1], atol=1e-5)
+
+
+def test_bounds_leave_half_a_width_of_room_and_count_what_is_no_number() -> None:
+    values = torch.tensor([[[0.0, 5.0], [torch.nan, 5.0]], [[2.0, 5.0], [1.0, torch.nan]]])
+    flow = Flow.from_arrays(torch.rand(2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(2.0), values)
+    bounds = bounds_of(FlowSet("made", (flow,), ("a", "b"), ("", ""), BOX))
+    assert bounds.lowest.tolist() == [0.0, 5.0] and bounds.highest.tolist() == [2.0, 5.0]
+    asked = torch.tensor([[3.0, 5.4], [-1.0, 4.6], [3.1, 5.0], [1.0, 5.6], [1.0, torch.nan], [-torch.inf, 5.0]])
+    assert bounds.left(asked, torch.ones(2)).tolist() == [False, False, True, True, True, True]
 
 
 def test_importance_is_the_loss_where_drawn_and_grows_where_not() -> None:
