@@ -35,8 +35,9 @@ from torch import nn
 
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.prose_rows import EQUATIONS, TOLD, equation_row, operator_row
+from sciode.experiments.prose_tables import figure, tables
 from sciode.experiments.prose_training import Trained, course_of, fitted
-from sciode.lab.tables import mean_sd, show, small_mean_sd, table
+from sciode.lab.tables import show
 from sciode.prose import PRESETS, SYSTEMS, Drawing, Transformer, of_dimension
 from sciode.prose.opponents import DeepONet, FourierOperator
 from sciode.prose.pool import Pool, Reading, filled
@@ -214,7 +215,7 @@ def _keys(settings: Settings) -> list[dict[str, Any]]:
 
 
 def main(out: Path, device: str = "auto", **changes: Any) -> int:
-    """Make the table in the folder `out`: rows.jsonl (it resumes, and so does training), table.json.
+    """Make the table in the folder `out`: rows.jsonl (it resumes, and so does training), table.json, errors.png.
 
     device: as for `sciode.training.choose_device`. changes: fields of `Settings`. Returns 0.
     """
@@ -222,46 +223,10 @@ def main(out: Path, device: str = "auto", **changes: Any) -> int:
     settings = Settings(**{**changes, "device": str(choose_device(device))})
     rows = finished_rows(out, _keys(settings), _stamp(settings), partial(made, settings, out), settings.workers)
     numbers = write_table(out, {"settings": settings, "rows": rows})
-    show(_operators(settings, rows), *([_equations(settings, rows)] if any("rhs" in row for row in rows) else []))
-    print(f"numbers: {numbers}")
-    return 0
-
-
-def _grouped(rows: Sequence[Mapping[str, Any]], field: str) -> list[list[Mapping[str, Any]]]:
-    """Rows that have a field, those of one line and condition together."""
-    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if field in row:
-            found.setdefault((row["line"], row["part"], row["told"], row["noise"]), []).append(row)
-    return list(found.values())
-
-
-def _begin(row: Mapping[str, Any]) -> list[Any]:
-    return [row["line"], row["part"], row["told"] if row["line"] in _HEARS else None, f"{row['noise']:.0%}"]
-
-
-def _operators(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> Any:
-    cells = [
-        [*_begin(own[0]), *(mean_sd([row[name] for row in own]) for name in ("l2", "near", "median"))]
-        for own in _grouped(rows, "l2")
-    ]
     caption = (
         f"mean ± sd over {len(settings.seeds)} seeds; {settings.preset}, {settings.steps} steps, {settings.device}"
     )
-    columns = ("line", "systems", "told", "noise", "mean", "near", "median")
-    return table(f"Relative L2 errors behind the {settings.read} frames that are read", columns, cells, caption)
-
-
-def _equations(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> Any:
-    columns = ("line", "systems", "told", "noise", "valid", "all terms", "precision", "recall", "rhs", "rhs fitted",
-               "data", "data fitted")  # fmt: skip
-    cells = [
-        [
-            *_begin(own[0]),
-            *(mean_sd([row[name] for row in own], 2) for name in ("valid", "exact", "precision", "recall")),
-            *(small_mean_sd([row[name] for row in own]) for name in ("rhs", "rhs_fitted", "misfit", "misfit_fitted")),
-        ]
-        for own in _grouped(rows, "rhs")
-    ]
-    caption = "shares of systems, and medians over them; data: squared error of short solutions, of the data's spread"
-    return table("Equations", columns, cells, caption)
+    show(*tables(rows, _HEARS, settings.read, caption))
+    figure(rows, _HEARS, out / "errors.png")
+    print(f"numbers: {numbers}\nfigure: {out / 'errors.png'}")
+    return 0

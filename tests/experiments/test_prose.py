@@ -48,6 +48,7 @@ def test_a_table_is_made_once_of_every_kind_of_line(
     assert told["symbols only, solved"] == told["full, solved"] == {"known", "nothing"}
     assert len(list((tmp_path / "weights").iterdir())) == 5
     assert "Relative L2" in capsys.readouterr().out
+    assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
     # Fewer lines of the same models want no other training.
     again = {**how, "lines": ("data only",), "noises": (0.0,), "models": prose.Settings(**how).asked}
     monkeypatch.setattr(Pupil, "step", lambda *_: pytest.fail("a finished training went on"))
