@@ -83,7 +83,7 @@ def _vorticity(recipe: VorticityRecipe, start: Tensor, times: NDArray[Any]) -> T
 def _weather(recipe: ShallowWaterRecipe, grid: SphereGrid, start: Tensor, times: NDArray[Any]) -> Tensor:
     """Coefficients [T, 2, m, l] of height and vorticity that begin as start [points of the grid, 2], times in hours.
 
-    Divergence is not read and begins at 0: with all points read, that costs 1e-4 of a variance in 19 hours.
+    Divergence is not read and begins at 0: with all points read, that costs some 2e-4 of a variance in 19 hours.
     """
     height, vorticity = start.T.reshape(2, 1, *grid.shape)
     state = still(grid, height)
