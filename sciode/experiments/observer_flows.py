@@ -12,7 +12,7 @@ Ext-X where the test's sensors stand elsewhere than the training's. "cubic, true
 truly read at every frame: it has nothing to foresee, and is the bar between the sensors. "fitted surface, true
 readings" is the same by the surface that the observer corrects: what there is to win in space alone. "true solver,
 first readings" is told the first readings as all others are, but knows the equation: what there is to win in time.
-"quadratic law" finds an equation (`QuadraticLaw`); both are rows of Navier-Stokes.
+"quadratic law" finds an equation (`QuadraticLaw`) and has rows of Navier-Stokes alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 
 from sciode.data import flows, manifest
 from sciode.data.flow import Flow, FlowSet, Space
-from sciode.data.flow_recipes import VorticityRecipe
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.observer_floors import fitted_surface, solved
 from sciode.experiments.observer_tables import figure, tables, verdicts
@@ -99,6 +98,9 @@ waves too, and queries read the 16 nearest sensors; other lines change one thing
 
 STILL = ("cubic", "stretched", "fitted", "solver", "persistence")
 """Rivals that learn nothing."""
+
+_KNOWN = {"law": "navier_stokes", "solver": ("navier_stokes", "shallow_water")}
+"""Sets that a rival can be asked of, by how their names begin; all, where it is not here."""
 
 _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
 """First entries of the paths of the seeds that choose sensors and points."""
@@ -249,8 +251,7 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
     if own.rival in ("stretched", "fitted"):
         return model.through(sensors, between_frames(times[frames], truth[frames], times), places)
     if own.rival == "solver":
-        recipe = VorticityRecipe(**manifest(test.set).recipe.get("settings", {}))
-        return solved(model, recipe, sensors, truth[0], places, times)
+        return solved(model, manifest(test.set).recipe, sensors, truth[0], places, times)
     if own.rival is not None:
         return model.predict(places, times, test.reading)
     return (model.rollout if far else model.predict)(places, times, test.reading).values
@@ -325,7 +326,7 @@ def _keys(settings: Settings) -> list[dict[str, Any]]:
         for line in settings.lines
         if not (number and LINES[line].rival in STILL)
         if not {"flat", "graph"} & set(LINES[line].observer) or name.startswith("shallow_water")
-        if LINES[line].rival not in ("law", "solver") or name.startswith("navier_stokes")
+        if name.startswith(_KNOWN.get(LINES[line].rival or "", ""))
     ]
 
 

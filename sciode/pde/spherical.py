@@ -98,6 +98,18 @@ class SphereGrid:
         """A field on the grid -> its coefficients [..., m, l], by quadrature; exact for fields of the truncation."""
         return _legendre_sum(self._analysis[0], self._waves(field))
 
+    def at(self, coefficients: Tensor, places: Tensor) -> Tensor:
+        """Coefficients [..., m, l] -> the field in the directions of places [Q, 3]: [..., Q]."""
+        x, y, z = places.double().cpu().unbind(1)
+        values, _ = _legendre(self.degree, (z / places.double().cpu().norm(dim=1)).clamp(-1.0, 1.0).numpy())
+        waves = _legendre_sum(self._tensor(values), coefficients)
+        turn = torch.arange(self.degree + 1)[:, None] * torch.atan2(y, x)
+        # Orders above 0 stand for their conjugates too.
+        count = torch.full_like(turn, 2.0)
+        count[0] = 1.0
+        east, north = (self._tensor((count * part).numpy()) for part in (turn.cos(), turn.sin()))
+        return (waves.real * east - waves.imag * north).sum(-2)
+
     def laplacian(self, coefficients: Tensor) -> Tensor:
         """Coefficients of the Laplacian on the unit sphere."""
         return self.eigenvalues * coefficients

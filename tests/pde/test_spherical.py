@@ -43,6 +43,19 @@ def test_fields_are_scipys_harmonics_and_transforms_are_inverse(
     torch.testing.assert_close(grid.coefficients(grid.field(drawn)), drawn, rtol=0.0, atol=1e-12)
 
 
+def test_between_the_points_of_the_grid_fields_are_scipys_harmonics_too() -> None:
+    grid = SphereGrid(12)
+    places = torch.randn(40, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
+    places[0] = torch.tensor([0.0, 0.0, 2.0])
+    colatitudes = (places[:, 2] / places.norm(dim=1)).acos().numpy()
+    east = torch.atan2(places[:, 1], places[:, 0]).numpy()
+    for k, m in [(0, 0), (1, 1), (12, 0), (12, 7), (12, 12)]:
+        expected = torch.from_numpy((2 - (m == 0)) * sph_harm_y(k, m, colatitudes, east).real)
+        torch.testing.assert_close(grid.at(harmonic(grid, k, m), places), expected, rtol=0.0, atol=1e-12)
+    drawn = random_coefficients(grid, 2, 3)
+    torch.testing.assert_close(grid.at(drawn, grid.points), grid.field(drawn).flatten(2), rtol=0.0, atol=1e-11)
+
+
 def test_the_grid_goes_from_north_to_south_and_eastwards_and_weighs_areas() -> None:
     grid = SphereGrid(10)
     assert bool((grid.latitudes.diff() < 0).all()) and float(grid.latitudes[0]) > 0
