@@ -94,7 +94,7 @@ def _bench(settings: Settings, network: Any) -> Bench:
 
 
 def _stamp(settings: Settings, network: Any) -> str:
-    """Of all that a curve hangs on but for its seed, so that none is taken for one of other levels or weights."""
+    """Of settings and weights, so that no curve is taken for one of others; what stands in the code is not in it."""
     told = {name: value for name, value in asdict(settings).items() if name not in ("seeds", "device")}
     return hashlib.sha256(json.dumps([told, checksum(network)], sort_keys=True).encode()).hexdigest()[:12]
 

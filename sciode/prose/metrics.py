@@ -49,8 +49,9 @@ class Terms(NamedTuple):
 def terms_of(equations: Equations, least: float = 0.0) -> list[frozenset[Any]]:
     """Return the terms of each component, multiplied out, without their numbers.
 
-    Terms are sympy expressions; numbers inside functions and denominators do not count either. least: terms
-    whose number is not larger in size do not count (0 x u is none).
+    Terms are sympy expressions; numbers inside functions and denominators do not count either, but their signs
+    do: 1 / (2 + u) is 1 / (5 + u), and not 1 / u. least: terms whose number is not larger in size do not count (0 x u
+    is none).
     """
     return [_terms(to_sympy(one), least) for one in equations]
 
@@ -63,9 +64,8 @@ def coefficients_of(equations: Equations) -> list[dict[Any, float]]:
     for one in equations:
         found.append({})
         for term in sympy.Add.make_args(sympy.expand(to_sympy(one))):
-            number, rest = term.as_coeff_Mul()
-            bare = _without_numbers(rest)
-            found[-1][bare] = found[-1].get(bare, 0.0) + float(number)
+            number, bare = _bare(term)
+            found[-1][bare] = found[-1].get(bare, 0.0) + number
     return found
 
 
@@ -82,23 +82,44 @@ def _terms(expression: Any, least: float) -> frozenset[Any]:
 
     found: dict[Any, float] = {}
     for term in sympy.Add.make_args(sympy.expand(expression)):
-        number, rest = term.as_coeff_Mul()
-        bare = _without_numbers(rest)
-        found[bare] = found.get(bare, 0.0) + abs(float(number))
+        number, bare = _bare(term)
+        found[bare] = found.get(bare, 0.0) + abs(number)
     return frozenset(term for term, size in found.items() if size > least)
 
 
+def _bare(term: Any) -> tuple[float, Any]:
+    """The number before a term, and the term without numbers."""
+    number, rest = term.as_coeff_Mul()
+    sign, bare = _without_numbers(rest).as_coeff_Mul()
+    return float(number * sign), bare
+
+
 def _without_numbers(expression: Any) -> Any:
-    """sin(0.5 x - 2 y + 1) as sin(x - y): numbers before what stands inside functions and powers become signs."""
+    """sin(0.5 x - 2 y + 1) as sin(x - y), 1 / (3 - 2 x) as 1 / (1 - x): numbers before what stands inside functions and
+    powers become signs."""
     import sympy
 
     if not expression.args:
         return expression
     if expression.is_Pow:
-        return _without_numbers(expression.base) ** expression.exp
+        return _power(expression.base, expression.exp)
     if expression.is_Add:
         return sympy.Add(*(_signed(one) for one in expression.args if not one.is_number))
     return expression.func(*(_signed(one) for one in expression.args))
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    """A sum's power, of its signs: the first of its parts is positive, and so 1 / (x - y) is -1 / (y - x)."""
+    import sympy
+
+    if not base.is_Add:
+        return _without_numbers(base) ** exponent
+    parts = [sympy.sign(one) if one.is_number else _signed(one) for one in base.args]
+    if sympy.Add(*parts) == 0:
+        return base**exponent  # Parts that look alike without their numbers have cancelled.
+    first = min(parts, key=lambda part: sympy.default_sort_key(part.as_coeff_Mul()[1]))
+    sign = -1 if exponent.is_Integer and first.as_coeff_Mul()[0] < 0 else 1
+    return sign**exponent * sympy.Add(*(sign * part for part in parts)) ** exponent
 
 
 def _signed(expression: Any) -> Any:

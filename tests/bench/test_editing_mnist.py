@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sciode.bench import editing_mnist as bench
 from sciode.bench import restoring
@@ -28,7 +29,6 @@ def test_settings_are_chosen_on_other_images_than_those_that_are_judged(
     monkeypatch.setattr(bench, "CORRUPTIONS", {name: bench.CORRUPTIONS[name] for name in ("blur", "noise")})
     monkeypatch.setattr(bench, "CLIMBS", ((2, 0.02),))
     options: dict[str, Any] = {**SMALL, "checkpoint": tmp_path / "model.safetensors"}
-    others: dict[str, Any] = {**options, "levels": (0.3,)}
     assert bench.main(tmp_path / "out", "cpu", **options) == 0
     record = json.loads((tmp_path / "out" / "editing_mnist.json").read_text())
     parts = {(curve["part"], curve["seed"]) for curve in record["curves"]}
@@ -39,5 +39,10 @@ def test_settings_are_chosen_on_other_images_than_those_that_are_judged(
     monkeypatch.setattr(restoring, "code", None)
     assert bench.main(tmp_path / "out", "cpu", **options) == 0
     assert len(list((tmp_path / "out").glob("curves-*.jsonl"))) == 1
-    with pytest.raises(TypeError):  # Other levels are other curves: they are made, here by nothing.
-        bench.main(tmp_path / "out", "cpu", **others)
+    # Other levels, or weights, are other curves: they are made, here by nothing.
+    with torch.no_grad():
+        next(network.parameters()).add_(1.0)
+    save_model(tmp_path / "other.safetensors", Preconditioned(network, VPLinear(), deviation=0.6), record={"step": 1})
+    for other in ({"levels": (0.3,)}, {"checkpoint": tmp_path / "other.safetensors"}):
+        with pytest.raises(TypeError):
+            bench.main(tmp_path / "out", "cpu", **{**options, **other})

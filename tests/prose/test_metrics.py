@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sciode.prose import SYSTEMS, Expression, constant, cos, sin, variables
-from sciode.prose.metrics import Terms, right_hand_error, solved, start_of, terms_of
+from sciode.prose.metrics import Terms, coefficient_error, coefficients_of, right_hand_error, solved, start_of, terms_of
 
 U, V, W = variables(3)
 
@@ -20,7 +20,20 @@ def test_terms_are_those_of_the_sum_multiplied_out_without_numbers() -> None:
     assert terms_of([sin(2.0 * U)]) == terms_of([3.0 * sin(U)]) != terms_of([cos(U)])
     assert terms_of([sin(U - V)]) != terms_of([sin(U + V)])
     assert terms_of([sin(U) / (3.0 - cos(2.0 * V))]) == terms_of([2.0 * sin(U) / (3.1 - 0.9 * cos(1.9 * V))])
+    assert terms_of([sin(U) / (cos(2.0 * V) - 3.0)]) == terms_of([-sin(U) / (3.0 - cos(2.0 * V))])
+    assert terms_of([U / (2.0 + U)]) == terms_of([U / (5.0 + 3.0 * U)]) != terms_of([constant(1.0)])
+    for one, other in ((U / (1.0 + V), U / V), (U * V / (1.0 + V), U), (U / (1.0 - V), U / (1.0 + V))):
+        assert terms_of([one]) != terms_of([other])
+    assert terms_of([U / (3.0 * cos(2.0 * V) - cos(V))]) != terms_of([U])
     assert terms_of([constant(2.0) + 1e-5 * U], least=1e-3) == terms_of([constant(1.0)])
+
+
+def test_coefficients_know_the_signs_of_what_they_stand_before() -> None:
+    one, other = 2.0 / (U - V) + sin(U - V), -2.0 / (V - U) - sin(V - U)
+    assert coefficients_of([one]) == coefficients_of([other])
+    assert coefficient_error([sin(U) / (3.0 - cos(V))], [-sin(U) / (cos(V) - 3.0)]) == 0.0
+    assert coefficient_error([sin(U) / (cos(V) - 3.0)], [sin(U) / (3.0 - cos(V))]) == 2.0
+    assert sorted(coefficients_of([3.0 * U / (U - V) ** 2 - 0.5 * W])[0].values()) == [-0.5, 3.0]
 
 
 def test_recovery_is_exact_only_without_a_term_too_many_or_too_few() -> None:
