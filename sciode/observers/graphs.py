@@ -36,7 +36,7 @@ def edges_between(
     - "delaunay": sides of Delaunay triangles: across the seams of a periodic box; on a sphere, of the convex hull,
       whose triangles are the geodesic ones. Many points exactly on one circle around none, as of a grid's last latitude
       around a pole, have no triangles of their own: they are joined to and fro, so that no point has all others as
-      neighbours. "Exactly" is to the bit, as Qhull finds it: in float32 it may be parts of a circle alone.
+      neighbours. "Exactly" is but for the rounding of float64: in float32 it may be parts of a circle alone.
     - "knn": each point and its k nearest. "radius": all nearer than `radius`, in chords on a sphere.
     - "map": of a sphere, Delaunay triangles of longitude and latitude, which end at the date line: an ablation.
 
