@@ -38,7 +38,7 @@ from sciode.experiments.ledger import finished_rows, named, stamped, write_table
 from sciode.experiments.observer_floors import fitted_surface, solved
 from sciode.experiments.observer_tables import figure, tables, verdicts
 from sciode.lab.tables import show
-from sciode.observers import Design, Observer, Reading
+from sciode.observers import Design, Observer, Reading, outside_hull
 from sciode.observers.bounds import bounds_of
 from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
@@ -259,7 +259,7 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
 
 def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
     """One row: errors by place and time, at twice the horizon and elsewhere, what is not conserved, how many answers
-    ran away (`Bounds.left`), seconds."""
+    ran away within the sensors' hull (`Bounds.left`), seconds."""
     own = LINES[key["line"]]
     began = time.perf_counter()
     model = trained(settings, own, key, out)
@@ -283,7 +283,8 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
             inside = np.arange(test.flow.points.shape[0]) < test.count
             found = answer(own, model, test, frames, whole.space, way == "twice")
             truth = test.flow.values.double().numpy()
-            away += bool(bounds.left(torch.as_tensor(found), torch.as_tensor(deviation)).any())
+            hull = ~outside_hull(test.flow.points, test.flow.points[: test.count], whole.space)
+            away += bool(bounds.left(torch.as_tensor(found)[:, hull], torch.as_tensor(deviation)).any())
             errors.append(split_errors(found, truth, inside, frames, deviation))
             drifts.append(drift(found / deviation, truth / deviation, areas(test.flow, whole.space)))
         names = errors[0]._fields if errors else ()

@@ -23,13 +23,13 @@ class Bounds(NamedTuple):
     highest: Tensor
 
     def left(self, values: Tensor, least: Tensor | float = 0.0) -> Tensor:
-        """Whether values [..., c] lie out by more than half the width, or are no numbers: [...] bool.
+        """Whether values [..., c] lie out by more than half the width, or are no finite numbers: [...] bool.
 
         least: [c], widths at least, of channels that hardly changed.
         """
         low, high = self.lowest.to(values.device), self.highest.to(values.device)
         room = _ROOM * torch.maximum(high - low, torch.as_tensor(least, dtype=low.dtype, device=values.device))
-        return ~((values >= low - room) & (values <= high + room)).all(-1)
+        return ~((values >= low - room) & (values <= high + room) & values.isfinite()).all(-1)
 
 
 def bounds_of(flows: FlowSet) -> Bounds:

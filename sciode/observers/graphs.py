@@ -34,8 +34,9 @@ def edges_between(
     """Edges [2, E] (sender, receiver; both directions, each once, no loops) between points [N, d] of a space.
 
     - "delaunay": sides of Delaunay triangles: across the seams of a periodic box; on a sphere, of the convex hull,
-      whose triangles are the geodesic ones. Many points on one circle around none, as of a grid's last latitude around
-      a pole, have no triangles of their own: they are joined to and fro, so that no point has all others as neighbours.
+      whose triangles are the geodesic ones. Many points exactly on one circle around none, as of a grid's last latitude
+      around a pole, have no triangles of their own: they are joined to and fro, so that no point has all others as
+      neighbours. "Exactly" is but for the rounding of float64: in float32 it may be parts of a circle alone.
     - "knn": each point and its k nearest. "radius": all nearer than `radius`, in chords on a sphere.
     - "map": of a sphere, Delaunay triangles of longitude and latitude, which end at the date line: an ablation.
 
@@ -212,7 +213,10 @@ def _zigzag(ring: NDArray[Any], places: NDArray[Any]) -> NDArray[np.int64]:
     around = places[ring] - middle
     if around.shape[1] == 3:
         normal = np.linalg.svd(around, full_matrices=False)[2][2]
-        normal = normal if normal @ middle >= 0.0 else -normal
+        outward = normal @ middle
+        # Around the sphere's own centre there is no outward: rounding must not choose the side.
+        outward = outward if abs(outward) >= 1e-9 * np.abs(around).max() else normal @ _ASKEW
+        normal = normal if outward >= 0.0 else -normal
         first = _ASKEW - (_ASKEW @ normal) * normal
         around = np.stack((around @ first, around @ np.cross(normal, first)), 1)
     angle = (np.arctan2(around[:, 1], around[:, 0]) - _ASKEW[0]) % (2.0 * np.pi)

@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
     read. beyond: [T], times later than any that training had seen from a start. away: [T], times from which on the
     forecast has run away: what is foreseen of a sensor, or answered at a place that is not outside, has left the range
     of all readings of training by more than half its width, or is no number. Answers there are kept, and not to be
-    trusted; a reading that lies so far out itself is flagged from its own time on."""
+    trusted. Where a given reading lies so far out itself, and is not missing, all times are."""
 
     values: NDArray[np.float64]
     outside: NDArray[np.bool_]
@@ -317,7 +317,9 @@ class Observer:
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
         outside = outside_hull(places, sensors, self.space_).numpy()
         lost = self._left(torch.from_numpy(values[:, ~outside])).any(1).numpy()
-        first = min([leaves, *steps[lost]])
+        read = torch.as_tensor(np.array(given.values, dtype=np.float64))
+        wild = self._left(torch.where(read.isfinite(), read, self.scale_.mean)).any()
+        first = 0.0 if wild else min([leaves, *steps[lost]])
         return Prediction(values, outside, steps > self.horizon_ / self.scale_.unit + 1e-9, steps >= first)
 
     def _left(self, values: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.experiments import observer_flows
 from sciode.experiments.observer_flows import LINES, Settings, read, sensors_of, told
+from sciode.observers import outside_hull
 
 SMALL: dict[str, Any] = {
     "rates": (0.2,), "seeds": (0,), "horizon": 6, "points": 20, "width": 8, "layers": 1, "epochs": 1, "queries": 16,
@@ -31,7 +32,7 @@ def small(name: str, part: str) -> FlowSet:
     times = torch.arange(12, dtype=torch.float64)
     phase = {"train": 0.0, "validation": 1.0, "test": 2.0}[part]
     values = [(6.28 * points[:, 0] - 0.3 * times[:, None] + phase + k).sin().unsqueeze(-1).float() for k in range(4)]
-    space = Space("sphere") if sphere else Space("periodic", (0.0, 0.0), (1.0, 1.0))
+    space = Space("sphere") if sphere else Space("plane" if name == "plane" else "periodic", (0.0, 0.0), (1.0, 1.0))
     return FlowSet(name, tuple(Flow(points, times, value) for value in values), ("s",), ("",), space)
 
 
@@ -77,6 +78,25 @@ def test_a_table_is_made_once_of_every_kind_of_line(
     assert "Ext-X" in capsys.readouterr().out
     monkeypatch.setattr(observer_flows, "made", lambda *_, **__: pytest.fail("a finished row was made again"))
     assert observer_flows.main(tmp_path, "cpu", **how) == 0
+
+
+def test_answers_that_run_away_are_counted_within_the_hull_of_the_sensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sets: Callable[[str, str], FlowSet]
+) -> None:
+    plain, settings = observer_flows.answer, Settings(**{**SMALL, "test": 1})
+    key: dict[str, Any] = {"set": "plane", "rate": 0.2, "subsampling": 1, "line": "persistence", "seed": 0}
+
+    def wild(outside: bool, *asked: Any) -> Any:
+        flow, count, space = asked[2].flow, asked[2].count, asked[4]
+        beyond = outside_hull(flow.points, flow.points[:count], space).numpy()
+        assert 0 < beyond.sum() < len(beyond) - count
+        return np.where((beyond == outside)[:, None], 1e3, 1.0) * plain(*asked)
+
+    for outside, away in ((True, 0), (False, 1)):
+        monkeypatch.setattr(observer_flows, "answer", partial(wild, outside))
+        row = observer_flows.made(settings, tmp_path, **key)
+        # A flow of 12 frames is two windows of 6.
+        assert [row[way]["away"] for way in ("seen", "twice", "unseen")] == [2 * away, away, 2 * away]
 
 
 def test_a_law_is_found_and_the_true_one_is_told_of_navier_stokes(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.observers import Design, Importance, Observer, Reading
 from sciode.observers.arrays import as_flows, held_out
-from sciode.observers.bounds import bounds_of
+from sciode.observers.bounds import Bounds, bounds_of
 from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.model import PUBLISHED
 from sciode.observers.scene import Scene
@@ -106,10 +106,13 @@ def test_an_observer_saved_before_states_were_named_is_loaded_with_the_dynamics_
     tensors, record = load_checkpoint(path)
     for name in PUBLISHED:
         del record["parameters"]["design"][name]
-    save_checkpoint(path, tensors, record)
+    save_checkpoint(path, {k: v for k, v in tensors.items() if not k.startswith("bounds.")}, record)
     loaded, asked = Observer.load(path, device="cpu"), np.random.default_rng(1).random((7, 2))
     one, other = (x.predict(asked, [0.0, 1.3]).values for x in (earlier, loaded))
     assert np.array_equal(one, other) and loaded.design.state == "latent" and Design().state == "values"
+    # Nor did they know the range of readings: no number is too large.
+    far = Reading(earlier.given_.positions, 1e3 * np.asarray(earlier.given_.values))
+    assert not loaded.predict(asked, [0.0, 1.3], far).away.any() and earlier.predict(asked, [0.0], far).away.all()
 
 
 def test_the_seed_decides(fitted: Observer) -> None:
@@ -184,6 +187,61 @@ def test_a_forecast_that_runs_away_is_flagged_from_then_on_and_kept(tmp_path: Pa
     Runaway.speed = float("nan")
     assert observer.predict(positions[:3], times).away.tolist() == [True] * len(times)
     Runaway.speed = 0.0
+
+
+class Sudden(LatentDynamics):
+    """One sensor that from the call number `begins` on gains four deviations a step."""
+
+    begins = calls = 0
+
+    def forward(self, scene: Scene) -> Latents:
+        found = super().forward(scene)
+        self.calls += 1
+        told = 0.0 * found.told
+        told[:, :, 0] = 4.0 * (self.calls > self.begins) * scene.clock[:, :, None].float()
+        return found._replace(told=told)
+
+
+def test_one_sensor_that_runs_away_flags_places_that_do_not_hear_of_it() -> None:
+    """Without a surface no place does. A rollout's stretches, 4 long, are called once, and between them once more."""
+    observer = tiny(design=replace(TINY, base="none"), epochs=1).fit(*waves())
+    dynamics = observer.network_.dynamics
+    assert isinstance(dynamics, LatentDynamics) and observer.scale_.unit == 1.0
+    dynamics.__class__ = Sudden
+    place = observer.given_.positions[:1]
+    for ask in (observer.predict, observer.rollout):
+        assert ask(place, [0.5, 1.0, 3.0]).away.tolist() == [False, True, True]
+    # Asked of the second stretch alone, the first still was gone through.
+    assert observer.rollout(place, [4.5]).away.all()
+    for begins, away in ((2, [False, False, True]), (3, [False, False, False])):
+        dynamics.begins, dynamics.calls = begins, 0  # type: ignore[assignment]
+        assert observer.rollout(place, [3.0, 4.5, 5.0]).away.tolist() == away
+
+
+def test_one_place_that_runs_away_is_flagged_within_the_hull_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    positions, times, values = waves()
+    observer = tiny(space=None, epochs=1).fit(positions, times, values)
+    asked, plain = observer.network_.asked, np.concatenate((positions[:2].mean(0, keepdims=True), [[3.0, 3.0]]))
+    assert observer.predict(plain, [1.0]).outside.tolist() == [False, True]
+    for wild, away in ((0, [False, True, True]), (1, [False, False, False])):
+
+        def one_wild(known: Any, scene: Any, x: Any, t: Any, wild: int = wild) -> Any:
+            here = (x == torch.from_numpy(plain[wild]).float()).all(-1) & (t >= 2.0)
+            return torch.where(here.unsqueeze(-1), 1e3, asked(known, scene, x, t))
+
+        monkeypatch.setattr(observer.network_, "asked", one_wild)
+        for ask in (observer.predict, observer.rollout):
+            assert ask(plain, [1.0, 2.0, 3.0]).away.tolist() == away
+
+
+def test_a_reading_out_of_the_range_is_flagged_and_one_that_is_missing_is_not() -> None:
+    """Where readings are decoded, nothing that the networks say need be as far out as what they were told."""
+    observer = tiny(design=replace(TINY, state="latent", base="none"), epochs=1).fit(*waves())
+    values = np.array(observer.given_.values)
+    for value, away in ((0.0, False), (9.0, True), (np.nan, False), (np.inf, False)):
+        values[0] = value
+        found = observer.predict(observer.given_.positions[:3], [0.0, 1.0], Reading(observer.given_.positions, values))
+        assert np.abs(found.values).max() < 2.0 and found.away.tolist() == [away] * 2
 
 
 def test_causal_observers_do_not_hear_of_later_times() -> None:
@@ -269,6 +327,8 @@ def test_bounds_leave_half_a_width_of_room_and_count_what_is_no_number() -> None
     assert bounds.lowest.tolist() == [0.0, 5.0] and bounds.highest.tolist() == [2.0, 5.0]
     asked = torch.tensor([[3.0, 5.4], [-1.0, 4.6], [3.1, 5.0], [1.0, 5.6], [1.0, torch.nan], [-torch.inf, 5.0]])
     assert bounds.left(asked, torch.ones(2)).tolist() == [False, False, True, True, True, True]
+    none = Bounds(torch.full((2,), -torch.inf), torch.full((2,), torch.inf))
+    assert none.left(asked, torch.ones(2)).tolist() == [False] * 4 + [True] * 2
 
 
 def test_importance_is_the_loss_where_drawn_and_grows_where_not() -> None:
