@@ -13,15 +13,21 @@ from sciode.data.flow import Space
 
 from .waves import wave_numbers, waves_at
 
-__all__ = ["Climate", "Grouped", "climate_of", "fitted_climate", "suited_degree"]
+__all__ = ["Climate", "climate_of", "fitted_climate", "suited_degree"]
 
 _FLOOR = 1e-10
 """Of noise, in units of the readings' variance: below it rounding is what is met."""
-_SLOPE = 3.0
-"""Of the spectrum at the start: the variance of a wave falls as (1 + its number)^-3."""
+_SLOPES, _NOISES = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0), (1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
+"""Of what a fit begins with: the variance of a wave falls as a power of 1 + its number."""
+_ASKED = 256, 64
+"""Sensors and frames, at most, by which that is chosen."""
+_SENSORS = 1024
+"""By which a climate is fitted, at most: a step takes the cube of them."""
+_PLACES = 4096
+"""Asked at a time."""
 
 
-class Grouped(NamedTuple):
+class Groups(NamedTuple):
     """Waves of a space, sorted: groups that its symmetry keeps uncorrelated stand together, the first of what it
     leaves unchanged (zonal harmonics, the constant).
 
@@ -34,7 +40,7 @@ class Grouped(NamedTuple):
     parts: tuple[slice, ...]
 
 
-def grouped(space: Space, degree: int) -> Grouped:
+def _groups(space: Space, degree: int) -> Groups:
     """Orders of harmonics on a sphere, single waves in a periodic box. ValueError for a plane, which no motion maps to
     itself."""
     if space.kind == "plane":
@@ -46,7 +52,7 @@ def grouped(space: Space, degree: int) -> Grouped:
     order = key.argsort(stable=True)
     counts = key[order].unique_consecutive(return_counts=True)[1].tolist()
     ends = torch.tensor(counts).cumsum(0).tolist()
-    return Grouped(order, size[order], tuple(slice(end - n, end) for end, n in zip(ends, counts, strict=True)))
+    return Groups(order, size[order], tuple(slice(end - n, end) for end, n in zip(ends, counts, strict=True)))
 
 
 class Climate(NamedTuple):
@@ -55,13 +61,13 @@ class Climate(NamedTuple):
 
     blocks: of each group g, [c, L, c, L] complex: cov(f_i(x), f_j(y)) = sum over g of Re(conj(h_g(x)) block h_g(y)).
     mean: [c, L] float64, of z of the first group, which is real. noise: [c], the variance of readings beside it; what
-    shorter waves have is in it too. offset, scale: [c], readings are (value - offset) / scale. waves: see `Grouped`.
+    shorter waves have is in it too. offset, scale: [c], readings are (value - offset) / scale. waves: see `Groups`.
     likelihood: of the readings, the log a frame at each step of the fit, before it.
     """
 
     space: Space
     degree: int
-    waves: Grouped
+    waves: Groups
     blocks: tuple[Tensor, ...]
     mean: Tensor
     noise: Tensor
@@ -73,28 +79,28 @@ class Climate(NamedTuple):
         """h [Q, P] complex at places [Q, d]."""
         return torch.view_as_complex(waves_at(places.double(), self.space, self.degree)[:, self.waves.order])
 
-    def rows(self, sensors: Tensor, places: Tensor) -> Tensor:
-        """[Q c, N c] float64: values at places, less their mean, are these times readings less theirs (channel last)."""
-        h = self.basis(sensors)
-        root, count, c = _root(self, h), len(sensors), len(self.noise)
-        solved = torch.cholesky_solve(torch.eye(c * count, dtype=torch.float64), root)
-        found = _field(self, self.basis(places), _coefficients(self, h, solved))  # [c, Q, c N]
-        return found.unflatten(2, (c, count)).permute(1, 0, 3, 2).reshape(c * len(places), c * count)
+    def root(self, sensors: Tensor) -> Tensor:
+        """The Cholesky factor of the covariance of readings at sensors [N, d], channel by channel: [c N, c N]."""
+        return _root(self, self.basis(sensors))
 
-    def through(self, sensors: Tensor, values: Tensor, places: Tensor) -> Tensor:
+    def through(self, sensors: Tensor, values: Tensor, places: Tensor, root: Tensor | None = None) -> Tensor:
         """The best linear estimate at places [Q, d] of values [T, N, c] at sensors [N, d]: [T, Q, c] float64.
 
-        One Cholesky factorisation of N c rows. Raises ValueError for values that are not finite.
+        root: of these sensors, where it is at hand; it is what takes time. Raises ValueError for values that are not
+        finite.
         """
         if not bool(values.isfinite().all()):
             raise ValueError("values have gaps: leave those sensors out, or those frames")
         h = self.basis(sensors)
         y = (values.double() - self.offset) / self.scale
         y = y.permute(2, 1, 0) - _zonal(self, h).unsqueeze(2)
-        solved = torch.cholesky_solve(y.flatten(0, 1), _root(self, h))
-        asked = self.basis(places)
-        found = _field(self, asked, _coefficients(self, h, solved)) + _zonal(self, asked).unsqueeze(2)
-        return found.permute(2, 1, 0) * self.scale + self.offset
+        solved = torch.cholesky_solve(y.flatten(0, 1), _root(self, h) if root is None else root)
+        z = _coefficients(self, h, solved)
+        found = []
+        for some in places.split(_PLACES):
+            asked = self.basis(some)
+            found.append(asked.real @ z.real + asked.imag @ z.imag + _zonal(self, asked).unsqueeze(2))
+        return torch.cat(found, 1).permute(2, 1, 0) * self.scale + self.offset
 
 
 def _zonal(climate: Climate, h: Tensor) -> Tensor:
@@ -108,10 +114,6 @@ def _coefficients(climate: Climate, h: Tensor, solved: Tensor) -> Tensor:
     seen = h.T @ solved.unflatten(0, (c, -1)).to(h.dtype)  # [c, P, T]
     parts = zip(climate.waves.parts, climate.blocks, strict=True)
     return torch.cat([torch.einsum("iajb,jbt->iat", block, seen[:, part]) for part, block in parts], 1)
-
-
-def _field(climate: Climate, h: Tensor, z: Tensor) -> Tensor:
-    return h.real @ z.real + h.imag @ z.imag
 
 
 def _covariance(climate: Climate, h: Tensor) -> Tensor:
@@ -134,19 +136,42 @@ def _root(climate: Climate, h: Tensor) -> Tensor:
     return torch.linalg.cholesky(_covariance(climate, h))
 
 
-def climate_of(space: Space, channels: int, degree: int) -> Climate:
-    """An isotropic climate of variance 1, its spectrum a power of the wave's number: where a fit begins."""
-    waves = grouped(space, degree)
-    spectrum = (1.0 + waves.size.double()) ** -_SLOPE
-    # A wave of the first group has one part that counts, cosines; the mean square of any other's two is 1 in all.
-    spectrum = spectrum / spectrum.sum()
-    one = torch.ones(channels, dtype=torch.float64)
-    blocks = _diagonal(waves, spectrum.expand(channels, -1))
-    mean = torch.zeros(channels, waves.parts[0].stop, dtype=torch.float64)
-    return Climate(space, degree, waves, blocks, mean, 1e-2 * one, 0.0 * one, one)
+def climate_of(space: Space, degree: int, slopes: Sequence[float], noise: Sequence[float]) -> Climate:
+    """An isotropic climate of variance 1: of each channel, the slope of its spectrum in powers of the wave's number
+    plus 1, and the noise beside it."""
+    waves = _groups(space, degree)
+    spectra = (1.0 + waves.size.double()) ** -torch.tensor(list(slopes), dtype=torch.float64).unsqueeze(1)
+    spectra = spectra / spectra.sum(1, keepdim=True)  # the mean square of a wave, of both its parts, is 1
+    zero = torch.zeros(len(spectra), dtype=torch.float64)
+    return Climate(
+        space, degree, waves, _diagonal(waves, spectra), zero.unsqueeze(1).repeat(1, waves.parts[0].stop),
+        torch.tensor(list(noise), dtype=torch.float64), zero, zero + 1.0,
+    )  # fmt: skip
 
 
-def _diagonal(waves: Grouped, spectrum: Tensor) -> tuple[Tensor, ...]:
+def _begun(points: Tensor, readings: Tensor, space: Space, degree: int) -> Climate:
+    """The likeliest of a few of `climate_of`, channel by channel, by some of the standardised readings [F, N, c]."""
+    seed = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(points), generator=seed)[: _ASKED[0]]
+    frames = torch.randperm(len(readings), generator=seed)[: _ASKED[1]]
+    y = readings[frames][:, chosen]
+    best = [(-math.inf, 0.0, 0.0)] * y.shape[2]
+    for slope in _SLOPES:
+        for noise in _NOISES:
+            tried = climate_of(space, degree, [slope], [noise])
+            root = _root(tried, tried.basis(points[chosen]))
+            for i in range(len(best)):
+                best[i] = max(best[i], (_likelihood(root, y[:, :, i].T), slope, noise))
+    return climate_of(space, degree, [b[1] for b in best], [b[2] for b in best])
+
+
+def _likelihood(root: Tensor, y: Tensor) -> float:
+    """Of columns y [n, F], the mean of their logs."""
+    square = torch.linalg.solve_triangular(root, y, upper=False).square().sum() / y.shape[1]
+    return -0.5 * float(2.0 * root.diagonal().log().sum() + square + len(y) * math.log(2.0 * math.pi))
+
+
+def _diagonal(waves: Groups, spectrum: Tensor) -> tuple[Tensor, ...]:
     """Blocks of variances [c, P], without any covariance."""
     return tuple(
         torch.diag(spectrum[:, part].flatten()).to(torch.complex128).unflatten(0, spectrum[:, part].shape)
@@ -154,7 +179,7 @@ def _diagonal(waves: Grouped, spectrum: Tensor) -> tuple[Tensor, ...]:
     )  # fmt: skip
 
 
-def _isotropic(waves: Grouped, blocks: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _isotropic(waves: Groups, blocks: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Blocks whose variances are the mean over waves of a size, of two parts each but for the first group's."""
     variances = torch.cat([_variances(block) for block in blocks], 1)
     weights = torch.full_like(variances[0], 2.0)
@@ -177,9 +202,7 @@ def _moved(climate: Climate, h: Tensor, readings: Tensor) -> Climate:
     y = (readings.permute(2, 1, 0) - _zonal(climate, h).unsqueeze(2)).flatten(0, 1)
     root = _root(climate, h)
     solved = torch.cholesky_solve(y, root)
-    likelihood = -0.5 * float(
-        2.0 * root.diagonal().log().sum() + (y * solved).sum() / frames + len(y) * math.log(2.0 * math.pi)
-    )
+    likelihood = (*climate.likelihood, _likelihood(root, y))
     # What readings say against the covariance: its posterior is block - share block h' excess h block.
     excess = torch.cholesky_inverse(root)
     excess.addmm_(solved, solved.T, alpha=-1.0 / frames)
@@ -195,9 +218,7 @@ def _moved(climate: Climate, h: Tensor, readings: Tensor) -> Climate:
     mean = climate.mean + torch.einsum("iajb,jbt->ia", climate.blocks[0].real, drift)
     loss = excess.diagonal().reshape(c, count).mean(1)
     noise = (climate.noise - climate.noise.square() * loss).clamp(min=_FLOOR)
-    return climate._replace(
-        blocks=tuple(blocks), mean=mean, noise=noise, likelihood=(*climate.likelihood, likelihood)
-    )  # fmt: skip
+    return climate._replace(blocks=tuple(blocks), mean=mean, noise=noise, likelihood=likelihood)
 
 
 def _seen(climate: Climate, h: Tensor, excess: Tensor) -> list[Tensor]:
@@ -218,36 +239,34 @@ def _seen(climate: Climate, h: Tensor, excess: Tensor) -> list[Tensor]:
 
 
 def fitted_climate(
-    points: Tensor, values: Tensor, space: Space, degree: int, *, steps: int = 12, start: int = 4, shrink: float = 0.2
+    points: Tensor, values: Tensor, space: Space, degree: int, *, start: int = 4, steps: int = 12
 ) -> Climate:
     """The climate that makes readings [F, N, c] at points [N, d] likely, by expectation-maximisation.
 
     Frames with a missing reading are left out; ValueError where none is left. degree: see `suited_degree`. start: steps
-    of an isotropic climate, which are followed by steps of a free one. shrink: the share that the isotropic one
-    keeps in each of those, a prior of as many frames: frames of few flows are fewer than blocks have entries.
+    of an isotropic climate, which are followed by steps of a free one: few, for frames of few flows are fewer than
+    blocks have entries, and it is the stop that keeps near what is isotropic. Of more than 1,024 sensors some are taken.
     """
     whole = values[values.isfinite().flatten(1).all(1)].double()
     if not len(whole):
         raise ValueError("no frame is whole: leave out the sensors that are silent")
-    if not 0.0 <= shrink < 1.0:
-        raise ValueError(f"shrink is a share from 0 to below 1, got {shrink}")
+    chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SENSORS]
+    points, whole = points[chosen], whole[:, chosen]
     offset = whole.mean((0, 1))
     scale = (whole - offset).square().mean((0, 1)).sqrt()
     scale = torch.where(scale > 1e-12 * offset.abs(), scale, 1.0)
-    climate = climate_of(space, values.shape[2], degree)._replace(offset=offset, scale=scale)
-    h, readings = climate.basis(points), (whole - offset) / scale
+    readings = (whole - offset) / scale
+    climate = _begun(points, readings, space, degree)._replace(offset=offset, scale=scale)
+    h = climate.basis(points)
     for _ in range(start):
         climate = _moved(climate, h, readings)
         climate = climate._replace(blocks=_isotropic(climate.waves, climate.blocks))
-    prior = climate.blocks
     for _ in range(steps):
         climate = _moved(climate, h, readings)
-        blocks = tuple((1.0 - shrink) * a + shrink * b for a, b in zip(climate.blocks, prior, strict=True))
-        climate = climate._replace(blocks=blocks)
     return climate
 
 
-def suited_degree(count: int, space: Space, share: float = 2.0, most: int = 63) -> int:
+def suited_degree(count: int, space: Space, share: float = 5.0, most: int = 63) -> int:
     """The highest degree of no more than `share` waves (of both parts) a sensor, from 1 to `most`."""
     if space.kind == "sphere":
         return max(1, min(most, math.isqrt(int(share * count)) - 1))
