@@ -88,8 +88,8 @@ def fitted_surface(readings: FlowSet, orders: tuple[int, ...]) -> Surface:
 
 
 def solved(
-    surface: Surface | Estimate, made_by: Mapping[str, Any], sensors: NDArray[Any], first: NDArray[Any], places: NDArray[Any],
-    times: NDArray[Any],
+    surface: Surface | Estimate, made_by: Mapping[str, Any], sensors: NDArray[Any], first: NDArray[Any],
+    places: NDArray[Any], times: NDArray[Any],
 ) -> NDArray[np.float64]:  # fmt: skip
     """First readings [N, c], as fields by the surface, moved on by the equation that made the set, at places [Q, d]:
     [T, Q, c]. What is missed is what the surface does not make of them. made_by: the recipe of the set's manifest, of

@@ -118,7 +118,7 @@ def _coefficients(climate: Climate, h: Tensor, solved: Tensor) -> Tensor:
 
 def _covariance(climate: Climate, h: Tensor) -> Tensor:
     """Of readings, K [c N, c N]."""
-    c, rows = len(climate.noise), []
+    c = len(climate.noise)
     beside = torch.cat((h.real, -h.imag), 1).T.contiguous()
     parts = list(zip(climate.waves.parts, climate.blocks, strict=True))
     found = torch.empty(c, len(h), c, len(h), dtype=torch.float64)
@@ -137,11 +137,11 @@ def _root(climate: Climate, h: Tensor) -> Tensor:
 
 
 def climate_of(space: Space, degree: int, slopes: Sequence[float], noise: Sequence[float]) -> Climate:
-    """An isotropic climate of variance 1: of each channel, the slope of its spectrum in powers of the wave's number
-    plus 1, and the noise beside it."""
+    """An isotropic climate of variance 1, on a sphere up to 2: of each channel, the slope of its spectrum in powers of
+    the wave's number plus 1, and the noise beside it."""
     waves = _groups(space, degree)
     spectra = (1.0 + waves.size.double()) ** -torch.tensor(list(slopes), dtype=torch.float64).unsqueeze(1)
-    spectra = spectra / spectra.sum(1, keepdim=True)  # the mean square of a wave, of both its parts, is 1
+    spectra = spectra / spectra.sum(1, keepdim=True)
     zero = torch.zeros(len(spectra), dtype=torch.float64)
     return Climate(
         space, degree, waves, _diagonal(waves, spectra), zero.unsqueeze(1).repeat(1, waves.parts[0].stop),
@@ -243,9 +243,10 @@ def fitted_climate(
 ) -> Climate:
     """The climate that makes readings [F, N, c] at points [N, d] likely, by expectation-maximisation.
 
-    Frames with a missing reading are left out; ValueError where none is left. degree: see `suited_degree`. start: steps
-    of an isotropic climate, which are followed by steps of a free one: few, for frames of few flows are fewer than
-    blocks have entries, and it is the stop that keeps near what is isotropic. Of more than 1,024 sensors some are taken.
+    degree: see `suited_degree`. start: steps of an isotropic climate; steps: of a free one after them. They are few:
+    frames of few flows are fewer than blocks have entries, and the stop keeps what they don't tell near what is
+    isotropic. Of more than 1,024 sensors that many are taken. Frames with a missing reading are left out; ValueError
+    where none is left, and in a plane.
     """
     whole = values[values.isfinite().flatten(1).all(1)].double()
     if not len(whole):
