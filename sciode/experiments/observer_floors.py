@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sciode.data.flow import FlowSet, Space
 from sciode.data.flow_recipes import ShallowWaterRecipe, VorticityRecipe
-from sciode.observers.climate import Climate, fitted_climate, suited_degree
+from sciode.observers.climate import Climate, fitted_climate, settled, suited_degree
 from sciode.observers.law import grid_of
 from sciode.observers.surface import chosen_order, surface_inverse, surface_rows
 from sciode.pde.shallow_water import simulate_shallow_water, still
@@ -72,11 +72,14 @@ def _own(readings: FlowSet) -> tuple[Tensor, Tensor]:
     return points, torch.cat([flow.values for flow in readings if torch.equal(flow.points, points)])
 
 
-def learned_climate(readings: FlowSet) -> Estimate:
-    """By the readings of the first flow's sensors alone, frames of all flows in even steps."""
+def learned_climate(readings: FlowSet, others: FlowSet) -> Estimate:
+    """By the readings of the first flow's sensors alone, frames of all flows in even steps; how much of what they say
+    is noise, by those of other flows."""
     points, values = _own(readings)
     values = values[:: -(-len(values) // _FRAMES)]
-    return Estimate(fitted_climate(points, values, readings.space, suited_degree(len(points), readings.space)))
+    climate = fitted_climate(points, values, readings.space, suited_degree(len(points), readings.space))
+    points, values = _own(others)
+    return Estimate(settled(climate, points, values[:: -(-len(values) // _FRAMES)]))
 
 
 def fitted_surface(readings: FlowSet, orders: tuple[int, ...]) -> Surface:

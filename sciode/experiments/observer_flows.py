@@ -216,7 +216,7 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
         for part, most, stride in (("train", settings.train, settings.stride), ("validation", settings.test, 0))
     ]
     if own.rival in ("climate", "climate solver"):
-        return learned_climate(parts[0])
+        return learned_climate(*parts)
     if own.rival in STILL:
         return fitted_surface(parts[0], (3,) if own.rival == "stretched" else ORDERS)
     same: dict[str, Any] = {

@@ -5,7 +5,7 @@ Needs the extra `graph` (torch-geometric) where networks are made.
 
 from sciode.observers.arrays import Reading
 from sciode.observers.attention import SensorAttention
-from sciode.observers.climate import Climate, climate_of, fitted_climate, suited_degree
+from sciode.observers.climate import Climate, climate_of, fitted_climate, settled, suited_degree
 from sciode.observers.continuum import Continuum, Fourier
 from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.graphs import duplicates, edges_between, flattened, graph, outside_hull, spacing
@@ -53,6 +53,7 @@ __all__ = [
     "outside_hull",
     "projection_of",
     "scene",
+    "settled",
     "spacing",
     "suited_degree",
     "surface_inverse",

@@ -13,7 +13,7 @@ from sciode.data.flow import Space
 
 from .waves import wave_numbers, waves_at
 
-__all__ = ["Climate", "climate_of", "fitted_climate", "suited_degree"]
+__all__ = ["Climate", "climate_of", "fitted_climate", "settled", "suited_degree"]
 
 _FLOOR = 1e-10
 """Of noise, in units of the readings' variance: below it rounding is what is met."""
@@ -265,6 +265,46 @@ def fitted_climate(
     for _ in range(steps):
         climate = _moved(climate, h, readings)
     return climate
+
+
+def settled(climate: Climate, points: Tensor, values: Tensor) -> Climate:
+    """The same with the noise of each channel that tells each sensor best by all others (Rippa, 1999), of whole
+    readings [F, N, c] at points [N, d] of flows that the fit did not read.
+
+    What a fit says of noise is of its own frames, and too little where waves are more than sensors: what is shorter
+    than its waves is then taken for longer ones. Of more than 1,024 sensors those are asked that are nearest to one of
+    them. ValueError where no frame is whole.
+    """
+    whole = values[values.isfinite().flatten(1).all(1)].double()
+    if not len(whole):
+        raise ValueError("no frame is whole: leave out the sensors that are silent")
+    start = torch.randint(len(points), (1,), generator=torch.Generator().manual_seed(0))
+    near = (points - points[start]).square().sum(1).argsort()[:_SENSORS]
+    h, y = climate.basis(points[near]), (whole[:, near] - climate.offset) / climate.scale
+    y = (y.permute(2, 1, 0) - _zonal(climate, h).unsqueeze(2)).flatten(0, 1)
+    silent = _covariance(climate._replace(noise=torch.zeros_like(climate.noise)), h)
+    best, noise = math.inf, climate.noise
+    for channel in range(len(noise)):
+        for level in (float(climate.noise[channel]), *_NOISES):
+            tried = noise.clone()
+            tried[channel] = level
+            error = _untold(silent, tried, y)
+            best, kept = min((best, noise), (error, tried), key=lambda pair: pair[0])
+            noise = kept
+    return climate._replace(noise=noise)
+
+
+def _untold(covariance: Tensor, noise: Tensor, y: Tensor) -> float:
+    """Mean squared error at each sensor of the estimate by all others, of columns y [c N, F]; inf where rounding
+    leaves no positive matrix."""
+    c = len(noise)
+    root, failed = torch.linalg.cholesky_ex(covariance + torch.diag(noise.repeat_interleave(len(y) // c)))
+    if int(failed):
+        return math.inf
+    inverse = torch.cholesky_inverse(root)
+    own = inverse.unflatten(1, (c, -1)).unflatten(0, (c, -1)).diagonal(dim1=1, dim2=3).permute(2, 0, 1)  # [N, c, c]
+    missed = torch.linalg.solve(own, (inverse @ y).unflatten(0, (c, -1)).transpose(0, 1))
+    return float(missed.square().mean())
 
 
 def suited_degree(count: int, space: Space, share: float = 5.0, most: int = 63) -> int:

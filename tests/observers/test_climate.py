@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sciode.data.flow import Space
-from sciode.observers import Climate, climate_of, fitted_climate, suited_degree
+from sciode.observers import Climate, climate_of, fitted_climate, settled, suited_degree
+from sciode.observers.climate import _covariance, _untold, _zonal
 
 BOX = Space("periodic", (0.0, 0.0), (1.0, 2.0))
 SPHERE = Space("sphere", radius=2.0)
@@ -123,3 +124,20 @@ def test_frames_with_gaps_are_left_out_and_misuse_says_the_mend() -> None:
 def test_the_degree_hangs_on_how_many_sensors_there_are() -> None:
     assert suited_degree(410, SPHERE) == 44 and suited_degree(10**6, SPHERE) == 63 and suited_degree(1, SPHERE) == 1
     assert suited_degree(205, BOX) == 18
+
+
+def test_noise_is_settled_by_sensors_that_are_told_by_all_others() -> None:
+    truth, points = true_climate(SPHERE, 1e-2), places(SPHERE, 40)
+    values, (first, second) = drawn(truth, points, 30), (torch.tensor(x) for x in ((1e-8, 1e-8), (1e-2, 1e-8)))
+    found = settled(truth._replace(noise=first.double()), points, values)
+    assert bool((found.noise > 1e-4).all())
+    # The error by which it is chosen is that of the estimate by all sensors but one.
+    h = truth.basis(points)
+    y = (values.permute(2, 1, 0) - _zonal(truth, h).unsqueeze(2)).flatten(0, 1)
+    silent = _covariance(truth._replace(noise=0.0 * truth.noise), h)
+    told, missed = truth._replace(noise=second.double()), 0.0
+    for one in range(40):
+        kept = torch.arange(40) != one
+        missed += float((told.through(points[kept], values[:, kept], points[one : one + 1]) - values[:, [one]])
+                        .square().mean()) / 40  # fmt: skip
+    assert _untold(silent, told.noise, y) == pytest.approx(missed, rel=1e-4)
