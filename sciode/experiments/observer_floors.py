@@ -1,9 +1,9 @@
-"""How well anyone could: surfaces through true readings, and the true equation from the first ones."""
+"""How well anyone could: surfaces, or the climate, through true readings, and the true equation from the first ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -12,13 +12,17 @@ from torch import Tensor
 
 from sciode.data.flow import FlowSet, Space
 from sciode.data.flow_recipes import ShallowWaterRecipe, VorticityRecipe
+from sciode.observers.climate import Climate, fitted_climate, settled, suited_degree
 from sciode.observers.law import grid_of
 from sciode.observers.surface import chosen_order, surface_inverse, surface_rows
 from sciode.pde.shallow_water import simulate_shallow_water, still
 from sciode.pde.spherical import SphereGrid
 from sciode.pde.vorticity import diagonal_forcing, simulate_vorticity
 
-__all__ = ["Surface", "fitted_surface", "solved"]
+__all__ = ["Estimate", "Surface", "fitted_surface", "learned_climate", "solved"]
+
+_FRAMES = 256
+"""By which a climate is learned, at most."""
 
 
 _RECIPES: Mapping[str, type[VorticityRecipe] | type[ShallowWaterRecipe]] = {
@@ -45,18 +49,50 @@ class Surface(NamedTuple):
         return (rows @ (inverse @ torch.from_numpy(values - mean))).numpy() + mean
 
 
+@final
+class Estimate:
+    """The best linear estimate by a climate, as a `Surface` is asked; what a layout of sensors costs is kept."""
+
+    def __init__(self, climate: Climate) -> None:
+        self.climate, self.space = climate, climate.space
+        self._roots: dict[bytes, Tensor] = {}
+
+    def through(self, sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any]) -> NDArray[np.float64]:
+        """Values [T, N, c] of sensors [N, d] at places [Q, d]: [T, Q, c]."""
+        points, key = torch.from_numpy(sensors), sensors.tobytes()
+        if key not in self._roots:
+            self._roots = {key: self.climate.root(points)}
+        found = self.climate.through(points, torch.from_numpy(values), torch.from_numpy(places), self._roots[key])
+        return found.numpy()
+
+
+def _own(readings: FlowSet) -> tuple[Tensor, Tensor]:
+    """Points of the first flow's sensors and all their readings [F, N, c]."""
+    points = readings[0].points
+    return points, torch.cat([flow.values for flow in readings if torch.equal(flow.points, points)])
+
+
+def learned_climate(readings: FlowSet, others: FlowSet) -> Estimate:
+    """By the readings of the first flow's sensors alone, frames of all flows in even steps; how much of what they say
+    is noise, by those of other flows."""
+    points, values = _own(readings)
+    values = values[:: -(-len(values) // _FRAMES)]
+    climate = fitted_climate(points, values, readings.space, suited_degree(len(points), readings.space))
+    points, values = _own(others)
+    return Estimate(settled(climate, points, values[:: -(-len(values) // _FRAMES)]))
+
+
 def fitted_surface(readings: FlowSet, orders: tuple[int, ...]) -> Surface:
     """What suits the readings of the first flow's sensors best, as an observer chooses it."""
-    points = readings[0].points
-    own = [flow for flow in readings if torch.equal(flow.points, points)]
+    points, values = _own(readings)
     mean, deviation = readings.moments()
-    values = torch.cat([(flow.values.double() - mean) / deviation for flow in own])
+    values = (values.double() - mean) / deviation
     return Surface(*chosen_order(points.double(), values, readings.space, orders), readings.space)
 
 
 def solved(
-    surface: Surface, made_by: Mapping[str, Any], sensors: NDArray[Any], first: NDArray[Any], places: NDArray[Any],
-    times: NDArray[Any],
+    surface: Surface | Estimate, made_by: Mapping[str, Any], sensors: NDArray[Any], first: NDArray[Any],
+    places: NDArray[Any], times: NDArray[Any],
 ) -> NDArray[np.float64]:  # fmt: skip
     """First readings [N, c], as fields by the surface, moved on by the equation that made the set, at places [Q, d]:
     [T, Q, c]. What is missed is what the surface does not make of them. made_by: the recipe of the set's manifest, of

@@ -10,8 +10,10 @@ sensors' variance: at the sensors or between them (In-X, Ext-X), at frames that 
 Ext-T: every `subsampling`-th frame is read). "twice" is Ext-X over twice the horizon (`Observer.rollout`), "unseen"
 Ext-X where the test's sensors stand elsewhere than the training's. "cubic, true readings" is told what the sensors
 truly read at every frame: it has nothing to foresee, and is the bar between the sensors. "fitted surface, true
-readings" is the same by the surface that the observer corrects: what there is to win in space alone. "true solver,
-first readings" is told the first readings as all others are, but knows the equation: what there is to win in time.
+readings" is the same by the surface that the observer corrects, "climate, true readings" by the covariance of fields
+that the readings of the training flows tell (`fitted_climate`): what there is to win in space alone. "true solver,
+first readings" is told the first readings as all others are, but knows the equation: what there is to win in time;
+"true solver, climate of first readings" begins with the climate's fields in place of a surface's.
 "quadratic law" finds an equation (`QuadraticLaw`) and has rows of Navier-Stokes alone.
 """
 
@@ -35,7 +37,7 @@ from numpy.typing import NDArray
 from sciode.data import flows, manifest
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.experiments.ledger import finished_rows, named, stamped, write_table
-from sciode.experiments.observer_floors import fitted_surface, solved
+from sciode.experiments.observer_floors import fitted_surface, learned_climate, solved
 from sciode.experiments.observer_tables import figure, tables, verdicts
 from sciode.lab.tables import show
 from sciode.observers import Design, Observer, Reading, outside_hull
@@ -89,17 +91,22 @@ LINES: dict[str, Line] = {
     "quadratic law": Line(rival="law"),
     "stretched surface, true readings": Line(rival="stretched"),
     "fitted surface, true readings": Line(rival="fitted"),
+    "climate, true readings": Line(rival="climate"),
     "true solver, first readings": Line(rival="solver"),
+    "true solver, climate of first readings": Line(rival="climate solver"),
     "persistence": Line(rival="persistence"),
 }
 """By the name that the table gives them. "observer" corrects a fitted surface, its sensors hear of each other by
 waves too, and queries read the 16 nearest sensors; other lines change one thing. "as published" has none of the three.
 """
 
-STILL = ("cubic", "stretched", "fitted", "solver", "persistence")
-"""Rivals that learn nothing."""
+STILL = ("cubic", "stretched", "fitted", "climate", "solver", "climate solver", "persistence")
+"""Rivals that draw nothing: one row, whatever the seeds."""
 
-_KNOWN = {"law": "navier_stokes", "solver": ("navier_stokes", "shallow_water")}
+_WITHOUT_WALLS = ("navier_stokes", "shallow_water")
+_KNOWN = {
+    "law": "navier_stokes", "solver": _WITHOUT_WALLS, "climate": _WITHOUT_WALLS, "climate solver": _WITHOUT_WALLS,
+}  # fmt: skip
 """Sets that a rival can be asked of, by how their names begin; all, where it is not here."""
 
 _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
@@ -208,6 +215,8 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
         read(key["set"], part, most, key["rate"], step, settings.horizon, stride)
         for part, most, stride in (("train", settings.train, settings.stride), ("validation", settings.test, 0))
     ]
+    if own.rival in ("climate", "climate solver"):
+        return learned_climate(*parts)
     if own.rival in STILL:
         return fitted_surface(parts[0], (3,) if own.rival == "stretched" else ORDERS)
     same: dict[str, Any] = {
@@ -248,9 +257,9 @@ def answer(own: Line, model: Any, test: Told, frames: NDArray[np.bool_], space: 
         return persistence(sensors, truth[0], places, len(times), space)
     if own.rival == "cubic":
         return interpolated(sensors, between_frames(times[frames], truth[frames], times), places, space)
-    if own.rival in ("stretched", "fitted"):
+    if own.rival in ("stretched", "fitted", "climate"):
         return model.through(sensors, between_frames(times[frames], truth[frames], times), places)
-    if own.rival == "solver":
+    if own.rival in ("solver", "climate solver"):
         return solved(model, manifest(test.set).recipe, sensors, truth[0], places, times)
     if own.rival is not None:
         return model.predict(places, times, test.reading)
@@ -317,7 +326,7 @@ def _stamp(settings: Settings) -> dict[str, Any]:
 
 
 def _keys(settings: Settings) -> list[dict[str, Any]]:
-    """What rows there are, seed by seed: what learns nothing has one, and a sphere is needed to be flattened."""
+    """What rows there are, seed by seed: what draws nothing has one, and a sphere is needed to be flattened."""
     return [
         {"set": name, "rate": rate, "subsampling": step, "line": line, "seed": seed}
         for number, seed in enumerate(settings.seeds)

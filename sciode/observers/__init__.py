@@ -5,6 +5,7 @@ Needs the extra `graph` (torch-geometric) where networks are made.
 
 from sciode.observers.arrays import Reading
 from sciode.observers.attention import SensorAttention
+from sciode.observers.climate import Climate, climate_of, fitted_climate, settled, suited_degree
 from sciode.observers.continuum import Continuum, Fourier
 from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.graphs import duplicates, edges_between, flattened, graph, outside_hull, spacing
@@ -19,6 +20,7 @@ from sciode.observers.waves import Exchange, projection_of, wave_numbers, waves_
 from sciode.observers.wiring import Wiring
 
 __all__ = [
+    "Climate",
     "Continuum",
     "Design",
     "Exchange",
@@ -40,16 +42,20 @@ __all__ = [
     "Wiring",
     "chosen_order",
     "chosen_stretch",
+    "climate_of",
     "duplicates",
     "edges_between",
     "embedded",
+    "fitted_climate",
     "flattened",
     "graph",
     "network",
     "outside_hull",
     "projection_of",
     "scene",
+    "settled",
     "spacing",
+    "suited_degree",
     "surface_inverse",
     "surface_rows",
     "time_weights",

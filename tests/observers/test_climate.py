@@ -1,0 +1,143 @@
+"""The climate of flows from sensors' readings: its limits, its likelihood, its symmetry, and the truth it tends to."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciode.data.flow import Space
+from sciode.observers import Climate, climate_of, fitted_climate, settled, suited_degree
+from sciode.observers.climate import _covariance, _untold, _zonal
+
+BOX = Space("periodic", (0.0, 0.0), (1.0, 2.0))
+SPHERE = Space("sphere", radius=2.0)
+SPACES = pytest.mark.parametrize("space", [BOX, SPHERE], ids=["box", "sphere"])
+
+
+def places(space: Space, count: int, seed: int = 0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    if space.kind == "sphere":
+        x = torch.randn(count, 3, dtype=torch.float64, generator=draw)
+        return 2.0 * x / x.norm(dim=1, keepdim=True)
+    low, high = (torch.tensor(side, dtype=torch.float64) for side in (space.lower, space.upper))
+    return low + torch.rand(count, 2, dtype=torch.float64, generator=draw) * (high - low)
+
+
+def true_climate(space: Space, noise: float = 1e-6) -> Climate:
+    """Two channels whose waves hang together within each group, and a mean."""
+    draw = torch.Generator().manual_seed(7)
+    climate = climate_of(space, 4, (2.0, 3.0), (noise, noise))
+    blocks = []
+    for number, block in enumerate(climate.blocks):
+        flat = block.reshape(block.shape[0] * block.shape[1], -1)
+        mixed = torch.randn(*flat.shape, dtype=flat.dtype, generator=draw) * flat.diagonal().real.sqrt()[:, None]
+        mixed = mixed.real.to(flat.dtype) if number == 0 else mixed
+        blocks.append((mixed @ mixed.mH / len(flat)).reshape(block.shape))
+    mean = torch.randn(climate.mean.shape, dtype=torch.float64, generator=draw)
+    return climate._replace(blocks=tuple(blocks), mean=mean)
+
+
+def drawn(climate: Climate, points: Tensor, frames: int, seed: int = 0) -> Tensor:
+    """Readings [F, N, c] of fields of a climate."""
+    draw = torch.Generator().manual_seed(seed)
+    h = climate.basis(points)
+    z = []
+    for number, block in enumerate(climate.blocks):
+        flat = block.reshape(block.shape[0] * block.shape[1], -1)
+        values, vectors = torch.linalg.eigh(flat)
+        white = torch.randn(len(flat), frames, dtype=flat.dtype, generator=draw) * math.sqrt(2.0)
+        white = white if number else white.real.to(flat.dtype)
+        z.append((vectors @ (values.clamp(min=0.0).sqrt()[:, None] * white)).unflatten(0, block.shape[:2]))
+    whole = torch.cat(z, 1)
+    whole[:, climate.waves.parts[0]] += climate.mean.unsqueeze(2)
+    found = (h.conj() @ whole).real.permute(2, 1, 0)
+    return found + climate.noise.sqrt() * torch.randn(found.shape, dtype=found.dtype, generator=draw)
+
+
+@SPACES
+def test_where_all_is_read_without_noise_the_readings_are_found(space: Space) -> None:
+    points, truth = places(space, 90), true_climate(space, 1e-10)
+    values = drawn(truth, points, 3)
+    torch.testing.assert_close(truth.through(points, values, points), values, rtol=0.0, atol=1e-4)
+    # More readings than waves: then any other place is known too.
+    asked = places(space, 20, 1)
+    both = drawn(truth, torch.cat((points, asked)), 3)
+    found = truth.through(points, both[:, :90], asked)
+    torch.testing.assert_close(found, both[:, 90:], rtol=0.0, atol=1e-3)
+
+
+@SPACES
+def test_each_step_makes_the_readings_likelier(space: Space) -> None:
+    points = places(space, 25)
+    values = drawn(true_climate(space, 1e-2), points, 15)
+    found = torch.tensor(fitted_climate(points, values, space, 4, start=3, steps=12).likelihood)
+    assert len(found) == 15 and bool((found.diff() > 0.0).all())
+
+
+@SPACES
+def test_of_many_frames_the_estimate_is_nearly_that_of_the_true_covariance(space: Space) -> None:
+    count = 30 if space.kind == "periodic" else 16  # fewer than waves, so that what is read does not tell all
+    truth, points, asked = true_climate(space), places(space, count), places(space, 40, 1)
+    readings, values = drawn(truth, points, 2000, 1), drawn(truth, torch.cat((points, asked)), 300, 2)
+    free, isotropic = (fitted_climate(points, readings, space, 4, steps=steps) for steps in (60, 0))
+    best, near, far = (
+        float((climate.through(points, values[:, :count], asked) - values[:, count:]).square().mean())
+        for climate in (truth, free, isotropic)
+    )
+    assert best < near and near - best < 0.1 * (far - best)
+
+
+@SPACES
+def test_what_is_moved_along_the_symmetry_is_found_moved(space: Space) -> None:
+    points, asked = places(space, 30), places(space, 10, 1)
+    values = drawn(true_climate(space), points, 12)
+
+    def moved(x: Tensor) -> Tensor:
+        if space.kind == "periodic":
+            return torch.remainder(x + torch.tensor([0.3, 1.1]), torch.tensor([1.0, 2.0]))
+        east, north = math.cos(0.7), math.sin(0.7)
+        turn = torch.tensor([[east, -north, 0.0], [north, east, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+        return x @ turn.T
+
+    found = fitted_climate(points, values, space, 4).through(points, values, asked)
+    again = fitted_climate(moved(points), values, space, 4).through(moved(points), values, moved(asked))
+    torch.testing.assert_close(again, found, rtol=1e-5, atol=1e-5)
+
+
+def test_frames_with_gaps_are_left_out_and_misuse_says_the_mend() -> None:
+    points = places(BOX, 20)
+    values = drawn(true_climate(BOX), points, 8)
+    gaps = torch.cat((values, values[:1] * torch.nan))
+    with_, without = (fitted_climate(points, x, BOX, 3, steps=1) for x in (gaps, values))
+    assert torch.equal(with_.noise, without.noise)
+    with pytest.raises(ValueError, match="no frame is whole"):
+        fitted_climate(points, gaps[8:], BOX, 3)
+    with pytest.raises(ValueError, match="leave those sensors out"):
+        without.through(points, gaps[8:], points)
+    with pytest.raises(ValueError, match="take a surface"):
+        fitted_climate(points, values, Space("plane", (0.0, 0.0), (1.0, 2.0)), 3)
+
+
+def test_the_degree_hangs_on_how_many_sensors_there_are() -> None:
+    assert suited_degree(410, SPHERE) == 44 and suited_degree(10**6, SPHERE) == 63 and suited_degree(1, SPHERE) == 1
+    assert suited_degree(205, BOX) == 18
+
+
+def test_noise_is_settled_by_sensors_that_are_told_by_all_others() -> None:
+    truth, points = true_climate(SPHERE, 1e-2), places(SPHERE, 40)
+    values, (first, second) = drawn(truth, points, 30), (torch.tensor(x) for x in ((1e-8, 1e-8), (1e-2, 1e-8)))
+    found = settled(truth._replace(noise=first.double()), points, values)
+    assert bool((found.noise > 1e-4).all())
+    # The error by which it is chosen is that of the estimate by all sensors but one.
+    h = truth.basis(points)
+    y = (values.permute(2, 1, 0) - _zonal(truth, h).unsqueeze(2)).flatten(0, 1)
+    silent = _covariance(truth._replace(noise=0.0 * truth.noise), h)
+    told, missed = truth._replace(noise=second.double()), 0.0
+    for one in range(40):
+        kept = torch.arange(40) != one
+        missed += float((told.through(points[kept], values[:, kept], points[one : one + 1]) - values[:, [one]])
+                        .square().mean()) / 40  # fmt: skip
+    assert _untold(silent, told.noise, y) == pytest.approx(missed, rel=1e-4)
