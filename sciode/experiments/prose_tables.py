@@ -37,30 +37,32 @@ def figure(rows: Sequence[Row], hears: Collection[str], file: Path) -> None:
     """Draw mean errors over the noise of what is read, a panel a part of the systems, bars of one sd over seeds."""
     import matplotlib
 
-    lines = list(dict.fromkeys(row["line"] for row in rows if "l2" in row))
-    parts = list(dict.fromkeys(row["part"] for row in rows if "l2" in row))
+    told = [row for row in rows if "l2" in row]
+    lines, parts = (list(dict.fromkeys(row[name] for row in told)) for name in ("line", "part"))
     with picture(file, (5.2 * max(len(parts), 1), 4.2)) as drawing:
         colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
         panels = drawing.subplots(1, max(len(parts), 1), squeeze=False)[0]
         shown: dict[str, Any] = {}
+        for (line, part, how), levels in _by_noise(told).items():
+            number, spread = lines.index(line), [stdev(e) if len(e) > 1 else 0.0 for e in levels.values()]
+            look: dict[str, Any] = {"color": colours[number % len(colours)], "markersize": 4, "capsize": 2, "lw": 1.2}
+            look |= {"marker": "osDv^"[number // len(colours) % 5], "ls": _TELLS[how] if line in hears else "-"}
+            x, y = [100 * noise for noise in levels], [fmean(errors) for errors in levels.values()]
+            drawn = panels[parts.index(part)].errorbar(x, y, spread, **look)
+            shown.setdefault(line + (f", told: {how}" if line in hears else ""), drawn)
         for axes, part in zip(panels, parts, strict=False):
-            for line, told in dict.fromkeys((row["line"], row["told"]) for row in rows if "l2" in row):
-                own = [row for row in rows if (row["line"], row["part"], row["told"]) == (line, part, told)]
-                levels = sorted({row["noise"] for row in own})
-                if levels:
-                    number, errors = lines.index(line), [[r["l2"] for r in own if r["noise"] == n] for n in levels]
-                    spread = [stdev(e) if len(e) > 1 else 0.0 for e in errors]
-                    look: dict[str, Any] = {"color": colours[number % len(colours)], "markersize": 4, "capsize": 2}
-                    look |= {
-                        "marker": "osDv^"[number // len(colours) % 5],
-                        "linestyle": _TELLS[told] if line in hears else "-",
-                        "lw": 1.2,
-                    }
-                    drawn = axes.errorbar([100 * n for n in levels], [fmean(e) for e in errors], spread, **look)
-                    shown.setdefault(line + (f", told: {told}" if line in hears else ""), drawn)
             axes.set(title=f"systems: {part}", xlabel="noise of what is read, %", yscale="log")
         panels[0].set_ylabel("relative L2 error")
         panels[-1].legend(shown.values(), shown, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
+
+
+def _by_noise(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[float, list[float]]]:
+    """Errors of each line, part of the systems and what is told, by noise."""
+    found: dict[tuple[str, str, str], dict[float, list[float]]] = {}
+    for row in sorted(rows, key=lambda one: one["noise"]):
+        own = found.setdefault((row["line"], row["part"], row["told"]), {})
+        own.setdefault(row["noise"], []).append(row["l2"])
+    return found
 
 
 def _cells(rows: Sequence[Row], hears: Collection[str], field: str, figures: Any) -> list[list[Any]]:

@@ -11,19 +11,9 @@ from torch import Tensor
 from sciode.data.flow import Space
 from sciode.observers import Climate, climate_of, fitted_climate, settled, suited_degree
 from sciode.observers.climate import _covariance, _untold, _zonal
+from tests.observers.made import BOX, SPHERE, places
 
-BOX = Space("periodic", (0.0, 0.0), (1.0, 2.0))
-SPHERE = Space("sphere", radius=2.0)
 SPACES = pytest.mark.parametrize("space", [BOX, SPHERE], ids=["box", "sphere"])
-
-
-def places(space: Space, count: int, seed: int = 0) -> Tensor:
-    draw = torch.Generator().manual_seed(seed)
-    if space.kind == "sphere":
-        x = torch.randn(count, 3, dtype=torch.float64, generator=draw)
-        return 2.0 * x / x.norm(dim=1, keepdim=True)
-    low, high = (torch.tensor(side, dtype=torch.float64) for side in (space.lower, space.upper))
-    return low + torch.rand(count, 2, dtype=torch.float64, generator=draw) * (high - low)
 
 
 def true_climate(space: Space, noise: float = 1e-6) -> Climate:
