@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +18,11 @@ if sys.platform == "win32":
 NEEDS_TRITON = {"sciode.solvers.brownian.launch"}
 
 # torch, its compiler (two seconds), numpy and SciPy (one and a half) are loaded once; each import then happens in a
-# forked child that has no module of sciode yet. After a "/" each module has a child of its own, forked when those
-# before it are loaded, unless it came with them: what a package brings along, half a second, is paid once.
+# forked child that has no module of sciode yet. A tree is the modules that a child imports and the trees that are
+# forked from it afterwards, each a child of its own (leaves unless they came along): what they share is paid once.
+LOADED = "import numpy, scipy.optimize, scipy.sparse.linalg, scipy.spatial, scipy.stats, torch, torch._dynamo"
 FORKING = """
-import os, sys, traceback, warnings
-import numpy, scipy.optimize, scipy.sparse.linalg, scipy.spatial, scipy.stats, torch, torch._dynamo
+import json, os, sys, traceback, warnings
 
 def attempt(modules, apart=()):
     sys.stderr.flush()
@@ -36,13 +38,15 @@ def attempt(modules, apart=()):
             print("importing", modules[0] if len(modules) == 1 else modules, file=sys.stderr)
             traceback.print_exc()
             os._exit(1)
-        os._exit(0 if all([attempt([module]) for module in apart if module not in sys.modules]) else 1)
+        os._exit(0 if all([attempt(*tree) for tree in apart if tree[1:] or tree[0][0] not in sys.modules]) else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-orders = [line.split("/") for line in sys.stdin.read().splitlines()]
+trees = json.load(sys.stdin)
 assert not any(name.startswith("sciode") for name in sys.modules)
-sys.exit(sum(not attempt(*(part.split() for part in order)) for order in orders))
+sys.exit(sum(not attempt(*tree) for tree in trees))
 """
+
+BACKEND = "sciode.solvers"
 
 
 def _modules(root: Path) -> list[str]:
@@ -51,21 +55,26 @@ def _modules(root: Path) -> list[str]:
     return [name.removesuffix(".__init__") for name in dotted if name not in NEEDS_TRITON or find_spec("triton")]
 
 
-def _import_each(orders: list[list[str]]) -> str:
+def _import_each(trees: list[tuple[Any, ...]], loaded: str = LOADED) -> str:
     """What went wrong, nothing if nothing did."""
-    text = "\n".join(" ".join(order) for order in orders)
-    done = subprocess.run([sys.executable, "-c", FORKING], input=text, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-c", f"{loaded}\n{FORKING}"]
+    done = subprocess.run(command, input=json.dumps(trees), capture_output=True, text=True, timeout=240)
     return done.stderr if done.returncode else ""
 
 
 def test_each_module_imports_alone(repository: Path) -> None:
-    """A package comes before its modules, and those that it loads come with it: only the others need a child each."""
+    """A package comes before its modules, and those that it loads come with it: only the others need a child each.
+
+    The backend, most of what an import costs, comes before the modules of all rooms: it is seen to import alone, as
+    each room is, and knows none of them (`lint-imports`).
+    """
     modules = _modules(repository)
-    inside: dict[str, list[str]] = {}
+    inside: dict[str, list[tuple[list[str]]]] = {}
     for module in modules:
-        inside.setdefault(module.rpartition(".")[0] or module, []).append(module)
-    assert "sciode.solvers" in inside and set(inside) <= set(modules)
-    assert _import_each([[package, "/", *named] for package, named in inside.items()]) == ""
+        inside.setdefault(module.rpartition(".")[0] or module, []).append(([module],))
+    assert BACKEND in inside and set(inside) <= set(modules)
+    above = [([package], inside[package]) for package in inside if package != "sciode"]
+    assert _import_each([(["sciode"], inside["sciode"]), ([BACKEND], above)]) == ""
 
 
 def test_modules_import_in_any_order(repository: Path) -> None:
@@ -73,14 +82,16 @@ def test_modules_import_in_any_order(repository: Path) -> None:
     # The reverse puts what leans on others first; strides mix the rooms, the same way on every run.
     orders = [modules[::-1], *([m for start in range(k) for m in modules[start::k]] for k in (3, 7))]
     assert all(sorted(order) == sorted(modules) for order in orders)
-    assert _import_each(orders) == ""
+    assert _import_each([(order,) for order in orders]) == ""
 
 
 def test_an_import_that_warns_or_fails_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "warns_at_import.py").write_text("import warnings\nwarnings.warn('old', DeprecationWarning)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    said = _import_each([["warns_at_import"], ["json"], ["json", "/", "warns_at_import", "csv"]])
-    assert said.count("DeprecationWarning: old") == said.count("importing warns_at_import") == 2
+    leaf = (["warns_at_import"],)
+    trees = [leaf, (["json"],), (["json"], [leaf, (["csv"],)]), (["json"], [(["json.decoder"], [leaf])])]
+    said = _import_each(trees, loaded="")
+    assert said.count("DeprecationWarning: old") == said.count("importing warns_at_import") == 3
 
 
 def test_the_front_door_loads_no_optional_library() -> None:
