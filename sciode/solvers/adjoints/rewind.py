@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from ..books import rows
@@ -28,6 +27,7 @@ from ..engines import (
     feed,
     key_of,
     lift_of,
+    operations_of,
     postpone,
     restep,
     tensors_of,
@@ -270,7 +270,7 @@ def pullback(lifted: Lifted, wanted: list[int], like: list[Tensor]) -> fx.GraphM
 
     with torch.no_grad():
         outputs = graph(*lifted.inputs)
-    joint = make_fx(pull)(*lifted.inputs, *outputs)
+    joint = operations_of(pull, *lifted.inputs, *outputs)
     # Forward-mode derivatives leave questions behind (are two shapes alike?) whose answers Dynamo would refuse.
     joint.graph.eliminate_dead_code()
     joint.recompile()

@@ -4,7 +4,7 @@ from .choice import ENGINES, CompileNotice, Engine, engine_for, readied
 from .compiled import Unsound, feed
 from .eager import run, split_clock
 from .kept import KeptTurn
-from .lift import CannotCompile, Lifted, check_repeatable, own_code, quietly
+from .lift import CannotCompile, Lifted, check_repeatable, operations_of, own_code, quietly
 from .machine import in_order, tensors_of, wiring_of
 from .march import Stride, restep
 from .products import Postponed, postpone
@@ -31,6 +31,7 @@ __all__ = [
     "in_order",
     "key_of",
     "lift_of",
+    "operations_of",
     "own_code",
     "postpone",
     "quietly",

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -30,6 +31,7 @@ __all__ = [
     "by_inductor",
     "check_repeatable",
     "compiler_error",
+    "operations_of",
     "own_code",
     "quietly",
     "without_questions",
@@ -184,6 +186,16 @@ def without_vmap(graph: fx.GraphModule, inputs: list[Tensor]) -> fx.GraphModule:
         # On fakes, because the graph may write to its inputs.
         plain = make_fx(graph, tracing_mode="fake")(*(x.detach() for x in inputs))
     return without_questions(plain)
+
+
+def operations_of(function: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
+    """`make_fx` on real tensors.
+
+    It notes the shape of every value on fake tensors; a mode for all of them spares it one, and a look at the whole of
+    Python's stack, for each: half of its time.
+    """
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        return make_fx(function)(*inputs)
 
 
 def without_questions(graph: fx.GraphModule) -> fx.GraphModule:

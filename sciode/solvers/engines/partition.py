@@ -16,9 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from .lift import check_repeatable
+from .lift import check_repeatable, operations_of
 
 __all__ = ["Asked", "Partition", "Place", "partition"]
 
@@ -112,9 +111,9 @@ def _joint(graph: fx.GraphModule, inputs: Sequence[Tensor], asked: Asked) -> tup
         outputs = graph(*inputs)
         # Cotangents are contiguous, whatever the outputs are.
         seeds = [_zeros(outputs[i]) for i in asked.differentiated]
-        joint = make_fx(pull)(*inputs, *seeds)
+        joint = operations_of(pull, *inputs, *seeds)
         if any(_writes(node) for node in joint.graph.nodes):
-            joint = make_fx(torch.func.functionalize(joint))(*inputs, *seeds)
+            joint = operations_of(torch.func.functionalize(joint), *inputs, *seeds)
     return joint, tuple(sorted(met))
 
 
