@@ -24,7 +24,7 @@ import torch
 from IPython.display import HTML
 
 from sciode import lab
-from sciode.insr import Body, Galerkin, Points, deform, evolve
+from sciode.insr import Body, Fit, Galerkin, Points, deform, evolve
 from sciode.lab import evolutions
 from sciode.lab.plots import deformed
 from sciode.nn import HardBoundary, PeriodicEmbedding, Siren, Solenoidal
@@ -32,7 +32,7 @@ from sciode.pde import Box, Load, Material, Plane, Setup, curl, problem_of
 from sciode.pde.grid_advection import advect
 from sciode.pde.grid_fluid import simulate
 from sciode.pde.spectral import solve_periodic
-from sciode.training import isolated_rng
+from sciode.training import Descent, isolated_rng
 
 session = lab.setup(seed=0, device="cpu")
 
@@ -48,7 +48,8 @@ width, count, end = lab.scale(full=16, fast=8), lab.scale(full=1600, fast=500), 
 with isolated_rng(session.seed):
     field = Siren(1, 1, width, lab.scale(full=2, fast=1), omega=10.0, embedding=PeriodicEmbedding([4.0])).double()
 
-settings = {"dt": 0.05, "points": Points(count, weight=0.0), "seed": session.seed}
+fit = Fit(Descent(iterations=lab.scale(full=1500, fast=400)))
+settings = {"dt": 0.05, "points": Points(count, weight=0.0), "fit": fit, "seed": session.seed}
 moved = Galerkin("rk4", fixed=True, damping=1e-10)
 galerkin = evolve(problem, field, [0.0, end], mode="galerkin", galerkin=moved, **settings)
 midpoint = evolve(problem, field, [0.0, end], scheme="implicitmidpoint", **settings)
@@ -105,7 +106,7 @@ with isolated_rng(session.seed):
     field = Siren(2, 1, lab.scale(full=16, fast=10), lab.scale(full=2, fast=1), omega=4.0,
                   embedding=PeriodicEmbedding([2 * math.pi, 2 * math.pi])).double()  # fmt: skip
 ends = [0.0, 1.0, 2.0] if not session.fast else [0.0, 0.2, 0.4]
-settings = {"dt": 0.1, "points": Points(lab.scale(full=2500, fast=500)), "accept": 0.05, "seed": session.seed}
+settings |= {"dt": 0.1, "points": Points(lab.scale(full=2500, fast=500)), "accept": 0.05}
 found = evolve(phases, field, ends, mode="galerkin", **settings)
 print(f"{found.thetas.shape[1]} weights; fit {found.steps[0].loss:.1e}; not followed: at most "
       f"{max(step.loss for step in found.steps[1:]):.1%}")  # fmt: skip
@@ -141,7 +142,7 @@ with isolated_rng(session.seed):
     psi = HardBoundary(Siren(2, 1, lab.scale(full=10, fast=6), lab.scale(full=2, fast=1), omega=5.0),
                        lambda x: 0.0 * x[..., :1], box.vanishing)  # fmt: skip
 until = lab.scale(full=1.0, fast=0.2)
-settings = {"dt": 0.1, "points": Points(lab.scale(full=1000, fast=200)), "accept": 0.05, "seed": session.seed}
+settings |= {"dt": 0.1, "points": Points(lab.scale(full=1000, fast=200)), "accept": 0.05}
 steady = Galerkin("rk4", fixed=True, damping=1e-6)
 flow = evolve(vortices, Solenoidal(psi).double(), [0.0, until], mode="galerkin", galerkin=steady, **settings)
 print(f"{flow.thetas.shape[1]} weights; fit {flow.steps[0].loss:.1e}, last step {flow.steps[-1]}")

@@ -111,8 +111,13 @@ def _execute(notebook: nbformat.NotebookNode, folder: Path, monkeypatch: pytest.
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     # The backend that draws into the notebook, where the tests' own environment asks for none.
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    # Every cell has told by then: a kernel that ends by itself takes two to three seconds more, and checks nothing.
     nbclient.NotebookClient(
-        notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(folder / "run")}}
+        notebook,
+        timeout=SECONDS_A_CELL,
+        kernel_name="python3",
+        shutdown_kernel="immediate",
+        resources={"metadata": {"path": str(folder / "run")}},
     ).execute()
 
 
