@@ -125,7 +125,7 @@ def train(field, size, steps):
 plains, hybrids = [], []
 for seed in SEEDS:
     with isolated_rng(seed), threads(1):
-        plains.append(train(plain_field(), 5, steps=lab.scale(full=200, fast=40)))
+        plains.append(train(plain_field(), 5, steps=lab.scale(full=200, fast=20)))
         hybrids.append(train(hybrid_field(), 20, steps=lab.scale(full=60, fast=30)))
 
 # %% [markdown]

@@ -135,7 +135,7 @@ swing, speed = variables(2)
 pendulum = solved([(speed, -4.0 * sin(swing))], torch.tensor([[1.0, 0.5]]).double(), torch.from_numpy(clock))
 angle = pendulum.values[0].numpy()
 foreign = {}
-for name, rounds in (("as it is", 0), ("with a search", lab.scale(full=8, fast=3))):
+for name, rounds in (("as it is", 0), ("with a search", lab.scale(full=8, fast=2))):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         foreign[name] = prose.predict(times, angle[:64], later, beams=2, fit=fit, search=rounds)
