@@ -36,7 +36,7 @@ speech, speaker = load("JapaneseVowels", "train")
 others, truth = load("JapaneseVowels", "test")
 speech, others = drop(speech, 0.5, seed=0), drop(others, 0.5, seed=1)
 classifier = IrregularClassifier(
-    epochs=lab.scale(full=60, fast=21), hidden=lab.scale(full=64, fast=32), batch_size=32, random_state=session.seed
+    epochs=lab.scale(full=60, fast=12), hidden=lab.scale(full=64, fast=32), batch_size=32, random_state=session.seed
 )
 classifier.fit(speech, speaker)
 accuracy = classifier.score(others, truth)
@@ -76,7 +76,7 @@ forecaster = IrregularForecaster(
     history=28,
     shortest=10,
     horizon=20.0,
-    epochs=lab.scale(full=40, fast=25),
+    epochs=lab.scale(full=40, fast=18),
     batch_size=lab.scale(full=64, fast=32),
     stride=lab.scale(full=1, fast=2),
     n_samples=lab.scale(full=16, fast=6),
@@ -148,7 +148,7 @@ patients
 
 # %%
 interpolator = IrregularInterpolator(
-    epochs=lab.scale(full=40, fast=21),
+    epochs=lab.scale(full=40, fast=14),
     copies=lab.scale(full=4, fast=1),
     batch_size=lab.scale(full=128, fast=32),
     random_state=session.seed,
