@@ -103,6 +103,30 @@ class Climate(NamedTuple):
         return torch.cat(found, 1).permute(2, 1, 0) * self.scale + self.offset
 
 
+    def weights(self, sensors: Tensor) -> tuple[Tensor, Tensor]:
+        """W [c 2 P, c, N] and w [c 2 P], float64, of sensors [N, d]: with z = W y + w of all readings y [c, N] at once,
+        the estimate of channel i at x is `waves_at` x [2 P] @ z_i, as `through` has it."""
+        h, c = self.basis(sensors), len(self.noise)
+        told = torch.cholesky_inverse(_root(self, h))
+        z = _coefficients(self, h, told).unflatten(2, (c, -1))  # [c, P, c, N]
+        z = z * self.scale[:, None, None, None] / self.scale[None, None, :, None]
+        usual = self.offset.unsqueeze(1) + self.scale.unsqueeze(1) * _zonal(self, h)  # [c, N]
+        rest = -torch.einsum("ipjn,jn->ip", z, usual.to(z.dtype))
+        first = self.waves.parts[0]
+        rest[:, first] += self.scale.unsqueeze(1) * self.mean
+        rest[:, 0] += self.offset
+        back = self.waves.order.argsort()
+        parts = (torch.view_as_real(x[:, back]) for x in (z, rest))
+        turned, fixed = (x.movedim(-1, 2).flatten(0, 2) for x in parts)
+        return turned, fixed
+
+    def to(self, device: torch.device | str) -> Climate:
+        """The same on a device."""
+        moved = {name: x.to(device) for name, x in self._asdict().items() if isinstance(x, Tensor)}
+        waves = self.waves._replace(order=self.waves.order.to(device), size=self.waves.size.to(device))
+        return self._replace(**moved, waves=waves, blocks=tuple(block.to(device) for block in self.blocks))
+
+
 def _zonal(climate: Climate, h: Tensor) -> Tensor:
     """The mean at the places of h, [c, Q]."""
     return climate.mean @ h.real[:, climate.waves.parts[0]].T
@@ -121,7 +145,7 @@ def _covariance(climate: Climate, h: Tensor) -> Tensor:
     c = len(climate.noise)
     beside = torch.cat((h.real, -h.imag), 1).T.contiguous()
     parts = list(zip(climate.waves.parts, climate.blocks, strict=True))
-    found = torch.empty(c, len(h), c, len(h), dtype=torch.float64)
+    found = beside.new_empty(c, len(h), c, len(h))
     for i in range(c):
         for j in range(i + 1):
             left = torch.cat([h[:, part].conj() @ block[i, :, j] for part, block in parts], 1)

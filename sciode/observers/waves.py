@@ -38,13 +38,16 @@ def wave_numbers(space: Space, degree: int) -> Tensor:
     return torch.tensor([k for k in kept if space.kind == "plane" or k >= tuple(-x for x in k)])
 
 
-def waves_at(points: Tensor, space: Space, degree: int) -> Tensor:
-    """Waves [N, P, 2] at points [N, d], float64: cosine and sine parts; in a plane the sine parts are 0."""
-    numbers = wave_numbers(space, degree).to(points.device)
+def waves_at(points: Tensor, space: Space, degree: int, numbers: Tensor | None = None) -> Tensor:
+    """Waves [N, P, 2] at points [N, d], float64: cosine and sine parts; in a plane the sine parts are 0.
+
+    numbers: `wave_numbers` on the points' device, where a recording may not send them there.
+    """
     if space.kind == "sphere":
-        return _harmonics(points, space, numbers)
-    lower, upper = (points.new_tensor(side, dtype=torch.float64) for side in (space.lower, space.upper))
-    share = (points.double() - lower) / (upper - lower)
+        return _harmonics(points, space, degree)
+    numbers = wave_numbers(space, degree).to(points.device) if numbers is None else numbers
+    sides = zip(points.double().unbind(-1), space.lower, space.upper, strict=True)
+    share = torch.stack([(x - low) / (high - low) for x, low, high in sides], -1)
     if space.kind == "plane":
         cosines = (torch.pi * share.unsqueeze(1) * numbers).cos().prod(-1)
         return torch.stack((cosines, torch.zeros_like(cosines)), -1)
@@ -62,26 +65,25 @@ def projection_of(waves: Tensor, space: Space, degree: int) -> Tensor:
     return torch.linalg.solve(basis.T @ basis + torch.diag(penalty), basis.T)
 
 
-def _harmonics(points: Tensor, space: Space, numbers: Tensor) -> Tensor:
-    """Real spherical harmonics of mean square 1 on the sphere, by the recurrence over l for each m."""
-    x, y, z = embedded(points.double(), space).unbind(-1)
-    table: dict[tuple[int, int], Tensor] = {(0, 0): torch.ones_like(z)}
+def _harmonics(points: Tensor, space: Space, degree: int) -> Tensor:
+    """Real spherical harmonics of mean square 1 on the sphere, by the recurrence over l for all m at once."""
+    x, y, z = embedded(points.double(), space).unsqueeze(-1).unbind(-2)  # [N, 1]
     ring = (1.0 - z.square()).clamp(min=0.0).sqrt()
-    degree = int(numbers[:, 0].max())
-    for m in range(degree + 1):
-        if m:
-            table[m, m] = table[m - 1, m - 1] * ring * np.sqrt((2 * m + 1) / (2 * m))
-        for n in range(m + 1, degree + 1):
-            a = np.sqrt((4 * n * n - 1) / (n * n - m * m))
-            before = table[n - 2, m] if n > m + 1 else torch.zeros_like(z)
-            b = np.sqrt(((n - 1) ** 2 - m * m) / (4 * (n - 1) ** 2 - 1)) if n > m + 1 else 0.0
-            table[n, m] = a * (z * table[n - 1, m] - b * before)
-    east = torch.atan2(y, x)
-    parts = []
-    for n, m in numbers.tolist():
-        scale = np.sqrt(2.0) if m else 1.0
-        parts.append(torch.stack((scale * table[n, m] * (m * east).cos(), scale * table[n, m] * (m * east).sin()), -1))
-    return torch.stack(parts, 1)
+    before, last = z[:, :0], torch.ones_like(z)
+    rows = [last]
+    every = torch.arange(degree + 1, dtype=torch.float64, device=z.device)
+    for n in range(1, degree + 1):
+        m = every[:n]
+        a = ((4 * n * n - 1) / (n * n - m * m)).sqrt()
+        b = (((n - 1) ** 2 - m * m) / (4 * (n - 1) ** 2 - 1)).clamp(min=0.0).sqrt()
+        older = torch.cat((before, torch.zeros_like(z)), -1)
+        corner = last[:, -1:] * (ring * float(np.sqrt((2 * n + 1) / (2 * n))))
+        before, last = last, torch.cat((a * (z * last - b * older), corner), -1)
+        rows.append(last)
+    east = torch.atan2(y, x) * every
+    scale = 1.0 + (2.0**0.5 - 1.0) * every.clamp(max=1.0)
+    ways = [scale * turned for turned in (east.cos(), east.sin())]
+    return torch.stack([torch.cat([row * way[:, : row.shape[1]] for row in rows], -1) for way in ways], -1)
 
 
 class Exchange(nn.Module):
