@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sciode.data.flow import FlowSet, Space
 from sciode.data.flow_recipes import ShallowWaterRecipe, VorticityRecipe
-from sciode.observers.climate import Climate, fitted_climate, settled, suited_degree
+from sciode.observers import climate
 from sciode.observers.law import grid_of
 from sciode.observers.surface import chosen_order, surface_inverse, surface_rows
 from sciode.pde.shallow_water import simulate_shallow_water, still
@@ -20,10 +20,6 @@ from sciode.pde.spherical import SphereGrid
 from sciode.pde.vorticity import diagonal_forcing, simulate_vorticity
 
 __all__ = ["Estimate", "Surface", "fitted_surface", "learned_climate", "solved"]
-
-_FRAMES = 256
-"""By which a climate is learned, at most."""
-
 
 _RECIPES: Mapping[str, type[VorticityRecipe] | type[ShallowWaterRecipe]] = {
     "vorticity": VorticityRecipe,
@@ -53,8 +49,8 @@ class Surface(NamedTuple):
 class Estimate:
     """The best linear estimate by a climate, as a `Surface` is asked; what a layout of sensors costs is kept."""
 
-    def __init__(self, climate: Climate) -> None:
-        self.climate, self.space = climate, climate.space
+    def __init__(self, found: climate.Climate) -> None:
+        self.climate, self.space = found, found.space
         self._roots: dict[bytes, Tensor] = {}
 
     def through(self, sensors: NDArray[Any], values: NDArray[Any], places: NDArray[Any]) -> NDArray[np.float64]:
@@ -75,11 +71,7 @@ def _own(readings: FlowSet) -> tuple[Tensor, Tensor]:
 def learned_climate(readings: FlowSet, others: FlowSet) -> Estimate:
     """By the readings of the first flow's sensors alone, frames of all flows in even steps; how much of what they say
     is noise, by those of other flows."""
-    points, values = _own(readings)
-    values = values[:: -(-len(values) // _FRAMES)]
-    climate = fitted_climate(points, values, readings.space, suited_degree(len(points), readings.space))
-    points, values = _own(others)
-    return Estimate(settled(climate, points, values[:: -(-len(values) // _FRAMES)]))
+    return Estimate(climate.learned_climate(*_own(readings), *_own(others), readings.space))
 
 
 def fitted_surface(readings: FlowSet, orders: tuple[int, ...]) -> Surface:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from sciode.data.flow import Space
 
 from .waves import wave_numbers, waves_at
 
-__all__ = ["Climate", "climate_of", "fitted_climate", "settled", "suited_degree"]
+__all__ = ["Climate", "climate_of", "fitted_climate", "learned_climate", "settled", "suited_degree", "unpacked"]
 
 _FLOOR = 1e-10
 """Of noise, in units of the readings' variance: below it rounding is what is met."""
@@ -25,6 +25,9 @@ _SENSORS = 1024
 """By which a climate is fitted, at most: a step takes the cube of them."""
 _PLACES = 4096
 """Asked at a time."""
+_FRAMES = 256
+"""By which a climate is learned, at most."""
+_KEPT = ("mean", "noise", "offset", "scale")
 
 
 class Groups(NamedTuple):
@@ -102,7 +105,6 @@ class Climate(NamedTuple):
             found.append(asked.real @ z.real + asked.imag @ z.imag + _zonal(self, asked).unsqueeze(2))
         return torch.cat(found, 1).permute(2, 1, 0) * self.scale + self.offset
 
-
     def weights(self, sensors: Tensor) -> tuple[Tensor, Tensor]:
         """W [c 2 P, c, N] and w [c 2 P], float64, of sensors [N, d]: with z = W y + w of all readings y [c, N] at once,
         the estimate of channel i at x is `waves_at` x [2 P] @ z_i, as `through` has it."""
@@ -119,6 +121,11 @@ class Climate(NamedTuple):
         parts = (torch.view_as_real(x[:, back]) for x in (z, rest))
         turned, fixed = (x.movedim(-1, 2).flatten(0, 2) for x in parts)
         return turned, fixed
+
+    def packed(self) -> dict[str, Tensor]:
+        """What a file keeps of it, beside space and degree; see `unpacked`."""
+        blocks = {f"block.{number}": torch.view_as_real(block) for number, block in enumerate(self.blocks)}
+        return blocks | {name: getattr(self, name) for name in _KEPT}
 
     def to(self, device: torch.device | str) -> Climate:
         """The same on a device."""
@@ -329,6 +336,26 @@ def _untold(covariance: Tensor, noise: Tensor, y: Tensor) -> float:
     own = inverse.unflatten(1, (c, -1)).unflatten(0, (c, -1)).diagonal(dim1=1, dim2=3).permute(2, 0, 1)  # [N, c, c]
     missed = torch.linalg.solve(own, (inverse @ y).unflatten(0, (c, -1)).transpose(0, 1))
     return float(missed.square().mean())
+
+
+def learned_climate(
+    points: Tensor, values: Tensor, others: Tensor, theirs: Tensor, space: Space, *, degree: int | None = None
+) -> Climate:
+    """`fitted_climate` of readings [F, N, c] at points [N, d], `settled` by those of other flows, some 256 frames of
+    each in even steps; degree None: `suited_degree`."""
+    found = fitted_climate(points, _thinned(values), space, degree or suited_degree(len(points), space))
+    return settled(found, others, _thinned(theirs))
+
+
+def _thinned(values: Tensor) -> Tensor:
+    return values[:: -(-len(values) // _FRAMES)]
+
+
+def unpacked(tensors: Mapping[str, Tensor], space: Space, degree: int) -> Climate:
+    """The climate of what `Climate.packed` gave."""
+    count = sum(name.startswith("block.") for name in tensors)
+    blocks = tuple(torch.view_as_complex(tensors[f"block.{number}"].contiguous()) for number in range(count))
+    return Climate(space, degree, _groups(space, degree), blocks, *(tensors[name] for name in _KEPT))
 
 
 def suited_degree(count: int, space: Space, share: float = 5.0, most: int = 63) -> int:

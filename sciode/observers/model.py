@@ -18,11 +18,11 @@ from .continuum import Continuum
 from .dynamics import SOLVER, STATES, LatentDynamics, Latents
 from .scene import Scene
 from .surface import surface_rows, time_weights
-from .waves import MIXINGS, wave_numbers
+from .waves import MIXINGS, wave_numbers, waves_at
 
 __all__ = ["BASES", "PUBLISHED", "Design", "Observed", "ObserverModel", "Simulated", "network"]
 
-BASES = ("none", "cubic", "stretched", "fitted")
+BASES = ("none", "cubic", "stretched", "fitted", "climate")
 PUBLISHED: Mapping[str, Any] = MappingProxyType({"state": "latent", "mixing": "each"})
 """The state of the paper, and what observers had that were saved before there was a choice."""
 
@@ -42,7 +42,9 @@ class Design:
     base: "none": the continuum is decoded, as the paper has it. "cubic": the continuum corrects a cubic surface through
     what System 1 says of the sensors, whose first readings are kept as they are: never far from interpolation.
     "stretched": the same in a space whose axes are stretched as suits the readings best (`chosen_stretch`). "fitted":
-    the order of the surface too is what suits them best (`chosen_order`).
+    the order of the surface too is what suits them best (`chosen_order`). "climate": no surface, but the best linear
+    estimate of all channels at once, by their covariance as the sensors' own readings have it (`fitted_climate`); on
+    spheres and in periodic boxes.
     attention: "dense", "nearest" (of k) or "linear" (`SensorAttention`). reader: "gru", "mean" or "max"; causal: see
     `Continuum`. horizon: the unit of time of queries, in steps.
     """
@@ -57,7 +59,7 @@ class Design:
     state: Literal["values", "latent"] = "values"
     waves: int = 0
     mixing: Literal["full", "each"] = "full"
-    base: Literal["none", "cubic", "stretched", "fitted"] = "none"
+    base: Literal["none", "cubic", "stretched", "fitted", "climate"] = "none"
     attention: Literal["dense", "nearest", "linear"] = "dense"
     k: int = 16
     reader: Literal["gru", "mean", "max"] = "gru"
@@ -77,7 +79,8 @@ class Design:
 
 class Simulated(NamedTuple):
     """System 1's part of an answer. latents: `Latents`. told: [B, K, N, c], what it says of the sensors at the anchor
-    times. surface: [B, N + p, K, c], the surface through it; None without a base."""
+    times. surface: [B, N + p, K, c], what the surface through it is made of, of a climate [B, 2 P, K, c], its waves;
+    None without a base."""
 
     latents: Latents
     told: Tensor
@@ -121,6 +124,8 @@ class ObserverModel(nn.Module):
             return Simulated(latents, told, None)
         gap = torch.where(scene.read, scene.start - told[:, 0], 0.0)
         told = (told + gap.unsqueeze(1)) * scene.there[:, None, :, None]
+        if self.base == "climate":
+            return Simulated(latents, told, _estimated(told.double(), scene))
         inverse = scene.span.surface
         assert inverse is not None
         values = told.double().transpose(1, 2)  # [B, N, K, c]
@@ -131,12 +136,29 @@ class ObserverModel(nn.Module):
         states = simulated.latents.states
         if simulated.surface is None:
             return self.continuum(states, scene, x, t)
-        rows = surface_rows(x, scene.points, scene.there, scene.space, scene.span.stretch, scene.span.order)
+        rows = _rows(x, scene)
         known = (rows @ simulated.surface.flatten(2)).unflatten(2, simulated.surface.shape[2:])  # [B, Q, K, c]
         index, weight = time_weights(scene.clock, t, self.continuum.causal)
         near = known.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, known.shape[-1]))
         base = (weight.unsqueeze(-1) * near).sum(2).to(states)
         return self.continuum(states, scene, x, t, base)
+
+
+def _estimated(told: Tensor, scene: Scene) -> Tensor:
+    """The waves [B, 2 P, K, c] that a climate makes of what sensors are said to read, [B, K, N, c]."""
+    weights, usual = scene.span.climate, scene.span.usual
+    assert weights is not None and usual is not None
+    readings = told.permute(0, 3, 2, 1).flatten(1, 2)  # [B, c N, K]
+    waves = weights.flatten(2) @ readings + usual.unsqueeze(2)
+    return waves.unflatten(1, (told.shape[3], -1)).permute(0, 2, 3, 1)
+
+
+def _rows(x: Tensor, scene: Scene) -> Tensor:
+    """What a base is made of at places x [B, Q, d]: [B, Q, N + p] of a surface, [B, Q, 2 P] of a climate."""
+    span = scene.span
+    if span.climate is None:
+        return surface_rows(x, scene.points, scene.there, scene.space, span.stretch, span.order)
+    return waves_at(x.flatten(0, 1), scene.space, span.degree, span.numbers).flatten(1).unflatten(0, x.shape[:2])
 
 
 def network(channels: int, space: Space, design: Design) -> ObserverModel:

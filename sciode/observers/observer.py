@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -20,13 +20,14 @@ from sciode.training.recorded import ENGINES
 
 from .arrays import Reading, as_flows, asked, held_out
 from .bounds import Bounds, bounds_of
+from .climate import Climate, learned_climate, unpacked
 from .graphs import Graph, flattened, outside_hull
 from .model import PUBLISHED, Design, ObserverModel, network
 from .objective import Objective
 from .scene import Scene
 from .surface import ORDERS, chosen_order
 from .windowed import Windowed
-from .windows import Layout, Scale, cut, scale_of
+from .windows import Layout, Scale, Windows, cut, scale_of
 from .wiring import Wiring, wired
 
 __all__ = ["Observer", "Prediction"]
@@ -70,6 +71,7 @@ class Observer:
 
     Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
     start to its end), `given_` (the first readings of the first flow), `order_` and `stretch_` (of the surface),
+    `climate_` (of standardised readings; None without),
     `bounds_` (of the training's readings; infinite in observers saved before they were kept).
     """
 
@@ -134,6 +136,8 @@ class Observer:
         """The same from flow sets, of which the points are the sensors."""
         self._check()
         self.order_, self.stretch_ = 3, ()
+        if self.design.base == "climate" and (self.flat or train.space.kind == "plane"):
+            raise ValueError('base="climate" needs a sphere or a periodic box: in a plane take base="fitted"')
         device = choose_device(self.device)
         train, chooses = held_out(train, self.validation) if validation is None else (train, validation)
         self.space_, self.channels_ = train.space, train.channels
@@ -150,6 +154,7 @@ class Observer:
             orders = ORDERS if self.design.base == "fitted" else (3,)
             self.order_, found = chosen_order(layout.points.to(device), readings, first.space, orders)
             self.stretch_: tuple[float, ...] = tuple(found.tolist())
+        self.climate_ = _climate(parts) if self.design.base == "climate" else None
         span = parts["train"].times[:, -1]
         self.horizon_ = float(span.max()) * self.scale_.unit
         self._build(float(span.max()))
@@ -230,7 +235,10 @@ class Observer:
             "stretch": list(self.stretch_),
             "order": self.order_,
         }
-        save_checkpoint(Path(path), {**weights, **scale, **bounds, **given}, record)
+        kept = {} if self.climate_ is None else self.climate_.packed()
+        climate = {f"climate.{name}": value for name, value in kept.items()}
+        record["degree"] = 0 if self.climate_ is None else self.climate_.degree
+        save_checkpoint(Path(path), {**weights, **scale, **bounds, **climate, **given}, record)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> Self:
@@ -248,6 +256,8 @@ class Observer:
         self.bounds_ = Bounds(tensors.get("bounds.lowest", -none), tensors.get("bounds.highest", none))
         self.horizon_, self.order_ = record["horizon"], record.get("order", 3)
         self.stretch_ = tuple(record["stretch"])
+        kept = {name[8:]: value for name, value in tensors.items() if name.startswith("climate.")}
+        self.climate_ = unpacked(kept, self.space_, record["degree"]) if kept else None
         self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
         self._build(self.horizon_ / self.scale_.unit)
         self.network_.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
@@ -280,8 +290,10 @@ class Observer:
 
     def _wiring(self) -> Wiring:
         design = self.design
-        base = design.base != "none"
-        return Wiring(self.graph, self.neighbours, self.radius, design.waves, base, self.stretch_, self.order_)
+        surface = design.base not in ("none", "climate")
+        return Wiring(
+            self.graph, self.neighbours, self.radius, design.waves, surface, self.stretch_, self.order_, self.climate_
+        )
 
     def _seen(self, flows: FlowSet) -> FlowSet:
         """As networks see them: on a sphere or flattened."""
@@ -359,6 +371,16 @@ class Observer:
                 values[now] = self.scale_.restored(found).cpu().numpy().reshape(-1, *values.shape[1:])
         lost = self._left(self.scale_.restored(simulated.told[0])).any(1).cpu()
         return values, float(seen.clock[0].cpu()[lost].min()) if bool(lost.any()) else np.inf
+
+
+def _climate(parts: Mapping[str, Windows]) -> Climate:
+    """Of what the sensors of the first flow read, settled by those of the first that chooses."""
+    told = []
+    for part in (parts["train"], parts["validation"]):
+        points = part.layouts[0].points.double().cpu()
+        own = [number for number, which in enumerate(part.which) if which == 0]
+        told += [points, part.values[own][:, :, : len(points)].flatten(0, 1).cpu()]
+    return learned_climate(*told, parts["train"].space)
 
 
 def _told(observer: Observer, parts: Any) -> str:

@@ -17,20 +17,25 @@ class Span(NamedTuple):
     """What reaches beyond neighbours, of each layout of sensors: made where a design asks for it, None otherwise.
 
     waves: [B, N, 2 P] and projection: [B, 2 P, N], of `Exchange`. surface: [B, N + p, N] float64, of
-    `surface_inverse`, stretch: [p] and order, its own. Rows and columns of sensors that are not there are 0. B is 1
-    where all flows share a layout.
+    `surface_inverse`, stretch: [p] and order, its own. climate: [B, c 2 P, c, N] and usual: [B, c 2 P], float64, of
+    `Climate.weights`, of waves up to degree, numbers: [P, d] those of a box. Rows and columns of sensors that are not
+    there are 0. B is 1 where all flows share a layout.
     """
 
     waves: Tensor | None = None
     projection: Tensor | None = None
     surface: Tensor | None = None
+    climate: Tensor | None = None
+    usual: Tensor | None = None
     stretch: Tensor | None = None
+    numbers: Tensor | None = None
     order: int = 3
+    degree: int = 0
 
     def first(self) -> Span:
         """Of the first flow alone, without its axis."""
-        parts = (None if x is None else x[0] for x in (self.waves, self.projection, self.surface))
-        return Span(*parts, stretch=self.stretch, order=self.order)
+        parts = {name: x[0] for name, x in zip(self._fields[:5], self[:5], strict=True) if isinstance(x, Tensor)}
+        return self._replace(**parts)
 
 
 class Scene(NamedTuple):

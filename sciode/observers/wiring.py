@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .climate import Climate
 from .graphs import Graph, edges_between, spacing
 from .scene import Scene, Span, scene
 from .surface import surface_inverse
-from .waves import projection_of, waves_at
+from .waves import projection_of, wave_numbers, waves_at
 from .windows import Layout
 
 __all__ = ["Joined", "Joints", "Wiring", "gathered", "joints_of", "wired"]
@@ -38,7 +39,7 @@ class Joined(NamedTuple):
 @dataclass(frozen=True)
 class Wiring:
     """How sensors are joined: see `edges_between`; waves: of `Design`; surface: whether one is laid through them;
-    stretch, order: see `chosen_order`, () for none."""
+    stretch, order: see `chosen_order`, () for none; climate: the one by which readings are continued instead."""
 
     graph: Graph = "delaunay"
     k: int = 6
@@ -47,6 +48,7 @@ class Wiring:
     surface: bool = False
     stretch: tuple[float, ...] = ()
     order: int = 3
+    climate: Climate | None = None
 
     def joined(self, layout: Layout, chosen: Tensor, space: Any, device: torch.device, room: int = 0) -> Joined:
         """The sensors of a layout that are chosen (numbers on the CPU), joined; in a room for more of them, and edges
@@ -60,9 +62,14 @@ class Wiring:
             None if waves is None else waves.flatten(1).float(),
             None if waves is None else projection_of(waves, space, self.waves).float(),
             surface_inverse(points, space, stretch, self.order) if self.surface else None,
-            stretch,
-            self.order,
+            stretch=stretch,
+            order=self.order,
         )
+        if self.climate is not None:
+            here = self.climate.to(device)
+            climate, usual = here.weights(points)
+            numbers = None if space.kind == "sphere" else wave_numbers(space, here.degree).to(device)
+            span = span._replace(climate=climate, usual=usual, numbers=numbers, degree=here.degree)
         walls, there = layout.walls[chosen].to(device), torch.ones(len(points), dtype=torch.bool, device=device)
         found = Joined(chosen.to(device), points, there, walls, edges, near, span)
         return _roomy(found, room) if room else found
@@ -130,24 +137,22 @@ def gathered(parts: list[Joined], readings: Sequence[Tensor], clock: Tensor, spa
 def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
     """Spans as one batch; one of it where all flows share a layout. room: sensors that they are for at least."""
     first = parts[0]
-    if shared:
-        return first._replace(
-            waves=None if first.waves is None else first.waves.unsqueeze(0),
-            projection=None if first.projection is None else first.projection.unsqueeze(0),
-            surface=None if first.surface is None else first.surface.unsqueeze(0),
-        )
-    waves, projections, surfaces = (
-        [x for x in column if x is not None] for column in zip(*(part[:3] for part in parts), strict=True)
-    )
-    most = max((x.shape[-1] for x in (*projections, *surfaces)), default=0)
-    most = max(most, room)
-    return Span(
-        torch.stack([_grown(x, most, 0) for x in waves]) if waves else None,
-        torch.stack([_grown(x, most, 1) for x in projections]) if projections else None,
-        torch.stack([_bordered(x, most) for x in surfaces]) if surfaces else None,
-        first.stretch,
-        first.order,
-    )
+    # What each layout has of its own, and how it grows by sensors that are not there.
+    grows: dict[str, Callable[[Tensor, int], Tensor]] = {
+        "waves": lambda x, most: _grown(x, most, 0),
+        "projection": lambda x, most: _grown(x, most, 1),
+        "surface": _bordered,
+        "climate": lambda x, most: _grown(x, most, 2),
+        "usual": lambda x, most: x,
+    }
+    counts = [x.shape[-1] for part in parts for x in (part.projection, part.surface, part.climate) if x is not None]
+    most = max([room, *counts])
+    found = {}
+    for name, grow in grows.items():
+        own = [x for part in parts if (x := getattr(part, name)) is not None]
+        if own:
+            found[name] = own[0].unsqueeze(0) if shared else torch.stack([grow(x, most) for x in own])
+    return first._replace(**found)
 
 
 def _bordered(x: Tensor, most: int) -> Tensor:
