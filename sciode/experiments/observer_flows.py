@@ -76,6 +76,7 @@ LINES: dict[str, Line] = {
     "no surface": Line(design={"base": "none"}),
     "surface, not stretched": Line(design={"base": "cubic"}),
     "cubic surface, stretched": Line(design={"base": "stretched"}),
+    "climate for surface": Line(design={"base": "climate"}),
     "no waves": Line(design={"waves": 0}),
     "mean for GRU": Line(design={"reader": "mean"}),
     "max for GRU": Line(design={"reader": "max"}),
@@ -107,7 +108,7 @@ _WITHOUT_WALLS = ("navier_stokes", "shallow_water")
 _KNOWN = {
     "law": "navier_stokes", "solver": _WITHOUT_WALLS, "climate": _WITHOUT_WALLS, "climate solver": _WITHOUT_WALLS,
 }  # fmt: skip
-"""Sets that a rival can be asked of, by how their names begin; all, where it is not here."""
+"""Sets that a rival or a base can be asked of, by how their names begin; all, where it is not here."""
 
 _LAYOUT, _UNSEEN, _POINTS = 11, 12, 13
 """First entries of the paths of the seeds that choose sensors and points."""
@@ -336,7 +337,7 @@ def _keys(settings: Settings) -> list[dict[str, Any]]:
         for line in settings.lines
         if not (number and LINES[line].rival in STILL)
         if not {"flat", "graph"} & set(LINES[line].observer) or name.startswith("shallow_water")
-        if name.startswith(_KNOWN.get(LINES[line].rival or "", ""))
+        if name.startswith(_KNOWN.get(LINES[line].rival or LINES[line].design.get("base", ""), ""))
     ]
 
 

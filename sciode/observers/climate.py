@@ -164,7 +164,11 @@ def _covariance(climate: Climate, h: Tensor) -> Tensor:
 
 
 def _root(climate: Climate, h: Tensor) -> Tensor:
-    return torch.linalg.cholesky(_covariance(climate, h))
+    """Raises ValueError where two channels say the same, or the noise is below rounding."""
+    root, failed = torch.linalg.cholesky_ex(_covariance(climate, h))
+    if bool(failed):
+        raise ValueError("the readings' covariance is singular: leave out channels that follow from others")
+    return root
 
 
 def climate_of(space: Space, degree: int, slopes: Sequence[float], noise: Sequence[float]) -> Climate:
@@ -189,11 +193,11 @@ def _begun(points: Tensor, readings: Tensor, space: Space, degree: int) -> Clima
     best = [(-math.inf, 0.0, 0.0)] * y.shape[2]
     for slope in _SLOPES:
         for noise in _NOISES:
-            tried = climate_of(space, degree, [slope], [noise])
+            tried = climate_of(space, degree, [slope], [noise]).to(points.device)
             root = _root(tried, tried.basis(points[chosen]))
             for i in range(len(best)):
                 best[i] = max(best[i], (_likelihood(root, y[:, :, i].T), slope, noise))
-    return climate_of(space, degree, [b[1] for b in best], [b[2] for b in best])
+    return climate_of(space, degree, [b[1] for b in best], [b[2] for b in best]).to(points.device)
 
 
 def _likelihood(root: Tensor, y: Tensor) -> float:
@@ -215,7 +219,7 @@ def _isotropic(waves: Groups, blocks: Sequence[Tensor]) -> tuple[Tensor, ...]:
     variances = torch.cat([_variances(block) for block in blocks], 1)
     weights = torch.full_like(variances[0], 2.0)
     weights[waves.parts[0]] = 1.0
-    total = torch.zeros(len(variances), int(waves.size.max()) + 1, dtype=torch.float64)
+    total = variances.new_zeros(len(variances), int(waves.size.max()) + 1)
     share = total[:1].clone().index_add_(1, waves.size, weights.unsqueeze(0))
     total.index_add_(1, waves.size, variances * weights)
     return _diagonal(waves, (total / share)[:, waves.size])
@@ -256,7 +260,7 @@ def _seen(climate: Climate, h: Tensor, excess: Tensor) -> list[Tensor]:
     """h' excess conj(h) of each group, [c L, c L]."""
     c, count = len(climate.noise), len(h)
     parts = climate.waves.parts
-    found = [torch.zeros(c, p.stop - p.start, c, p.stop - p.start, dtype=h.dtype) for p in parts]
+    found = [h.new_zeros(c, p.stop - p.start, c, p.stop - p.start) for p in parts]
     beside = torch.cat((h.real, -h.imag), 1)
     for i in range(c):
         for j in range(i + 1):
@@ -276,12 +280,10 @@ def fitted_climate(
 
     degree: see `suited_degree`. start: steps of an isotropic climate; steps: of a free one after them. They are few:
     frames of few flows are fewer than blocks have entries, and the stop keeps what they don't tell near what is
-    isotropic. Of more than 1,024 sensors that many are taken. Frames with a missing reading are left out; ValueError
-    where none is left, and in a plane.
+    isotropic. Of more than 1,024 sensors that many are taken. Where readings are missing, sensors and frames are those
+    of the largest table without a gap; ValueError where there is none, and in a plane.
     """
-    whole = values[values.isfinite().flatten(1).all(1)].double()
-    if not len(whole):
-        raise ValueError("no frame is whole: leave out the sensors that are silent")
+    points, whole = _whole(points, values)
     chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SENSORS]
     points, whole = points[chosen], whole[:, chosen]
     offset = whole.mean((0, 1))
@@ -299,16 +301,14 @@ def fitted_climate(
 
 
 def settled(climate: Climate, points: Tensor, values: Tensor) -> Climate:
-    """The same with the noise of each channel that tells each sensor best by all others (Rippa, 1999), of whole
-    readings [F, N, c] at points [N, d] of flows that the fit did not read.
+    """The same with the noise of each channel that tells each sensor best by all others (Rippa, 1999), of readings
+    [F, N, c] at points [N, d] of flows that the fit did not read; gaps as in `fitted_climate`.
 
     What a fit says of noise is of its own frames, and too little where waves are more than sensors: what is shorter
     than its waves is then taken for longer ones. Of more than 1,024 sensors those are asked that are nearest to one of
-    them. ValueError where no frame is whole.
+    them.
     """
-    whole = values[values.isfinite().flatten(1).all(1)].double()
-    if not len(whole):
-        raise ValueError("no frame is whole: leave out the sensors that are silent")
+    points, whole = _whole(points, values)
     start = torch.randint(len(points), (1,), generator=torch.Generator().manual_seed(0))
     near = (points - points[start]).square().sum(1).argsort()[:_SENSORS]
     h, y = climate.basis(points[near]), (whole[:, near] - climate.offset) / climate.scale
@@ -323,6 +323,20 @@ def settled(climate: Climate, points: Tensor, values: Tensor) -> Climate:
             best, kept = min((best, noise), (error, tried), key=lambda pair: pair[0])
             noise = kept
     return climate._replace(noise=noise)
+
+
+def _whole(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of points [N, d] and values [F, N, c] the largest table without a gap, if sensors leave in the order of how many
+    readings they lack. ValueError where no reading is there."""
+    missing = ~values.isfinite().all(-1)
+    order = missing.sum(0).argsort(stable=True)
+    whole = missing[:, order].cumsum(1) == 0  # [F, N], of the first sensors of that order
+    sizes = whole.sum(0) * torch.arange(1, len(order) + 1, device=values.device)
+    best = int(sizes.argmax())
+    if not int(sizes[best]):
+        raise ValueError("no sensor has a reading of all channels at once: take base='fitted', or leave channels out")
+    sensors = order[: best + 1].sort().values.to(points.device)
+    return points[sensors], values[whole[:, best]][:, sensors].double()
 
 
 def _untold(covariance: Tensor, noise: Tensor, y: Tensor) -> float:

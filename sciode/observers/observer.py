@@ -154,7 +154,7 @@ class Observer:
             orders = ORDERS if self.design.base == "fitted" else (3,)
             self.order_, found = chosen_order(layout.points.to(device), readings, first.space, orders)
             self.stretch_: tuple[float, ...] = tuple(found.tolist())
-        self.climate_ = _climate(parts) if self.design.base == "climate" else None
+        self.climate_ = _climate(parts, device) if self.design.base == "climate" else None
         span = parts["train"].times[:, -1]
         self.horizon_ = float(span.max()) * self.scale_.unit
         self._build(float(span.max()))
@@ -373,14 +373,15 @@ class Observer:
         return values, float(seen.clock[0].cpu()[lost].min()) if bool(lost.any()) else np.inf
 
 
-def _climate(parts: Mapping[str, Windows]) -> Climate:
-    """Of what the sensors of the first flow read, settled by those of the first that chooses."""
+def _climate(parts: Mapping[str, Windows], device: torch.device) -> Climate:
+    """Of what the sensors of the first flow read, settled by those of the first that chooses; found on a device, kept
+    on the CPU."""
     told = []
     for part in (parts["train"], parts["validation"]):
-        points = part.layouts[0].points.double().cpu()
+        points = part.layouts[0].points.double().to(device)
         own = [number for number, which in enumerate(part.which) if which == 0]
-        told += [points, part.values[own][:, :, : len(points)].flatten(0, 1).cpu()]
-    return learned_climate(*told, parts["train"].space)
+        told += [points, part.values[own][:, :, : len(points)].flatten(0, 1)]
+    return learned_climate(*told, parts["train"].space).to("cpu")
 
 
 def _told(observer: Observer, parts: Any) -> str:

@@ -48,7 +48,9 @@ def test_queries_are_answered_as_on_the_cpu(way: str, base: str) -> None:
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("design", [{}, {"base": "cubic", "waves": 3, "attention": "nearest"}, {"dynamics": "ode"}])
+@pytest.mark.parametrize("design", [
+    {}, {"base": "cubic", "waves": 3, "attention": "nearest"}, {"dynamics": "ode"}, {"base": "climate", "waves": 3},
+])  # fmt: skip
 def test_an_observer_trains_on_the_card_and_answers_anywhere(design: dict[str, Any], tmp_path: Path) -> None:
     how: dict[str, Any] = {"space": BOX, "length": 7, "epochs": 3, "batch_size": 3, "queries": 64}
     observer = Observer(design=Design(width=16, layers=1, heads=2, **design), device="cuda", **how).fit(*waves())
@@ -83,6 +85,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
         "state": "latent",
         "mixing": "each",
     },
+    "climate": {"base": "climate", "waves": 3, "attention": "nearest", "k": 8},
     "dense": {"attention": "dense"},
     "linear, causal, mean": {"attention": "linear", "causal": True, "reader": "mean"},
 }

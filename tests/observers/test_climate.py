@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sciode.data.flow import Space
 from sciode.observers import Climate, climate_of, fitted_climate, settled, suited_degree
-from sciode.observers.climate import _covariance, _untold, _zonal
+from sciode.observers.climate import _covariance, _untold, _zonal, unpacked
+from sciode.observers.waves import waves_at
 from tests.observers.made import BOX, SPHERE, places
 
 SPACES = pytest.mark.parametrize("space", [BOX, SPHERE], ids=["box", "sphere"])
@@ -97,18 +98,58 @@ def test_what_is_moved_along_the_symmetry_is_found_moved(space: Space) -> None:
     torch.testing.assert_close(again, found, rtol=1e-5, atol=1e-5)
 
 
-def test_frames_with_gaps_are_left_out_and_misuse_says_the_mend() -> None:
+def test_a_climate_is_of_the_largest_table_without_a_gap_and_misuse_says_the_mend() -> None:
     points = places(BOX, 20)
     values = drawn(true_climate(BOX), points, 8)
     gaps = torch.cat((values, values[:1] * torch.nan))
-    with_, without = (fitted_climate(points, x, BOX, 3, steps=1) for x in (gaps, values))
-    assert torch.equal(with_.noise, without.noise)
-    with pytest.raises(ValueError, match="no frame is whole"):
+    silent = torch.cat((values, values[:, :1] * torch.nan), 1)
+    silent[1:, 5] = torch.nan  # with it one frame would be left
+    spared = [n for n in range(20) if n != 5]
+    asked = (
+        (points, gaps), (points, values),
+        (torch.cat((points, points[:1])), silent), (points[spared], values[:, spared]),
+    )  # fmt: skip
+    for begun in (fitted_climate, settled):
+        found = [
+            fitted_climate(at, x, BOX, 3, steps=1) if begun is fitted_climate
+            else settled(true_climate(BOX, 1e-3), at, x) for at, x in asked
+        ]  # fmt: skip
+        assert torch.equal(found[0].noise, found[1].noise) and torch.equal(found[2].noise, found[3].noise)
+    without = fitted_climate(points, values, BOX, 3, steps=1)
+    with pytest.raises(ValueError, match="no sensor has a reading"):
         fitted_climate(points, gaps[8:], BOX, 3)
     with pytest.raises(ValueError, match="leave those sensors out"):
         without.through(points, gaps[8:], points)
     with pytest.raises(ValueError, match="take a surface"):
         fitted_climate(points, values, Space("plane", (0.0, 0.0), (1.0, 2.0)), 3)
+
+
+@SPACES
+def test_weights_of_readings_are_the_best_linear_estimate(space: Space) -> None:
+    """Of readings with a mean and a spread of their own, whichever waves they have."""
+    told = {"offset": torch.tensor([3.0, -1.0]).double(), "scale": torch.tensor([0.5, 20.0]).double()}
+    climate, points, asked = true_climate(space, 1e-3)._replace(**told), places(space, 25), places(space, 10, 1)
+    values = drawn(climate, points, 4) * told["scale"] + told["offset"]
+    weights, usual = climate.weights(points)
+    z = torch.einsum("wjn,tnj->tw", weights, values) + usual  # [T, c 2 P]
+    rows = waves_at(asked, space, climate.degree).flatten(1)
+    found = torch.einsum("qw,tcw->tqc", rows, z.unflatten(1, (2, -1)))
+    torch.testing.assert_close(found, climate.through(points, values, asked), rtol=1e-9, atol=1e-9)
+
+
+@SPACES
+def test_what_is_unpacked_is_what_was_packed(space: Space) -> None:
+    climate, points = true_climate(space), places(space, 12)
+    again = unpacked(climate.packed(), space, climate.degree)
+    values = drawn(climate, points, 3)
+    assert torch.equal(again.through(points, values, points), climate.through(points, values, points))
+
+
+def test_two_channels_that_say_the_same_are_named() -> None:
+    twice = climate_of(BOX, 3, (2.0, 2.0), (0.0, 0.0))
+    blocks = [block + block.flip(2) for block in twice.blocks]
+    with pytest.raises(ValueError, match="leave out channels that follow from others"):
+        twice._replace(blocks=tuple(blocks)).weights(places(BOX, 5))
 
 
 def test_the_degree_hangs_on_how_many_sensors_there_are() -> None:
