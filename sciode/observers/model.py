@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -44,7 +45,9 @@ class Design:
     "stretched": the same in a space whose axes are stretched as suits the readings best (`chosen_stretch`). "fitted":
     the order of the surface too is what suits them best (`chosen_order`). "climate": no surface, but the best linear
     estimate of all channels at once, by their covariance as the sensors' own readings have it (`fitted_climate`); on
-    spheres and in periodic boxes.
+    spheres and in periodic boxes. nugget: the variance of errors in what is foreseen of the sensors that this estimate
+    reckons with, in units of the readings' variance: with none, the errors of dense sensors come out many times larger
+    between them.
     attention: "dense", "nearest" (of k) or "linear" (`SensorAttention`). reader: "gru", "mean" or "max"; causal: see
     `Continuum`. horizon: the unit of time of queries, in steps.
     """
@@ -60,6 +63,7 @@ class Design:
     waves: int = 0
     mixing: Literal["full", "each"] = "full"
     base: Literal["none", "cubic", "stretched", "fitted", "climate"] = "none"
+    nugget: float = 0.01
     attention: Literal["dense", "nearest", "linear"] = "dense"
     k: int = 16
     reader: Literal["gru", "mean", "max"] = "gru"
@@ -75,6 +79,8 @@ class Design:
             raise ValueError(f"waves counts, and must be a whole number: got {self.waves!r}")
         if self.waves < 0 or (self.waves and self.places == "relative"):
             raise ValueError('waves must be >= 0, and 0 with places="relative": they know where they are')
+        if not 0.0 <= self.nugget < math.inf:
+            raise ValueError(f"nugget is a variance, 0 or more: got {self.nugget!r}")
 
 
 class Simulated(NamedTuple):
@@ -125,7 +131,7 @@ class ObserverModel(nn.Module):
         gap = torch.where(scene.read, scene.start - told[:, 0], 0.0)
         told = (told + gap.unsqueeze(1)) * scene.there[:, None, :, None]
         if self.base == "climate":
-            return Simulated(latents, told, _estimated(told.double(), scene))
+            return Simulated(latents, told, _estimated(told, scene))
         inverse = scene.span.surface
         assert inverse is not None
         values = told.double().transpose(1, 2)  # [B, N, K, c]
@@ -148,9 +154,12 @@ def _estimated(told: Tensor, scene: Scene) -> Tensor:
     """The waves [B, 2 P, K, c] that a climate makes of what sensors are said to read, [B, K, N, c]."""
     weights, usual = scene.span.climate, scene.span.usual
     assert weights is not None and usual is not None
-    readings = told.permute(0, 3, 2, 1).flatten(1, 2)  # [B, c N, K]
-    waves = weights.flatten(2) @ readings + usual.unsqueeze(2)
-    return waves.unflatten(1, (told.shape[3], -1)).permute(0, 2, 3, 1)
+    weights = weights.flatten(2)
+    if len(weights) == 1:  # one layout: one product for all flows, which reads these many numbers once
+        waves = (told.permute(0, 1, 3, 2).flatten(2) @ weights[0].T).transpose(1, 2)
+    else:
+        waves = weights @ told.permute(0, 3, 2, 1).flatten(1, 2)
+    return (waves + usual.unsqueeze(2)).unflatten(1, (told.shape[3], -1)).permute(0, 2, 3, 1)
 
 
 def _rows(x: Tensor, scene: Scene) -> Tensor:
@@ -158,7 +167,8 @@ def _rows(x: Tensor, scene: Scene) -> Tensor:
     span = scene.span
     if span.climate is None:
         return surface_rows(x, scene.points, scene.there, scene.space, span.stretch, span.order)
-    return waves_at(x.flatten(0, 1), scene.space, span.degree, span.numbers).flatten(1).unflatten(0, x.shape[:2])
+    rows = waves_at(x.flatten(0, 1), scene.space, span.degree, span.numbers).flatten(1)
+    return rows.to(span.climate).unflatten(0, x.shape[:2])
 
 
 def network(channels: int, space: Space, design: Design) -> ObserverModel:

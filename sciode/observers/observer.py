@@ -290,9 +290,11 @@ class Observer:
 
     def _wiring(self) -> Wiring:
         design = self.design
-        surface = design.base not in ("none", "climate")
+        surface, climate = design.base not in ("none", "climate"), self.climate_
+        if climate is not None:
+            climate = climate._replace(noise=climate.noise + design.nugget)
         return Wiring(
-            self.graph, self.neighbours, self.radius, design.waves, surface, self.stretch_, self.order_, self.climate_
+            self.graph, self.neighbours, self.radius, design.waves, surface, self.stretch_, self.order_, climate
         )
 
     def _seen(self, flows: FlowSet) -> FlowSet:

@@ -17,7 +17,7 @@ class Span(NamedTuple):
     """What reaches beyond neighbours, of each layout of sensors: made where a design asks for it, None otherwise.
 
     waves: [B, N, 2 P] and projection: [B, 2 P, N], of `Exchange`. surface: [B, N + p, N] float64, of
-    `surface_inverse`, stretch: [p] and order, its own. climate: [B, c 2 P, c, N] and usual: [B, c 2 P], float64, of
+    `surface_inverse`, stretch: [p] and order, its own. climate: [B, c 2 P, c, N] and usual: [B, c 2 P] of
     `Climate.weights`, of waves up to degree, numbers: [P, d] those of a box. Rows and columns of sensors that are not
     there are 0. B is 1 where all flows share a layout.
     """

@@ -69,7 +69,7 @@ class Wiring:
             here = self.climate.to(device)
             climate, usual = here.weights(points)
             numbers = None if space.kind == "sphere" else wave_numbers(space, here.degree).to(device)
-            span = span._replace(climate=climate, usual=usual, numbers=numbers, degree=here.degree)
+            span = span._replace(climate=climate.float(), usual=usual.float(), numbers=numbers, degree=here.degree)
         walls, there = layout.walls[chosen].to(device), torch.ones(len(points), dtype=torch.bool, device=device)
         found = Joined(chosen.to(device), points, there, walls, edges, near, span)
         return _roomy(found, room) if room else found

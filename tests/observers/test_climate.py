@@ -138,6 +138,22 @@ def test_weights_of_readings_are_the_best_linear_estimate(space: Space) -> None:
 
 
 @SPACES
+def test_the_more_noise_is_reckoned_with_the_less_is_made_of_errors(space: Space) -> None:
+    """White errors of variance 1 at the sensors leave s' K^-2 s between them, less than the variance over the noise."""
+    points, asked, left = places(space, 25), places(space, 50, 1), []
+    for noise in (1e-6, 1e-4, 1e-2):
+        climate = true_climate(space, noise)
+        weights = climate.weights(points)[0].unflatten(0, (2, -1))  # [c, 2 P, c, N]
+        rows = waves_at(asked, space, climate.degree).flatten(1)
+        gain = torch.einsum("qw,iwjn->qijn", rows, weights).square().sum((2, 3))
+        usual = climate._replace(noise=0.0 * climate.noise)
+        variance = _covariance(usual, climate.basis(asked)).diagonal().unflatten(0, (2, -1)).T
+        assert bool((gain <= variance / noise).all())
+        left.append(float(gain.mean()))
+    assert left[0] > left[1] > left[2]
+
+
+@SPACES
 def test_what_is_unpacked_is_what_was_packed(space: Space) -> None:
     climate, points = true_climate(space), places(space, 12)
     again = unpacked(climate.packed(), space, climate.degree)

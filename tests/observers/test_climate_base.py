@@ -48,6 +48,7 @@ def test_what_corrects_nothing_is_the_climate_s_estimate_of_the_first_readings(s
     asked, scale, climate = places(space, 9, 1), observer.scale_, observer.climate_
     assert climate is not None
     points, first = torch.tensor(positions).float(), torch.tensor(values[0, :1])
+    climate = climate._replace(noise=climate.noise + DESIGN.nugget)
     expected = climate.through(points.double(), scale.standardised(first), asked.float())
     found = observer.predict(asked.numpy(), [0.0], Reading(positions, values[0, 0])).values
     np.testing.assert_allclose(found, scale.restored(expected), rtol=0.0, atol=1e-4 * float(scale.deviation.max()))
@@ -90,6 +91,12 @@ def test_sensors_of_their_own_and_silent_ones_are_taken() -> None:
         flows.append((positions, times, value))
     observer = tiny(BOX).fit(*(list(x) for x in zip(*flows, strict=True)))
     assert np.isfinite(observer.predict(places(BOX, 7, 1).numpy(), [0.0, 4.0]).values).all()
+
+
+@pytest.mark.parametrize("nugget", [-0.1, float("nan"), float("inf")])
+def test_a_nugget_is_a_variance(nugget: float) -> None:
+    with pytest.raises(ValueError, match="nugget is a variance"):
+        Design(base="climate", nugget=nugget)
 
 
 def test_where_no_motion_keeps_the_space_it_is_refused() -> None:
