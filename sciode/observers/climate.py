@@ -369,7 +369,8 @@ def unpacked(tensors: Mapping[str, Tensor], space: Space, degree: int) -> Climat
     """The climate of what `Climate.packed` gave."""
     count = sum(name.startswith("block.") for name in tensors)
     blocks = tuple(torch.view_as_complex(tensors[f"block.{number}"].contiguous()) for number in range(count))
-    return Climate(space, degree, _groups(space, degree), blocks, *(tensors[name] for name in _KEPT))
+    mean, noise, offset, scale = (tensors[name] for name in _KEPT)
+    return Climate(space, degree, _groups(space, degree), blocks, mean, noise, offset, scale)
 
 
 def suited_degree(count: int, space: Space, share: float = 5.0, most: int = 63) -> int:

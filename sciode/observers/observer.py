@@ -378,12 +378,14 @@ class Observer:
 def _climate(parts: Mapping[str, Windows], device: torch.device) -> Climate:
     """Of what the sensors of the first flow read, settled by those of the first that chooses; found on a device, kept
     on the CPU."""
-    told = []
-    for part in (parts["train"], parts["validation"]):
+
+    def told(part: Windows) -> tuple[Tensor, Tensor]:
         points = part.layouts[0].points.double().to(device)
         own = [number for number, which in enumerate(part.which) if which == 0]
-        told += [points, part.values[own][:, :, : len(points)].flatten(0, 1)]
-    return learned_climate(*told, parts["train"].space).to("cpu")
+        return points, part.values[own][:, :, : len(points)].flatten(0, 1)
+
+    train, chooses = parts["train"], parts["validation"]
+    return learned_climate(*told(train), *told(chooses), train.space).to("cpu")
 
 
 def _told(observer: Observer, parts: Any) -> str:

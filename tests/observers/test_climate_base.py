@@ -64,7 +64,8 @@ def test_saved_and_loaded_it_answers_to_the_bit(space: Space, tmp_path: Path) ->
 
 
 def test_room_for_hidden_sensors_changes_no_number_and_all_steps_have_one_shape() -> None:
-    flows = as_flows(*moving(BOX, flows=3), None, BOX)
+    positions, times, values = moving(BOX, flows=3)
+    flows = as_flows(positions, times, values, None, BOX)
     windows = cut(flows, 6, None, scale_of(flows, 1))
     with isolated_rng(0):
         model = network(2, BOX, DESIGN)
