@@ -137,13 +137,18 @@ class ObserverModel(nn.Module):
         values = told.double().transpose(1, 2)  # [B, N, K, c]
         return Simulated(latents, told, (inverse @ values.flatten(2)).unflatten(2, values.shape[2:]))
 
-    def asked(self, simulated: Simulated, scene: Scene, x: Tensor, t: Tensor) -> Tensor:
-        """Values [B, Q, c] at queries; see `forward`."""
-        states = simulated.latents.states
+    def based(self, simulated: Simulated, scene: Scene, x: Tensor) -> Tensor | None:
+        """What the base says of places x [B, Q, d] at all anchor times, [B, Q, K, c]; None without a base."""
         if simulated.surface is None:
+            return None
+        return (_rows(x, scene) @ simulated.surface.flatten(2)).unflatten(2, simulated.surface.shape[2:])
+
+    def asked(self, simulated: Simulated, scene: Scene, x: Tensor, t: Tensor, known: Tensor | None = None) -> Tensor:
+        """Values [B, Q, c] at queries; see `forward`. known: `based` of the same places, where it is at hand."""
+        states = simulated.latents.states
+        known = self.based(simulated, scene, x) if known is None else known
+        if known is None:
             return self.continuum(states, scene, x, t)
-        rows = _rows(x, scene)
-        known = (rows @ simulated.surface.flatten(2)).unflatten(2, simulated.surface.shape[2:])  # [B, Q, K, c]
         index, weight = time_weights(scene.clock, t, self.continuum.causal)
         near = known.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, known.shape[-1]))
         base = (weight.unsqueeze(-1) * near).sum(2).to(states)

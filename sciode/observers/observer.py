@@ -22,7 +22,7 @@ from .arrays import Reading, as_flows, asked, held_out
 from .bounds import Bounds, bounds_of
 from .climate import Climate, learned_climate, unpacked
 from .graphs import Graph, flattened, outside_hull
-from .model import PUBLISHED, Design, ObserverModel, network
+from .model import PUBLISHED, Design, ObserverModel, Simulated, network
 from .objective import Objective
 from .scene import Scene
 from .surface import ORDERS, chosen_order
@@ -364,15 +364,28 @@ class Observer:
         x = self._placed(places).to(seen.points.device)
         with torch.no_grad():
             simulated = self.network_.simulated(seen)
-            for count in np.unique(counts):
-                now = counts == count
-                known, clock = simulated.until(count), seen._replace(clock=seen.clock[:, :count])
-                t = torch.as_tensor(steps[now], dtype=torch.float64, device=x.device).repeat_interleave(len(x))
-                parts = zip(x.repeat(int(now.sum()), 1).split(chunk), t.split(chunk), strict=True)
-                found = torch.cat([self.network_.asked(known, clock, a[None], b[None])[0] for a, b in parts])
-                values[now] = self.scale_.restored(found).cpu().numpy().reshape(-1, *values.shape[1:])
+            # Place by place: what the base says of one is made once, for all times.
+            for first in range(0, len(x), chunk):
+                here = slice(first, first + chunk)
+                based = self.network_.based(simulated, seen, x[None, here])
+                for count in np.unique(counts):
+                    values[counts == count, here] = self._at(
+                        simulated.until(count), seen._replace(clock=seen.clock[:, :count]), x[here],
+                        steps[counts == count], None if based is None else based[:, :, :count], chunk,
+                    )  # fmt: skip
         lost = self._left(self.scale_.restored(simulated.told[0])).any(1).cpu()
         return values, float(seen.clock[0].cpu()[lost].min()) if bool(lost.any()) else np.inf
+
+    def _at(
+        self, known: Simulated, scene: Scene, x: Tensor, steps: NDArray[Any], based: Tensor | None, chunk: int
+    ) -> NDArray[np.float64]:
+        """Values [T, Q, c] at places x [Q, d] and all times, some `chunk` queries at a time."""
+        found = []
+        for part in torch.as_tensor(steps, dtype=torch.float64, device=x.device).split(max(chunk // len(x), 1)):
+            t, queries = part.repeat_interleave(len(x))[None], x.repeat(len(part), 1)[None]
+            base = None if based is None else based.repeat(1, len(part), 1, 1)
+            found.append(self.network_.asked(known, scene, queries, t, base)[0].unflatten(0, (len(part), len(x))))
+        return self.scale_.restored(torch.cat(found)).cpu().numpy()
 
 
 def _climate(parts: Mapping[str, Windows], device: torch.device) -> Climate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,20 @@ def test_saved_and_loaded_it_answers_to_the_bit(space: Space, tmp_path: Path) ->
     loaded = Observer.load(tmp_path / "observer.safetensors", device="cpu")
     asked = places(space, 5, 1).numpy()
     assert np.array_equal(loaded.predict(asked, [1.5]).values, observer.predict(asked, [1.5]).values)
+
+
+@pytest.mark.parametrize("base", ["none", "cubic", "climate"])
+def test_places_and_times_asked_together_are_those_asked_one_by_one(base: Any) -> None:
+    observer = tiny(BOX, design=replace(DESIGN, base=base)).fit(*moving(BOX))
+    asked, times = places(BOX, 5, 1).numpy(), [0.0, 1.5, 4.0, 5.0]
+    whole = observer.predict(asked, times).values
+    each = np.stack([[observer.predict(asked[n : n + 1], [t]).values[0, 0] for n in range(5)] for t in times])
+    for found in (
+        each,
+        observer.predict(asked, times, chunk=3).values,
+        observer.predict(asked, times, chunk=11).values,
+    ):
+        np.testing.assert_allclose(found, whole, rtol=0.0, atol=1e-5 * np.abs(whole).max())
 
 
 def test_room_for_hidden_sensors_changes_no_number_and_all_steps_have_one_shape() -> None:

@@ -225,9 +225,9 @@ def test_one_place_that_runs_away_is_flagged_within_the_hull_alone(monkeypatch: 
     assert observer.predict(plain, [1.0]).outside.tolist() == [False, True]
     for wild, away in ((0, [False, True, True]), (1, [False, False, False])):
 
-        def one_wild(known: Any, scene: Any, x: Any, t: Any, wild: int = wild) -> Any:
+        def one_wild(known: Any, scene: Any, x: Any, t: Any, based: Any, wild: int = wild) -> Any:
             here = (x == torch.from_numpy(plain[wild]).float()).all(-1) & (t >= 2.0)
-            return torch.where(here.unsqueeze(-1), 1e3, asked(known, scene, x, t))
+            return torch.where(here.unsqueeze(-1), 1e3, asked(known, scene, x, t, based))
 
         monkeypatch.setattr(observer.network_, "asked", one_wild)
         for ask in (observer.predict, observer.rollout):
