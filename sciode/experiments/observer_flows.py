@@ -77,6 +77,7 @@ LINES: dict[str, Line] = {
     "surface, not stretched": Line(design={"base": "cubic"}),
     "cubic surface, stretched": Line(design={"base": "stretched"}),
     "climate for surface": Line(design={"base": "climate"}),
+    "climate for surface, no nugget": Line(design={"base": "climate", "nugget": 0.0}),
     "no waves": Line(design={"waves": 0}),
     "mean for GRU": Line(design={"reader": "mean"}),
     "max for GRU": Line(design={"reader": "max"}),

@@ -164,10 +164,10 @@ def _covariance(climate: Climate, h: Tensor) -> Tensor:
 
 
 def _root(climate: Climate, h: Tensor) -> Tensor:
-    """Raises ValueError where two channels say the same, or the noise is below rounding."""
+    """Raises ValueError where rounding leaves no positive matrix."""
     root, failed = torch.linalg.cholesky_ex(_covariance(climate, h))
     if bool(failed):
-        raise ValueError("the readings' covariance is singular: leave out channels that follow from others")
+        raise ValueError("the climate's covariance of these sensors is singular: give it more noise")
     return root
 
 
@@ -249,7 +249,9 @@ def _moved(climate: Climate, h: Tensor, readings: Tensor) -> Climate:
         if number == 0:
             seen = (seen + drift.reshape(-1, 1) * drift.reshape(1, -1)).real.to(flat.dtype)
         new = flat - (0.5 if number else 1.0) * flat @ seen @ flat
-        blocks.append((0.5 * (new + new.mH)).reshape(block.shape))
+        # Where noise is small, rounding alone makes variances negative that are nearly gone.
+        size, ways = torch.linalg.eigh(0.5 * (new + new.mH))
+        blocks.append(((ways * size.clamp(min=0.0)) @ ways.mH).reshape(block.shape))
     mean = climate.mean + torch.einsum("iajb,jbt->ia", climate.blocks[0].real, drift)
     loss = excess.diagonal().reshape(c, count).mean(1)
     noise = (climate.noise - climate.noise.square() * loss).clamp(min=_FLOOR)
@@ -355,9 +357,13 @@ def _untold(covariance: Tensor, noise: Tensor, y: Tensor) -> float:
 def learned_climate(
     points: Tensor, values: Tensor, others: Tensor, theirs: Tensor, space: Space, *, degree: int | None = None
 ) -> Climate:
-    """`fitted_climate` of readings [F, N, c] at points [N, d], `settled` by those of other flows, some 256 frames of
-    each in even steps; degree None: `suited_degree`."""
-    found = fitted_climate(points, _thinned(values), space, degree or suited_degree(len(points), space))
+    """`fitted_climate` of readings [F, N, c] at points [N, d], `settled` by those of other flows, at most 256 frames of
+    each in even steps; degree None: `suited_degree` of the sensors without a gap."""
+    points, values = _whole(points, values)
+    found = fitted_climate(
+        points, _thinned(values), space, suited_degree(len(points), space) if degree is None else degree
+    )
+    others, theirs = _whole(others, theirs)
     return settled(found, others, _thinned(theirs))
 
 

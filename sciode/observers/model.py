@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -44,9 +44,10 @@ class Design:
     what System 1 says of the sensors, whose first readings are kept as they are: never far from interpolation.
     "stretched": the same in a space whose axes are stretched as suits the readings best (`chosen_stretch`). "fitted":
     the order of the surface too is what suits them best (`chosen_order`). "climate": no surface, but the best linear
-    estimate of all channels at once, by their covariance as the sensors' own readings have it (`fitted_climate`); on
-    spheres and in periodic boxes. nugget: the variance of errors in what is foreseen of the sensors that this estimate
-    reckons with, in units of the readings' variance: with none, the errors of dense sensors come out many times larger
+    estimate of all channels at once, by their covariance as readings of the first flow's sensors have it
+    (`fitted_climate`); on spheres and in periodic boxes. Of N sensors, c channels and P waves it keeps 8 c^2 P N bytes
+    for each way of hiding sensors. nugget: the variance of errors in what is foreseen of the sensors that this estimate
+    reckons with, in units of each channel's: with none, the errors of dense sensors come out many times larger
     between them.
     attention: "dense", "nearest" (of k) or "linear" (`SensorAttention`). reader: "gru", "mean" or "max"; causal: see
     `Continuum`. horizon: the unit of time of queries, in steps.
@@ -63,7 +64,7 @@ class Design:
     waves: int = 0
     mixing: Literal["full", "each"] = "full"
     base: Literal["none", "cubic", "stretched", "fitted", "climate"] = "none"
-    nugget: float = 0.01
+    nugget: float = 0.03
     attention: Literal["dense", "nearest", "linear"] = "dense"
     k: int = 16
     reader: Literal["gru", "mean", "max"] = "gru"
@@ -79,7 +80,7 @@ class Design:
             raise ValueError(f"waves counts, and must be a whole number: got {self.waves!r}")
         if self.waves < 0 or (self.waves and self.places == "relative"):
             raise ValueError('waves must be >= 0, and 0 with places="relative": they know where they are')
-        if not 0.0 <= self.nugget < math.inf:
+        if not isinstance(self.nugget, Real) or not 0.0 <= self.nugget < math.inf:
             raise ValueError(f"nugget is a variance, 0 or more: got {self.nugget!r}")
 
 

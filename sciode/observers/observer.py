@@ -196,7 +196,8 @@ class Observer:
 
     def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
         """As `predict`, for times as late as one likes: after every `horizon_` the flow at the sensors is read, and
-        taken as the start of the next stretch, so that the networks see no time that training had not."""
+        taken as the start of the next stretch, so that the networks see no time that training had not. A climate
+        smooths it there each time, by its nugget."""
         places, steps, given = self._asked(positions, times, given, chunk)
         reach = self.horizon_ / self.scale_.unit
         values = np.empty((len(steps), len(places), len(self.channels_)))
@@ -257,6 +258,8 @@ class Observer:
         self.horizon_, self.order_ = record["horizon"], record.get("order", 3)
         self.stretch_ = tuple(record["stretch"])
         kept = {name[8:]: value for name, value in tensors.items() if name.startswith("climate.")}
+        if self.design.base == "climate" and not kept:
+            raise ValueError(f"{path}: the climate is missing; save the observer again")
         self.climate_ = unpacked(kept, self.space_, record["degree"]) if kept else None
         self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
         self._build(self.horizon_ / self.scale_.unit)

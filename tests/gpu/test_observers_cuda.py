@@ -24,6 +24,17 @@ pytestmark = pytest.mark.gpu
 BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
 
 
+BALL = Space("sphere")
+
+
+def globe() -> tuple[Any, ...]:
+    rng = np.random.default_rng(0)
+    positions, times = rng.normal(size=(40, 3)), np.arange(7.0)
+    positions /= np.linalg.norm(positions, axis=1, keepdims=True)
+    angle = 3.0 * positions[:, 2] + positions[:, 0] - times[:, None] / 2.0 + rng.random((6, 1, 1)) * 6.28
+    return positions, times, np.sin(angle)[..., None]
+
+
 def waves() -> tuple[Any, ...]:
     rng = np.random.default_rng(0)
     positions, times = rng.random((40, 2)), np.arange(7.0)
@@ -91,19 +102,20 @@ DESIGNS: dict[str, dict[str, Any]] = {
 }
 
 
-def losses_of(net: Any, engine: str) -> list[float]:
-    positions, times, values = waves()
+def losses_of(net: Any, engine: str, space: Space = BOX) -> list[float]:
+    positions, times, values = waves() if space is BOX else globe()
     net.engine = engine
-    net.fit_flows(as_flows(positions, times, values, None, BOX))
+    net.fit_flows(as_flows(positions, times, values, None, space))
     assert net.history_.stopped == "all epochs done"
     return [epoch.train_loss for epoch in net.history_.epochs] + [net.history_.epochs[-1].validation_loss]
 
 
-@pytest.mark.parametrize("name", DESIGNS)
-def test_recorded_steps_of_an_observer_are_those_taken_one_by_one(name: str) -> None:
+@pytest.mark.parametrize(("name", "space"), [*((name, BOX) for name in DESIGNS), ("climate", BALL)],
+                         ids=[*DESIGNS, "climate, sphere"])  # fmt: skip
+def test_recorded_steps_of_an_observer_are_those_taken_one_by_one(name: str, space: Space) -> None:
     how: dict[str, Any] = {"length": 7, "epochs": 12, "batch_size": 3, "queries": 64, "masks": 3, "device": "cuda"}
     nets = [Observer(design=Design(width=16, layers=1, heads=2, **DESIGNS[name]), **how) for _ in range(2)]
-    eager, recorded = (losses_of(net, engine) for net, engine in zip(nets, ("eager", "capture"), strict=True))
+    eager, recorded = (losses_of(net, engine, space) for net, engine in zip(nets, ("eager", "capture"), strict=True))
     # Sums on a card have no order, and a step in float32 makes more of their last digits.
     np.testing.assert_allclose(recorded, eager, rtol=2e-2)
     assert recorded[0] == pytest.approx(eager[0], rel=1e-4)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sciode.data.flow import Space
 from sciode.observers import Climate, climate_of, fitted_climate, settled, suited_degree
-from sciode.observers.climate import _covariance, _untold, _zonal, unpacked
+from sciode.observers.climate import _covariance, _untold, _zonal, learned_climate, unpacked
 from sciode.observers.waves import waves_at
 from tests.observers.made import BOX, SPHERE, places
 
@@ -66,6 +66,32 @@ def test_each_step_makes_the_readings_likelier(space: Space) -> None:
     values = drawn(true_climate(space, 1e-2), points, 15)
     found = torch.tensor(fitted_climate(points, values, space, 4, start=3, steps=12).likelihood)
     assert len(found) == 15 and bool((found.diff() > 0.0).all())
+
+
+@pytest.mark.parametrize("count", [30, 60, 200])
+@pytest.mark.parametrize("still", [True, False])
+@SPACES
+def test_a_channel_that_stands_still_and_fields_of_two_waves_without_noise_have_a_climate(
+    space: Space, still: bool, count: int
+) -> None:
+    """Variances that are nearly gone: rounding may not make them negative."""
+    points = places(space, count)
+    phase = torch.arange(40).double()[:, None] / 3.0
+    turned = points @ torch.tensor([2.0, 1.0, -1.0][: points.shape[1]]).double() * math.pi
+    moving = (turned + phase).sin() + 0.3 * (points[:, 0] + phase.cos())
+    values = torch.stack((moving, 0.0 * moving + 2.0), -1) if still else moving.unsqueeze(-1)
+    learned = learned_climate(points, values[:30], points, values[30:], space)
+    found = learned.through(points, values[:3], points)
+    assert float((found - values[:3]).square().mean()) < 0.01 * float(moving.var())
+
+
+def test_frames_are_thinned_after_gaps_are_left_out() -> None:
+    points = places(BOX, 12)
+    values = drawn(true_climate(BOX, 1e-3), points, 150)
+    gaps = torch.full((300, 12, 2), torch.nan, dtype=torch.float64)
+    gaps[1::2] = values
+    one, other = (learned_climate(points, x, points, x, BOX) for x in (gaps, values))
+    assert one.degree == other.degree and torch.equal(one.noise, other.noise)
 
 
 @SPACES
@@ -161,10 +187,10 @@ def test_what_is_unpacked_is_what_was_packed(space: Space) -> None:
     assert torch.equal(again.through(points, values, points), climate.through(points, values, points))
 
 
-def test_two_channels_that_say_the_same_are_named() -> None:
+def test_a_covariance_without_noise_that_is_singular_is_named() -> None:
     twice = climate_of(BOX, 3, (2.0, 2.0), (0.0, 0.0))
     blocks = [block + block.flip(2) for block in twice.blocks]
-    with pytest.raises(ValueError, match="leave out channels that follow from others"):
+    with pytest.raises(ValueError, match="give it more noise"):
         twice._replace(blocks=tuple(blocks)).weights(places(BOX, 5))
 
 

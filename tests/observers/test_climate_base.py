@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sciode.data.flow import Space
@@ -16,8 +17,8 @@ from sciode.observers import Design, Observer, Reading, climate_of
 from sciode.observers.arrays import as_flows
 from sciode.observers.model import network
 from sciode.observers.objective import Objective
-from sciode.observers.windows import cut, scale_of
-from sciode.observers.wiring import Wiring
+from sciode.observers.windows import Layout, cut, scale_of
+from sciode.observers.wiring import Wiring, wired
 from sciode.training import isolated_rng
 from tests.observers.made import BOX, SPHERE, places
 
@@ -97,6 +98,24 @@ def test_room_for_hidden_sensors_changes_no_number_and_all_steps_have_one_shape(
     assert len(shapes) == 1
 
 
+def test_flows_with_sensors_of_their_own_are_continued_as_if_each_were_alone() -> None:
+    climate = climate_of(BOX, 4, (2.0, 3.0), (1e-2, 1e-2))
+    wiring, clock = Wiring(waves=2, climate=climate), torch.arange(3.0, dtype=torch.float64).expand(2, -1)
+    layouts = [Layout(places(BOX, n, n).float(), torch.zeros(n, dtype=torch.bool)) for n in (12, 20)]
+    readings = [torch.randn(n, 2, generator=torch.Generator().manual_seed(n)) for n in (12, 20)]
+    asked, t = places(BOX, 7, 1).float().expand(2, -1, -1), torch.linspace(0.0, 2.0, 7).double().expand(2, -1)
+    with isolated_rng(0):
+        model = network(2, BOX, DESIGN).eval()
+
+    def told(chosen: list[int]) -> Tensor:
+        keep = [torch.arange(len(layouts[n].points)) for n in chosen]
+        scene = wired([layouts[n] for n in chosen], keep, [readings[n] for n in chosen], clock[chosen], wiring, BOX)
+        with torch.no_grad():
+            return model(scene, asked[chosen], t[chosen]).values
+
+    torch.testing.assert_close(told([0, 1]), torch.cat((told([0]), told([1]))), rtol=1e-4, atol=1e-5)
+
+
 def test_sensors_of_their_own_and_silent_ones_are_taken() -> None:
     draw, flows = np.random.default_rng(3), []
     for count in (18, 25, 31):
@@ -109,8 +128,8 @@ def test_sensors_of_their_own_and_silent_ones_are_taken() -> None:
     assert np.isfinite(observer.predict(places(BOX, 7, 1).numpy(), [0.0, 4.0]).values).all()
 
 
-@pytest.mark.parametrize("nugget", [-0.1, float("nan"), float("inf")])
-def test_a_nugget_is_a_variance(nugget: float) -> None:
+@pytest.mark.parametrize("nugget", [-0.1, float("nan"), float("inf"), "small"])
+def test_a_nugget_is_a_variance(nugget: Any) -> None:
     with pytest.raises(ValueError, match="nugget is a variance"):
         Design(base="climate", nugget=nugget)
 
