@@ -32,11 +32,6 @@ class Span(NamedTuple):
     order: int = 3
     degree: int = 0
 
-    def first(self) -> Span:
-        """Of the first flow alone, without its axis."""
-        parts = {name: x[0] for name, x in zip(self._fields[:5], self[:5], strict=True) if isinstance(x, Tensor)}
-        return self._replace(**parts)
-
 
 class Scene(NamedTuple):
     """B flows as the systems see them, N sensors each at most.

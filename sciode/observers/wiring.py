@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,7 +83,8 @@ def _roomy(found: Joined, room: int) -> Joined:
     most = room * max(math.ceil(edges.shape[1] / count), 1)
     nowhere = edges.new_full((2, most - edges.shape[1]), room - 1)
     numbers, points, there, walls = (_grown(x, room, 0) for x in found[:4])
-    span = _spanned([found.span], False, room).first()
+    own = {name: grow(x, room) for name, grow in _GROWS.items() if (x := getattr(found.span, name)) is not None}
+    span = found.span._replace(**own)
     return Joined(numbers, points, there, walls, torch.cat((edges, nowhere), 1), found.near, span)
 
 
@@ -134,25 +135,16 @@ def gathered(parts: list[Joined], readings: Sequence[Tensor], clock: Tensor, spa
     )
 
 
-def _spanned(parts: list[Span], shared: bool, room: int = 0) -> Span:
-    """Spans as one batch; one of it where all flows share a layout. room: sensors that they are for at least."""
-    first = parts[0]
-    # What each layout has of its own, and how it grows by sensors that are not there.
-    grows: dict[str, Callable[[Tensor, int], Tensor]] = {
-        "waves": lambda x, most: _grown(x, most, 0),
-        "projection": lambda x, most: _grown(x, most, 1),
-        "surface": _bordered,
-        "climate": lambda x, most: _grown(x, most, 2),
-        "usual": lambda x, most: x,
-    }
+def _spanned(parts: list[Span], shared: bool) -> Span:
+    """Spans as one batch; one of it where all flows share a layout."""
     counts = [x.shape[-1] for part in parts for x in (part.projection, part.surface, part.climate) if x is not None]
-    most = max([room, *counts])
+    most = max(counts, default=0)
     found = {}
-    for name, grow in grows.items():
+    for name, grow in _GROWS.items():
         own = [x for part in parts if (x := getattr(part, name)) is not None]
         if own:
             found[name] = own[0].unsqueeze(0) if shared else torch.stack([grow(x, most) for x in own])
-    return first._replace(**found)
+    return parts[0]._replace(**found)
 
 
 def _bordered(x: Tensor, most: int) -> Tensor:
@@ -165,3 +157,13 @@ def _grown(x: Tensor, most: int, axis: int) -> Tensor:
     shape = list(x.shape)
     shape[axis] = most - x.shape[axis]
     return torch.cat((x, x.new_zeros(shape)), axis)
+
+
+_GROWS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
+    "waves": lambda x, most: _grown(x, most, 0),
+    "projection": lambda x, most: _grown(x, most, 1),
+    "surface": _bordered,
+    "climate": lambda x, most: _grown(x, most, 2),
+    "usual": lambda x, _: x,
+}
+"""What of a `Span` each layout has of its own, and how it grows by sensors that are not there."""
