@@ -103,8 +103,18 @@ def _distances(x: Tensor, points: Tensor, near: Tensor, space: Space) -> Tensor:
 
 def _linear(query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> Tensor:
     """sum_i phi(q) . phi(k_i) v_i / sum_i phi(q) . phi(k_i), phi = elu + 1, over sensors that are there."""
-    features = F.elu(query) + 1.0
-    keys = (F.elu(key) + 1.0) * there[:, None, :, None, None]
+    features = _positive(query, query.amax(-1, keepdim=True))
+    there = there[:, None, :, None, None]
+    keys = _positive(key, key.masked_fill(~there, -math.inf).amax((2, 4), keepdim=True)) * there
     memory = torch.einsum("bknhd,bknhe->bkhde", keys, value)
     total = torch.einsum("bqhd,bkhd->bkqh", features, keys.sum(2))
+    # Where no feature is shared, nothing is heard.
+    total = total.clamp(min=torch.finfo(total.dtype).tiny)
     return torch.einsum("bqhd,bkhde->bkqhe", features, memory) / total.unsqueeze(-1)
+
+
+def _positive(x: Tensor, most: Tensor) -> Tensor:
+    """elu(x) + 1, divided by what it is at `most` where that is below 1: a quotient of sums does not see the factor,
+    and sums that are all tiny would be 0 / 0."""
+    shift = most.detach().clamp(max=0.0)
+    return torch.where(x > 0, x + 1.0, (x.clamp(max=0.0) - shift).clamp(max=0.0).exp())

@@ -191,6 +191,20 @@ def test_linear_attention_is_the_sum_that_it_factors(seeded: Any) -> None:
     assert torch.allclose(asked(BOX, attend), attend.out(mean.flatten(-2)))
 
 
+def test_linear_attention_whose_features_all_vanish_is_the_same_mean(seeded: Any) -> None:
+    """Where queries and keys are far below 0, phi is an exponential, and a shift of all falls out of the quotient."""
+    attend = attention(seeded, "linear")
+    found = []
+    for shift in (-8.0, -300.0):  # exp(-300) squared is no double
+        with torch.no_grad():
+            attend.query.bias.fill_(shift)
+            attend.key.bias.fill_(shift)
+        found.append(asked(BOX, attend))
+    assert torch.allclose(*found, rtol=1e-9, atol=1e-12)
+    found[1].square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in attend.parameters())
+
+
 @pytest.mark.parametrize("reader", ["gru", "mean", "max"])
 def test_a_causal_query_does_not_read_the_future(seeded: Any, reader: Any) -> None:
     points, readings = places(BOX), drawn(30, 2)
