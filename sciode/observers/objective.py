@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .gaps import filled
 from .model import ObserverModel
 from .scene import Scene
-from .windows import Windows
+from .windows import Windows, anchor_times
 from .wiring import Joined, Joints, Wiring, gathered, joints_of
 
 __all__ = ["Importance", "Objective", "Told"]
@@ -97,6 +98,7 @@ class Objective(nn.Module):
         self.masks, self.fixed = masks, fixed
         self._points: dict[bool, Tensor] = {}
         self._kept_before: dict[tuple[bool, int, int], Tensor] = {}
+        self._gappy: dict[bool, tuple[bool, ...]] = {}
         self._joints: Joints = {}
         self.importance = Importance(_observed(self.windows["train"]))
 
@@ -116,10 +118,13 @@ class Objective(nn.Module):
         keep = self._kept(windows, rows, seed)
         layouts = [windows.layouts[windows.which[int(row)]] for row in rows]
         room = self._room if self.fixed and self.training else 0
-        parts = joints_of(layouts, keep, self.wiring, windows.space, device, self._joints, room)
+        known = self._joints if self.masks or not self.training else {}
+        parts = joints_of(layouts, keep, self.wiring, windows.space, device, known, room)
         told = _told(values[:, :: self.every], parts)
         starts = [x[: len(part.points), 0] for x, part in zip(told, parts, strict=True)]
-        seen = gathered(parts, starts, _marks(times, self.every), windows.space)
+        for number in (number for number, row in enumerate(rows) if self._gaps[int(row)]):
+            starts[number] = filled(starts[number], parts[number], self.wiring, windows.space)
+        seen = gathered(parts, starts, anchor_times(times, self.every), windows.space)
         drawn = self._drawn(values, there, [part.numbers for part in parts], torch.Generator(device).manual_seed(seed))
         frame, sensor = drawn // most, drawn % most
         places = self._places(windows, rows)
@@ -148,6 +153,12 @@ class Objective(nn.Module):
             every = [self._kept_of(windows, n, m) for n in range(len(windows.layouts)) for m in range(self.masks)]
             return max(map(len, every)) + 1
         return windows.values.shape[2] + 1
+
+    @property
+    def _gaps(self) -> tuple[bool, ...]:
+        if self.training not in self._gappy:
+            self._gappy[self.training] = self.windows["train" if self.training else "validation"].gaps
+        return self._gappy[self.training]
 
     def _places(self, windows: Windows, rows: Tensor) -> Tensor:
         """Sensors of these windows [B, N, d], 0 where there is none."""
@@ -199,14 +210,6 @@ def _told(values: Tensor, parts: list[Joined]) -> Tensor:
     there = _padded([part.there for part in parts], most)
     found = values.transpose(1, 2).gather(1, which[:, :, None, None].expand(-1, -1, values.shape[1], values.shape[3]))
     return found.masked_fill(~there[:, :, None, None], torch.nan)
-
-
-def _marks(times: Tensor, every: int) -> Tensor:
-    """Anchor times [B, K]: every so many frames, and one more, that none reads, where the last frame is after them."""
-    marks = times[:, ::every]
-    if (times.shape[1] - 1) % every == 0:
-        return marks
-    return torch.cat((marks, torch.maximum(marks[:, -1:] + 1.0, times[:, -1:])), 1)
 
 
 def _observed(windows: Windows) -> Tensor:

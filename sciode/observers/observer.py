@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
@@ -21,16 +23,20 @@ from sciode.training.recorded import ENGINES
 from .arrays import Reading, as_flows, asked, held_out
 from .bounds import Bounds, bounds_of
 from .climate import Climate, learned_climate, unpacked
+from .gaps import filled
 from .graphs import Graph, flattened, outside_hull
 from .model import PUBLISHED, Design, ObserverModel, Simulated, network
 from .objective import Objective
 from .scene import Scene
 from .surface import ORDERS, chosen_order
 from .windowed import Windowed
-from .windows import Layout, Scale, Windows, cut, scale_of
-from .wiring import Wiring, wired
+from .windows import Layout, Scale, Windows, anchor_times, cut, scale_of, usual_clock
+from .wiring import Joined, Wiring, gathered
 
 __all__ = ["Observer", "Prediction"]
+
+_UNEVEN = 4.0
+"""The ratio of a window's steps from which on a user is warned."""
 
 
 class Prediction(NamedTuple):
@@ -70,8 +76,8 @@ class Observer:
         (`sciode.training.fit`): "auto" records them on a card, but for an "ode", whose solver decides as it goes.
 
     Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
-    start to its end), `given_` (the first readings of the first flow), `order_` and `stretch_` (of the surface),
-    `climate_` (of standardised readings; None without),
+    start to its end), `clock_` (the usual anchor times of a window, in units of `scale_`), `given_` (the first readings
+    of the first flow), `order_` and `stretch_` (of the surface), `climate_` (of standardised readings; None without),
     `bounds_` (of the training's readings; infinite in observers saved before they were kept).
     """
 
@@ -157,6 +163,8 @@ class Observer:
         self.climate_ = _climate(parts, device) if self.design.base == "climate" else None
         span = parts["train"].times[:, -1]
         self.horizon_ = float(span.max()) * self.scale_.unit
+        self.clock_ = usual_clock(parts["train"].times, self.every)
+        self._warn_of_gaps(anchor_times(parts["train"].times, self.every).diff(dim=1))
         self._build(float(span.max()))
         engine = "eager" if self.design.dynamics == "ode" and self.engine == "auto" else self.engine
         objective = Objective(
@@ -191,7 +199,7 @@ class Observer:
         all, a reading that does not fit; RuntimeError before `fit`.
         """
         places, steps, given = self._asked(positions, times, given, chunk)
-        values, leaves = self._values(places, steps, given, chunk)
+        values, leaves = self._values(places, steps, given, self._joined(given), chunk)
         return self._told(places, steps, values, leaves, given)
 
     def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
@@ -199,19 +207,19 @@ class Observer:
         taken as the start of the next stretch, so that the networks see no time that training had not. A climate
         smooths it there each time, by its nugget."""
         places, steps, given = self._asked(positions, times, given, chunk)
-        reach = self.horizon_ / self.scale_.unit
+        reach, part = self.horizon_ / self.scale_.unit, self._joined(given)
         values = np.empty((len(steps), len(places), len(self.channels_)))
         start, done, number, leaves = given, np.zeros(len(steps), dtype=bool), 0, np.inf
         while not done.all():
             now = ~done & (steps <= (number + 1) * reach + 1e-9)
             if now.any():
-                values[now], left = self._values(places, steps[now] - number * reach, start, chunk)
+                values[now], left = self._values(places, steps[now] - number * reach, start, part, chunk)
                 leaves = min(leaves, number * reach + left)
             done |= now
             number += 1
             if not done.all():
                 sensors = torch.as_tensor(start.positions, dtype=torch.float32)
-                ends, left = self._values(sensors, np.array([reach]), start, chunk)
+                ends, left = self._values(sensors, np.array([reach]), start, part, chunk)
                 leaves = min(leaves, (number - 1) * reach + left)
                 start = Reading(start.positions, ends[0], start.time, start.walls)
         return self._told(places, steps, values, leaves, given)
@@ -232,6 +240,7 @@ class Observer:
             "channels": self.channels_,
             "unit": self.scale_.unit,
             "horizon": self.horizon_,
+            "clock": self.clock_.tolist(),
             "given_time": self.given_.time,
             "stretch": list(self.stretch_),
             "order": self.order_,
@@ -256,6 +265,8 @@ class Observer:
         none = torch.full_like(self.scale_.mean, torch.inf)
         self.bounds_ = Bounds(tensors.get("bounds.lowest", -none), tensors.get("bounds.highest", none))
         self.horizon_, self.order_ = record["horizon"], record.get("order", 3)
+        even = range(math.ceil(self.horizon_ / self.scale_.unit - 1e-9) + 1)
+        self.clock_ = torch.tensor(record.get("clock", list(even)), dtype=torch.float64)
         self.stretch_ = tuple(record["stretch"])
         kept = {name[8:]: value for name, value in tensors.items() if name.startswith("climate.")}
         if self.design.base == "climate" and not kept:
@@ -294,11 +305,10 @@ class Observer:
     def _wiring(self) -> Wiring:
         design = self.design
         surface, climate = design.base not in ("none", "climate"), self.climate_
-        if climate is not None:
-            climate = climate._replace(noise=climate.noise + design.nugget)
         return Wiring(
-            self.graph, self.neighbours, self.radius, design.waves, surface, self.stretch_, self.order_, climate
-        )
+            self.graph, self.neighbours, self.radius, design.waves, surface, self.stretch_, self.order_, climate,
+            design.nugget,
+        )  # fmt: skip
 
     def _seen(self, flows: FlowSet) -> FlowSet:
         """As networks see them: on a sphere or flattened."""
@@ -309,10 +319,17 @@ class Observer:
         return FlowSet(flows.name, flat, flows.channels, flows.units, space, flows.time_unit)
 
     def _build(self, horizon: float) -> None:
-        space = flattened(torch.ones(1, 3), self.space_)[1] if self.flat else self.space_
         design = Design(**{**asdict(self.design), "horizon": horizon})
         with isolated_rng(self.random_state, 1):
-            self.network_: ObserverModel = network(len(self.channels_), space, design)
+            self.network_: ObserverModel = network(len(self.channels_), self._space(), design)
+
+    def _warn_of_gaps(self, gaps: Tensor) -> None:
+        if self.design.dynamics == "steps" and float(gaps.max()) > _UNEVEN * float(gaps.min()):
+            warnings.warn(
+                f"times from anchor to anchor differ {float(gaps.max() / gaps.min()):.3g} times, and each is one step "
+                'of Euler\'s method: Design(dynamics="ode") solves them to a tolerance',
+                stacklevel=4,
+            )
 
     def _fitted(self) -> None:
         if not hasattr(self, "network_"):
@@ -332,7 +349,8 @@ class Observer:
         self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], leaves: float, given: Reading
     ) -> Prediction:
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
-        outside = outside_hull(places, sensors, self.space_).numpy()
+        heard = torch.as_tensor(np.array(given.values, dtype=np.float64)).isfinite().any(1)
+        outside = outside_hull(places, sensors[heard], self.space_).numpy()
         lost = self._left(torch.from_numpy(values[:, ~outside])).any(1).numpy()
         read = torch.as_tensor(np.array(given.values, dtype=np.float64))
         wild = self._left(torch.where(read.isfinite(), read, self.scale_.mean)).any()
@@ -342,27 +360,42 @@ class Observer:
     def _left(self, values: Tensor) -> Tensor:
         return self.bounds_.left(values, self.scale_.deviation)
 
-    def _scene(self, given: Reading, count: int) -> Scene:
-        device = next(self.network_.parameters()).device
+    def _joined(self, given: Reading) -> Joined:
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
-        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device)
         walls = np.zeros(len(sensors), dtype=bool) if given.walls is None else given.walls
         layout = Layout(self._placed(sensors), torch.as_tensor(np.array(walls)))
-        clock = torch.arange(count, dtype=torch.float64, device=device).unsqueeze(0)
-        space = flattened(sensors[:1], self.space_)[1] if self.flat else self.space_
-        return wired([layout], [torch.arange(len(sensors))], [readings], clock, self._wiring(), space)
+        return self._wiring().joined(layout, torch.arange(len(sensors)), self._space(), self._device())
+
+    def _scene(self, given: Reading, count: int, part: Joined) -> Scene:
+        """Of joined sensors and `count` anchor times: the training's usual ones, and after them even ones."""
+        device, space = self._device(), self._space()
+        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device)
+        later = self.clock_[-1] + self._beat() * torch.arange(1, count + 1)
+        clock = torch.cat((self.clock_, later))[:count].to(device).unsqueeze(0)
+        return gathered([part], [filled(readings, part, self._wiring(), space)], clock, space)
+
+    def _beat(self) -> float:
+        """The mean distance of the training's usual anchor times, in steps."""
+        return float(self.clock_[-1]) / (len(self.clock_) - 1)
+
+    def _space(self) -> Space:
+        return flattened(torch.ones(1, 3), self.space_)[1] if self.flat else self.space_
+
+    def _device(self) -> torch.device:
+        return next(self.network_.parameters()).device
 
     def _placed(self, points: Tensor) -> Tensor:
         return flattened(points, self.space_)[0] if self.flat else points
 
     def _values(
-        self, places: Tensor, steps: NDArray[Any], given: Reading, chunk: int
+        self, places: Tensor, steps: NDArray[Any], given: Reading, part: Joined, chunk: int
     ) -> tuple[NDArray[np.float64], float]:
         """Values [T, Q, c] at times in steps from the reading on, and the first anchor time at which what is foreseen
         of a sensor has left the training's range (`Prediction.away`), infinite where there is none."""
         # Readers of all anchor times expect the training's, however early the query; not those of later ones.
-        counts = np.ceil(np.maximum(steps, self.horizon_ / self.scale_.unit) - 1e-9).astype(int) + 1
-        seen = self._scene(given, int(counts.max()))
+        late = np.maximum(steps - float(self.clock_[-1]), 0.0) / self._beat()
+        counts = np.ceil(late - 1e-9).astype(int) + len(self.clock_)
+        seen = self._scene(given, int(counts.max()), part)
         values = np.empty((len(steps), len(places), len(self.channels_)))
         x = self._placed(places).to(seen.points.device)
         with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sciode.data.flow import Flow, FlowSet, Space
 
-__all__ = ["Layout", "Scale", "Windows", "cut", "scale_of"]
+__all__ = ["Layout", "Scale", "Windows", "anchor_times", "cut", "scale_of", "usual_clock"]
 
 
 class Scale(NamedTuple):
@@ -50,9 +50,30 @@ class Windows:
     which: tuple[int, ...]
     space: Space
 
+    @property
+    def gaps(self) -> tuple[bool, ...]:
+        """Of each window, whether some sensor's first reading is missing."""
+        counts = torch.tensor([len(self.layouts[place].points) for place in self.which], device=self.values.device)
+        theirs = torch.arange(self.values.shape[2], device=self.values.device) < counts.unsqueeze(1)  # [W, N]
+        return tuple((theirs & ~self.values[:, 0].isfinite().all(-1)).any(1).tolist())
+
     def to(self, device: torch.device) -> Windows:
         """Values and times on a device; layouts stay, for their graphs are made on the CPU."""
         return Windows(self.values.to(device), self.times.to(device), self.layouts, self.which, self.space)
+
+
+def anchor_times(times: Tensor, every: int) -> Tensor:
+    """[B, K] of times [B, L]: every so many frames, and one more, that none reads, where the last frame is after
+    them."""
+    marks = times[:, ::every]
+    if (times.shape[1] - 1) % every == 0:
+        return marks
+    return torch.cat((marks, torch.maximum(marks[:, -1:] + 1.0, times[:, -1:])), 1)
+
+
+def usual_clock(times: Tensor, every: int) -> Tensor:
+    """[K], the median over windows, anchor time by anchor time."""
+    return anchor_times(times, every).median(0).values.cpu()
 
 
 def scale_of(flows: FlowSet, every: int) -> Scale:

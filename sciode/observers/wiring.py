@@ -19,8 +19,8 @@ from .windows import Layout
 
 __all__ = ["Joined", "Joints", "Wiring", "gathered", "joints_of", "wired"]
 
-_KEPT = 64
-"""Layouts, with sensors hidden in one way or another, of which joints are kept at most."""
+_KEPT = 8 * 2**30
+"""Bytes of joints that are kept, at most: those of layouts with sensors hidden in one way or another."""
 
 
 class Joined(NamedTuple):
@@ -35,11 +35,17 @@ class Joined(NamedTuple):
     near: float
     span: Span
 
+    @property
+    def bytes(self) -> int:
+        """What its tensors take."""
+        return sum(x.nbytes for x in (*self, *self.span) if isinstance(x, Tensor))
+
 
 @dataclass(frozen=True)
 class Wiring:
     """How sensors are joined: see `edges_between`; waves: of `Design`; surface: whether one is laid through them;
-    stretch, order: see `chosen_order`, () for none; climate: the one by which readings are continued instead."""
+    stretch, order: see `chosen_order`, () for none; climate: the one by which readings are continued instead, and the
+    nugget that it then reckons with."""
 
     graph: Graph = "delaunay"
     k: int = 6
@@ -49,6 +55,7 @@ class Wiring:
     stretch: tuple[float, ...] = ()
     order: int = 3
     climate: Climate | None = None
+    nugget: float = 0.0
 
     def joined(self, layout: Layout, chosen: Tensor, space: Any, device: torch.device, room: int = 0) -> Joined:
         """The sensors of a layout that are chosen (numbers on the CPU), joined; in a room for more of them, and edges
@@ -67,7 +74,7 @@ class Wiring:
         )
         if self.climate is not None:
             here = self.climate.to(device)
-            climate, usual = here.weights(points)
+            climate, usual = here._replace(noise=here.noise + self.nugget).weights(points)
             numbers = None if space.kind == "sphere" else wave_numbers(space, here.degree).to(device)
             span = span._replace(climate=climate.float(), usual=usual.float(), numbers=numbers, degree=here.degree)
         walls, there = layout.walls[chosen].to(device), torch.ones(len(points), dtype=torch.bool, device=device)
@@ -112,11 +119,14 @@ def joints_of(
     parts = []
     for layout, chosen in zip(layouts, keep, strict=True):
         key = (id(layout), id(chosen))
-        if key not in known:
-            if len(known) >= _KEPT:
-                known.clear()
-            known[key] = layout, chosen, wiring.joined(layout, chosen, space, device, room)
-        parts.append(known[key][2])
+        found = known.pop(key, None)
+        if found is None:
+            found = layout, chosen, wiring.joined(layout, chosen, space, device, room)
+            room_left = _KEPT - found[2].bytes - sum(part.bytes for _, _, part in known.values())
+            while known and room_left < 0:
+                room_left += known.pop(next(iter(known)))[2].bytes
+        known[key] = found  # at the end: what was asked for longest ago stands first
+        parts.append(found[2])
     return parts
 
 

@@ -14,10 +14,10 @@ from sciode.data.flow import Space
 from sciode.observers import Design, Exchange, Observer, Reading, surface_inverse, surface_rows, time_weights
 from sciode.observers.arrays import as_flows
 from sciode.observers.model import network
-from sciode.observers.objective import Objective, _marks
+from sciode.observers.objective import Objective
 from sciode.observers.surface import chosen_stretch
 from sciode.observers.waves import projection_of, wave_numbers, waves_at
-from sciode.observers.windows import cut, scale_of
+from sciode.observers.windows import anchor_times, cut, scale_of
 from sciode.observers.wiring import Wiring
 from sciode.training import isolated_rng
 
@@ -269,7 +269,7 @@ def test_a_stretched_observer_is_saved_with_its_stretch(tmp_path: Any) -> None:
 
 def test_anchor_times_reach_past_the_last_frame() -> None:
     times = torch.arange(6, dtype=torch.float64).unsqueeze(0) / 2.0
-    assert _marks(times, 2).tolist() == [[0.0, 1.0, 2.0, 3.0]]
-    assert _marks(times[:, :5], 2).tolist() == [[0.0, 1.0, 2.0]]
+    assert anchor_times(times, 2).tolist() == [[0.0, 1.0, 2.0, 3.0]]
+    assert anchor_times(times[:, :5], 2).tolist() == [[0.0, 1.0, 2.0]]
     uneven = torch.tensor([[0.0, 0.25, 0.75, 4.0]]).double()
-    assert _marks(uneven, 2).tolist() == [[0.0, 0.75, 4.0]]
+    assert anchor_times(uneven, 2).tolist() == [[0.0, 0.75, 4.0]]

@@ -1,0 +1,207 @@
+"""Silent sensors are told by the others, uneven times keep their clock, and what was joined is joined once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sciode.data.flow import Space
+from sciode.observers import Design, Observer, Reading, edges_between, scene, spacing, surface_inverse
+from sciode.observers import wiring as joining
+from sciode.observers.climate import climate_of
+from sciode.observers.gaps import filled
+from sciode.observers.surface import surface_rows
+from sciode.observers.windows import Layout
+from sciode.observers.wiring import Joints, Wiring, joints_of
+
+BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
+PLANE = Space("plane", (-3.0, -3.0), (3.0, 3.0))
+SPHERE = Space("sphere")
+CPU = torch.device("cpu")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def places(space: Space, count: int = 40, seed: int = 0) -> Tensor:
+    found = drawn(count, 3 if space.kind == "sphere" else 2, seed=seed)
+    return found / found.norm(dim=1, keepdim=True) if space.kind == "sphere" else found.sigmoid()
+
+
+def told(space: Space, wiring: Wiring, readings: Tensor, points: Tensor, room: int = 0) -> Tensor:
+    layout = Layout(points.float(), torch.zeros(len(points), dtype=torch.bool))
+    part = wiring.joined(layout, torch.arange(len(points)), space, CPU, room)
+    nothing = readings.new_full((len(part.points) - len(points), readings.shape[1]), torch.nan)
+    return filled(torch.cat((readings, nothing)), part, wiring, space)
+
+
+def waves(points: Tensor) -> Tensor:
+    return torch.stack([(2.0 * points[:, 0]).sin() + points[:, 1], (points[:, 1] * 3.0).cos()], 1)
+
+
+@pytest.mark.parametrize("order", [3, 5])
+@pytest.mark.parametrize("space", [BOX, PLANE, SPHERE], ids=["periodic", "plane", "sphere"])
+def test_a_surface_through_what_is_told_is_the_surface_through_the_others(space: Space, order: int) -> None:
+    points, asked = places(space).float().double(), places(space, 9, 5)
+    readings, silent = waves(points), torch.tensor([3, 17, 30])
+    gappy = readings.clone()
+    gappy[silent] = torch.nan
+    gappy[5, 1] = torch.nan  # one channel of it
+    found = told(space, Wiring(surface=True, order=order), gappy, points, room=43)
+    assert found[40:].isnan().all() and torch.equal(found[:40][gappy.isfinite()], gappy[gappy.isfinite()])
+    there = torch.ones(40, dtype=torch.bool)
+    for channel in range(2):
+        heard = gappy[:, channel].isfinite()
+        surfaces = [
+            surface_rows(asked, points[who], there[who], space, None, order)
+            @ surface_inverse(points[who], space, None, order) @ values[who, channel]
+            for who, values in ((there, found[:40]), (heard, gappy))
+        ]  # fmt: skip
+        assert torch.allclose(*surfaces, rtol=1e-4, atol=1e-4)  # the nugget is the median spacing's
+
+
+def test_without_a_base_a_cubic_surface_tells_what_is_missing() -> None:
+    points = places(BOX).float().double()
+    gappy = waves(points)
+    gappy[[2, 9]] = torch.nan
+    plain, based = (told(BOX, Wiring(surface=surface), gappy, points) for surface in (False, True))
+    assert torch.allclose(plain, based) and plain.isfinite().all()
+
+
+@pytest.mark.parametrize("space", [BOX, SPHERE], ids=["periodic", "sphere"])
+def test_a_climate_through_what_is_told_is_the_climate_through_the_others(space: Space) -> None:
+    climate = climate_of(space, 6, [3.0, 4.0], [1e-3, 1e-2])
+    points, asked, readings = places(space).float().double(), places(space, 9, 5), drawn(40, 2, seed=2)
+    gappy = readings.clone()
+    gappy[[3, 17, 30]] = torch.nan
+    found = climate.completed(points, gappy)
+    heard = gappy.isfinite().all(1)
+    others = climate.through(points[heard], gappy[heard][None], asked)
+    assert torch.allclose(climate.through(points, found[None], asked), others, atol=1e-9)
+    assert torch.equal(found[heard], gappy[heard])
+
+
+def test_a_climate_tells_a_channel_by_another_and_a_surface_leaves_it_missing() -> None:
+    """Two channels that are the same but for noise: their covariance says so."""
+    climate = climate_of(BOX, 4, [3.0, 3.0], [1e-6, 1e-6])
+    blocks = tuple(block[:1].repeat(2, 1, 1, 1)[:, :, :1].repeat(1, 1, 2, 1) for block in climate.blocks)
+    climate = climate._replace(blocks=blocks)
+    points = places(BOX).float().double()
+    gappy = torch.stack([(2.0 * torch.pi * points[:, 0]).sin(), torch.full((40,), torch.nan, dtype=torch.float64)], 1)
+    found = told(BOX, Wiring(climate=climate), gappy, points)
+    assert torch.allclose(found[:, 1], gappy[:, 0], atol=1e-2)
+    assert told(BOX, Wiring(surface=True), gappy, points)[:, 1].isnan().all()
+
+
+def test_nothing_is_told_that_is_far_out_of_what_is_read() -> None:
+    """A steep slope up to a silent corner."""
+    points = torch.cat((0.2 * places(PLANE, 30), torch.tensor([[2.5, 2.5]], dtype=torch.float64)))
+    gappy = points[:, :1].clone()
+    gappy[-1] = torch.nan
+    found = told(PLANE, Wiring(surface=True), gappy, points)[-1]
+    low, high = gappy[:-1].aminmax()
+    assert torch.allclose(found, high + 0.5 * (high - low), atol=1e-6)
+
+
+def wave(positions: np.ndarray, times: np.ndarray, shift: float) -> np.ndarray:
+    phase = 2 * np.pi * (positions[:, 0] - 0.3 * np.asarray(times)[:, None] - shift)
+    return np.sin(phase)[..., None]
+
+
+def fitted(times: np.ndarray, **how: Any) -> tuple[Observer, np.ndarray]:
+    positions = np.random.default_rng(0).random((40, 2))
+    values = np.stack([wave(positions, times, shift) for shift in (0.0, 0.2, 0.45, 0.7, 0.9)])
+    design = Design(**{"width": 8, "layers": 1, "heads": 2, "depth": 1, "base": "cubic", "waves": 2, **how})
+    observer = Observer(
+        design=design, space=BOX, length=9, every=2, epochs=2, queries=16, masks=2, batch_size=4, device="cpu"
+    )
+    return observer.fit(positions, times, values), positions
+
+
+@pytest.mark.parametrize("base", ["cubic", "climate"])
+def test_a_silent_sensors_place_is_told_by_the_others(base: str) -> None:
+    observer, positions = fitted(np.arange(18) * 0.1, base=base)
+    values, silent = wave(positions, np.zeros(1), 0.33)[0], [1, 8, 20]
+    gappy = values.copy()
+    gappy[silent] = np.nan
+    left = np.delete(np.arange(40), silent)
+    error, other = (
+        np.square(observer.predict(positions[silent], [0.0], given).values[0] - values[silent]).mean()
+        for given in (Reading(positions, gappy), Reading(positions[left], values[left]))
+    )
+    assert error < 1.5 * other and other < 0.05
+
+
+def test_places_beside_a_silent_sensor_are_outside_as_if_it_were_not_there() -> None:
+    positions = np.concatenate((np.random.default_rng(0).random((30, 2)), [[3.0, 3.0]]))
+    values = np.stack([wave(positions, np.arange(18) * 0.1, shift) for shift in (0.0, 0.3, 0.6, 0.9)])
+    observer = Observer(design=Design(width=8, layers=1, heads=2), length=9, epochs=1, masks=2, device="cpu")
+    observer.fit(positions, np.arange(18) * 0.1, values)
+    silent = np.where(np.arange(31)[:, None] == 30, np.nan, values[0, 0])
+    assert observer.predict([[2.9, 2.9]], [0.1], Reading(positions, silent)).outside.all()
+    assert not observer.predict([[2.9, 2.9]], [0.1], Reading(positions, values[0, 0])).outside.any()
+
+
+def test_a_forecast_has_the_anchor_times_of_training() -> None:
+    """Bursts and pauses: every flow is read at the same uneven times."""
+    times = np.cumsum(np.where(np.arange(18) % 3 == 0, 1.0, 0.1))
+    with pytest.warns(UserWarning, match="Euler"):
+        observer, positions = fitted(times)
+    clock = (times[:9:2] - times[0]) / observer.scale_.unit
+    assert np.allclose(observer.clock_, clock)
+    readings = observer.scale_.standardised(torch.as_tensor(wave(positions, times[:1], 0.33)[0]))
+    points = torch.as_tensor(positions, dtype=torch.float32)
+    part = observer._wiring().joined(Layout(points, torch.zeros(40, dtype=torch.bool)), torch.arange(40), BOX, CPU)
+    own = {name: getattr(part.span, name).unsqueeze(0) for name in ("waves", "projection", "surface")}
+    edges, near = edges_between(points, BOX), spacing(points, BOX)
+    seen = scene([points], [readings], observer.clock_, [edges], BOX, [near], span=part.span._replace(**own))
+    asked, at = points[:5] + 0.01, np.array([0.05, 0.7, 1.9])
+    with torch.no_grad():
+        t = torch.as_tensor(at / observer.scale_.unit).repeat_interleave(5)[None]
+        direct = observer.network_(seen, asked.repeat(3, 1)[None], t).values[0].unflatten(0, (3, 5))
+    found = observer.predict(asked.numpy(), at, Reading(positions, wave(positions, times[:1], 0.33)[0])).values
+    assert np.allclose(found, observer.scale_.restored(direct), atol=1e-6)
+    # Later anchor times are evenly apart.
+    later = observer._scene(Reading(positions, wave(positions, times[:1], 0.33)[0]), 9, part).clock[0]
+    assert torch.allclose(later[4:].diff(), torch.full((4,), float(observer.clock_[-1]) / 4, dtype=torch.float64))
+
+
+def test_even_times_are_no_cause_for_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    observer, _ = fitted(np.arange(18) * 0.1)
+    assert not [w for w in recwarn if "Euler" in str(w.message)]
+    assert torch.allclose(observer.clock_, torch.arange(5, dtype=torch.float64))
+
+
+def test_a_layout_is_joined_once_and_what_was_asked_for_longest_ago_goes_first(monkeypatch: Any) -> None:
+    layouts = [Layout(places(BOX, 20, seed).float(), torch.zeros(20, dtype=torch.bool)) for seed in range(4)]
+    keep, known, made = [torch.arange(20) for _ in layouts], Joints(), []
+    joined = Wiring.joined
+    monkeypatch.setattr(
+        Wiring, "joined", lambda self, layout, *how: made.append(id(layout)) or joined(self, layout, *how)
+    )
+    ask = lambda *which: joints_of(  # noqa: E731
+        [layouts[n] for n in which], [keep[n] for n in which], Wiring(waves=2), BOX, CPU, known
+    )
+    parts = ask(0, 1, 2, 0, 1)
+    assert parts[0] is parts[3] and made == [id(layouts[n]) for n in (0, 1, 2)]
+    monkeypatch.setattr(joining, "_KEPT", int(1.2 * sum(part.bytes for part in parts[:3])))
+    ask(3)  # 2 goes: it was asked for before 0 and 1
+    ask(0, 1, 3)
+    assert len(made) == 4
+    ask(2)
+    assert len(made) == 5 and len(known) == 3
+
+
+def test_a_rollout_joins_its_sensors_once(monkeypatch: Any) -> None:
+    observer, positions = fitted(np.arange(18) * 0.1)
+    made, joined = [], Wiring.joined
+    monkeypatch.setattr(Wiring, "joined", lambda self, *how: made.append(1) or joined(self, *how))
+    found = observer.rollout(positions[:3], np.arange(1, 30) * 0.1)
+    assert len(made) == 1 and found.values.shape == (29, 3, 1)
+    assert all(a <= b for a, b in pairwise(found.beyond))
