@@ -65,10 +65,10 @@ class Line(NamedTuple):
 
 LINES: dict[str, Line] = {
     "observer": Line(),
-    "as published": Line(design={"base": "none", "waves": 0, "attention": "dense", **PUBLISHED}),
+    "as published": Line(design=PUBLISHED),
     "decoded readings": Line(design={"state": "latent"}),
     "a number a wave": Line(design={"mixing": "each"}),
-    "dynamics as published, waves": Line(design=PUBLISHED),
+    "dynamics as published, waves": Line(design={"state": "latent", "mixing": "each"}),
     "dense attention": Line(design={"attention": "dense"}),
     "linear attention": Line(design={"attention": "linear"}),
     "graph ODE": Line(design={"dynamics": "ode"}),
@@ -87,7 +87,7 @@ LINES: dict[str, Line] = {
     "no dropout": Line({"dropout": 0.0}),
     "edges of the map": Line({"graph": "map"}),
     "flat sphere": Line({"flat": True}),
-    "flat sphere, as published": Line({"flat": True}, {"base": "none", "waves": 0, "attention": "dense", **PUBLISHED}),
+    "flat sphere, as published": Line({"flat": True}, PUBLISHED),
     "MeshGraphNet": Line(rival="simulator"),
     "Fourier operator": Line(rival="gridded"),
     "implicit field": Line(rival="implicit"),
@@ -240,8 +240,7 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
         }
         return rivals[own.rival]().fit_flows(*parts, folder=folder)
     design: dict[str, Any] = {
-        "width": settings.width, "layers": settings.layers, "waves": settings.waves, "base": "fitted",
-        "attention": "nearest",
+        "width": settings.width, "layers": settings.layers, "waves": settings.waves,
     }  # fmt: skip
     how = {
         **same,

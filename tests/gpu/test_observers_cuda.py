@@ -16,6 +16,7 @@ from sciode.observers import Design, Observer, Reading
 from sciode.observers.arrays import as_flows
 from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
+from sciode.observers.model import PLAIN
 from sciode.observers.objective import Objective
 from sciode.observers.simulator import MeshGraphNet
 from sciode.observers.surface import surface_rows
@@ -64,7 +65,9 @@ def test_queries_are_answered_as_on_the_cpu(way: str, base: str) -> None:
 ])  # fmt: skip
 def test_an_observer_trains_on_the_card_and_answers_anywhere(design: dict[str, Any], tmp_path: Path) -> None:
     how: dict[str, Any] = {"space": BOX, "length": 7, "epochs": 3, "batch_size": 3, "queries": 64}
-    observer = Observer(design=Design(width=16, layers=1, heads=2, **design), device="cuda", **how).fit(*waves())
+    observer = Observer(design=Design(width=16, layers=1, heads=2, **{**PLAIN, **design}), device="cuda", **how).fit(
+        *waves()
+    )
     losses = [epoch.train_loss for epoch in observer.history_.epochs]
     assert np.isfinite(losses).all() and observer.history_.stopped == "all epochs done"
     observer.save(tmp_path / "observer.safetensors")
@@ -87,6 +90,7 @@ def test_opponents_train_on_the_card(net: Any) -> None:
 
 
 DESIGNS: dict[str, dict[str, Any]] = {
+    "default": {"base": "fitted", "waves": 6, "attention": "nearest"},
     "nearest, surface, waves": {"base": "stretched", "waves": 3, "attention": "nearest", "k": 8},
     "nearest, surface, waves, as published": {
         "base": "stretched",
@@ -114,7 +118,7 @@ def losses_of(net: Any, engine: str, space: Space = BOX) -> list[float]:
                          ids=[*DESIGNS, "climate, sphere"])  # fmt: skip
 def test_recorded_steps_of_an_observer_are_those_taken_one_by_one(name: str, space: Space) -> None:
     how: dict[str, Any] = {"length": 7, "epochs": 12, "batch_size": 3, "queries": 64, "masks": 3, "device": "cuda"}
-    nets = [Observer(design=Design(width=16, layers=1, heads=2, **DESIGNS[name]), **how) for _ in range(2)]
+    nets = [Observer(design=Design(width=16, layers=1, heads=2, **{**PLAIN, **DESIGNS[name]}), **how) for _ in range(2)]
     eager, recorded = (losses_of(net, engine, space) for net, engine in zip(nets, ("eager", "capture"), strict=True))
     # Sums on a card have no order, and a step in float32 makes more of their last digits.
     np.testing.assert_allclose(recorded, eager, rtol=2e-2)
@@ -133,7 +137,7 @@ def test_recorded_steps_of_opponents_are_those_taken_one_by_one(kind: Any) -> No
 
 def test_a_step_that_cannot_be_recorded_is_taken_all_the_same() -> None:
     how: dict[str, Any] = {"length": 7, "epochs": 12, "batch_size": 3, "queries": 64, "masks": 3, "device": "cuda"}
-    net = Observer(design=Design(width=16, layers=1, heads=2), **how)
+    net = Observer(design=Design(width=16, layers=1, heads=2, **PLAIN), **how)
     value = Objective.value
 
     def asks(self: Objective, told: Any) -> Any:

@@ -18,13 +18,13 @@ from sciode.observers import Design, Importance, Observer, Reading
 from sciode.observers.arrays import as_flows, held_out
 from sciode.observers.bounds import Bounds, bounds_of
 from sciode.observers.dynamics import LatentDynamics, Latents
-from sciode.observers.model import PUBLISHED
+from sciode.observers.model import PLAIN, PUBLISHED
 from sciode.observers.scene import Scene
 from sciode.observers.windows import cut, scale_of
 from sciode.training import append_json, load_checkpoint, save_checkpoint
 
 BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
-TINY = Design(width=16, layers=1, heads=2, modes=2)
+TINY = Design(width=16, layers=1, heads=2, modes=2, **PLAIN)
 
 
 def waves(flows: int = 6, sensors: int = 24, frames: int = 9, seed: int = 0) -> tuple[NDArray[Any], ...]:
@@ -56,7 +56,7 @@ def test_a_decaying_wave_is_learnt_between_its_sensors(base: Any) -> None:
     positions, times, _ = waves()
     decaying = lambda x, a: a * (np.cos(2 * np.pi * x[:, 0]) * np.exp(-times[:, None] / 2.0))[..., None]  # noqa: E731
     flows = np.stack([decaying(positions, a) for a in np.linspace(-2, 2, 20)])[np.random.default_rng(0).permutation(20)]
-    design = Design(width=16, layers=1, heads=2, modes=2, base=base, waves=2 if base == "cubic" else 0)
+    design = replace(TINY, base=base, waves=2 if base == "cubic" else 0)
     observer = tiny(design=design, epochs=30, batch_size=4, lr=1e-2).fit(positions, times, flows)
     asked = np.random.default_rng(9).random((200, 2))
     truth = decaying(asked, 1.3)
@@ -102,10 +102,10 @@ def test_saved_and_loaded_is_the_same(fitted: Observer, tmp_path: Path) -> None:
 
 def test_an_observer_saved_before_states_were_named_is_loaded_with_the_dynamics_it_had(tmp_path: Path) -> None:
     path = tmp_path / "observer.safetensors"
-    earlier = tiny(design=replace(TINY, **PUBLISHED, base="cubic", waves=2), epochs=1).fit(*waves())
+    earlier = tiny(design=replace(TINY, **{**PUBLISHED, "base": "cubic", "waves": 2}), epochs=1).fit(*waves())
     earlier.save(path)
     tensors, record = load_checkpoint(path)
-    for name in PUBLISHED:
+    for name in ("state", "mixing"):
         del record["parameters"]["design"][name]
     save_checkpoint(path, {k: v for k, v in tensors.items() if not k.startswith("bounds.")}, record)
     loaded, asked = Observer.load(path, device="cpu"), np.random.default_rng(1).random((7, 2))
@@ -247,7 +247,7 @@ def test_a_reading_out_of_the_range_is_flagged_and_one_that_is_missing_is_not() 
 
 def test_causal_observers_do_not_hear_of_later_times() -> None:
     """What is asked beside a query, and so how far the clock goes, changes nothing."""
-    observer = tiny(design=Design(width=16, layers=1, heads=2, causal=True)).fit(*waves())
+    observer = tiny(design=replace(TINY, causal=True)).fit(*waves())
     asked = np.full((1, 2), 0.3)
     alone, beside = observer.predict(asked, [1.0]).values[0], observer.predict(asked, [1.0, 30.0]).values[0]
     np.testing.assert_allclose(alone, beside, atol=1e-6)
@@ -267,7 +267,7 @@ def test_ragged_sensors_missing_readings_and_unequal_times_are_taken() -> None:
         clocks.append(clock)
         values.append(value)
     for how in ({}, {"dynamics": "ode"}, {"base": "cubic", "waves": 2}, {"attention": "nearest", "k": 16}):
-        design = Design(width=16, layers=1, heads=2, **how)  # type: ignore[arg-type]
+        design = replace(TINY, **how)  # type: ignore[arg-type]
         with nullcontext() if design.dynamics == "ode" else pytest.warns(UserWarning, match="Euler"):
             observer = tiny(design=design).fit(places, clocks, values)
         assert observer.history_.stopped == "all epochs done"
@@ -288,7 +288,7 @@ def test_duplicate_and_collinear_sensors_and_a_plane_without_a_space() -> None:
     line[5] = line[4]
     _, times, _ = waves()
     values = np.stack([wave(line, times, phase) for phase in (0.0, 1.0, 2.0)])
-    for design in (TINY, Design(width=16, layers=1, heads=2, base="cubic", waves=2)):
+    for design in (TINY, replace(TINY, base="cubic", waves=2)):
         observer = tiny(design=design, space=None).fit(line, times, values)
         found = observer.predict([[0.5, 0.5], [0.5, 0.6]], [1.0])
         assert np.isfinite(found.values).all() and found.outside[1]

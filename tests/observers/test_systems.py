@@ -23,6 +23,7 @@ from sciode.observers import (
     scene,
     spacing,
 )  # fmt: skip
+from sciode.observers.model import PLAIN
 
 BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
 SPHERE = Space("sphere")
@@ -225,7 +226,7 @@ def test_a_causal_query_does_not_read_the_future(seeded: Any, reader: Any) -> No
 def test_a_query_is_answered_alone_and_over_the_seam(seeded: Any) -> None:
     at = made(places(BOX), drawn(30, 2), BOX)
     with seeded(0):
-        model = network(2, BOX, Design(width=16, layers=2, horizon=4.0)).double()
+        model = network(2, BOX, Design(width=16, layers=2, horizon=4.0, **PLAIN)).double()
     x, t = places(BOX, 6, 8).unsqueeze(0), torch.linspace(0, 4, 6, dtype=torch.float64).unsqueeze(0)
     found = model(at, x, t).values
     assert torch.allclose(model(at, x[:, 2:3], t[:, 2:3]).values, found[:, 2:3])
@@ -258,7 +259,7 @@ def test_every_weight_learns(seeded: Any, choice: dict[str, Any]) -> None:
     readings[3, 1] = torch.nan
     at = made(places(BOX).float(), readings, BOX)
     with seeded(0):
-        model = network(2, BOX, Design(width=16, layers=2, horizon=4.0, **choice))
+        model = network(2, BOX, Design(width=16, layers=2, horizon=4.0, **{**PLAIN, **choice}))
     x, t = places(BOX, 6, 8).float().unsqueeze(0), torch.full((1, 6), 2.0, dtype=torch.float64)
     found = model(at, x, t)
     (found.values.square().sum() + found.told.square().sum()).backward()
