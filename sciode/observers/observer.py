@@ -152,6 +152,8 @@ class Observer:
         self.order_, self.stretch_ = 3, ()
         if self.design.base == "climate" and (self.flat or train.space.kind == "plane"):
             raise ValueError('base="climate" needs a sphere or a periodic box: in a plane take base="fitted"')
+        if self.graph == "map":
+            flattened(train[0].points[:1], train.space)  # refuses what is no sphere
         device = choose_device(self.device)
         self.origin_ = origin_of(train.space)
         train, chooses = (moved(flows, self.origin_) for flows in parted(train, validation, self.validation))

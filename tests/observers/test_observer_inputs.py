@@ -212,7 +212,7 @@ def test_tensors_are_taken_with_gradients_and_without_a_warning(fitted: Observer
         warnings.simplefilter("error")
         observer = tiny().fit(places, times, values)
         lists = tiny().fit([places] * 4, [times] * 4, list(values), [torch.from_numpy(WALLS)] * 4)
-        given = Reading(places, values[0, 0], times[1], torch.from_numpy(WALLS))
+        given = Reading(places, values[0, 0], times[1], torch.from_numpy(WALLS))  # type: ignore[arg-type]
         found = observer.predict(places, list(times[2:4]), given).values
     assert np.array_equal(found, fitted.predict(PLACES, TIMES[2:4], Reading(PLACES, waves()[0, 0], 0.25, WALLS)).values)
     assert lists.given_.walls is not None
@@ -271,6 +271,7 @@ def test_questions_that_cannot_be_answered_are_named(fitted: Observer, monkeypat
     [
         ({"graph": "delauney"}, "graph: unknown 'delauney'. Did you mean 'delaunay'"),
         ({"graph": "radius"}, "needs radius > 0"),
+        ({"graph": "map"}, "only a sphere"),
         ({"lr": -1.0}, "lr must be > 0"),
         ({"epochs": 0}, "epochs, batch_size and threads must be >= 1"),
         ({"epochs": 2.5}, "epochs counts"),
