@@ -34,6 +34,7 @@ class Space:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lower", tuple(float(value) for value in self.lower))
         object.__setattr__(self, "upper", tuple(float(value) for value in self.upper))
+        object.__setattr__(self, "radius", float(self.radius))
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}: give one of {', '.join(KINDS)}")
         if self.kind == "sphere":

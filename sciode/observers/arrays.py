@@ -13,17 +13,30 @@ from numpy.typing import NDArray
 
 from sciode.data.flow import Flow, FlowSet, Space
 
-__all__ = ["Reading", "as_flows", "asked", "held_out"]
+__all__ = ["FARTHEST", "Reading", "as_flows", "asked", "held_out", "numbers", "parted"]
+
+FARTHEST = 100_000
+"""Steps after a reading that are foreseen at once, at most: all of them are kept."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What sensors at positions [N, d] read at one time: values [N, c], NaN = missing; walls [N] bool."""
+    """What sensors at positions [N, d] read at one time: values [N, c], NaN or masked = missing; walls [N] bool.
+
+    Arrays of any library, kept as NumPy's. Raises ValueError for what are no numbers.
+    """
 
     positions: Any
     values: Any
     time: float = 0.0
     walls: Any | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("positions", "values"):
+            object.__setattr__(self, name, numbers(getattr(self, name), name))
+        object.__setattr__(self, "time", numbers(self.time, "a reading's time").item())
+        if self.walls is not None:
+            object.__setattr__(self, "walls", numbers(self.walls, "walls") != 0)
 
     def check(self, dimension: int, channels: int) -> None:
         """Raise ValueError for shapes that do not fit, places that are no numbers, or sensors that all are silent."""
@@ -32,53 +45,94 @@ class Reading:
             raise ValueError(
                 f"a reading has positions [N, {dimension}] and values [N, {channels}], got {places} and {values}"
             )
-        if not np.isfinite(np.asarray(self.positions, dtype=np.float64)).all():
+        if not np.isfinite(self.positions).all():
             raise ValueError("a reading's positions must be finite numbers")
-        if not np.isfinite(np.asarray(self.values, dtype=np.float64)).any():
+        if not math.isfinite(self.time):
+            raise ValueError(f"a reading's time must be a finite number, got {self.time}")
+        if not np.isfinite(self.values).any():
             raise ValueError("a reading without any number says nothing: give one in which some sensor has read")
         if self.walls is not None and np.shape(self.walls) != places[:1]:
             raise ValueError(f"a reading's walls are [{places[0]}], one a sensor, got {np.shape(self.walls)}")
 
 
+def numbers(given: Any, name: str) -> NDArray[Any]:
+    """An array of numbers, float32 if it was, else float64: of tensors without their gradients, NaN where a masked
+    array is masked. Raises ValueError for dates, complex numbers, and what are no numbers."""
+    if isinstance(given, torch.Tensor):
+        given = given.detach().cpu()
+        given = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
+    try:
+        if isinstance(given, list | tuple) and any(isinstance(x, torch.Tensor | np.ma.MaskedArray) for x in given):
+            given = np.stack([numbers(part, name) for part in given])
+        array = given if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
+        if array.dtype.kind in "mMc":
+            raise TypeError("of dates, subtract the first and divide by a unit" if array.dtype.kind != "c" else
+                            "of complex ones, give real and imaginary parts as channels")  # fmt: skip
+        kept = array.astype(np.float32 if array.dtype == np.float32 else np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers: {error}") from error
+    return np.ma.filled(kept, np.nan)
+
+
 def asked(
-    positions: Any, times: Any, given: Reading, dimension: int, channels: int, unit: float
+    positions: Any, times: Any, given: Reading, dimension: int, channels: int, unit: float, farthest: int = FARTHEST
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Places [Q, d], and times [T] in steps from the reading on. Raises ValueError for what cannot be asked."""
+    """Places [Q, d], and times [T] in steps from the reading on, `farthest` at most. Raises ValueError for what cannot
+    be asked."""
     if not isinstance(given, Reading):
         raise ValueError(f"given: a {type(given).__name__} is no Reading: give Reading(positions, values, time)")
     given.check(dimension, channels)
-    places = np.array(positions, dtype=np.float64)
+    places = np.array(numbers(positions, "positions"), dtype=np.float64)
     if places.ndim != 2 or places.shape[1] != dimension:
         raise ValueError(f"positions are [Q, {dimension}], got {places.shape}")
     if not len(places) or not np.isfinite(places).all():
         raise ValueError("positions must be finite numbers, of one place at least")
-    clock = np.atleast_1d(np.asarray(times, dtype=np.float64))
+    clock = np.atleast_1d(numbers(times, "times").astype(np.float64))
     steps = (clock - given.time) / unit
     if clock.ndim != 1 or not clock.size or not np.isfinite(clock).all() or (steps < -1e-9).any():
         raise ValueError(f"times are [T], one at least, finite and not before the readings at {given.time:g}")
+    if steps.max() > farthest:
+        raise ValueError(
+            f"times reach {steps.max():.3g} steps of {unit:g} beyond the reading, and {farthest} are the most that are "
+            "foreseen: ask for earlier ones, or an Observer's rollout, which goes further than predict"
+        )
     return places, np.maximum(steps, 0.0)
 
 
 def as_flows(positions: Any, times: Any, values: Any, walls: Any | None, space: Space | None) -> FlowSet:
-    """Arrays of one flow or of several as a set; see `Observer.fit`. Raises ValueError for what does not fit."""
+    """Arrays of one flow or of several as a set; see `Observer.fit`. Values that are no float32 are kept in float64,
+    for an offset may be large beside what changes. Raises ValueError for what does not fit."""
     if not (space is None or isinstance(space, Space)):
         raise ValueError(f"space: {space!r} is none: give Space(kind, lower, upper), or None for a plane")
     series = _series(values)
     count = len(series)
-    places = _each(positions, count, 2, "positions")
+    places = _each(positions, count, 2, "positions", "; sensors [N, d] do not move in time")
     clocks = _each(times, count, 1, "times")
     sides = [None] * count if walls is None else _each(walls, count, 1, "walls")
     for number, place in enumerate(places):
-        if not np.isfinite(np.asarray(place, dtype=np.float64)).all():
+        if not np.isfinite(place).all():
             raise ValueError(f"flow {number}: positions of sensors must be finite numbers")
     flows = tuple(
-        Flow.from_arrays(np.array(p), np.array(t, dtype=np.float64), v, None if w is None else np.array(w))
+        Flow.from_arrays(np.array(p), np.array(t, dtype=np.float64), np.array(v), None if w is None else w != 0)
         for p, t, v, w in zip(places, clocks, series, sides, strict=True)
     )
     channels = flows[0].values.shape[2]
     found = _around([flow.points.double() for flow in flows]) if space is None else space
     names = tuple(f"channel {number}" for number in range(channels))
     return FlowSet("sensors", flows, names, ("",) * channels, found)
+
+
+def parted(train: FlowSet, validation: FlowSet | None, share: float) -> tuple[FlowSet, FlowSet]:
+    """(what trains, what validates): as they are given, or see `held_out`. Raises ValueError where they do not fit."""
+    if validation is None:
+        return held_out(train, share)
+    own, other = ((len(flows.channels), flows.space.dimension) for flows in (train, validation))
+    if own != other:
+        raise ValueError(
+            f"training has {own[0]} channels in {own[1]} dimensions and validation {other[0]} in {other[1]}: "
+            "give the same of both"
+        )
+    return train, validation
 
 
 def held_out(flows: FlowSet, share: float) -> tuple[FlowSet, FlowSet]:
@@ -105,37 +159,42 @@ def _like(flows: FlowSet, parts: Sequence[Flow]) -> FlowSet:
 
 
 def _series(values: Any) -> list[Any]:
-    """One array [T, N, c] a flow, float32."""
+    """One array [T, N, c] a flow."""
     if isinstance(values, list | tuple):
         parts = list(values)
     else:
-        whole = np.asarray(values)
+        whole = numbers(values, "values")
         if whole.ndim not in (3, 4):
             raise ValueError(
                 f"values are [T, N, c], [F, T, N, c] or a list of [T, N, c], got {whole.shape}: of long tables, "
                 "one array a flow, times by sensors by channels"
             )
         parts = [whole] if whole.ndim == 3 else list(whole)
-    found = [np.array(part, dtype=np.float32) for part in parts]
-    if not found or any(part.ndim != 3 for part in found):
-        raise ValueError(
-            f"every flow's values are [T, N, c], got {[part.shape for part in found]}; of one channel: "
-            "values[..., None]"
-        )
+    if not parts:
+        raise ValueError("there is no flow: values are [T, N, c], [F, T, N, c] or a list of [T, N, c]")
+    found = [numbers(part, "values") for part in parts]
+    for number, part in enumerate(found):
+        if part.ndim != 3:
+            raise ValueError(
+                f"every flow's values are [T, N, c], got {part.shape} of flow {number}; of one channel: "
+                "values[..., None]; of one flow as nested lists: np.array(values)"
+            )
+        if not part.size:
+            raise ValueError(f"flow {number}: values are {part.shape}: give one time, sensor and channel at least")
     return found
 
 
-def _each(given: Any, count: int, axes: int, name: str) -> list[Any]:
+def _each(given: Any, count: int, axes: int, name: str, hint: str = "") -> list[Any]:
     """One array a flow: that of all, or one of each."""
     if isinstance(given, list | tuple) and given and np.ndim(given[0]) == axes:
-        parts = list(given)
+        parts = [numbers(part, name) for part in given]
     else:
-        whole = np.asarray(given)
+        whole = numbers(given, name)
         if whole.ndim not in (axes, axes + 1):
-            raise ValueError(f"{name} have {axes} axes, or one more for the flows, got {whole.shape}")
+            raise ValueError(f"{name} have {axes} axes, or one more for the flows, got {whole.shape}{hint}")
         parts = [whole] * count if whole.ndim == axes else list(whole)
     if len(parts) != count:
-        raise ValueError(f"{len(parts)} {name} for {count} flows: give one of all, or one of each")
+        raise ValueError(f"{len(parts)} {name} for {count} flows: give one of all, or one of each{hint}")
     return parts
 
 

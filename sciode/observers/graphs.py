@@ -15,7 +15,7 @@ from sciode.solvers.suggest import choose
 
 from .message_passing import geometric
 
-__all__ = ["GRAPHS", "duplicates", "edges_between", "flattened", "graph", "outside_hull", "spacing"]
+__all__ = ["GRAPHS", "check_kind", "duplicates", "edges_between", "flattened", "graph", "outside_hull", "spacing"]
 
 GRAPHS = ("delaunay", "knn", "radius", "map")
 Graph = Literal["delaunay", "knn", "radius", "map"]
@@ -44,14 +44,12 @@ def edges_between(
     collinear ones have none), get edges to their k nearest. Raises ValueError for an unknown kind, a radius that is
     missing, or points that are not finite.
     """
-    choose("graph", kind, GRAPHS)
+    check_kind(kind, k, radius)
     if kind == "map":
         return edges_between(*flattened(points, space), "delaunay", k)
     places = points.detach().cpu().double().numpy()
     if not np.isfinite(places).all():
         raise ValueError("positions of sensors must be finite numbers")
-    if kind == "radius" and not (radius is not None and radius > 0.0):
-        raise ValueError(f"a graph by radius needs radius > 0, got {radius}")
     count = len(places)
     if count < 2:
         return torch.zeros(2, 0, dtype=torch.int64, device=points.device)
@@ -71,6 +69,15 @@ def edges_between(
     both = np.concatenate((pairs, pairs[:, ::-1]))
     both = np.unique(both[both[:, 0] != both[:, 1]], axis=0)
     return torch.from_numpy(np.ascontiguousarray(both.T)).to(points.device)
+
+
+def check_kind(kind: str, k: int, radius: float | None) -> None:
+    """Raise ValueError for what `edges_between` refuses of any points."""
+    choose("graph", kind, GRAPHS)
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
+    if kind == "radius" and not (radius is not None and radius > 0.0):
+        raise ValueError(f"a graph by radius needs radius > 0, got {radius}")
 
 
 def graph(points: Tensor, space: Space, kind: Graph = "delaunay", k: int = 6, radius: float | None = None) -> Any:
@@ -142,8 +149,6 @@ def _tree(places: NDArray[Any], space: Space) -> tuple[KDTree, NDArray[Any]]:
 
 def _nearest(places: NDArray[Any], space: Space, k: int) -> NDArray[np.int64]:
     """Pairs (point, one of its k nearest), [N k, 2]."""
-    if k < 1:
-        raise ValueError(f"k must be >= 1, got {k}")
     tree, wrapped = _tree(places, space)
     count = len(places)
     # One more than k, for a point is near itself; which of two duplicates comes first is not said.

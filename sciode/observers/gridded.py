@@ -193,9 +193,9 @@ class FourierOperator:
         where = embedded(self.lattice_.points(), self.space_).float().T.unflatten(1, self.lattice_.shape)
         modes = (min(self.modes, self.lattice_.shape[0] // 2 - 1), min(self.modes, self.lattice_.shape[1] // 2))
         with isolated_rng(self.random_state, 1):
-            self.network_ = GridSteps(len(self.channels_), where, self.width, self.layers, modes).to(device)
-        sizes = {name: len(part) for name, part in parts.items()}
-        self.history_ = trained_rival(self, _Unrolled(self.network_, parts), sizes, folder, progress, self.engine)
+            self.network_ = GridSteps(len(self.channels_), where, self.width, self.layers, modes)
+        self.network_.to(device, torch.float32)
+        self.history_ = trained_rival(self, _Unrolled(self.network_, parts), windows, folder, progress, self.engine)
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:

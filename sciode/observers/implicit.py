@@ -157,10 +157,9 @@ class ImplicitField:
         parts = {name: part.to(device) for name, part in windows.items()}
         coordinates = 2 * self.space_.dimension if self.space_.kind == "periodic" else self.space_.dimension
         with isolated_rng(self.random_state, 1):
-            self.network_ = CodedField(len(self.channels_), coordinates, self.code, self.width, self.layers).to(device)
-        sizes = {name: len(part.which) for name, part in parts.items()}
-        training = _Decoding(self.network_, parts, self.code, self.points).to(device)
-        self.history_ = trained_rival(self, training, sizes, folder, progress, "eager")
+            self.network_ = CodedField(len(self.channels_), coordinates, self.code, self.width, self.layers)
+        training = _Decoding(self.network_, parts, self.code, self.points).to(device, torch.float32)
+        self.history_ = trained_rival(self, training, windows, folder, progress, "eager")
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:
@@ -173,7 +172,7 @@ class ImplicitField:
         sensors, wanted = (torch.as_tensor(np.array(x), dtype=torch.float32, device=device).unsqueeze(0)
                           for x in (given.positions, places))  # fmt: skip
         readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device).unsqueeze(0)
-        zero = torch.zeros(1, self.code, device=device)
+        zero = torch.zeros(1, self.code, device=device, dtype=torch.float32)
         start = auto_decoded(self.network_, zero, sensors, readings, self.space_, self.descent, self.codes_lr)
         # Solves take times in order and each once; what is asked may be neither.
         clock, own = np.unique(np.append(steps, 0.0), return_inverse=True)

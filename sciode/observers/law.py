@@ -18,6 +18,7 @@ from sciode.data.flow import FlowSet, Space
 from sciode.training import Epoch, History, choose_device, load_checkpoint, save_checkpoint
 
 from .arrays import Reading, as_flows
+from .plain import plain_fields
 from .rivals import asked_of, fitted, windows_of
 from .surface import chosen_order, surface_inverse, surface_rows
 from .waves import waves_at
@@ -121,7 +122,7 @@ class Law(nn.Module):
         self.upper = torch.triu_indices(terms, terms)
         self.sizes = (self.upper.shape[1], terms, len(_DECAYS), len(grid.forced))
         device = grid.kept.device
-        self.coefficients = nn.Parameter(torch.zeros(channels * sum(self.sizes), device=device))
+        self.coefficients = nn.Parameter(torch.zeros(channels * sum(self.sizes), dtype=torch.float32, device=device))
 
     def parts(self, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W [c, J, J], V [c, J], L [c, *] and F [c, n, ..., n]."""
@@ -313,6 +314,7 @@ class QuadraticLaw:
         return self
 
     def _check(self) -> None:
+        plain_fields(self)
         whole = (self.side, self.forced, self.steps, self.starts, self.length, *self.ahead, *self.rounds)
         if not all(isinstance(value, Integral) for value in whole):
             raise ValueError("side, forced, steps, starts, length, ahead and rounds count: give whole numbers")
@@ -408,7 +410,7 @@ def _improved(law: Law, coefficients: Tensor, batch: _Batch, damping: float, ste
         return torch.func.jvp(missed, (coefficients,), (direction,))[1]
 
     error = missed(coefficients)
-    directions = torch.eye(len(coefficients), device=error.device)
+    directions = torch.eye(len(coefficients), dtype=coefficients.dtype, device=error.device)
     slopes = torch.cat([torch.func.vmap(slope)(part) for part in directions.split(_COLUMNS)]).double()
     normal, right = slopes @ slopes.T, slopes @ error.double()
     size = normal.diag() + 1e-9 * normal.diag().max()

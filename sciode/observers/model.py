@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from sciode.data.flow import Space
 from sciode.solvers.suggest import choose
 
-from .continuum import Continuum
-from .dynamics import SOLVER, STATES, LatentDynamics, Latents
+from .attention import WAYS
+from .continuum import READERS, Continuum
+from .dynamics import FORMS, SOLVER, STATES, LatentDynamics, Latents
+from .plain import plain_fields
 from .scene import Scene
 from .surface import surface_rows, time_weights
 from .waves import MIXINGS, wave_numbers, waves_at
@@ -28,6 +30,9 @@ PLAIN: Mapping[str, Any] = MappingProxyType({"base": "none", "waves": 0, "attent
 """Neither a base nor waves, and attention to all sensors."""
 PUBLISHED: Mapping[str, Any] = MappingProxyType({**PLAIN, "state": "latent", "mixing": "each"})
 """What the paper has, and observers had that were saved before there was a choice."""
+_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "base": BASES, "state": STATES, "mixing": MIXINGS, "dynamics": FORMS, "attention": WAYS, "reader": READERS,
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Design:
     between them.
     attention: "dense", "nearest" (of k) or "linear" (`SensorAttention`). reader: "gru", "mean" or "max"; causal: see
     `Continuum`. horizon: the unit of time of queries, in steps.
+
+    Raises ValueError for kinds that are unknown, and sizes of which no network can be made.
     """
 
     width: int = 64
@@ -76,14 +83,19 @@ class Design:
     regularize: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, kinds in (("base", BASES), ("state", STATES), ("mixing", MIXINGS)):
+        plain_fields(self)
+        for name, kinds in _KINDS.items():
             choose(name, getattr(self, name), kinds)
-        if not isinstance(self.waves, Integral):
-            raise ValueError(f"waves counts, and must be a whole number: got {self.waves!r}")
+        for name in ("width", "layers", "heads", "depth", "modes", "waves", "k"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} counts, and must be a whole number: got {getattr(self, name)!r}")
         if self.waves < 0 or (self.waves and self.places == "relative"):
             raise ValueError('waves must be >= 0, and 0 with places="relative": they know where they are')
         if not isinstance(self.nugget, Real) or not 0.0 <= self.nugget < math.inf:
             raise ValueError(f"nugget is a variance, 0 or more: got {self.nugget!r}")
+        # What the two systems refuse is known without their weights.
+        with torch.device("meta"):
+            _systems(1, 1, 1, min(self.waves, 1), self)
 
 
 class Simulated(NamedTuple):
@@ -180,13 +192,17 @@ def _rows(x: Tensor, scene: Scene) -> Tensor:
 
 
 def network(channels: int, space: Space, design: Design) -> ObserverModel:
-    """An untrained network, its weights from torch's default generator: see `sciode.training.isolated_rng`."""
+    """An untrained network in float32, its weights from torch's default generator: see `isolated_rng`."""
     coordinates = 2 * space.dimension if space.kind == "periodic" else space.dimension
+    waves = len(wave_numbers(space, design.waves)) if design.waves else 0
+    return _systems(channels, space.dimension, coordinates, waves, design).float()
+
+
+def _systems(channels: int, dimension: int, coordinates: int, waves: int, design: Design) -> ObserverModel:
     dynamics = LatentDynamics(
-        channels, space.dimension, design.width, design.layers, form=design.dynamics, places=design.places,
-        embedding=coordinates, solver=design.solver, regularize=design.regularize,
-        waves=len(wave_numbers(space, design.waves)) if design.waves else 0,
-        state=design.state, mixing=design.mixing,
+        channels, dimension, design.width, design.layers, form=design.dynamics, places=design.places,
+        embedding=coordinates, solver=design.solver, regularize=design.regularize, waves=waves, state=design.state,
+        mixing=design.mixing,
     )  # fmt: skip
     continuum = Continuum(
         channels, coordinates, design.width, heads=design.heads, attention=design.attention, k=design.k,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,23 +20,39 @@ from sciode.solvers.suggest import choose
 from sciode.training import FitOptions, choose_device, fit, isolated_rng, load_checkpoint, save_checkpoint
 from sciode.training.recorded import ENGINES
 
-from .arrays import Reading, as_flows, asked, held_out
+from .arrays import FARTHEST, Reading, as_flows, asked, parted
 from .bounds import Bounds, bounds_of
 from .climate import Climate, learned_climate, unpacked
 from .gaps import filled
-from .graphs import Graph, flattened, outside_hull
+from .graphs import Graph, check_kind, flattened, outside_hull
 from .model import PUBLISHED, Design, ObserverModel, Simulated, network
 from .objective import Objective
+from .origin import moved, origin_of
+from .plain import plain_fields
 from .scene import Scene
 from .surface import ORDERS, chosen_order
 from .windowed import Windowed
-from .windows import Layout, Scale, Windows, anchor_times, cut, scale_of, usual_clock
+from .windows import (
+    Layout,
+    Scale,
+    Windows,
+    anchor_times,
+    cut,
+    fingerprint,
+    scale_of,
+    usual_clock,
+    walls_of,
+)  # fmt: skip
 from .wiring import Joined, Wiring, gathered
 
 __all__ = ["Observer", "Prediction"]
 
+_LATEST = 100 * FARTHEST
+"""Steps after a reading that a rollout goes, at most: it keeps few, but takes all."""
 _UNEVEN = 4.0
 """The ratio of a window's steps from which on a user is warned."""
+_WHOLE = ("length", "every", "stride", "queries", "masks", "neighbours", "epochs", "batch_size", "patience",
+          "random_state")  # fmt: skip
 
 
 class Prediction(NamedTuple):
@@ -75,9 +91,11 @@ class Observer:
     random_state: of weights, dropout and queries. device: "auto", "cpu", "cuda", ... engine: how training steps run
         (`sciode.training.fit`): "auto" records them on a card, but for an "ode", whose solver decides as it goes.
 
-    Attributes after `fit`: `network_`, `scale_`, `space_`, `channels_`, `history_`, `horizon_` (time from a window's
-    start to its end), `clock_` (the usual anchor times of a window, in units of `scale_`), `given_` (the first readings
-    of the first flow), `order_` and `stretch_` (of the surface), `climate_` (of standardised readings; None without),
+    Attributes after `fit`: `network_`, `scale_`, `space_`, `origin_` (what is taken off positions, and off the corners
+    of `space_`, where they lie so far from 0 that float32 would blur them), `channels_`, `history_`, `horizon_` (time
+    from a window's start to its end), `clock_` (the usual anchor times of a window, in units of `scale_`), `given_`
+    (the first readings of the first flow that has any, with its walls), `order_` and `stretch_` (of the surface),
+    `climate_` (of standardised readings; None without),
     `bounds_` (of the training's readings; infinite in observers saved before they were kept).
     """
 
@@ -114,21 +132,26 @@ class Observer:
         values: Any,
         walls: Any | None = None,
         *,
-        validation: tuple[Any, Any, Any] | None = None,
+        validation: tuple[Any, Any, Any] | tuple[Any, Any, Any, Any] | None = None,
         folder: Path | str | None = None,
         progress: bool = False,
     ) -> Self:
-        """Learn from sensors at positions [N, d] read at times [T]: values [T, N, c], NaN = missing.
+        """Learn from sensors at positions [N, d] read at times [T]: values [T, N, c], NaN or masked = missing.
 
         Several flows: values [F, T, N, c], or a list of arrays; positions and times then are lists too, where they
-        differ. walls [N] bool: sensors on walls, which dropout never hides. validation: (positions, times, values) that
-        choose the weights, instead of a share of the flows, or the end of a single one. folder: of a checkpoint, from
-        which an interrupted fit goes on.
+        differ. walls [N] bool: sensors on walls, which dropout never hides. validation: (positions, times, values), or
+        with walls as a fourth, that choose the weights, instead of a share of the flows, or the end of a single one.
+        folder: of a checkpoint, from which an interrupted fit of the same data goes on. Windows without any reading are
+        left out.
 
         Raises ValueError for arrays that do not fit, times that do not increase, channels without any reading.
         """
-        train = as_flows(positions, times, values, walls, self.space)
-        others = None if validation is None else as_flows(*validation, None, train.space)
+        train, others = as_flows(positions, times, values, walls, self.space), None
+        if validation is not None:
+            if len(validation) not in (3, 4):
+                raise ValueError("validation is (positions, times, values), or with walls as a fourth")
+            own = validation[3] if len(validation) == 4 else None
+            others = as_flows(*validation[:3], own, train.space)
         return self.fit_flows(train, others, folder=folder, progress=progress)
 
     def fit_flows(
@@ -144,12 +167,15 @@ class Observer:
         self.order_, self.stretch_ = 3, ()
         if self.design.base == "climate" and (self.flat or train.space.kind == "plane"):
             raise ValueError('base="climate" needs a sphere or a periodic box: in a plane take base="fitted"')
+        if self.graph == "map":
+            flattened(train[0].points[:1], train.space)  # refuses what is no sphere
         device = choose_device(self.device)
-        train, chooses = held_out(train, self.validation) if validation is None else (train, validation)
+        self.origin_ = origin_of(train.space)
+        train, chooses = (moved(flows, self.origin_) for flows in parted(train, validation, self.validation))
         self.space_, self.channels_ = train.space, train.channels
         self.scale_, self.bounds_ = scale_of(train, self.every), bounds_of(train)
         parts = {
-            name: cut(self._seen(flows), self.length, self.stride, self.scale_).to(device)
+            name: cut(self._seen(flows), self.length, self.stride, self.scale_, name).to(device)
             for name, flows in (("train", train), ("validation", chooses))
         }
         first = parts["train"]
@@ -184,8 +210,7 @@ class Observer:
             identity=_told(self, parts),
             engine=engine,
         )
-        first = train[0]
-        self.given_ = Reading(first.points.numpy(), first.values[0].double().numpy(), float(first.times[0]))
+        self.given_ = _first(train, self.origin_)
         self.network_.eval()
         return self
 
@@ -195,8 +220,8 @@ class Observer:
         given: what the sensors read at a time, None: the first readings of the first flow of `fit`. Sensors may stand
         elsewhere and be more or fewer than in training. Times must not be before `given.time`; later ones than
         `horizon_` after it are answered by letting the latent dynamics go on, and flagged. chunk: queries at a time.
-        Raises ValueError for earlier times, positions of another dimension or that are no numbers, no place or time at
-        all, a reading that does not fit; RuntimeError before `fit`.
+        Raises ValueError for earlier times, or some more than 100,000 steps later, positions of another dimension or
+        that are no numbers, no place or time at all, a reading that does not fit; RuntimeError before `fit`.
         """
         places, steps, given = self._asked(positions, times, given, chunk)
         values, leaves = self._values(places, steps, given, self._joined(given), chunk)
@@ -206,7 +231,7 @@ class Observer:
         """As `predict`, for times as late as one likes: after every `horizon_` the flow at the sensors is read, and
         taken as the start of the next stretch, so that the networks see no time that training had not. A climate
         smooths it there each time, by its nugget."""
-        places, steps, given = self._asked(positions, times, given, chunk)
+        places, steps, given = self._asked(positions, times, given, chunk, _LATEST)
         reach, part = self.horizon_ / self.scale_.unit, self._joined(given)
         values = np.empty((len(steps), len(places), len(self.channels_)))
         start, done, number, leaves = given, np.zeros(len(steps), dtype=bool), 0, np.inf
@@ -232,11 +257,14 @@ class Observer:
             "given.values": torch.as_tensor(self.given_.values),
         }
         weights = {f"network.{name}": value for name, value in self.network_.state_dict().items()}
+        if self.given_.walls is not None:
+            given["given.walls"] = torch.as_tensor(self.given_.walls)
         scale = {"scale.mean": self.scale_.mean, "scale.deviation": self.scale_.deviation}
         bounds = {f"bounds.{name}": value for name, value in self.bounds_._asdict().items()}
         record = {
             "parameters": asdict(self),
             "space": asdict(self.space_),
+            "origin": list(self.origin_),
             "channels": self.channels_,
             "unit": self.scale_.unit,
             "horizon": self.horizon_,
@@ -261,6 +289,7 @@ class Observer:
         told["space"] = None if told["space"] is None else Space(**told["space"])
         self = cls(**{**told, "device": device})
         self.space_, self.channels_ = Space(**record["space"]), tuple(record["channels"])
+        self.origin_ = tuple(record.get("origin", [0.0] * self.space_.dimension))
         self.scale_ = Scale(tensors["scale.mean"], tensors["scale.deviation"], record["unit"])
         none = torch.full_like(self.scale_.mean, torch.inf)
         self.bounds_ = Bounds(tensors.get("bounds.lowest", -none), tensors.get("bounds.highest", none))
@@ -272,19 +301,21 @@ class Observer:
         if self.design.base == "climate" and not kept:
             raise ValueError(f"{path}: the climate is missing; save the observer again")
         self.climate_ = unpacked(kept, self.space_, record["degree"]) if kept else None
-        self.given_ = Reading(tensors["given.positions"].numpy(), tensors["given.values"].numpy(), record["given_time"])
+        first, walls = tensors["given.positions"], tensors.get("given.walls")
+        self.given_ = Reading(first, tensors["given.values"], record["given_time"], walls)
         self._build(self.horizon_ / self.scale_.unit)
         self.network_.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
         self.network_.to(choose_device(device)).eval()
         return self
 
     def _check(self) -> None:
+        plain_fields(self)
         choose("engine", self.engine, ENGINES)
         if not isinstance(self.design, Design):
             raise ValueError(f"design: {self.design!r} is no Design: give Design(width=..., layers=...)")
-        whole = {"length": self.length, "every": self.every, "queries": self.queries, "masks": self.masks}
-        for name, value in {**whole, "stride": self.stride or 1, "neighbours": self.neighbours}.items():
-            if not isinstance(value, Integral):
+        for name in _WHOLE:
+            value = getattr(self, name)
+            if not isinstance(value, Integral) and (name, value) != ("stride", None):
                 raise ValueError(f"{name} counts, and must be a whole number: got {value!r}")
         if not 0.0 <= self.dropout < 1.0 or not 0.0 < self.validation < 1.0:
             raise ValueError("dropout must lie in [0, 1) and validation in (0, 1)")
@@ -294,6 +325,8 @@ class Observer:
             raise ValueError("masks, dynamics_weight and penalty must be >= 0")
         if self.every >= self.length:
             raise ValueError(f"every={self.every} frames leave one anchor time in windows of {self.length}: lower it")
+        check_kind(self.graph, self.neighbours, self.radius)
+        self._options()
 
     def _options(self) -> FitOptions:
         return FitOptions(
@@ -336,14 +369,18 @@ class Observer:
             raise RuntimeError("this observer is not fitted: call fit first")
 
     def _asked(
-        self, positions: Any, times: Any, given: Reading | None, chunk: int
+        self, positions: Any, times: Any, given: Reading | None, chunk: int, farthest: int = FARTHEST
     ) -> tuple[Tensor, NDArray[Any], Reading]:
+        """Places and reading in coordinates that count from `origin_`, and times in steps from the reading on."""
         self._fitted()
         given = self.given_ if given is None else given
-        if chunk < 1:
-            raise ValueError(f"chunk must be >= 1, got {chunk}")
-        places, steps = asked(positions, times, given, self.space_.dimension, len(self.channels_), self.scale_.unit)
-        return torch.from_numpy(places).float(), steps, given
+        if not isinstance(chunk, Integral) or chunk < 1:
+            raise ValueError(f"chunk must be >= 1, and a whole number: got {chunk}")
+        size = self.space_.dimension, len(self.channels_)
+        places, steps = asked(positions, times, given, *size, self.scale_.unit, farthest)
+        if any(self.origin_):
+            given = replace(given, positions=given.positions - np.array(self.origin_))
+        return torch.from_numpy(places - np.array(self.origin_)).float(), steps, given
 
     def _told(
         self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], leaves: float, given: Reading
@@ -437,7 +474,15 @@ def _climate(parts: Mapping[str, Windows], device: torch.device) -> Climate:
     return learned_climate(*told(train), *told(chooses), train.space).to("cpu")
 
 
-def _told(observer: Observer, parts: Any) -> str:
-    """What a checkpoint hangs on beside weights: parameters, and the windows' readings."""
-    sums: Sequence[float] = [float(part.values.double().nan_to_num().square().sum()) for part in parts.values()]
-    return f"{asdict(observer)} {sums}"
+def _first(flows: FlowSet, origin: tuple[float, ...]) -> Reading:
+    """The first frame that has a reading, of the first flow that has one, where its sensors really stand."""
+    there = ((flow, flow.values.isfinite().flatten(1).any(1)) for flow in flows)
+    flow, read = next((flow, read) for flow, read in there if bool(read.any()))
+    frame = int(read.nonzero()[0])
+    points = flow.points.numpy() + np.array(origin) if any(origin) else flow.points.numpy()
+    return Reading(points, flow.values[frame].double(), float(flow.times[frame]), walls_of(flow))
+
+
+def _told(observer: Observer, parts: Mapping[str, Windows]) -> str:
+    """What a checkpoint hangs on beside weights: parameters, and the windows."""
+    return f"{asdict(observer)} {fingerprint(parts)}"

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sciode.data.flow import FlowSet
 from sciode.training import FitOptions, History, fit
 
-from .arrays import Reading, asked, held_out
+from .arrays import Reading, asked, parted
 from .windowed import Windowed
-from .windows import Scale, Windows, cut, scale_of
+from .windows import Scale, Windows, cut, fingerprint, scale_of
 
 __all__ = ["asked_of", "even", "fitted", "trained_rival", "windows_of"]
 
@@ -39,11 +39,11 @@ def windows_of(
 ) -> tuple[Scale, dict[str, Windows]]:
     """The scale of the training set, and windows of `length` by "train" and "validation", every `every`-th frame.
 
-    Without a validation set a fifth of the sensors is held out.
+    Without a validation set a fifth of the flows is held out, of less than three a fifth of the frames.
     """
-    train, chooses = held_out(train, 0.2) if validation is None else (train, validation)
+    train, chooses = parted(train, validation, 0.2)
     scale, parts = scale_of(train, every), (("train", train), ("validation", chooses))
-    return scale, {name: _every(cut(flows, length, None, scale), every) for name, flows in parts}
+    return scale, {name: _every(cut(flows, length, None, scale, name), every) for name, flows in parts}
 
 
 def even(windows: Windows, who: str) -> None:
@@ -57,15 +57,15 @@ def _every(windows: Windows, every: int) -> Windows:
 
 
 def trained_rival(
-    rival: Any, training: Any, sizes: dict[str, int], folder: Path | None, progress: bool, engine: str
+    rival: Any, training: Any, windows: dict[str, Windows], folder: Path | None, progress: bool, engine: str
 ) -> History:
     """Minimise `training.loss(rows, seed)` over windows, numbered on the CPU, with an opponent's parameters."""
     options = FitOptions(
         epochs=rival.epochs, batch_size=rival.batch_size, lr=rival.lr, schedule="cosine", patience=rival.epochs,
         warmup=0, settle=0, seed=rival.random_state, threads=torch.get_num_threads(),
     )  # fmt: skip
-    rows = {name: {"window": torch.arange(size)} for name, size in sizes.items()}
+    rows = {name: {"window": torch.arange(len(part.which))} for name, part in windows.items()}
     return fit(
         training, Windowed(), rows["train"], rows["validation"], options, folder=folder, progress=progress,
-        identity=str(rival), engine=engine,
+        identity=f"{rival} {fingerprint(windows)}", engine=engine,
     )  # fmt: skip

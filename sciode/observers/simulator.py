@@ -139,11 +139,11 @@ class MeshGraphNet:
         even(windows["train"], "MeshGraphNet")
         parts = {name: part.to(device) for name, part in windows.items()}
         with isolated_rng(self.random_state, 1):
-            self.network_ = StateDynamics(len(self.channels_), parts["train"], self.width, self.layers).to(device)
-        sizes = {name: len(part.which) for name, part in parts.items()}
+            self.network_ = StateDynamics(len(self.channels_), parts["train"], self.width, self.layers)
+        self.network_.to(device, torch.float32)
         fixed = device.type == "cuda" and self.engine != "eager"
         training = _OneStep(self.network_, parts, Wiring(k=self.neighbours), self.noise, self.frames, fixed)
-        self.history_ = trained_rival(self, training, sizes, folder, progress, self.engine)
+        self.history_ = trained_rival(self, training, windows, folder, progress, self.engine)
         return self
 
     def predict(self, positions: Any, times: Any, given: Reading) -> NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from sciode.data.flow import Flow, FlowSet, Space
 
-__all__ = ["Layout", "Scale", "Windows", "anchor_times", "cut", "scale_of", "usual_clock"]
+from .origin import check_told_apart
+
+__all__ = ["Layout", "Scale", "Windows", "anchor_times", "cut", "fingerprint", "scale_of", "usual_clock", "walls_of"]
 
 
 class Scale(NamedTuple):
@@ -99,9 +103,13 @@ def scale_of(flows: FlowSet, every: int) -> Scale:
     return Scale(mean, deviation, every * float(gaps.median()))
 
 
-def cut(flows: FlowSet, length: int, stride: int | None, scale: Scale) -> Windows:
-    """Windows of `length` frames, or as long as the shortest flow has; each flow's sensors are a layout of its own,
-    flows with equal points share one. Raises ValueError for sensors that move, or too few frames."""
+def cut(flows: FlowSet, length: int, stride: int | None, scale: Scale, part: str = "training") -> Windows:
+    """Windows of `length` frames, or as long as the shortest flow has, but those without any reading; each flow's
+    sensors are a layout of its own, flows with equal points and walls share one.
+
+    part: what they are for, as errors say it. Raises ValueError for sensors that move or that float32 cannot tell
+    apart, too few frames, or where no window is left.
+    """
     shortest = min(len(flow.times) for flow in flows)
     length = min(length, shortest)
     if length < 2:
@@ -112,22 +120,53 @@ def cut(flows: FlowSet, length: int, stride: int | None, scale: Scale) -> Window
     for number, flow in enumerate(flows):
         if flow.moves:
             raise ValueError(f"flow {number}: the sensors move; fixed ones are what an observer reads")
+        pieces = list(_pieces(flow, length, stride or length, scale))
+        if not pieces:
+            continue
+        check_told_apart(flow.points, number)
         place = _place(layouts, flow)
-        for begin in range(0, len(flow.times) - length + 1, stride or length):
-            part = flow.between(begin, begin + length)
-            found = scale.standardised(part.values)
-            found = torch.where(found.isfinite(), found, torch.nan)
+        for found, clock in pieces:
             gap = found.new_full((length, most - found.shape[1], found.shape[2]), torch.nan)
             values.append(torch.cat((found, gap), 1))
-            times.append((part.times - part.times[0]) / scale.unit)
+            times.append(clock)
             which.append(place)
+    if not which:
+        raise ValueError(f"{part}: none of its windows of {length} frames has a reading: give others")
     return Windows(torch.stack(values), torch.stack(times), tuple(layouts), tuple(which), flows.space)
 
 
+def fingerprint(parts: Mapping[str, Windows]) -> str:
+    """64 hexadecimal digits that tell windows by parts from others: SHA-256 of all that they hold."""
+    found = hashlib.sha256()
+    for name, part in parts.items():
+        tensors = [part.values, part.times, *(x for layout in part.layouts for x in layout)]
+        shapes = [tuple(x.shape) for x in tensors]
+        found.update(f"{name} {part.space} {part.which} {shapes}".encode())
+        for x in tensors:
+            found.update(x.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _pieces(flow: Flow, length: int, stride: int, scale: Scale) -> Iterator[tuple[Tensor, Tensor]]:
+    """Standardised readings [length, N, c] and times [length] of the windows in which anything was read."""
+    for begin in range(0, len(flow.times) - length + 1, stride):
+        part = flow.between(begin, begin + length)
+        found = scale.standardised(part.values)
+        there = found.isfinite()
+        if bool(there.any()):
+            yield torch.where(there, found, torch.nan), (part.times - part.times[0]) / scale.unit
+
+
+def walls_of(flow: Flow) -> Tensor | None:
+    """Which sensors [N] are on a wall, at any time; None where that is not said."""
+    return flow.walls if flow.walls is None or flow.walls.ndim == 1 else flow.walls.any(0)
+
+
 def _place(layouts: list[Layout], flow: Flow) -> int:
-    walls = torch.zeros(len(flow.points), dtype=torch.bool) if flow.walls is None else flow.walls
+    walls = walls_of(flow)
+    own = Layout(flow.points.float(), torch.zeros(len(flow.points), dtype=torch.bool) if walls is None else walls)
     for number, known in enumerate(layouts):
-        if known.points.shape == flow.points.shape and torch.equal(known.points, flow.points.float()):
+        if torch.equal(known.points, own.points) and torch.equal(known.walls, own.walls):
             return number
-    layouts.append(Layout(flow.points.float(), walls if walls.ndim == 1 else walls.any(0)))
+    layouts.append(own)
     return len(layouts) - 1

@@ -203,7 +203,7 @@ def test_linear_attention_whose_features_all_vanish_is_the_same_mean(seeded: Any
         found.append(asked(BOX, attend))
     assert torch.allclose(*found, rtol=1e-9, atol=1e-12)
     found[1].square().sum().backward()
-    assert all(parameter.grad.isfinite().all() for parameter in attend.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in attend.parameters())
 
 
 @pytest.mark.parametrize("reader", ["gru", "mean", "max"])
