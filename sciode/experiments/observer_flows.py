@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -300,7 +301,9 @@ def made(settings: Settings, out: Path, **key: Any) -> dict[str, Any]:
             errors.append(split_errors(found, truth, inside, frames, deviation))
             drifts.append(drift(found / deviation, truth / deviation, areas(test.flow, whole.space)))
         names = errors[0]._fields if errors else ()
-        row[way] = {name: fmean(getattr(error, name) for error in errors) for name in names}
+        means = {name: fmean(getattr(error, name) for error in errors) for name in names}
+        # Where every frame is read there are no errors between frames, and JSON has no NaN.
+        row[way] = {name: mean for name, mean in means.items() if not math.isnan(mean)}
         row[way] |= {"drift": np.mean(drifts, 0).tolist(), "away": away} if errors else {}
     row["answer_seconds"] = time.perf_counter() - began
     if hasattr(model, "network_"):

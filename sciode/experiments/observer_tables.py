@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,7 +13,7 @@ import numpy as np
 from sciode.lab.figures import picture
 from sciode.lab.tables import mean_sd, small_mean_sd, table
 
-__all__ = ["Verdict", "figure", "tables", "verdicts"]
+__all__ = ["Verdict", "figure", "tables", "together", "verdicts"]
 
 Row = Mapping[str, Any]
 COLUMNS = ("line", "In-X", "Ext-X", "In-X Ext-T", "Ext-X Ext-T", "twice", "unseen", "drift", "fit s")
@@ -48,6 +49,27 @@ def places(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, float, int], dict[s
     for key in keys:
         own = [row for row in rows if (row["set"], row["rate"], row["subsampling"]) == key]
         yield key, {line: [r for r in own if r["line"] == line] for line in dict.fromkeys(r["line"] for r in own)}
+
+
+def together(files: Sequence[Path]) -> list[Row]:
+    """Rows of several tables, of every frame read; a row that two have is the later file's.
+
+    A line of more epochs than the fewest of its set says in its name how many times the steps it had.
+    """
+    found = {
+        (*(row[name] for name in ("set", "rate", "line", "seed")), row["settings"]["epochs"]): row
+        for file in files
+        for row in json.loads(file.read_text())["rows"]
+        if row["subsampling"] == 1
+    }
+    fewest: dict[str, int] = {}
+    for row in found.values():
+        fewest[row["set"]] = min(row["settings"]["epochs"], fewest.get(row["set"], row["settings"]["epochs"]))
+    times = {key: row["settings"]["epochs"] / fewest[row["set"]] for key, row in found.items()}
+    return [
+        row if times[key] == 1 else {**row, "line": f"{row['line']}, {times[key]:g} times the steps"}
+        for key, row in found.items()
+    ]
 
 
 def tables(rows: Sequence[Row], caption: str) -> list[Any]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sciode.experiments.observer_tables import figure, tables, verdicts
+from sciode.experiments.observer_tables import figure, tables, together, verdicts
 
 
 def row(line: str, rate: float, error: float, seed: int = 0) -> dict[str, Any]:
-    errors = {"in_x_in_t": error, "ext_x_in_t": error, "in_x_ext_t": float("nan"), "ext_x_ext_t": float("nan")}
-    way = {**errors, "drift": [0.01, 0.02]}
+    way = {"in_x_in_t": error, "ext_x_in_t": error, "drift": [0.01, 0.02]}
     key = {"set": "box", "rate": rate, "subsampling": 1, "line": line, "seed": seed}
     return {**key, "seen": way, "twice": {}, "unseen": way, "seconds": 2.0}
 
@@ -49,3 +49,16 @@ def test_the_legend_names_the_lines_of_every_panel(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda _, handles, labels, **__: named.extend(labels))
     figure([*ROWS, {**row("persistence", 0.05, 1.0), "set": "sphere"}], tmp_path / "rates.png")
     assert named == ["observer", "cubic, true readings", "MeshGraphNet", "persistence"]
+
+
+def test_rows_of_several_tables_say_how_many_times_the_steps_they_had_and_later_tables_win(tmp_path: Path) -> None:
+    short, long = ({"settings": {"epochs": epochs}} for epochs in (20, 80))
+    parts = [
+        [{**row("observer", 0.05, 0.1), **short}, {**row("observer", 0.05, 0.2), **long}],
+        [{**row("observer", 0.05, 0.3), **long}, {**row("observer", 0.05, 0.4), **short, "subsampling": 2}],
+    ]
+    files = [tmp_path / f"{number}.json" for number in range(2)]
+    for file, rows in zip(files, parts, strict=True):
+        file.write_text(json.dumps({"rows": rows}))
+    found = [(r["line"], r["seen"]["ext_x_in_t"]) for r in together(files)]
+    assert found == [("observer", 0.1), ("observer, 4 times the steps", 0.3)]
