@@ -23,13 +23,12 @@ from sciode.training.recorded import ENGINES
 from .arrays import FARTHEST, Reading, as_flows, asked, parted
 from .bounds import Bounds, bounds_of
 from .climate import Climate, learned_climate, unpacked
-from .gaps import filled
+from .forecast import Forecast
 from .graphs import Graph, check_kind, flattened, outside_hull
-from .model import PUBLISHED, Design, ObserverModel, Simulated, network
+from .model import PUBLISHED, Design, ObserverModel, network
 from .objective import Objective
 from .origin import moved, origin_of
 from .plain import plain_fields
-from .scene import Scene
 from .surface import ORDERS, chosen_order
 from .windowed import Windowed
 from .windows import (
@@ -43,7 +42,7 @@ from .windows import (
     usual_clock,
     walls_of,
 )  # fmt: skip
-from .wiring import Joined, Wiring, gathered
+from .wiring import Wiring
 
 __all__ = ["Observer", "Prediction"]
 
@@ -224,29 +223,32 @@ class Observer:
         that are no numbers, no place or time at all, a reading that does not fit; RuntimeError before `fit`.
         """
         places, steps, given = self._asked(positions, times, given, chunk)
-        values, leaves = self._values(places, steps, given, self._joined(given), chunk)
-        return self._told(places, steps, values, leaves, given)
+        forecast, values = self._forecast(), torch.as_tensor(np.array(given.values))
+        part = forecast.joined(self._layout(given))
+        found, leaves = forecast.answer(part, values, self._placed(places), steps, chunk)
+        return self._told(places, steps, found, leaves, given)
 
     def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
         """As `predict`, for times as late as one likes: after every `horizon_` the flow at the sensors is read, and
         taken as the start of the next stretch, so that the networks see no time that training had not. A climate
         smooths it there each time, by its nugget."""
         places, steps, given = self._asked(positions, times, given, chunk, _LATEST)
-        reach, part = self.horizon_ / self.scale_.unit, self._joined(given)
+        forecast, reach = self._forecast(), self.horizon_ / self.scale_.unit
+        layout = self._layout(given)
+        part, x, start = forecast.joined(layout), self._placed(places), torch.as_tensor(np.array(given.values))
         values = np.empty((len(steps), len(places), len(self.channels_)))
-        start, done, number, leaves = given, np.zeros(len(steps), dtype=bool), 0, np.inf
+        done, number, leaves = np.zeros(len(steps), dtype=bool), 0, np.inf
         while not done.all():
             now = ~done & (steps <= (number + 1) * reach + 1e-9)
             if now.any():
-                values[now], left = self._values(places, steps[now] - number * reach, start, part, chunk)
+                values[now], left = forecast.answer(part, start, x, steps[now] - number * reach, chunk)
                 leaves = min(leaves, number * reach + left)
             done |= now
             number += 1
             if not done.all():
-                sensors = torch.as_tensor(start.positions, dtype=torch.float32)
-                ends, left = self._values(sensors, np.array([reach]), start, part, chunk)
+                ends, left = forecast.answer(part, start, layout.points, np.array([reach]), chunk)
                 leaves = min(leaves, (number - 1) * reach + left)
-                start = Reading(start.positions, ends[0], start.time, start.walls)
+                start = torch.from_numpy(ends[0])
         return self._told(places, steps, values, leaves, given)
 
     def save(self, path: Path | str) -> None:
@@ -388,77 +390,26 @@ class Observer:
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
         heard = torch.as_tensor(np.array(given.values, dtype=np.float64)).isfinite().any(1)
         outside = outside_hull(places, sensors[heard], self.space_).numpy()
-        lost = self._left(torch.from_numpy(values[:, ~outside])).any(1).numpy()
+        left = self._forecast().left
+        lost = left(torch.from_numpy(values[:, ~outside])).any(1).numpy()
         read = torch.as_tensor(np.array(given.values, dtype=np.float64))
-        wild = self._left(torch.where(read.isfinite(), read, self.scale_.mean)).any()
+        wild = left(torch.where(read.isfinite(), read, self.scale_.mean)).any()
         first = 0.0 if wild else min([leaves, *steps[lost]])
         return Prediction(values, outside, steps > self.horizon_ / self.scale_.unit + 1e-9, steps >= first)
 
-    def _left(self, values: Tensor) -> Tensor:
-        return self.bounds_.left(values, self.scale_.deviation)
+    def _forecast(self) -> Forecast:
+        return Forecast(self.network_, self.scale_, self.bounds_, self._wiring(), self._space(), self.clock_)
 
-    def _joined(self, given: Reading) -> Joined:
+    def _layout(self, given: Reading) -> Layout:
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
         walls = np.zeros(len(sensors), dtype=bool) if given.walls is None else given.walls
-        layout = Layout(self._placed(sensors), torch.as_tensor(np.array(walls)))
-        return self._wiring().joined(layout, torch.arange(len(sensors)), self._space(), self._device())
-
-    def _scene(self, given: Reading, count: int, part: Joined) -> Scene:
-        """Of joined sensors and `count` anchor times: the training's usual ones, and after them even ones."""
-        device, space = self._device(), self._space()
-        readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device)
-        later = self.clock_[-1] + self._beat() * torch.arange(1, count + 1)
-        clock = torch.cat((self.clock_, later))[:count].to(device).unsqueeze(0)
-        return gathered([part], [filled(readings, part, self._wiring(), space)], clock, space)
-
-    def _beat(self) -> float:
-        """The mean distance of the training's usual anchor times, in steps."""
-        return float(self.clock_[-1]) / (len(self.clock_) - 1)
+        return Layout(self._placed(sensors), torch.as_tensor(np.array(walls)))
 
     def _space(self) -> Space:
         return flattened(torch.ones(1, 3), self.space_)[1] if self.flat else self.space_
 
-    def _device(self) -> torch.device:
-        return next(self.network_.parameters()).device
-
     def _placed(self, points: Tensor) -> Tensor:
         return flattened(points, self.space_)[0] if self.flat else points
-
-    def _values(
-        self, places: Tensor, steps: NDArray[Any], given: Reading, part: Joined, chunk: int
-    ) -> tuple[NDArray[np.float64], float]:
-        """Values [T, Q, c] at times in steps from the reading on, and the first anchor time at which what is foreseen
-        of a sensor has left the training's range (`Prediction.away`), infinite where there is none."""
-        # Readers of all anchor times expect the training's, however early the query; not those of later ones.
-        late = np.maximum(steps - float(self.clock_[-1]), 0.0) / self._beat()
-        counts = np.ceil(late - 1e-9).astype(int) + len(self.clock_)
-        seen = self._scene(given, int(counts.max()), part)
-        values = np.empty((len(steps), len(places), len(self.channels_)))
-        x = self._placed(places).to(seen.points.device)
-        with torch.no_grad():
-            simulated = self.network_.simulated(seen)
-            # Place by place: what the base says of one is made once, for all times.
-            for first in range(0, len(x), chunk):
-                here = slice(first, first + chunk)
-                based = self.network_.based(simulated, seen, x[None, here])
-                for count in np.unique(counts):
-                    values[counts == count, here] = self._at(
-                        simulated.until(count), seen._replace(clock=seen.clock[:, :count]), x[here],
-                        steps[counts == count], None if based is None else based[:, :, :count], chunk,
-                    )  # fmt: skip
-        lost = self._left(self.scale_.restored(simulated.told[0])).any(1).cpu()
-        return values, float(seen.clock[0].cpu()[lost].min()) if bool(lost.any()) else np.inf
-
-    def _at(
-        self, known: Simulated, scene: Scene, x: Tensor, steps: NDArray[Any], based: Tensor | None, chunk: int
-    ) -> NDArray[np.float64]:
-        """Values [T, Q, c] at places x [Q, d] and all times, some `chunk` queries at a time."""
-        found = []
-        for part in torch.as_tensor(steps, dtype=torch.float64, device=x.device).split(max(chunk // len(x), 1)):
-            t, queries = part.repeat_interleave(len(x))[None], x.repeat(len(part), 1)[None]
-            base = None if based is None else based.repeat(1, len(part), 1, 1)
-            found.append(self.network_.asked(known, scene, queries, t, base)[0].unflatten(0, (len(part), len(x))))
-        return self.scale_.restored(torch.cat(found)).cpu().numpy()
 
 
 def _climate(parts: Mapping[str, Windows], device: torch.device) -> Climate:

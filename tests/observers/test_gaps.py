@@ -157,7 +157,7 @@ def test_a_forecast_has_the_anchor_times_of_training() -> None:
     assert np.allclose(observer.clock_, clock)
     readings = observer.scale_.standardised(torch.as_tensor(wave(positions, times[:1], 0.33)[0]))
     points = torch.as_tensor(positions, dtype=torch.float32)
-    part = observer._wiring().joined(Layout(points, torch.zeros(40, dtype=torch.bool)), torch.arange(40), BOX, CPU)
+    part = observer._forecast().joined(Layout(points, torch.zeros(40, dtype=torch.bool)))
     own = {name: getattr(part.span, name).unsqueeze(0) for name in ("waves", "projection", "surface")}
     edges, near = edges_between(points, BOX), spacing(points, BOX)
     seen = scene([points], [readings], observer.clock_, [edges], BOX, [near], span=part.span._replace(**own))
@@ -168,7 +168,7 @@ def test_a_forecast_has_the_anchor_times_of_training() -> None:
     found = observer.predict(asked.numpy(), at, Reading(positions, wave(positions, times[:1], 0.33)[0])).values
     assert np.allclose(found, observer.scale_.restored(direct), atol=1e-6)
     # Later anchor times are evenly apart.
-    later = observer._scene(Reading(positions, wave(positions, times[:1], 0.33)[0]), 9, part).clock[0]
+    later = observer._forecast().scene(part, torch.as_tensor(wave(positions, times[:1], 0.33)[0]), 9).clock[0]
     assert torch.allclose(later[4:].diff(), torch.full((4,), float(observer.clock_[-1]) / 4, dtype=torch.float64))
 
 

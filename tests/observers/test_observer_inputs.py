@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sciode.data.flow import Space
 from sciode.observers import Design, Observer, QuadraticLaw, Reading
 from sciode.observers.arrays import as_flows
+from sciode.observers.forecast import Forecast
 from sciode.observers.gridded import FourierOperator
 from sciode.observers.implicit import ImplicitField
 from sciode.observers.objective import Objective
@@ -260,7 +261,7 @@ def test_questions_that_cannot_be_answered_are_named(fitted: Observer, monkeypat
     with pytest.raises(ValueError, match="rollout, which goes further"):
         fitted.predict(PLACES, late)
     monkeypatch.setattr(fitted, "horizon_", float(late[0]))
-    monkeypatch.setattr(Observer, "_values", lambda self, x, t, *_: (np.zeros((len(t), len(x), 1)), np.inf))
+    monkeypatch.setattr(Forecast, "answer", lambda self, a, b, x, t, *_: (np.zeros((len(t), len(x), 1)), np.inf))
     assert fitted.rollout(PLACES, late).values.shape == (1, 12, 1)
     with pytest.raises(ValueError, match="subtract the first"):
         Reading(PLACES, waves()[0, 0], np.datetime64("2020-01-01"))  # type: ignore[arg-type]
