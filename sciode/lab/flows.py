@@ -83,7 +83,10 @@ def flow_frame(
     look = _Look(name, limits or colour_limits(values), mesh, flags, heading)
     _check_flags(flow, flags)
     picture = _pictured(flows, flow, _frame(flow, frame), np.isfinite(values))
-    return _drawn(ax, flows, flow, _frame(flow, frame), look, picture, bar)
+    _drawn(ax, flows, flow, _frame(flow, frame), look, picture)
+    if bar:
+        _bar(ax, flows, look)
+    return ax
 
 
 def flow_row(
@@ -143,7 +146,7 @@ def flow_film(
     _check_flags(shown[-1][1], flags)
     kept: list[tuple[bytes, Picture | None]] = [(b"none yet", None)] * len(shown)
 
-    def draw(frame: int, bar: bool = False) -> list[Any]:
+    def draw(frame: int) -> list[Any]:
         for place, (ax, (part, flow), look) in enumerate(zip(every, shown, looks, strict=True)):
             there = np.isfinite(_values(part, flow, look.name)[frame])
             moves = flow.moves or (flow.cells is not None and flow.cells.ndim == 3)
@@ -151,10 +154,11 @@ def flow_film(
             if kept[place][0] != key:
                 kept[place] = key, _pictured(part, flow, frame, there)
             ax.clear()
-            _drawn(ax, part, flow, frame, look, kept[place][1], bar and place == len(shown) - 1)
+            _drawn(ax, part, flow, frame, look, kept[place][1])
         return []
 
-    draw(0, bar=True)
+    draw(0)
+    _bar(every, flows, looks[0])
     return FuncAnimation(every[0].figure, draw, frames=len(clock), interval=interval, blit=False)  # type: ignore[arg-type]
 
 
@@ -233,17 +237,10 @@ def _pictured(flows: FlowSet, flow: Flow, frame: int, there: NDArray[np.bool_]) 
     return picture_of(points.astype(np.float64), there, flows.space, cells, walls)
 
 
-def _drawn(
-    ax: Axes, flows: FlowSet, flow: Flow, frame: int, look: _Look, picture: Picture | None, bar: bool
-) -> Axes:  # fmt: skip
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    low, high = look.limits
-    norm, cmap = Normalize(low, high), "RdBu_r" if low < 0.0 < high else "viridis"
+def _drawn(ax: Axes, flows: FlowSet, flow: Flow, frame: int, look: _Look, picture: Picture | None) -> None:
     if picture is not None and len(picture.cells):
         shown = picture.weights @ _values(flows, flow, look.name)[frame]
-        ax.tripcolor(*picture.at.T, shown, triangles=picture.cells, norm=norm, cmap=cmap, shading="gouraud")
+        ax.tripcolor(*picture.at.T, shown, triangles=picture.cells, shading="gouraud", **_colours(look))
         if look.mesh and flows.space.kind != "sphere":
             ax.triplot(*picture.at.T, triangles=picture.mesh, color="white", linewidth=0.2)
         if look.flags is not None:
@@ -251,14 +248,25 @@ def _drawn(
     if look.mesh:
         _mark_walls(ax, flow, frame)
     _frame_axes(ax, flows, flow)
-    said = "" if look.flags is None else _said(look.flags, frame)
     time = f"t = {float(flow.times[frame]):.4g} {flows.time_unit}".rstrip()
-    ax.set_title(f"{look.heading}, {time}{said}" if look.heading else f"{time}{said}")
-    if bar:
-        unit = flows.units[flows.channels.index(look.name)]
-        label = f"{look.name} ({unit})" if unit else look.name
-        ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, shrink=0.8, label=label)
-    return ax
+    said = f"{look.heading}, {time}" if look.heading else time
+    ax.set_title(said if look.flags is None else said + _said(look.flags, frame))
+
+
+def _colours(look: _Look) -> dict[str, Any]:
+    from matplotlib.colors import Normalize
+
+    low, high = look.limits
+    return {"norm": Normalize(low, high), "cmap": "RdBu_r" if low < 0.0 < high else "viridis"}
+
+
+def _bar(axes: Axes | list[Axes], flows: FlowSet, look: _Look) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    unit = flows.units[flows.channels.index(look.name)]
+    label = f"{look.name} ({unit})" if unit else look.name
+    figure = (axes[0] if isinstance(axes, list) else axes).figure
+    figure.colorbar(ScalarMappable(**_colours(look)), ax=axes, shrink=0.8, label=label)
 
 
 def _frame_axes(ax: Axes, flows: FlowSet, flow: Flow) -> None:

@@ -196,9 +196,9 @@ def test_what_cannot_be_drawn_says_why(figure: Figure) -> None:
     for flows in (flat, one(np.eye(2), np.ones((1, 2)), PLANE), one(circle, np.ones((1, 6)), Space("sphere"))):
         with pytest.raises(ValueError, match="span no"):
             flow_frame(figure.subplots(), flows)
-    for wrong, said in (({"frame": 1}, "frame 1: the flow has 1"), ({"number": 1}, "flow 1: the set has 1")):
+    for number, frame, said in ((0, 1, "frame 1: the flow has 1"), (1, 0, "flow 1: the set has 1")):
         with pytest.raises(ValueError, match=said):
-            flow_frame(figure.subplots(), flat, **wrong)
+            flow_frame(figure.subplots(), flat, number, frame)
     good = one(np.random.default_rng(0).random((9, 2)), np.ones((1, 9)), PLANE)
     with pytest.raises(ValueError, match="none of the values"):
         flow_frame(figure.subplots(), one(good[0].points, np.full((1, 9), np.nan), PLANE))
