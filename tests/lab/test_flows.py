@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -59,6 +58,14 @@ def one(points: Any, values: Any, space: Space, times: Any = (0.0,), **more: Any
 def ball(count: int = 60) -> NDArray[Any]:
     points = np.random.default_rng(0).normal(size=(count, 3))
     return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+class Told(NamedTuple):
+    """The flags of an answer."""
+
+    outside: NDArray[np.bool_]
+    beyond: NDArray[np.bool_]
+    away: NDArray[np.bool_]
 
 
 def shown(picture: Picture, places: NDArray[Any], values: NDArray[Any]) -> NDArray[np.float64]:
@@ -141,10 +148,10 @@ def test_obstacles_between_walls_stay_empty() -> None:
 
 def test_what_is_flagged_is_hatched_and_said(figure: Figure) -> None:
     points = np.random.default_rng(0).random((60, 2))
-    flags = SimpleNamespace(outside=points[:, 0] > 0.5, beyond=np.array([False, True]), away=np.array([False, True]))
+    flags = Told(points[:, 0] > 0.5, np.array([False, True]), np.array([False, True]))
     flows = one(points, points[:, :1].T.repeat(2, 0), PLANE, (0.0, 1.0))
     sure, unsure = figure.subplots(1, 2)
-    flow_frame(sure, flows, 0, 0, flags=SimpleNamespace(**{**vars(flags), "outside": np.zeros(60, bool)}))
+    flow_frame(sure, flows, 0, 0, flags=flags._replace(outside=np.zeros(60, bool)))
     flow_frame(unsure, flows, 0, 1, flags=flags, heading="observer")
     assert (sure.get_title(), unsure.get_title()) == ("t = 0", "observer, t = 1 (beyond, ran away)")
     assert not sure.patches and unsure.patches[0].get_hatch()
