@@ -15,12 +15,15 @@
 # Needs no GPU and no network; some minutes on a laptop. `pip install "sciode[lab,graph]"` brings all it imports.
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import HTML
 
 from sciode import lab
 from sciode.data.flow_recipes import make_flows
-from sciode.lab.flows import flow_frame
+from sciode.lab.flows import answered, flow_film, flow_frame
 from sciode.observers import Design, Observer, QuadraticLaw, Reading, edges_between, outside_hull
 from sciode.observers.interpolation import persistence
 from sciode.observers.metrics import split_errors
@@ -120,6 +123,23 @@ figure.colorbar(picture, ax=axes, label="vorticity", shrink=0.6)
 plt.show()
 
 # %% [markdown]
+# The same as a film. The titles would say where times are beyond those of training, or the forecast has run away; what
+# lies outside the sensors' hull would be hatched, but a periodic box has no outside.
+
+# %%
+step = lab.scale(full=1, fast=16)
+moving = replace(test, flows=(flow.between(0, len(times), step),))
+answer = observer.predict(places, times[::step], start)
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained", sharex=True, sharey=True)
+film = flow_film(
+    axes, moving, beside=answered(moving, answer.values, times[::step]), flags=answer, headings=("truth", "observer")
+)
+with plt.rc_context({"savefig.dpi": 70}):
+    page = film.to_jshtml()
+plt.close(figure)
+HTML(page)
+
+# %% [markdown]
 # How far off, at the sensors and between them? "Still" keeps the first readings, interpolated.
 
 # %%
@@ -188,4 +208,5 @@ assert np.array_equal(
     again.predict(places[:3], times[:2], start).values, observer.predict(places[:3], times[:2], start).values
 )
 assert not found.away.any(), "it stays where sensors have read"
+assert page.count("data:image/png") == len(moving[0].times), "a film has all frames"
 assert late.beyond.all() and not outside_hull(every[0].points, every[0].points[sensors], every.space).any()

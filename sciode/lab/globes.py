@@ -47,14 +47,19 @@ def globe(
 ) -> Axes:
     """Draw values [N] at points [N, 3] of a sphere, smooth between them, as seen from above `centre`.
 
-    limits: of the colours; None: the values' ends, about zero where they have both signs. bar: a colour bar, with its
-    label. Raises ValueError for shapes that do not fit, or fewer than four points.
+    Points without a value (NaN) are left out; their neighbours fill the gap. limits: of the colours; None: the values'
+    ends, about zero where they have both signs. bar: a colour bar, with its label. Raises ValueError for shapes that do
+    not fit, or fewer than four points with values.
     """
     from matplotlib.patches import Circle
 
     points, values = np.asarray(points, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < 4 or values.shape != (len(points),):
         raise ValueError(f"a globe has points [N, 3], N > 3, and values [N], got {points.shape} and {values.shape}")
+    there = np.isfinite(values)
+    points, values = points[there], values[there]
+    if len(values) < 4:
+        raise ValueError(f"{len(values)} of {len(there)} points have values: a globe needs four; take globe_points")
     low, high = limits or colour_limits(values)
     look: dict[str, Any] = {"vmin": low, "vmax": high, "shading": "gouraud"}
     at, cells = _front(points, centre)

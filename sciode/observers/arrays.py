@@ -38,8 +38,11 @@ class Reading:
         if self.walls is not None:
             object.__setattr__(self, "walls", numbers(self.walls, "walls") != 0)
 
-    def check(self, dimension: int, channels: int) -> None:
-        """Raise ValueError for shapes that do not fit, places that are no numbers, or sensors that all are silent."""
+    def check(self, space: Space, channels: int) -> None:
+        """Raise ValueError for shapes that do not fit, places that are no numbers or off a sphere, or sensors that all
+        are silent."""
+        _check_sphere(self.positions, space, "a reading's positions")
+        dimension = space.dimension
         places, values = np.shape(self.positions), np.shape(self.values)
         if len(places) != 2 or places[0] < 1 or places[1] != dimension or values != (places[0], channels):
             raise ValueError(
@@ -75,14 +78,15 @@ def numbers(given: Any, name: str) -> NDArray[Any]:
 
 
 def asked(
-    positions: Any, times: Any, given: Reading, dimension: int, channels: int, unit: float, farthest: int = FARTHEST
+    positions: Any, times: Any, given: Reading, space: Space, channels: int, unit: float, farthest: int = FARTHEST
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Places [Q, d], and times [T] in steps from the reading on, `farthest` at most. Raises ValueError for what cannot
     be asked."""
     if not isinstance(given, Reading):
         raise ValueError(f"given: a {type(given).__name__} is no Reading: give Reading(positions, values, time)")
-    given.check(dimension, channels)
-    places = np.array(numbers(positions, "positions"), dtype=np.float64)
+    given.check(space, channels)
+    places, dimension = np.array(numbers(positions, "positions"), dtype=np.float64), space.dimension
+    _check_sphere(places, space, "positions")
     if places.ndim != 2 or places.shape[1] != dimension:
         raise ValueError(f"positions are [Q, {dimension}], got {places.shape}")
     if not len(places) or not np.isfinite(places).all():
@@ -112,6 +116,7 @@ def as_flows(positions: Any, times: Any, values: Any, walls: Any | None, space: 
     for number, place in enumerate(places):
         if not np.isfinite(place).all():
             raise ValueError(f"flow {number}: positions of sensors must be finite numbers")
+        _check_sphere(place, space, f"flow {number}: positions")
     flows = tuple(
         Flow.from_arrays(np.array(p), np.array(t, dtype=np.float64), np.array(v), None if w is None else w != 0)
         for p, t, v, w in zip(places, clocks, series, sides, strict=True)
@@ -152,6 +157,26 @@ def held_out(flows: FlowSet, share: float) -> tuple[FlowSet, FlowSet]:
         early.append(flow.between(0, begin))
         late.append(flow.between(begin, frames))
     return _like(flows, early), _like(flows, late)
+
+
+def _check_sphere(positions: Any, space: Space | None, name: str) -> None:
+    """Raise ValueError for places [N, 3] farther than a thousandth off a sphere, or angles in their stead."""
+    if space is None or space.kind != "sphere":
+        return
+    places = np.asarray(positions, dtype=np.float64)
+    if places.ndim == 2 and places.shape[1] == 2:
+        raise ValueError(
+            f"{name} on a sphere have three coordinates, got two: of longitude and latitude in radians (np.radians) "
+            "give cos(lat) cos(lon), cos(lat) sin(lon), sin(lat), times the radius"
+        )
+    if places.ndim != 2 or places.shape[1] != 3 or not np.isfinite(places).all():
+        return  # another fault, of which the caller says more
+    away = np.linalg.norm(places, axis=1)
+    if len(away) and (np.abs(away - space.radius) > 1e-3 * space.radius).any():
+        raise ValueError(
+            f"{name} are {away.min():g} to {away.max():g} from the centre of a sphere of radius {space.radius:g}: "
+            f"give x / |x| * {space.radius:g}, or the space that they lie on, Space('sphere', radius=...)"
+        )
 
 
 def _like(flows: FlowSet, parts: Sequence[Flow]) -> FlowSet:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sciode.data.flow import Space
 
+from .tables import largest_table
 from .waves import wave_numbers, waves_at
 
 __all__ = ["Climate", "climate_of", "fitted_climate", "learned_climate", "settled", "suited_degree", "unpacked"]
@@ -340,17 +341,11 @@ def settled(climate: Climate, points: Tensor, values: Tensor) -> Climate:
 
 
 def _whole(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of points [N, d] and values [F, N, c] the largest table without a gap, if sensors leave in the order of how many
-    readings they lack. ValueError where no reading is there."""
-    missing = ~values.isfinite().all(-1)
-    order = missing.sum(0).argsort(stable=True)
-    whole = missing[:, order].cumsum(1) == 0  # [F, N], of the first sensors of that order
-    sizes = whole.sum(0) * torch.arange(1, len(order) + 1, device=values.device)
-    best = int(sizes.argmax())
-    if not int(sizes[best]):
+    """`largest_table`, float64. ValueError where no reading is there."""
+    points, whole = largest_table(points, values)
+    if not len(whole):
         raise ValueError("no sensor has a reading of all channels at once: take base='fitted', or leave channels out")
-    sensors = order[: best + 1].sort().values.to(points.device)
-    return points[sensors], values[whole[:, best]][:, sensors].double()
+    return points, whole.double()
 
 
 def _untold(covariance: Tensor, noise: Tensor, y: Tensor) -> float:

@@ -31,7 +31,7 @@ def asked_of(rival: Any, positions: Any, times: Any, given: Reading) -> tuple[ND
     Raises ValueError for what cannot be asked, RuntimeError before the fit.
     """
     fitted(rival)
-    return asked(positions, times, given, rival.space_.dimension, len(rival.channels_), rival.scale_.unit)
+    return asked(positions, times, given, rival.space_, len(rival.channels_), rival.scale_.unit)
 
 
 def windows_of(

@@ -12,6 +12,7 @@ from torch import Tensor
 from sciode.data.flow import Space
 
 from .scene import embedded
+from .tables import largest_table
 
 __all__ = ["ORDERS", "chosen_order", "chosen_stretch", "surface_inverse", "surface_rows", "time_weights"]
 
@@ -113,16 +114,16 @@ def chosen_order(points: Tensor, values: Tensor, space: Space, orders: tuple[int
     [F, N, c] at points [N, d].
 
     Each axis but the first (on a sphere: its own) is stretched in turn, from an eighth to eight times. Each sensor is
-    left out in turn, by one inverse (Rippa, 1999). Readings are standardised; frames with a missing one are left out,
-    and where none is whole, or sensors are fewer than 16, it is the first order without a stretch. Nothing but these
-    readings is looked at.
+    left out in turn, by one inverse (Rippa, 1999). Readings are standardised; where some are missing, sensors and
+    frames are those of the largest table without a gap (`largest_table`), and where there is none, or its sensors are
+    fewer than 16, it is the first order without a stretch. Nothing but these readings is looked at.
     """
+    points, values = largest_table(points, values)
     start = torch.randint(len(points), (1,), generator=torch.Generator().manual_seed(0)).to(points.device)
     u = embedded(points.double(), space)
     near = (u - u[start]).square().sum(1).argsort()[:_NEAR]
     points, values = points[near], values[:, near]
-    whole = values[values.isfinite().flatten(1).all(1)]
-    table = whole[:: max(len(whole) * values.shape[2] // _ASKED, 1)].transpose(0, 1).flatten(1).double()
+    table = values[:: max(len(values) * values.shape[2] // _ASKED, 1)].transpose(0, 1).flatten(1).double()
     p, d = u.shape[1], space.dimension
     axes = [[2]] if space.kind == "sphere" else [list(range(a, p, d)) for a in range(1, d)]
     known: dict[tuple[int, tuple[float, ...]], float] = {}

@@ -65,6 +65,17 @@ def test_a_globe_has_no_gap_at_its_rim(figure: Figure) -> None:
     assert np.any(np.all(left >= 0.0, axis=2) | np.all(left <= 0.0, axis=2), axis=1).all()
 
 
+def test_a_globe_leaves_out_what_is_missing(figure: Figure) -> None:
+    points = scattered()
+    values = points[:, 2].copy()
+    values[::3] = np.nan
+    ax = globe(figure.subplots(), points, values, (0.0, 90.0))
+    figure.draw_without_rendering()
+    assert np.isfinite(np.asarray(ax.collections[0].get_array())).all()
+    with pytest.raises(ValueError, match="3 of 60 points have values"):
+        globe(ax, points, np.where(np.arange(60) < 3, 1.0, np.nan))
+
+
 def test_points_and_edges_behind_are_left_out(figure: Figure) -> None:
     points = scattered()
     front = seen_from(points, (0.0, 0.0))[1]

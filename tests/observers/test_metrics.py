@@ -90,6 +90,49 @@ def test_interpolation_converges_on_a_sphere_across_its_poles() -> None:
     assert error(800) < 0.1 * error(100)
 
 
+def test_a_silent_sensor_is_left_out_of_its_frame_and_channel() -> None:
+    rng = np.random.default_rng(4)
+    points, asked = rng.random((40, 2)), rng.random((30, 2))
+    values = rng.normal(size=(2, 40, 2))
+    gaps = values.copy()
+    gaps[1, 3, 0] = np.nan
+    found, whole = interpolated(points, gaps, asked, BOX), interpolated(points, values, asked, BOX)
+    assert np.allclose(found[0], whole[0]) and np.allclose(found[1, :, 1], whole[1, :, 1])
+    kept = np.arange(40) != 3
+    assert np.allclose(found[1, :, :1], interpolated(points[kept], values[1:, kept, :1], asked, BOX)[0])
+    assert np.isfinite(persistence(points, gaps[1], asked, 2, BOX)).all()
+    gaps[1, :, 1] = np.nan
+    with pytest.raises(ValueError, match="frame 1: no sensor has a reading of channel 1"):
+        interpolated(points, gaps, asked, BOX)
+
+
+def test_sensors_that_span_nothing_are_answered_by_the_nearest() -> None:
+    line = np.stack((np.linspace(0, 1, 9), np.linspace(0, 1, 9)), 1).astype(np.float32)
+    around = np.linspace(0.0, 2.0 * np.pi, 12, endpoint=False)
+    circle = np.stack((np.cos(around), np.sin(around), 0.0 * around), 1)
+    axis = Space("plane", (0.0,), (1.0,))
+    for points, space in (
+        (line, PLANE),
+        (line[:2], PLANE),
+        (circle, SPHERE),
+        (circle[:3], SPHERE),
+        (line[:1, :1], axis),
+    ):
+        values = np.arange(1.0, len(points) + 1.0)[None, :, None]
+        assert np.array_equal(interpolated(points, values, points + 1e-3, space), values)
+    assert np.allclose(interpolated(line[3:4], np.full((1, 1, 1), 2.0), line, BOX), 2.0)
+
+
+def test_a_pole_among_sensors_of_one_latitude_is_answered() -> None:
+    east = np.linspace(0.0, 2.0 * np.pi, 64, endpoint=False)
+    points = np.concatenate([
+        np.stack((np.cos(n) * np.cos(east), np.cos(n) * np.sin(east), np.full(64, np.sin(n))), 1)
+        for n in np.radians((84.0, 78.0, 60.0))
+    ])  # fmt: skip
+    found = interpolated(points, points[None, :, 2:] ** 2, np.array([[0.0, 0.0, 1.0]]), SPHERE)
+    assert found.item() == pytest.approx(1.0, abs=1e-3)
+
+
 def test_times_between_frames_are_cubic() -> None:
     times, asked = np.array([0.0, 1.0, 2.5, 3.0, 4.0]), np.linspace(0, 4, 9)
     cubic = lambda t: (t**3 - 2.0 * t)[:, None, None]  # noqa: E731

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sciode.data.flow import Flow, FlowSet, Space
 from sciode.observers import Design, Importance, Observer, Reading
-from sciode.observers.arrays import as_flows, held_out
+from sciode.observers.arrays import as_flows, asked, held_out
 from sciode.observers.bounds import Bounds, bounds_of
 from sciode.observers.dynamics import LatentDynamics, Latents
 from sciode.observers.model import PLAIN, PUBLISHED
@@ -303,6 +303,24 @@ def test_a_sphere_trains_round_and_flat() -> None:
     for flat in (False, True):
         observer = tiny(space=Space("sphere"), flat=flat).fit(points, times, values)
         assert np.isfinite(observer.predict(points[:4], [0.0, 3.0]).values).all()
+
+
+def test_places_off_the_sphere_are_named_with_the_mend() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(12, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    times, values, earth = np.arange(4.0), rng.normal(size=(4, 12, 1)), Space("sphere", radius=6371.0)
+    with pytest.raises(ValueError, match=r"are 6371 to 6371 from the centre of a sphere of radius 1: give x / \|x\|"):
+        as_flows(6371.0 * points, times, values, None, Space("sphere"))
+    with pytest.raises(ValueError, match=r"got two: of longitude and latitude in radians .* cos\(lat\) cos\(lon\)"):
+        as_flows(points[:, :2], times, values, None, Space("sphere"))
+    flows = as_flows((6371.0 * points).astype(np.float32), times, values, None, earth)
+    assert flows.space is earth
+    right, wrong = Reading(6371.0 * points, values[0]), Reading(points, values[0])
+    assert asked(6371.0 * points, [0.0], right, earth, 1, 1.0)[0].shape == (12, 3)
+    for positions, given in ((points, right), (6371.0 * points, wrong)):
+        with pytest.raises(ValueError, match="positions are 1 to 1 from the centre"):
+            asked(positions, [0.0], given, earth, 1, 1.0)
 
 
 def test_scales_are_those_of_the_readings_that_are_there() -> None:

@@ -249,9 +249,10 @@ def test_a_stretch_is_found_that_tells_hidden_sensors_better() -> None:
     assert errors[1] < 0.5 * errors[0]
 
 
-def test_nothing_is_stretched_without_whole_frames_or_with_few_sensors() -> None:
+def test_nothing_is_stretched_without_readings_or_with_few_sensors() -> None:
     points, values = places(SPHERE, 40), torch.randn(3, 40, 1, generator=torch.Generator().manual_seed(0))
-    values[:, 0] = torch.nan
+    values[:, :25] = torch.nan
+    assert chosen_stretch(points, torch.full_like(values, torch.nan), SPHERE).tolist() == [1.0] * 3
     assert chosen_stretch(points, values, SPHERE).tolist() == [1.0] * 3
     assert chosen_stretch(points[:9], torch.zeros(3, 9, 1), SPHERE).tolist() == [1.0] * 3
 

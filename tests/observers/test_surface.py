@@ -75,6 +75,19 @@ def test_what_is_smooth_gets_a_high_order_and_noise_does_not() -> None:
     assert chosen_order(points, wave, BOX, (3, 5))[0] == 5
 
 
+def test_a_dead_sensor_and_a_gap_do_not_choose_the_order() -> None:
+    points = places(BOX, 60)
+    phases = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)[:, None]
+    wave = (2.0 * math.pi * points[:, 0] + phases).sin().exp()[..., None]
+    gaps = wave.clone()
+    gaps[:, 7] = torch.nan  # dead
+    gaps[1, 30] = torch.nan  # silent once
+    known = torch.arange(60) != 7
+    order, stretch = chosen_order(points, gaps, BOX)
+    expected = chosen_order(points[known], wave[[0, 2]][:, known], BOX)
+    assert order == expected[0] == 7 and torch.equal(stretch, expected[1])
+
+
 def test_leaving_out_by_one_inverse_is_leaving_out(monkeypatch: Any) -> None:
     from sciode.observers import surface
 
