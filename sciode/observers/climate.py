@@ -176,12 +176,20 @@ def _covariance(climate: Climate, h: Tensor) -> Tensor:
     return found
 
 
-def _root(climate: Climate, h: Tensor) -> Tensor:
-    """Raises ValueError where rounding leaves no positive matrix."""
-    root, failed = torch.linalg.cholesky_ex(_covariance(climate, h))
+def _root(climate: Climate, h: Tensor, there: Tensor | None = None) -> Tensor:
+    """there: [c N], see `_apart`. Raises ValueError where rounding leaves no positive matrix."""
+    covariance = _covariance(climate, h)
+    root, failed = torch.linalg.cholesky_ex(covariance if there is None else _apart(covariance, there))
     if bool(failed):
         raise ValueError("the climate's covariance of these sensors is singular: give it more noise")
     return root
+
+
+def _apart(covariance: Tensor, there: Tensor) -> Tensor:
+    """The same with readings that are not there [n] apart from all others, with variance 1: as 0 they add nothing."""
+    if bool(there.all()):
+        return covariance
+    return torch.where(there & there.unsqueeze(1), covariance, torch.diag((~there).to(covariance)))
 
 
 def climate_of(space: Space, degree: int, slopes: Sequence[float], noise: Sequence[float]) -> Climate:
@@ -207,16 +215,21 @@ def _begun(points: Tensor, readings: Tensor, space: Space, degree: int) -> Clima
     for slope in _SLOPES:
         for noise in _NOISES:
             tried = climate_of(space, degree, [slope], [noise]).to(points.device)
-            root = _root(tried, tried.basis(points[chosen]))
+            roots: dict[tuple[bool, ...], Tensor] = {}
             for i in range(len(best)):
-                best[i] = max(best[i], (_likelihood(root, y[:, :, i].T), slope, noise))
+                own = y[0, :, i].isfinite()
+                key = tuple(own.tolist())
+                if key not in roots:
+                    roots[key] = _root(tried, tried.basis(points[chosen][own]))
+                best[i] = max(best[i], (_likelihood(roots[key], y[:, own, i].T), slope, noise))
     return climate_of(space, degree, [b[1] for b in best], [b[2] for b in best]).to(points.device)
 
 
-def _likelihood(root: Tensor, y: Tensor) -> float:
-    """Of columns y [n, F], the mean of their logs."""
+def _likelihood(root: Tensor, y: Tensor, count: int | None = None) -> float:
+    """Of columns y [n, F], the mean of their logs; count: of those that are there, None: n."""
     square = torch.linalg.solve_triangular(root, y, upper=False).square().sum() / y.shape[1]
-    return -0.5 * float(2.0 * root.diagonal().log().sum() + square + len(y) * math.log(2.0 * math.pi))
+    count = len(y) if count is None else count
+    return -0.5 * float(2.0 * root.diagonal().log().sum() + square + count * math.log(2.0 * math.pi))
 
 
 def _diagonal(waves: Groups, spectrum: Tensor) -> tuple[Tensor, ...]:
@@ -245,15 +258,17 @@ def _variances(block: Tensor) -> Tensor:
 
 
 def _moved(climate: Climate, h: Tensor, readings: Tensor) -> Climate:
-    """One step of expectation-maximisation for standardised readings [F, N, c]: likelihood never falls."""
+    """One step of expectation-maximisation for standardised readings [F, N, c], NaN = never read: likelihood never
+    falls."""
     frames, count, c = readings.shape
-    y = (readings.permute(2, 1, 0) - _zonal(climate, h).unsqueeze(2)).flatten(0, 1)
-    root = _root(climate, h)
+    y, there = _columns(readings, climate, h)
+    root = _root(climate, h, there)
     solved = torch.cholesky_solve(y, root)
-    likelihood = (*climate.likelihood, _likelihood(root, y))
+    likelihood = (*climate.likelihood, _likelihood(root, y, int(there.sum())))
     # What readings say against the covariance: its posterior is block - share block h' excess h block.
     excess = torch.cholesky_inverse(root)
     excess.addmm_(solved, solved.T, alpha=-1.0 / frames)
+    excess.diagonal().mul_(there)
     first = climate.waves.parts[0]
     drift = h.real[:, first].T @ solved.mean(1).reshape(c, count, 1)  # [c, L, 1]
     blocks = []
@@ -266,9 +281,16 @@ def _moved(climate: Climate, h: Tensor, readings: Tensor) -> Climate:
         size, ways = torch.linalg.eigh(0.5 * (new + new.mH))
         blocks.append(((ways * size.clamp(min=0.0)) @ ways.mH).reshape(block.shape))
     mean = climate.mean + torch.einsum("iajb,jbt->ia", climate.blocks[0].real, drift)
-    loss = excess.diagonal().reshape(c, count).mean(1)
+    loss = excess.diagonal().reshape(c, count).sum(1) / there.reshape(c, count).sum(1)
     noise = (climate.noise - climate.noise.square() * loss).clamp(min=_FLOOR)
     return climate._replace(blocks=tuple(blocks), mean=mean, noise=noise, likelihood=likelihood)
+
+
+def _columns(readings: Tensor, climate: Climate, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardised readings [F, N, c] less their mean, [c N, F], 0 where there are none, and where there are, [c N]."""
+    y = (readings.permute(2, 1, 0) - _zonal(climate, h).unsqueeze(2)).flatten(0, 1)
+    there = y[:, 0].isfinite()
+    return torch.where(there.unsqueeze(1), y, 0.0), there
 
 
 def _seen(climate: Climate, h: Tensor, excess: Tensor) -> list[Tensor]:
@@ -295,14 +317,15 @@ def fitted_climate(
 
     degree: see `suited_degree`. start: steps of an isotropic climate; steps: of a free one after them. They are few:
     frames of few flows are fewer than blocks have entries, and the stop keeps what they don't tell near what is
-    isotropic. Of more than 1,024 sensors that many are taken. Where readings are missing, sensors and frames are those
-    of the largest table without a gap; ValueError where there is none, and in a plane.
+    isotropic. Of more than 1,024 sensors that many are taken. Sensors need not read all channels. Where readings are
+    missing, what is taken of sensors and frames is the largest table without a gap; ValueError where a channel is not
+    in one, and in a plane.
     """
     points, whole = _whole(points, values)
     chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SENSORS]
     points, whole = points[chosen], whole[:, chosen]
-    offset = whole.mean((0, 1))
-    scale = (whole - offset).square().mean((0, 1)).sqrt()
+    offset = whole.nanmean((0, 1))
+    scale = (whole - offset).square().nanmean((0, 1)).sqrt()
     scale = torch.where(scale > 1e-12 * offset.abs(), scale, 1.0)
     readings = (whole - offset) / scale
     climate = _begun(points, readings, space, degree)._replace(offset=offset, scale=scale)
@@ -327,38 +350,48 @@ def settled(climate: Climate, points: Tensor, values: Tensor) -> Climate:
     start = torch.randint(len(points), (1,), generator=torch.Generator().manual_seed(0))
     near = (points - points[start]).square().sum(1).argsort()[:_SENSORS]
     h, y = climate.basis(points[near]), (whole[:, near] - climate.offset) / climate.scale
-    y = (y.permute(2, 1, 0) - _zonal(climate, h).unsqueeze(2)).flatten(0, 1)
+    y, there = _columns(y, climate, h)
     silent = _covariance(climate._replace(noise=torch.zeros_like(climate.noise)), h)
     best, noise = math.inf, climate.noise
     for channel in range(len(noise)):
         for level in (float(climate.noise[channel]), *_NOISES):
             tried = noise.clone()
             tried[channel] = level
-            error = _untold(silent, tried, y)
+            error = _untold(silent, tried, y, there)
             best, kept = min((best, noise), (error, tried), key=lambda pair: pair[0])
             noise = kept
     return climate._replace(noise=noise)
 
 
 def _whole(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """`largest_table`, float64. ValueError where no reading is there."""
+    """Of points [N, d] and values [F, N, c] the `largest_table`, float64, NaN for what a sensor never read; of the
+    sensors that read all channels, if else one would be lost. ValueError where one is."""
+    count, c = values.shape[1:]
+    rows, table = largest_table(torch.arange(count * c).unsqueeze(1), values.reshape(len(values), -1, 1))
+    rows = rows.squeeze(1).to(values.device)
+    if len(table) and len((rows % c).unique()) == c:
+        whole = values.new_full((len(table), count * c), torch.nan, dtype=torch.float64)
+        whole[:, rows] = table.squeeze(2).double()
+        sensors = (rows // c).unique()
+        return points[sensors.to(points.device)], whole.unflatten(1, (count, c))[:, sensors]
     points, whole = largest_table(points, values)
     if not len(whole):
-        raise ValueError("no sensor has a reading of all channels at once: take base='fitted', or leave channels out")
+        raise ValueError("some channel has no reading beside the others: take base='fitted', or leave it out")
     return points, whole.double()
 
 
-def _untold(covariance: Tensor, noise: Tensor, y: Tensor) -> float:
-    """Mean squared error at each sensor of the estimate by all others, of columns y [c N, F]; inf where rounding
-    leaves no positive matrix."""
+def _untold(covariance: Tensor, noise: Tensor, y: Tensor, there: Tensor) -> float:
+    """Mean squared error at each sensor of the estimate by all others, of columns y [c N, F], 0 where they are not
+    there [c N]; inf where rounding leaves no positive matrix."""
     c = len(noise)
-    root, failed = torch.linalg.cholesky_ex(covariance + torch.diag(noise.repeat_interleave(len(y) // c)))
+    noisy = covariance + torch.diag(noise.repeat_interleave(len(y) // c))
+    root, failed = torch.linalg.cholesky_ex(_apart(noisy, there))
     if int(failed):
         return math.inf
     inverse = torch.cholesky_inverse(root)
     own = inverse.unflatten(1, (c, -1)).unflatten(0, (c, -1)).diagonal(dim1=1, dim2=3).permute(2, 0, 1)  # [N, c, c]
     missed = torch.linalg.solve(own, (inverse @ y).unflatten(0, (c, -1)).transpose(0, 1))
-    return float(missed.square().mean())
+    return float(missed.square().sum() / (there.sum() * y.shape[1]))
 
 
 def learned_climate(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sciode.data.flow import Space
 from sciode.observers import Climate, climate_of, fitted_climate, settled, suited_degree
-from sciode.observers.climate import _covariance, _untold, _zonal, learned_climate, unpacked
+from sciode.observers.climate import _columns, _covariance, _untold, _zonal, learned_climate, unpacked
 from sciode.observers.waves import waves_at
 from tests.observers.made import BOX, SPHERE, places
 
@@ -142,7 +142,7 @@ def test_a_climate_is_of_the_largest_table_without_a_gap_and_misuse_says_the_men
         ]  # fmt: skip
         assert torch.equal(found[0].noise, found[1].noise) and torch.equal(found[2].noise, found[3].noise)
     without = fitted_climate(points, values, BOX, 3, steps=1)
-    with pytest.raises(ValueError, match="no sensor has a reading"):
+    with pytest.raises(ValueError, match="some channel has no reading"):
         fitted_climate(points, gaps[8:], BOX, 3)
     with pytest.raises(ValueError, match="leave those sensors out"):
         without.through(points, gaps[8:], points)
@@ -213,4 +213,39 @@ def test_noise_is_settled_by_sensors_that_are_told_by_all_others() -> None:
         kept = torch.arange(40) != one
         missed += float((told.through(points[kept], values[:, kept], points[one : one + 1]) - values[:, [one]])
                         .square().mean()) / 40  # fmt: skip
-    assert _untold(silent, told.noise, y) == pytest.approx(missed, rel=1e-4)
+    assert _untold(silent, told.noise, y, torch.ones(80, dtype=torch.bool)) == pytest.approx(missed, rel=1e-4)
+
+
+@pytest.mark.parametrize("space", [BOX, SPHERE], ids=["box", "sphere"])
+def test_sensors_of_one_channel_each_are_fitted_as_sensors_of_both(space: Space) -> None:
+    """Two in each place, one a channel: the same readings, the same climate."""
+    points = places(space, 30)
+    values = drawn(true_climate(space), points, 20)
+    apart = torch.full((20, 60, 2), torch.nan, dtype=torch.float64)
+    apart[:, :30, 0], apart[:, 30:, 1] = values[..., 0], values[..., 1]
+    twice = torch.cat((points, points))
+    one, other = fitted_climate(points, values, space, 3), fitted_climate(twice, apart, space, 3)
+    torch.testing.assert_close(one.likelihood, other.likelihood, rtol=1e-6, atol=1e-6)
+    asked = places(space, 7, 3)
+    torch.testing.assert_close(
+        one.through(points, values, asked), other.through(points, values, asked), rtol=1e-5, atol=1e-5
+    )
+    # A sensor is told by all others: of one channel each, the other channel of its place is among them.
+    assert float(settled(other, twice, apart).noise.min()) > 0.0
+    with pytest.raises(ValueError, match="some channel has no reading"):
+        fitted_climate(points, values * torch.tensor([1.0, torch.nan]), space, 3)
+
+
+def test_what_is_told_of_a_sensor_is_the_estimate_by_the_readings_that_are_there() -> None:
+    truth, points = true_climate(BOX, 1e-3), places(BOX, 24)
+    values = drawn(truth, points, 5)
+    values[:, :8, 0] = torch.nan
+    h = truth.basis(points)
+    y, there = _columns(values, truth, h)
+    silent, missed = _covariance(truth._replace(noise=0.0 * truth.noise), h), 0.0
+    for one in range(24):
+        for frame in values:
+            hidden = frame.clone()
+            hidden[one] = torch.nan
+            missed += float((truth.completed(points, hidden)[one] - frame[one]).square().nansum())
+    assert _untold(silent, truth.noise, y, there) == pytest.approx(missed / (5 * 40), rel=1e-6)
