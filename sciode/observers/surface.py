@@ -115,10 +115,14 @@ def chosen_order(points: Tensor, values: Tensor, space: Space, orders: tuple[int
 
     Each axis but the first (on a sphere: its own) is stretched in turn, from an eighth to eight times. Each sensor is
     left out in turn, by one inverse (Rippa, 1999). Readings are standardised; where some are missing, sensors and
-    frames are those of the largest table without a gap (`largest_table`), and where there is none, or its sensors are
-    fewer than 16, it is the first order without a stretch. Nothing but these readings is looked at.
+    frames are those of the largest table without a gap (`largest_table`), of one channel where no sensor reads all;
+    where there is none, or its sensors are fewer than 16, it is the first order without a stretch. Nothing but these
+    readings is looked at.
     """
-    points, values = largest_table(points, values)
+    tables = [largest_table(points, values)]
+    if not len(tables[0][1]):  # no sensor reads all channels
+        tables = [largest_table(points, channel.unsqueeze(2)) for channel in values.unbind(2)]
+    points, values = max(tables, key=lambda table: table[1].numel())
     start = torch.randint(len(points), (1,), generator=torch.Generator().manual_seed(0)).to(points.device)
     u = embedded(points.double(), space)
     near = (u - u[start]).square().sum(1).argsort()[:_NEAR]

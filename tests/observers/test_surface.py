@@ -86,6 +86,11 @@ def test_a_dead_sensor_and_a_gap_do_not_choose_the_order() -> None:
     order, stretch = chosen_order(points, gaps, BOX)
     expected = chosen_order(points[known], wave[[0, 2]][:, known], BOX)
     assert order == expected[0] == 7 and torch.equal(stretch, expected[1])
+    kinds = torch.cat((wave, wave), 2)  # of two channels, no sensor reads both
+    kinds[:, :40, 1] = kinds[:, 40:, 0] = torch.nan
+    order, stretch = chosen_order(points, kinds, BOX)
+    expected = chosen_order(points[:40], wave[:, :40], BOX)
+    assert order == expected[0] == 7 and torch.equal(stretch, expected[1])
 
 
 def test_leaving_out_by_one_inverse_is_leaving_out(monkeypatch: Any) -> None:
