@@ -107,16 +107,18 @@ class Climate(NamedTuple):
         return torch.cat(found, 1).permute(2, 1, 0) * self.scale + self.offset
 
     def completed(self, sensors: Tensor, values: Tensor) -> Tensor:
-        """Values [N, c] at sensors [N, d] in float64, with the best linear estimate by those that are finite in place
-        of those that are not, whichever sensor or channel they are of."""
+        """Values [T, N, c] at sensors [N, d] in float64, with the best linear estimate by those of their frame that
+        are finite in place of those that are not, whichever sensor or channel they are of."""
         h = self.basis(sensors)
         usual = self.offset + self.scale * _zonal(self, h).T  # [N, c]
-        y = ((values.double() - usual) / self.scale).T.flatten()
-        covariance, there = _covariance(self, h), y.isfinite()
-        root = torch.linalg.cholesky(covariance[there][:, there])
-        told = torch.cholesky_solve(y[there].unsqueeze(1), root).squeeze(1)
-        y = y.index_put((~there,), covariance[~there][:, there] @ told)
-        return y.unflatten(0, (values.shape[1], -1)).T * self.scale + usual
+        found = ((values.double() - usual) / self.scale).transpose(1, 2).flatten(1)  # [T, c N]
+        covariance = _covariance(self, h)
+        for y in found:
+            there = y.isfinite()
+            root = torch.linalg.cholesky(covariance[there][:, there])
+            told = torch.cholesky_solve(y[there].unsqueeze(1), root).squeeze(1)
+            y[~there] = covariance[~there][:, there] @ told
+        return found.unflatten(1, (values.shape[2], -1)).transpose(1, 2) * self.scale + usual
 
     def weights(self, sensors: Tensor) -> tuple[Tensor, Tensor]:
         """W [c 2 P, c, N] and w [c 2 P], float64, of sensors [N, d]: with z = W y + w of all readings y [c, N] at once,

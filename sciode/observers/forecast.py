@@ -49,7 +49,8 @@ class Forecast(NamedTuple):
     def scene(self, part: Joined, values: Tensor, count: int) -> Scene:
         """Of joined sensors that read values [N, c], and `count` anchor times: the usual ones, and after them even
         ones."""
-        readings = filled(self.scale.standardised(values).to(self.device), part, self.wiring, self.space)
+        readings = self.scale.standardised(values).to(self.device)
+        (readings,) = filled(readings.unsqueeze(0), part, self.wiring, self.space)
         later = self.clock[-1] + self.beat * torch.arange(1, count + 1)
         clock = torch.cat((self.clock, later))[:count].to(self.device).unsqueeze(0)
         return gathered([part], [readings], clock, self.space)

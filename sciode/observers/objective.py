@@ -122,8 +122,7 @@ class Objective(nn.Module):
         parts = joints_of(layouts, keep, self.wiring, windows.space, device, known, room)
         told = _told(values[:, :: self.every], parts)
         starts = [x[: len(part.points), 0] for x, part in zip(told, parts, strict=True)]
-        for number in (number for number, row in enumerate(rows) if self._gaps[int(row)]):
-            starts[number] = filled(starts[number], parts[number], self.wiring, windows.space)
+        self._fill(starts, parts, [self._gaps[int(row)] for row in rows])
         seen = gathered(parts, starts, anchor_times(times, self.every), windows.space)
         drawn = self._drawn(values, there, [part.numbers for part in parts], torch.Generator(device).manual_seed(seed))
         frame, sensor = drawn // most, drawn % most
@@ -153,6 +152,17 @@ class Objective(nn.Module):
             every = [self._kept_of(windows, n, m) for n in range(len(windows.layouts)) for m in range(self.masks)]
             return max(map(len, every)) + 1
         return windows.values.shape[2] + 1
+
+    def _fill(self, starts: list[Tensor], parts: list[Joined], gaps: list[bool]) -> None:
+        """Where first readings are missing, tell them; at once for what is joined alike."""
+        alike: dict[int, list[int]] = {}
+        for number in (number for number, gap in enumerate(gaps) if gap):
+            alike.setdefault(id(parts[number]), []).append(number)
+        for numbers in alike.values():
+            given = torch.stack([starts[number] for number in numbers])
+            told = filled(given, parts[numbers[0]], self.wiring, self.windows["train"].space)
+            for number, start in zip(numbers, told, strict=True):
+                starts[number] = start
 
     @property
     def _gaps(self) -> tuple[bool, ...]:

@@ -247,5 +247,5 @@ def test_what_is_told_of_a_sensor_is_the_estimate_by_the_readings_that_are_there
         for frame in values:
             hidden = frame.clone()
             hidden[one] = torch.nan
-            missed += float((truth.completed(points, hidden)[one] - frame[one]).square().nansum())
+            missed += float((truth.completed(points, hidden[None])[0, one] - frame[one]).square().nansum())
     assert _untold(silent, truth.noise, y, there) == pytest.approx(missed / (5 * 40), rel=1e-6)

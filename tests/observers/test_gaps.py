@@ -38,7 +38,7 @@ def told(space: Space, wiring: Wiring, readings: Tensor, points: Tensor, room: i
     layout = Layout(points.float(), torch.zeros(len(points), dtype=torch.bool))
     part = wiring.joined(layout, torch.arange(len(points)), space, CPU, room)
     nothing = readings.new_full((len(part.points) - len(points), readings.shape[1]), torch.nan)
-    return filled(torch.cat((readings, nothing)), part, wiring, space)
+    return filled(torch.cat((readings, nothing)).unsqueeze(0), part, wiring, space)[0]
 
 
 def waves(points: Tensor) -> Tensor:
@@ -80,7 +80,10 @@ def test_a_climate_through_what_is_told_is_the_climate_through_the_others(space:
     points, asked, readings = places(space).float().double(), places(space, 9, 5), drawn(40, 2, seed=2)
     gappy = readings.clone()
     gappy[[3, 17, 30]] = torch.nan
-    found = climate.completed(points, gappy)
+    other = gappy.clone()
+    other[:9] = torch.nan
+    again, found = climate.completed(points, torch.stack((other, gappy)))
+    assert torch.allclose(climate.completed(points, other[None])[0], again, atol=1e-12)
     heard = gappy.isfinite().all(1)
     others = climate.through(points[heard], gappy[heard][None], asked)
     assert torch.allclose(climate.through(points, found[None], asked), others, atol=1e-9)
