@@ -54,7 +54,7 @@ def places(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, float, int], dict[s
 def together(files: Sequence[Path]) -> list[Row]:
     """Rows of several tables, of every frame read; a row that two have is the later file's.
 
-    A line of more epochs than the fewest of its set says in its name how many times the steps it had.
+    A line that trains and had more epochs than the fewest of its set says in its name how many times the steps.
     """
     found = {
         (*(row[name] for name in ("set", "rate", "line", "seed")), row["settings"]["epochs"]): row
@@ -67,7 +67,9 @@ def together(files: Sequence[Path]) -> list[Row]:
         fewest[row["set"]] = min(row["settings"]["epochs"], fewest.get(row["set"], row["settings"]["epochs"]))
     times = {key: row["settings"]["epochs"] / fewest[row["set"]] for key, row in found.items()}
     return [
-        row if times[key] == 1 else {**row, "line": f"{row['line']}, {times[key]:g} times the steps"}
+        row
+        if times[key] == 1 or "weights" not in row
+        else {**row, "line": f"{row['line']}, {times[key]:g} times the steps"}
         for key, row in found.items()
     ]
 

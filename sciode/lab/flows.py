@@ -118,8 +118,8 @@ def flow_film(
 ) -> FuncAnimation:
     """Animate one channel of a flow as `flow_frame` draws it, in one scale; points and meshes may move.
 
-    `HTML(flow_film(...).to_jshtml())` plays it in a notebook; `evolutions.save_animation` writes it. A frame without
-    any value is empty.
+    `HTML(flow_film(...).to_jshtml())` plays it in a notebook; `evolutions.save_animation` writes it. A frame of less
+    than three values is empty.
 
     Parameters
     ----------
@@ -149,10 +149,13 @@ def flow_film(
     def draw(frame: int) -> list[Any]:
         for place, (ax, (part, flow), look) in enumerate(zip(every, shown, looks, strict=True)):
             there = np.isfinite(_values(part, flow, look.name)[frame])
-            moves = flow.moves or (flow.cells is not None and flow.cells.ndim == 3)
+            moves = flow.moves or any(
+                x is not None and x.ndim == axes for x, axes in ((flow.cells, 3), (flow.walls, 2))
+            )
             key = there.tobytes() + (str(frame).encode() if moves else b"")
             if kept[place][0] != key:
-                kept[place] = key, _pictured(part, flow, frame, there)
+                enough = there if there.sum() >= 3 else np.zeros_like(there)
+                kept[place] = key, _pictured(part, flow, frame, enough)
             ax.clear()
             _drawn(ax, part, flow, frame, look, kept[place][1])
         return []

@@ -128,7 +128,7 @@ def _on_map(points: NDArray[Any], there: NDArray[np.bool_]) -> Picture:
     _check_spans(points[kept])
     hull = ConvexHull(points[kept])
     # Where all points are on one side, the hull is closed by triangles that turn their back to the outside.
-    cells = hull.simplices[hull.equations[:, 3] < 0.0].astype(np.int64)
+    cells = hull.simplices[hull.equations[:, 3] < -1e-12].astype(np.int64)
     found = _Globe(points[kept], cells, _rows(kept, len(points)))
     for pole in (1.0, -1.0):
         found = _with_pole(found, pole)

@@ -78,7 +78,7 @@ def numbers(given: Any, name: str) -> NDArray[Any]:
 
 
 def asked(
-    positions: Any, times: Any, given: Reading, space: Space, channels: int, unit: float, farthest: int = FARTHEST
+    positions: Any, times: Any, given: Reading, space: Space, channels: int, unit: float, farthest: float = FARTHEST
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Places [Q, d], and times [T] in steps from the reading on, `farthest` at most. Raises ValueError for what cannot
     be asked."""
@@ -97,8 +97,8 @@ def asked(
         raise ValueError(f"times are [T], one at least, finite and not before the readings at {given.time:g}")
     if steps.max() > farthest:
         raise ValueError(
-            f"times reach {steps.max():.3g} steps of {unit:g} beyond the reading, and {farthest} are the most that are "
-            "foreseen: ask for earlier ones, or an Observer's rollout, which goes further than predict"
+            f"times reach {steps.max():.3g} steps of {unit:g} beyond the reading, and {farthest:g} are the most that "
+            "are foreseen: ask for earlier ones, or an Observer's rollout, which goes further than predict"
         )
     return places, np.maximum(steps, 0.0)
 

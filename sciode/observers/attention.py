@@ -108,9 +108,13 @@ def _linear(query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> Tensor:
     keys = _positive(key, key.masked_fill(~there, -math.inf).amax((2, 4), keepdim=True)) * there
     memory = torch.einsum("bknhd,bknhe->bkhde", keys, value)
     total = torch.einsum("bqhd,bkhd->bkqh", features, keys.sum(2))
-    # Where no feature is shared, nothing is heard.
-    total = total.clamp(min=torch.finfo(total.dtype).tiny)
+    # Where hardly a feature is shared, hardly anything is heard; a smaller sum's gradient would be no number.
+    total = total.clamp(min=_SHARED)
     return torch.einsum("bqhd,bkhde->bkqhe", features, memory) / total.unsqueeze(-1)
+
+
+_SHARED = 1e-18
+"""Of features, of which the largest is 1 at least: its square is still a number in single precision."""
 
 
 def _positive(x: Tensor, most: Tensor) -> Tensor:

@@ -12,16 +12,19 @@ from .wiring import Joined, Wiring
 
 __all__ = ["filled"]
 
+_FEWEST = 3
+"""Readings of a channel by which others are told, at least."""
+
 
 def filled(readings: Tensor, part: Joined, wiring: Wiring, space: Any) -> Tensor:
     """First readings [T, n, c] of joined sensors, NaN = missing, with what the base through all others says in place
     of what is missing.
 
-    So a base is what it would be if silent sensors were left out, and they go on from what their place would read. Of
-    a surface, values at which its weights of the missing sensors are 0; where a design has no base, a cubic surface is
-    laid through the others. A climate tells a channel by the others too. Nothing is told that is further out than the
-    readings by half their width. Missing stays what is not told: a channel that fewer sensors read than a surface has
-    polynomials.
+    So silent sensors go on from what their place would read. Of a surface: values at which its weights of the missing
+    sensors are 0, so that it is the one through the others, but no further out than their readings by half their width;
+    where a design has no base, a cubic one. By fewer sensors than it has polynomials it tells nothing: the nearest
+    reading does, and by fewer than three nothing. Of a climate: the best linear estimate by true readings, which is one
+    by other channels too; the nugget is for what is foreseen.
     """
     count = int(part.there.sum())  # what fills a room up stands last
     given, points = readings[:, :count].double(), part.points[:count]
@@ -32,20 +35,23 @@ def filled(readings: Tensor, part: Joined, wiring: Wiring, space: Any) -> Tensor
         told = wiring.climate.to(given.device).completed(points, given)
     else:
         inverse = surface_inverse(points, space) if part.span.surface is None else part.span.surface
-        told = torch.stack([_through(inverse, *one) for one in zip(given, missing, strict=True)])
-    low = given.masked_fill(missing, torch.inf).amin(1, keepdim=True)
-    high = given.masked_fill(missing, -torch.inf).amax(1, keepdim=True)
-    room = 0.5 * (high - low)
-    kept = torch.where(high >= low, told.maximum(low - room).minimum(high + room), told)
-    return torch.cat((torch.where(missing, kept, given).to(readings), readings[:, count:]), 1)
+        fewest, weights = inverse.shape[0] - inverse.shape[1], inverse[:count, :count]
+        apart = space.difference(points.double().unsqueeze(1), points.double()).norm(dim=-1)
+        told = given.transpose(1, 2).clone()
+        for readings_of_one in told.flatten(0, 1):
+            _tell(readings_of_one, weights, fewest, apart)
+        told = told.transpose(1, 2)
+    return torch.cat((told.to(readings), readings[:, count:]), 1)
 
 
-def _through(inverse: Tensor, given: Tensor, missing: Tensor) -> Tensor:
-    """Readings [n, c] with those missing at which the surface's weights of them are 0; see `surface_inverse`."""
-    fewest, weights = inverse.shape[0] - inverse.shape[1], inverse[: len(given), : len(given)]
-    told = given.clone()
-    for channel, silent in enumerate(missing.unbind(1)):
-        if bool(silent.any()) and int((~silent).sum()) >= fewest:
-            others = weights[silent][:, ~silent] @ given[~silent, channel]
-            told[silent, channel] = torch.linalg.solve(weights[silent][:, silent], -others)
-    return told
+def _tell(given: Tensor, weights: Tensor, fewest: int, apart: Tensor) -> None:
+    """Fill readings [n] of one channel in place: by a surface of such weights [n, n], or the nearest."""
+    silent = ~given.isfinite()
+    heard = given[~silent]
+    if len(heard) >= max(fewest, _FEWEST):
+        told = torch.linalg.solve(weights[silent][:, silent], -(weights[silent][:, ~silent] @ heard))
+        low, high = heard.aminmax()
+        room = 0.5 * (high - low)
+        given[silent] = told.clamp(low - room, high + room)
+    elif len(heard) >= _FEWEST:
+        given[silent] = heard[apart[silent][:, ~silent].argmin(1)]

@@ -14,6 +14,8 @@ from sciode.data.flow import Space
 __all__ = ["between_frames", "interpolated", "persistence"]
 
 _NEIGHBOURS = 50
+_FLAT = 1e-5
+"""Thickness beside width below which points of single precision lie in one plane."""
 
 
 def interpolated(
@@ -74,14 +76,18 @@ def _through(points: NDArray[Any], table: NDArray[Any], asked: NDArray[Any], spa
         if lost.any():
             found[lost] = table[KDTree(points).query(asked[lost])[1]]
         return found
-    neighbours = _NEIGHBOURS
-    while neighbours < len(points):
-        try:
-            return RBFInterpolator(points, table, neighbors=neighbours, kernel="cubic")(asked)
-        except np.linalg.LinAlgError:
-            # The nearest may lie in one plane, as all of a grid's last latitude do around a pole.
-            neighbours *= 2
-    return RBFInterpolator(points, table, kernel="cubic")(asked)
+    neighbours, tree = _NEIGHBOURS, KDTree(points)
+    # The nearest may lie in one plane, as all of a grid's last latitude do around a pole.
+    while neighbours < len(points) and _flattest(points[tree.query(asked, neighbours)[1]]) < _FLAT:
+        neighbours *= 2
+    return RBFInterpolator(points, table, neighbors=min(neighbours, len(points)), kernel="cubic")(asked)
+
+
+def _flattest(near: NDArray[Any]) -> float:
+    """Of groups of points [Q, k, d], the least thickness beside the width."""
+    apart = near - near.mean(1, keepdims=True)
+    sizes = np.linalg.eigvalsh(np.swapaxes(apart, 1, 2) @ apart)
+    return float(np.sqrt(np.maximum(sizes[:, 0], 0.0) / sizes[:, -1]).min())
 
 
 def _spans(points: NDArray[Any]) -> bool:

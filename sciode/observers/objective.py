@@ -19,6 +19,8 @@ __all__ = ["Importance", "Objective", "Told"]
 
 _FEWEST = 3
 """Sensors that dropout leaves at least."""
+_KEPT = 2**30
+"""Bytes of first readings that were told, at most."""
 
 
 class Importance(nn.Module):
@@ -98,6 +100,7 @@ class Objective(nn.Module):
         self.masks, self.fixed = masks, fixed
         self._points: dict[bool, Tensor] = {}
         self._kept_before: dict[tuple[bool, int, int], Tensor] = {}
+        self._told_before: dict[tuple[bool, int, int], Tensor] = {}
         self._gappy: dict[bool, tuple[bool, ...]] = {}
         self._joints: Joints = {}
         self.importance = Importance(_observed(self.windows["train"]))
@@ -118,11 +121,11 @@ class Objective(nn.Module):
         keep = self._kept(windows, rows, seed)
         layouts = [windows.layouts[windows.which[int(row)]] for row in rows]
         room = self._room if self.fixed and self.training else 0
-        known = self._joints if self.masks or not self.training else {}
+        known = self._joints if self._again else {}
         parts = joints_of(layouts, keep, self.wiring, windows.space, device, known, room)
         told = _told(values[:, :: self.every], parts)
         starts = [x[: len(part.points), 0] for x, part in zip(told, parts, strict=True)]
-        self._fill(starts, parts, [self._gaps[int(row)] for row in rows])
+        self._fill(starts, parts, rows, seed)
         seen = gathered(parts, starts, anchor_times(times, self.every), windows.space)
         drawn = self._drawn(values, there, [part.numbers for part in parts], torch.Generator(device).manual_seed(seed))
         frame, sensor = drawn // most, drawn % most
@@ -153,16 +156,31 @@ class Objective(nn.Module):
             return max(map(len, every)) + 1
         return windows.values.shape[2] + 1
 
-    def _fill(self, starts: list[Tensor], parts: list[Joined], gaps: list[bool]) -> None:
-        """Where first readings are missing, tell them; at once for what is joined alike."""
+    def _fill(self, starts: list[Tensor], parts: list[Joined], rows: Tensor, seed: int) -> None:
+        """Where first readings are missing, tell them: once a window and way of hiding, at once for what is joined
+        alike."""
+        keys = [(self.training, int(row), self._mask(seed)) for row in rows]
         alike: dict[int, list[int]] = {}
-        for number in (number for number, gap in enumerate(gaps) if gap):
-            alike.setdefault(id(parts[number]), []).append(number)
+        for number, key in enumerate(keys):
+            if self._gaps[key[1]] and key not in self._told_before:
+                alike.setdefault(id(parts[number]), []).append(number)
         for numbers in alike.values():
             given = torch.stack([starts[number] for number in numbers])
             told = filled(given, parts[numbers[0]], self.wiring, self.windows["train"].space)
             for number, start in zip(numbers, told, strict=True):
                 starts[number] = start
+                if self._again and len(self._told_before) * start.nbytes < _KEPT:
+                    self._told_before[keys[number]] = start
+        for number, key in enumerate(keys):
+            starts[number] = self._told_before.get(key, starts[number])
+
+    @property
+    def _again(self) -> bool:
+        """Whether a way of hiding sensors comes again."""
+        return bool(self.masks) or not self.training
+
+    def _mask(self, seed: int) -> int:
+        return seed % self.masks if self.masks and self.training else seed
 
     @property
     def _gaps(self) -> tuple[bool, ...]:
@@ -181,7 +199,7 @@ class Objective(nn.Module):
 
     def _kept(self, windows: Windows, rows: Tensor, seed: int) -> list[Tensor]:
         """Sensors that a step may read; windows of one layout share them, and so its graph."""
-        mask = seed % self.masks if self.masks and self.training else seed
+        mask = self._mask(seed)
         numbers = [windows.which[int(row)] for row in rows]
         made = {number: self._kept_of(windows, number, mask) for number in sorted(set(numbers))}
         return [made[number] for number in numbers]
@@ -191,7 +209,7 @@ class Objective(nn.Module):
         made = self._kept_before.get(key)
         if made is None:
             made = self._masked(windows.layouts[number].walls, mask)
-            if self.masks:
+            if self._again:
                 self._kept_before[key] = made
         return made
 

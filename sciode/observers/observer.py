@@ -378,7 +378,8 @@ class Observer:
         given = self.given_ if given is None else given
         if not isinstance(chunk, Integral) or chunk < 1:
             raise ValueError(f"chunk must be >= 1, and a whole number: got {chunk}")
-        places, steps = asked(positions, times, given, self.space_, len(self.channels_), self.scale_.unit, farthest)
+        most = farthest * self._forecast().beat
+        places, steps = asked(positions, times, given, self.space_, len(self.channels_), self.scale_.unit, most)
         if any(self.origin_):
             given = replace(given, positions=given.positions - np.array(self.origin_))
         return torch.from_numpy(places - np.array(self.origin_)).float(), steps, given

@@ -19,8 +19,9 @@ from .windows import Layout
 
 __all__ = ["Joined", "Joints", "Wiring", "gathered", "joints_of", "wired"]
 
-_KEPT = 8 * 2**30
-"""Bytes of joints that are kept, at most: those of layouts with sensors hidden in one way or another."""
+_KEPT = 4 * 2**30
+"""Bytes of joints that are kept on a CPU, at most: those of layouts with sensors hidden in one way or another. On a
+card it is a quarter of its memory."""
 
 
 class Joined(NamedTuple):
@@ -122,7 +123,8 @@ def joints_of(
         found = known.pop(key, None)
         if found is None:
             found = layout, chosen, wiring.joined(layout, chosen, space, device, room)
-            room_left = _KEPT - found[2].bytes - sum(part.bytes for _, _, part in known.values())
+            most = torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else _KEPT
+            room_left = most - found[2].bytes - sum(part.bytes for _, _, part in known.values())
             while known and room_left < 0:
                 room_left += known.pop(next(iter(known)))[2].bytes
         known[key] = found  # at the end: what was asked for longest ago stands first

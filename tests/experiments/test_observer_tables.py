@@ -53,12 +53,13 @@ def test_the_legend_names_the_lines_of_every_panel(tmp_path: Path, monkeypatch: 
 
 def test_rows_of_several_tables_say_how_many_times_the_steps_they_had_and_later_tables_win(tmp_path: Path) -> None:
     short, long = ({"settings": {"epochs": epochs}} for epochs in (20, 80))
+    ours = {**row("observer", 0.05, 0.1), "weights": 9}
     parts = [
-        [{**row("observer", 0.05, 0.1), **short}, {**row("observer", 0.05, 0.2), **long}],
-        [{**row("observer", 0.05, 0.3), **long}, {**row("observer", 0.05, 0.4), **short, "subsampling": 2}],
+        [{**ours, **short}, {**row("observer", 0.05, 0.2), **long}, {**row("persistence", 0.05, 0.5), **long}],
+        [{**ours, **long, "seen": row("observer", 0.05, 0.3)["seen"]}, {**ours, **short, "subsampling": 2}],
     ]
     files = [tmp_path / f"{number}.json" for number in range(2)]
     for file, rows in zip(files, parts, strict=True):
         file.write_text(json.dumps({"rows": rows}))
     found = [(r["line"], r["seen"]["ext_x_in_t"]) for r in together(files)]
-    assert found == [("observer", 0.1), ("observer, 4 times the steps", 0.3)]
+    assert found == [("observer", 0.1), ("observer, 4 times the steps", 0.3), ("persistence", 0.5)]

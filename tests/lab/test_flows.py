@@ -172,7 +172,7 @@ def test_a_film_shows_every_frame_of_two_flows_in_one_scale(moves: bool, figure:
     rng = np.random.default_rng(0)
     points, values = rng.random((3, 30, 2)), rng.normal(size=(3, 30))
     values[1, 4] = np.nan
-    values[2] = np.nan
+    values[2, 2:] = np.nan
     flows = one(points if moves else points[0], values, PLANE, (0.0, 1.0, 2.0))
     beside = answered(flows, np.ones((3, 50, 1)), flows[0].times, rng.random((50, 2)))
     axes = figure.subplots(1, 2)
@@ -188,6 +188,21 @@ def test_a_film_shows_every_frame_of_two_flows_in_one_scale(moves: bool, figure:
         assert all(ax.collections[0].get_clim() == limits for ax in axes)
     film._draw_frame(2)  # type: ignore[attr-defined]
     assert not axes[0].collections and len(axes[1].collections) == 1 and len(figure.axes) == 3
+
+
+def test_walls_that_come_and_go_are_drawn_as_they_are(figure: Figure) -> None:
+    points, values = np.random.default_rng(0).random((60, 2)), np.ones((2, 60))
+    walls = np.zeros((2, 60), dtype=bool)
+    walls[1] = np.abs(points - 0.5).max(1) < 0.25
+    flows = FlowSet("made", (Flow.from_arrays(points, [0.0, 1.0], values[..., None], walls),), ("u",), ("",), PLANE)
+    axes = figure.subplots()
+    film = flow_film(axes, flows, limits=(0.0, 2.0))
+    film._init_draw()  # type: ignore[attr-defined]
+    counts = []
+    for frame in (0, 1, 0):
+        film._draw_frame(frame)  # type: ignore[attr-defined]
+        counts.append(len(axes.collections[0]._triangulation.triangles))  # type: ignore[attr-defined]
+    assert counts[0] == counts[2] > counts[1]
 
 
 def test_an_answer_at_a_flows_own_points_has_its_mesh_and_its_walls() -> None:

@@ -11,12 +11,24 @@ import torch
 from torch import Tensor
 
 from sciode.data.flow import Space
-from sciode.observers import Design, Observer, Reading, edges_between, scene, spacing, surface_inverse
+from sciode.observers import (
+    Design,
+    Observer,
+    Reading,
+    edges_between,
+    network,
+    objective,
+    scene,
+    spacing,
+    surface_inverse,
+)
 from sciode.observers import wiring as joining
+from sciode.observers.arrays import as_flows
 from sciode.observers.climate import climate_of
 from sciode.observers.gaps import filled
+from sciode.observers.objective import Objective
 from sciode.observers.surface import surface_rows
-from sciode.observers.windows import Layout
+from sciode.observers.windows import Layout, cut, scale_of
 from sciode.observers.wiring import Joints, Wiring, joints_of
 
 BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
@@ -102,6 +114,22 @@ def test_a_climate_tells_a_channel_by_another_and_a_surface_leaves_it_missing() 
     assert told(BOX, Wiring(surface=True), gappy, points)[:, 1].isnan().all()
 
 
+@pytest.mark.parametrize(("heard", "whose"), [(5, "surface"), (4, "nearest"), (3, "nearest"), (2, "nobody")])
+def test_by_fewer_than_a_surface_has_polynomials_the_nearest_tells(heard: int, whose: str) -> None:
+    """Five in a periodic box: 1, and cosine and sine of both coordinates."""
+    points = places(BOX).float().double()
+    readings = waves(points)
+    gappy = torch.where(torch.arange(40).unsqueeze(1) < heard, readings, torch.nan)
+    found = told(BOX, Wiring(surface=True), gappy, points)
+    apart = BOX.difference(points[:, None], points[None, :heard]).norm(dim=-1)
+    nearest = readings[apart.argmin(1)]
+    if whose == "nobody":
+        assert found[heard:].isnan().all()
+    else:
+        assert found.isfinite().all()
+        assert torch.equal(found, nearest) == (whose == "nearest")
+
+
 def test_nothing_is_told_that_is_far_out_of_what_is_read() -> None:
     """A steep slope up to a silent corner."""
     points = torch.cat((0.2 * places(PLANE, 30), torch.tensor([[2.5, 2.5]], dtype=torch.float64)))
@@ -173,6 +201,42 @@ def test_a_forecast_has_the_anchor_times_of_training() -> None:
     # Later anchor times are evenly apart.
     later = observer._forecast().scene(part, torch.as_tensor(wave(positions, times[:1], 0.33)[0]), 9).clock[0]
     assert torch.allclose(later[4:].diff(), torch.full((4,), float(observer.clock_[-1]) / 4, dtype=torch.float64))
+
+
+def test_first_readings_are_told_once_a_window_and_way_of_hiding(monkeypatch: Any) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(objective, "filled", lambda given, *how: asked.append(len(given)) or filled(given, *how))
+    times = np.arange(9) * 0.1
+    positions = np.random.default_rng(0).random((30, 2))
+    values = np.stack([wave(positions, times, shift) for shift in (0.0, 0.2, 0.45, 0.7, 0.9)])
+    values[:, :, 3] = np.nan
+    how: dict[str, Any] = {"space": BOX, "length": 9, "queries": 16, "batch_size": 4, "device": "cpu", "epochs": 8}
+    design = Design(width=8, layers=1, heads=2, depth=1, waves=2)
+    Observer(design=design, masks=2, **how).fit(positions, times, values)
+    assert sum(asked) <= 4 * 2 + 1  # four windows train, one chooses
+    asked.clear()
+    Observer(design=design, masks=0, **how).fit(positions, times, values)
+    assert sum(asked) == 4 * 8 + 1
+
+
+def test_without_ways_of_hiding_that_come_again_no_joints_are_kept_but_those_that_choose() -> None:
+    flows = as_flows(*_few(), None, BOX)
+    scale = scale_of(flows, 2)
+    parts = {name: cut(flows, 9, None, scale) for name in ("train", "validation")}
+    with torch.random.fork_rng():
+        model = network(1, BOX, Design(width=8, layers=1, heads=2, depth=1, base="none", waves=0))
+    asks = Objective(model, parts, wiring=Wiring(), every=2, queries=8, dropout=0.3, dynamics_weight=1.0, masks=0)
+    for epoch in range(5):
+        asks.train()
+        asks.loss(torch.arange(2), epoch)
+        asks.eval()
+        asks.loss(torch.arange(2), 77)
+    assert len(asks._joints) == 1
+
+
+def _few() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    positions, times = np.random.default_rng(0).random((30, 2)), np.arange(9) * 0.1
+    return positions, times, np.stack([wave(positions, times, shift) for shift in (0.0, 0.2)])
 
 
 def test_even_times_are_no_cause_for_a_warning(recwarn: pytest.WarningsRecorder) -> None:

@@ -123,13 +123,15 @@ def test_sensors_that_span_nothing_are_answered_by_the_nearest() -> None:
     assert np.allclose(interpolated(line[3:4], np.full((1, 1, 1), 2.0), line, BOX), 2.0)
 
 
-def test_a_pole_among_sensors_of_one_latitude_is_answered() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_pole_among_sensors_of_one_latitude_is_answered(turned: bool) -> None:
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0] if turned else np.eye(3)
     east = np.linspace(0.0, 2.0 * np.pi, 64, endpoint=False)
     points = np.concatenate([
         np.stack((np.cos(n) * np.cos(east), np.cos(n) * np.sin(east), np.full(64, np.sin(n))), 1)
         for n in np.radians((84.0, 78.0, 60.0))
     ])  # fmt: skip
-    found = interpolated(points, points[None, :, 2:] ** 2, np.array([[0.0, 0.0, 1.0]]), SPHERE)
+    found = interpolated(points @ turn.T, points[None, :, 2:] ** 2, turn[None, :, 2], SPHERE)
     assert found.item() == pytest.approx(1.0, abs=1e-3)
 
 

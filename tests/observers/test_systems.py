@@ -23,6 +23,7 @@ from sciode.observers import (
     scene,
     spacing,
 )  # fmt: skip
+from sciode.observers.attention import _linear
 from sciode.observers.model import PLAIN
 
 BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
@@ -204,6 +205,16 @@ def test_linear_attention_whose_features_all_vanish_is_the_same_mean(seeded: Any
     assert torch.allclose(*found, rtol=1e-9, atol=1e-12)
     found[1].square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in attend.parameters())
+
+
+@pytest.mark.parametrize("gap", [-30.0, -80.0, -87.0, -90.0, -100.0, -120.0])
+def test_linear_attention_that_shares_hardly_a_feature_has_a_gradient(gap: float) -> None:
+    q = torch.tensor([0.0, -200.0])[None, None, None].requires_grad_()
+    k = torch.tensor([gap, 0.0])[None, None, None, None].requires_grad_()
+    found = _linear(q, k, torch.full((1, 1, 1, 1, 2), 5.0), torch.ones(1, 1, dtype=torch.bool))
+    found.sum().backward()
+    assert all(x is not None and x.isfinite().all() for x in (found, q.grad, k.grad))
+    assert bool((found == 5.0).all()) == (gap == -30.0)
 
 
 @pytest.mark.parametrize("reader", ["gru", "mean", "max"])
