@@ -144,7 +144,7 @@ for when, begin in windows.items():
 # may be ahead. Of three draws, this one among them, the map was in one and the sphere in two; late the sphere was in
 # all three. A run of minutes shows no more than that. A long one on a card, with larger flows, three seeds, from hour
 # 72 to 231: .237 (sphere) and .264 (map) with 5 % of the points as stations, .137 and .140 with 10 %, .078 and .103
-# with 25 %, each ± .001 to .004; the climate .160 (`nugget=0`), .098 and .071 (`nugget=0.1`), after eight times the
+# with 25 %, each ± .001 to .004; the climate .160 (`nugget=0`), .099 and .071 (`nugget=0.1`), after eight times the
 # steps .040 with 25 %: below "cubic" (.0425), which is told what the stations read later.
 
 # %%

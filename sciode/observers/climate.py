@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -401,7 +402,14 @@ def learned_climate(
 ) -> Climate:
     """`fitted_climate` of readings [F, N, c] at points [N, d], `settled` by those of other flows, at most 256 frames of
     each in even steps; degree None: `suited_degree` of the sensors without a gap."""
+    every = len(points)
     points, values = _whole(points, values)
+    if len(points) < every / 2:
+        warnings.warn(
+            f"readings have gaps: the climate is learnt from {len(points)} of {every} sensors; base='fitted' may tell "
+            "more, or fill short gaps",
+            stacklevel=2,
+        )
     found = fitted_climate(
         points, _thinned(values), space, suited_degree(len(points), space) if degree is None else degree
     )

@@ -89,6 +89,8 @@ class Design:
         for name in ("width", "layers", "heads", "depth", "modes", "waves", "k"):
             if not isinstance(getattr(self, name), Integral):
                 raise ValueError(f"{name} counts, and must be a whole number: got {getattr(self, name)!r}")
+        if isinstance(self.regularize, str):
+            raise ValueError(f"regularize: give a tuple of names, ({self.regularize!r},)")
         if self.waves < 0 or (self.waves and self.places == "relative"):
             raise ValueError('waves must be >= 0, and 0 with places="relative": they know where they are')
         if not isinstance(self.nugget, Real) or not 0.0 <= self.nugget < math.inf:

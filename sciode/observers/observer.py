@@ -328,6 +328,8 @@ class Observer:
         if self.every >= self.length:
             raise ValueError(f"every={self.every} frames leave one anchor time in windows of {self.length}: lower it")
         check_kind(self.graph, self.neighbours, self.radius)
+        if self.flat and self.graph == "map":
+            raise ValueError('graph="map" joins sensors of a sphere; with flat=True all is a map: leave it out')
         self._options()
 
     def _options(self) -> FitOptions:

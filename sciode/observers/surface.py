@@ -12,7 +12,7 @@ from torch import Tensor
 from sciode.data.flow import Space
 
 from .scene import embedded
-from .tables import largest_table
+from .tables import whole_tables
 
 __all__ = ["ORDERS", "chosen_order", "chosen_stretch", "surface_inverse", "surface_rows", "time_weights"]
 
@@ -31,6 +31,10 @@ _LIMITS = (1.0 / 8.0, 8.0)
 """Of stretches."""
 _ASKED = 800
 """Readings of each sensor, at most, by which surfaces are chosen."""
+_TABLES = 4
+"""Of readings without gaps, at most, by which they are."""
+_FEWEST = 16
+"""Sensors of a table, at least."""
 _NEAR = 2500
 """Sensors, at most, by which they are: the nearest to one of them, for what is best hangs on how dense sensors are."""
 
@@ -114,31 +118,25 @@ def chosen_order(points: Tensor, values: Tensor, space: Space, orders: tuple[int
     [F, N, c] at points [N, d].
 
     Each axis but the first (on a sphere: its own) is stretched in turn, from an eighth to eight times. Each sensor is
-    left out in turn, by one inverse (Rippa, 1999). Readings are standardised; where some are missing, sensors and
-    frames are those of the largest table without a gap (`largest_table`), of one channel where no sensor reads all;
-    where there is none, or its sensors are fewer than 16, it is the first order without a stretch. Nothing but these
-    readings is looked at.
+    left out in turn, by one inverse (Rippa, 1999). Readings are standardised; where some are missing, frames that the
+    same sensors have read stand together, and the largest four of these tables choose, channel by channel where no
+    sensor reads all. Where none has 16 sensors it is the first order without a stretch. Nothing but these readings is
+    looked at.
     """
-    tables = [largest_table(points, values)]
-    if not len(tables[0][1]):  # no sensor reads all channels
-        tables = [largest_table(points, channel.unsqueeze(2)) for channel in values.unbind(2)]
-    points, values = max(tables, key=lambda table: table[1].numel())
-    start = torch.randint(len(points), (1,), generator=torch.Generator().manual_seed(0)).to(points.device)
-    u = embedded(points.double(), space)
-    near = (u - u[start]).square().sum(1).argsort()[:_NEAR]
-    points, values = points[near], values[:, near]
-    table = values[:: max(len(values) * values.shape[2] // _ASKED, 1)].transpose(0, 1).flatten(1).double()
-    p, d = u.shape[1], space.dimension
+    tables = _asked(points, values, space)
+    u, d = embedded(points[:1].double(), space), space.dimension
+    p = u.shape[1]
     axes = [[2]] if space.kind == "sphere" else [list(range(a, p, d)) for a in range(1, d)]
     known: dict[tuple[int, tuple[float, ...]], float] = {}
 
     def error(order: int, factors: tuple[float, ...]) -> float:
         if (order, factors) not in known:
-            known[order, factors] = _untold(points, table, space, _stretch(u, axes, factors), order)
+            stretch = _stretch(u, axes, factors)
+            known[order, factors] = sum(_untold(*table, space, stretch, order) * table[1].numel() for table in tables)
         return known[order, factors]
 
     order, factors = orders[0], (1.0,) * len(axes)
-    if not table.shape[1] or len(points) < 16:
+    if not tables:
         return order, _stretch(u, axes, factors)
     while True:
         before = order, factors
@@ -147,6 +145,22 @@ def chosen_order(points: Tensor, values: Tensor, space: Space, orders: tuple[int
         order = min(orders, key=lambda tried: error(tried, factors))
         if (order, factors) == before or order == before[0]:
             return order, _stretch(u, axes, factors)
+
+
+def _asked(points: Tensor, values: Tensor, space: Space) -> list[tuple[Tensor, Tensor]]:
+    """Points [n, d] and columns [n, k] of readings without a gap by which surfaces are chosen."""
+    found = whole_tables(points, values, _TABLES)
+    if not found:  # no sensor reads all channels
+        found = [one for channel in values.unbind(2) for one in whole_tables(points, channel.unsqueeze(2), 1)]
+    tables = []
+    for at, table in found:
+        start = torch.randint(len(at), (1,), generator=torch.Generator().manual_seed(0)).to(at.device)
+        u = embedded(at.double(), space)
+        near = (u - u[start]).square().sum(1).argsort()[:_NEAR]
+        thin = table[:: max(len(table) * table.shape[2] // _ASKED, 1), near]
+        if len(near) >= _FEWEST:
+            tables.append((at[near], thin.transpose(0, 1).flatten(1).double()))
+    return tables
 
 
 def _stretch(u: Tensor, axes: list[list[int]], factors: tuple[float, ...]) -> Tensor:

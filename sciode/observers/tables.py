@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-__all__ = ["largest_table"]
+__all__ = ["largest_table", "whole_tables"]
 
 
 def largest_table(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,3 +21,15 @@ def largest_table(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     best = int((whole.sum(0) * (whole.new_ones(len(order)).cumsum(0))).argmax())
     sensors = order[: best + 1].sort().values
     return points[sensors.to(points.device)], values[whole[:, best]][:, sensors]
+
+
+def whole_tables(points: Tensor, values: Tensor, most: int) -> list[tuple[Tensor, Tensor]]:
+    """Tables without a gap, as `largest_table`'s, of frames that the same sensors have read, the largest few."""
+    there = values.isfinite().all(-1)
+    patterns, which, counts = torch.unique(there, dim=0, return_inverse=True, return_counts=True)
+    sizes = counts * patterns.sum(1)
+    chosen = sizes.argsort(descending=True, stable=True)[:most].tolist()
+    return [
+        (points[patterns[number].to(points.device)], values[which == number][:, patterns[number]])
+        for number in chosen if sizes[number]
+    ]  # fmt: skip

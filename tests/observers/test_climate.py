@@ -141,6 +141,11 @@ def test_a_climate_is_of_the_largest_table_without_a_gap_and_misuse_says_the_men
             else settled(true_climate(BOX, 1e-3), at, x) for at, x in asked
         ]  # fmt: skip
         assert torch.equal(found[0].noise, found[1].noise) and torch.equal(found[2].noise, found[3].noise)
+    scattered = values.masked_fill(
+        torch.rand(values.shape, generator=torch.Generator().manual_seed(0)) < 0.4, torch.nan
+    )
+    with pytest.warns(UserWarning, match=r"learnt from \d of 20 sensors"):
+        learned_climate(points, scattered, points, values, BOX)
     without = fitted_climate(points, values, BOX, 3, steps=1)
     with pytest.raises(ValueError, match="some channel has no reading"):
         fitted_climate(points, gaps[8:], BOX, 3)

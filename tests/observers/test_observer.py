@@ -403,6 +403,8 @@ def test_misuse_is_named(fitted: Observer) -> None:
             tiny(**how).fit(positions, times, values)
     with pytest.raises(ValueError, match="waves counts"):
         Design(waves=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a tuple of names"):
+        Design(dynamics="ode", regularize="error")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not before the readings"):
         fitted.predict(positions, [-1.0])
     with pytest.raises(ValueError, match="positions are"):

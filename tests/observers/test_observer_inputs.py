@@ -273,6 +273,7 @@ def test_questions_that_cannot_be_answered_are_named(fitted: Observer, monkeypat
         ({"graph": "delauney"}, "graph: unknown 'delauney'. Did you mean 'delaunay'"),
         ({"graph": "radius"}, "needs radius > 0"),
         ({"graph": "map"}, "only a sphere"),
+        ({"graph": "map", "flat": True}, "leave it out"),
         ({"lr": -1.0}, "lr must be > 0"),
         ({"epochs": 0}, "epochs, batch_size and threads must be >= 1"),
         ({"epochs": 2.5}, "epochs counts"),

@@ -86,10 +86,12 @@ def test_a_dead_sensor_and_a_gap_do_not_choose_the_order() -> None:
     order, stretch = chosen_order(points, gaps, BOX)
     expected = chosen_order(points[known], wave[[0, 2]][:, known], BOX)
     assert order == expected[0] == 7 and torch.equal(stretch, expected[1])
+    scattered = wave.masked_fill(torch.rand(wave.shape, generator=torch.Generator().manual_seed(0)) < 0.2, torch.nan)
+    assert chosen_order(points, scattered, BOX)[0] == 7
     kinds = torch.cat((wave, wave), 2)  # of two channels, no sensor reads both
-    kinds[:, :40, 1] = kinds[:, 40:, 0] = torch.nan
+    kinds[:, :46, 1] = kinds[:, 46:, 0] = torch.nan  # 14 sensors are too few to choose
     order, stretch = chosen_order(points, kinds, BOX)
-    expected = chosen_order(points[:40], wave[:, :40], BOX)
+    expected = chosen_order(points[:46], wave[:, :46], BOX)
     assert order == expected[0] == 7 and torch.equal(stretch, expected[1])
 
 
