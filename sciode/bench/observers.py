@@ -25,7 +25,7 @@ from sciode.data.flow import Space
 from sciode.lab.tables import show, table
 from sciode.observers import Design, ObserverModel, Scene, Wiring, network
 from sciode.observers.attention import WAYS
-from sciode.observers.windows import Layout
+from sciode.observers.windows import layout_of
 from sciode.observers.wiring import wired
 from sciode.training import choose_device, isolated_rng
 
@@ -62,10 +62,9 @@ def observed(attention: str, base: str, sensors: int, device: torch.device) -> t
     readings = torch.randn(sensors, 1, generator=draw).to(device)
     clock = torch.arange(STEPS + 1, dtype=torch.float64, device=device).unsqueeze(0)
     wiring = Wiring(waves=design.waves, surface=base != "none")
-    layout = Layout(points, torch.zeros(sensors, dtype=torch.bool))
     with isolated_rng(0):
         model = network(1, _BOX, design).to(device).eval()
-    return model, wired([layout], [torch.arange(sensors)], [readings], clock, wiring, _BOX)
+    return model, wired([layout_of(points)], [torch.arange(sensors)], [readings], clock, wiring, _BOX)
 
 
 def asking(model: ObserverModel, scene: Scene, queries: int, chunk: int) -> Callable[[], Tensor]:

@@ -51,6 +51,7 @@ from sciode.observers.metrics import drift, split_errors
 from sciode.observers.model import PUBLISHED
 from sciode.observers.simulator import MeshGraphNet
 from sciode.observers.surface import ORDERS
+from sciode.observers.windows import walls_of
 from sciode.training import choose_device, derive_seed
 
 __all__ = ["LINES", "Line", "Settings", "main", "sensors_of"]
@@ -167,8 +168,8 @@ def sensors_of(flow: Flow, rate: float, place: int) -> NDArray[np.int64]:
     count = flow.points.shape[-2]
     rng = np.random.default_rng(derive_seed(place, round(1e6 * rate), count))
     chosen = rng.choice(count, max(round(rate * count), 4), replace=False)
-    if flow.walls is not None:
-        walls = flow.walls if flow.walls.ndim == 1 else flow.walls.any(0)
+    walls = walls_of(flow)
+    if walls is not None:
         chosen = np.union1d(chosen, walls.nonzero().squeeze(1).numpy())
     return np.sort(chosen)
 
@@ -176,8 +177,8 @@ def sensors_of(flow: Flow, rate: float, place: int) -> NDArray[np.int64]:
 def at(flow: Flow, chosen: NDArray[np.int64], step: int = 1) -> Flow:
     """A flow at some of its points, every step-th frame."""
     part = flow.between(0, len(flow.times), step)
-    walls = None if flow.walls is None else (flow.walls if flow.walls.ndim == 1 else flow.walls.any(0))[chosen]
-    return Flow(part.points[chosen], part.times, part.values[:, chosen], walls)
+    walls = walls_of(flow)
+    return Flow(part.points[chosen], part.times, part.values[:, chosen], None if walls is None else walls[chosen])
 
 
 def read(name: str, part: str, most: int, rate: float, step: int, horizon: int, stride: int = 0) -> FlowSet:
@@ -240,9 +241,7 @@ def trained(settings: Settings, own: Line, key: Mapping[str, Any], out: Path) ->
             ),
         }
         return rivals[own.rival]().fit_flows(*parts, folder=folder)
-    design: dict[str, Any] = {
-        "width": settings.width, "layers": settings.layers, "waves": settings.waves,
-    }  # fmt: skip
+    design: dict[str, Any] = {"width": settings.width, "layers": settings.layers, "waves": settings.waves}
     how = {
         **same,
         "engine": settings.engine,

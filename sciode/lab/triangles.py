@@ -90,10 +90,15 @@ def _finer(at: NDArray[Any], mesh: NDArray[Any], weights: csr_array) -> Picture:
         pairs, number = np.unique(sides.reshape(-1, 2), axis=0, return_inverse=True)
         middle = len(at) + number.reshape(-1, 3)
         at = np.vstack((at, at[pairs].mean(1)))
-        weights = csr_array(vstack((weights, 0.5 * (weights[pairs[:, 0]] + weights[pairs[:, 1]]))))
+        weights = _with_middles(weights, pairs)
         corners = np.stack((cells, middle, np.roll(middle, 1, 1)), -1)
         cells = np.concatenate((corners.reshape(-1, 3), middle))
     return Picture(at, cells, weights, mesh)
+
+
+def _with_middles(weights: csr_array, pairs: NDArray[Any]) -> csr_array:
+    """With rows of the middles between pairs [P, 2] of rows."""
+    return csr_array(vstack((weights, 0.5 * (weights[pairs[:, 0]] + weights[pairs[:, 1]]))))
 
 
 def _rows(which: NDArray[Any], count: int) -> csr_array:
@@ -191,7 +196,7 @@ def _refined(globe: _Globe) -> _Globe:
         new = len(points) + number.reshape(-1)
         middle = points[pairs].sum(1)
         points = np.vstack((points, middle / np.linalg.norm(middle, axis=1, keepdims=True)))
-        weights = csr_array(vstack((weights, 0.5 * (weights[pairs[:, 0]] + weights[pairs[:, 1]]))))
+        weights = _with_middles(weights, pairs)
         cells = np.vstack((cells[~long], np.stack((a, new, c), 1), np.stack((new, b, c), 1)))
 
 

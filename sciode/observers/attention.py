@@ -15,6 +15,8 @@ from sciode.solvers.suggest import choose
 __all__ = ["WAYS", "SensorAttention"]
 
 WAYS = ("dense", "nearest", "linear")
+_SHARED = 1e-18
+"""Of features, of which the largest is 1 at least: its square is still a number in single precision."""
 
 
 class SensorAttention(nn.Module):
@@ -111,10 +113,6 @@ def _linear(query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> Tensor:
     # Where hardly a feature is shared, hardly anything is heard; a smaller sum's gradient would be no number.
     total = total.clamp(min=_SHARED)
     return torch.einsum("bqhd,bkhde->bkqhe", features, memory) / total.unsqueeze(-1)
-
-
-_SHARED = 1e-18
-"""Of features, of which the largest is 1 at least: its square is still a number in single precision."""
 
 
 def _positive(x: Tensor, most: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class Climate(NamedTuple):
 
     def root(self, sensors: Tensor) -> Tensor:
         """The Cholesky factor of the covariance of readings at sensors [N, d], channel by channel: [c N, c N]."""
-        return _root(self, self.basis(sensors))
+        return _root(_covariance(self, self.basis(sensors)))
 
     def through(self, sensors: Tensor, values: Tensor, places: Tensor, root: Tensor | None = None) -> Tensor:
         """The best linear estimate at places [Q, d] of values [T, N, c] at sensors [N, d]: [T, Q, c] float64.
@@ -99,7 +99,7 @@ class Climate(NamedTuple):
         h = self.basis(sensors)
         y = (values.double() - self.offset) / self.scale
         y = y.permute(2, 1, 0) - _zonal(self, h).unsqueeze(2)
-        solved = torch.cholesky_solve(y.flatten(0, 1), _root(self, h) if root is None else root)
+        solved = torch.cholesky_solve(y.flatten(0, 1), _root(_covariance(self, h)) if root is None else root)
         z = _coefficients(self, h, solved)
         found = []
         for some in places.split(_PLACES):
@@ -116,7 +116,7 @@ class Climate(NamedTuple):
         covariance = _covariance(self, h)
         for y in found:
             there = y.isfinite()
-            root = torch.linalg.cholesky(covariance[there][:, there])
+            root = _root(covariance[there][:, there])
             told = torch.cholesky_solve(y[there].unsqueeze(1), root).squeeze(1)
             y[~there] = covariance[~there][:, there] @ told
         return found.unflatten(1, (values.shape[2], -1)).transpose(1, 2) * self.scale + usual
@@ -125,7 +125,7 @@ class Climate(NamedTuple):
         """W [c 2 P, c, N] and w [c 2 P], float64, of sensors [N, d]: with z = W y + w of all readings y [c, N] at once,
         the estimate of channel i at x is `waves_at` x [2 P] @ z_i, as `through` has it."""
         h, c = self.basis(sensors), len(self.noise)
-        told = torch.cholesky_inverse(_root(self, h))
+        told = torch.cholesky_inverse(_root(_covariance(self, h)))
         z = _coefficients(self, h, told).unflatten(2, (c, -1))  # [c, P, c, N]
         z = z * self.scale[:, None, None, None] / self.scale[None, None, :, None]
         usual = self.offset.unsqueeze(1) + self.scale.unsqueeze(1) * _zonal(self, h)  # [c, N]
@@ -179,10 +179,9 @@ def _covariance(climate: Climate, h: Tensor) -> Tensor:
     return found
 
 
-def _root(climate: Climate, h: Tensor, there: Tensor | None = None) -> Tensor:
-    """there: [c N], see `_apart`. Raises ValueError where rounding leaves no positive matrix."""
-    covariance = _covariance(climate, h)
-    root, failed = torch.linalg.cholesky_ex(covariance if there is None else _apart(covariance, there))
+def _root(covariance: Tensor) -> Tensor:
+    """Raises ValueError where rounding leaves no positive matrix."""
+    root, failed = torch.linalg.cholesky_ex(covariance)
     if bool(failed):
         raise ValueError("the climate's covariance of these sensors is singular: give it more noise")
     return root
@@ -218,21 +217,17 @@ def _begun(points: Tensor, readings: Tensor, space: Space, degree: int) -> Clima
     for slope in _SLOPES:
         for noise in _NOISES:
             tried = climate_of(space, degree, [slope], [noise]).to(points.device)
-            roots: dict[tuple[bool, ...], Tensor] = {}
-            for i in range(len(best)):
-                own = y[0, :, i].isfinite()
-                key = tuple(own.tolist())
-                if key not in roots:
-                    roots[key] = _root(tried, tried.basis(points[chosen][own]))
-                best[i] = max(best[i], (_likelihood(roots[key], y[:, own, i].T), slope, noise))
+            covariance = _covariance(tried, tried.basis(points[chosen]))
+            for i, own in enumerate(y[0].isfinite().unbind(1)):
+                root = _root(covariance[own][:, own])
+                best[i] = max(best[i], (_likelihood(root, y[:, own, i].T), slope, noise))
     return climate_of(space, degree, [b[1] for b in best], [b[2] for b in best]).to(points.device)
 
 
-def _likelihood(root: Tensor, y: Tensor, count: int | None = None) -> float:
-    """Of columns y [n, F], the mean of their logs; count: of those that are there, None: n."""
+def _likelihood(root: Tensor, y: Tensor) -> float:
+    """Of columns y [n, F], the mean of their logs."""
     square = torch.linalg.solve_triangular(root, y, upper=False).square().sum() / y.shape[1]
-    count = len(y) if count is None else count
-    return -0.5 * float(2.0 * root.diagonal().log().sum() + square + count * math.log(2.0 * math.pi))
+    return -0.5 * float(2.0 * root.diagonal().log().sum() + square + len(y) * math.log(2.0 * math.pi))
 
 
 def _diagonal(waves: Groups, spectrum: Tensor) -> tuple[Tensor, ...]:
@@ -265,9 +260,9 @@ def _moved(climate: Climate, h: Tensor, readings: Tensor) -> Climate:
     falls."""
     frames, count, c = readings.shape
     y, there = _columns(readings, climate, h)
-    root = _root(climate, h, there)
+    root = _root(_apart(_covariance(climate, h), there))
     solved = torch.cholesky_solve(y, root)
-    likelihood = (*climate.likelihood, _likelihood(root, y, int(there.sum())))
+    likelihood = (*climate.likelihood, _likelihood(root[there][:, there], y[there]))
     # What readings say against the covariance: its posterior is block - share block h' excess h block.
     excess = torch.cholesky_inverse(root)
     excess.addmm_(solved, solved.T, alpha=-1.0 / frames)

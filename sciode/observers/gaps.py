@@ -36,16 +36,16 @@ def filled(readings: Tensor, part: Joined, wiring: Wiring, space: Any) -> Tensor
     else:
         inverse = surface_inverse(points, space) if part.span.surface is None else part.span.surface
         fewest, weights = inverse.shape[0] - inverse.shape[1], inverse[:count, :count]
-        apart = space.difference(points.double().unsqueeze(1), points.double()).norm(dim=-1)
         told = given.transpose(1, 2).clone()
-        for readings_of_one in told.flatten(0, 1):
-            _tell(readings_of_one, weights, fewest, apart)
+        for one in told.flatten(0, 1):
+            _tell(one, weights, fewest, points, space)
         told = told.transpose(1, 2)
     return torch.cat((told.to(readings), readings[:, count:]), 1)
 
 
-def _tell(given: Tensor, weights: Tensor, fewest: int, apart: Tensor) -> None:
-    """Fill readings [n] of one channel in place: by a surface of such weights [n, n], or the nearest."""
+def _tell(given: Tensor, weights: Tensor, fewest: int, points: Tensor, space: Any) -> None:
+    """Fill readings [n] of one channel at points [n, d] in place: by a surface of such weights [n, n], or the
+    nearest."""
     silent = ~given.isfinite()
     heard = given[~silent]
     if len(heard) >= max(fewest, _FEWEST):
@@ -54,4 +54,5 @@ def _tell(given: Tensor, weights: Tensor, fewest: int, apart: Tensor) -> None:
         room = 0.5 * (high - low)
         given[silent] = told.clamp(low - room, high + room)
     elif len(heard) >= _FEWEST:
-        given[silent] = heard[apart[silent][:, ~silent].argmin(1)]
+        apart = space.difference(points[silent].unsqueeze(1), points[~silent]).norm(dim=-1)
+        given[silent] = heard[apart.argmin(1)]

@@ -183,12 +183,11 @@ class FourierOperator:
             raise ValueError(f"a Fourier operator here has two dimensions, not {self.space_.dimension}")
         self.scale_, windows = windows_of(train, validation, self.length)
         even(windows["train"], "Fourier operator")
-        first = windows["train"].layouts[0].points
+        first, readings = windows["train"].of_first()
         found = round(2 * math.sqrt(len(first) / (2 if sphere else 1)) / 2) * 2
         side = self.side or min(max(found, 8), 64)
         self.lattice_ = Lattice(self.space_, (2 * side, side) if sphere else (side, side))
-        whole = windows["train"].values[[n for n, which in enumerate(windows["train"].which) if which == 0]]
-        self.order_, self.stretch_ = chosen_order(first, whole[:, :, : len(first)].flatten(0, 1), self.space_)
+        self.order_, self.stretch_ = chosen_order(first, readings, self.space_)
         parts = {name: self._images(part).to(device) for name, part in windows.items()}
         where = embedded(self.lattice_.points(), self.space_).float().T.unflatten(1, self.lattice_.shape)
         modes = (min(self.modes, self.lattice_.shape[0] // 2 - 1), min(self.modes, self.lattice_.shape[1] // 2))

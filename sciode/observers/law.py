@@ -224,11 +224,7 @@ class QuadraticLaw:
             )
         device, self.space_, self.channels_ = choose_device(self.device), train.space, train.channels
         self.scale_, windows = windows_of(train, validation, self.length)
-        first = windows["train"].layouts[0].points
-        own = windows["train"].values[[n for n, which in enumerate(windows["train"].which) if which == 0]]
-        self.order_, self.stretch_ = chosen_order(
-            first.to(device), own[:, :, : len(first)].flatten(0, 1).to(device), self.space_
-        )
+        self.order_, self.stretch_ = chosen_order(*windows["train"].of_first(device), self.space_)
         grid = grid_of(self.space_, self.side, self.forced, device)
         self.network_ = Law(len(self.channels_), grid)
         parts = {name: self._fields(part, device) for name, part in windows.items()}

@@ -38,6 +38,7 @@ from .windows import (
     anchor_times,
     cut,
     fingerprint,
+    layout_of,
     scale_of,
     usual_clock,
     walls_of,
@@ -179,18 +180,14 @@ class Observer:
         }
         first = parts["train"]
         if self.design.base in ("stretched", "fitted"):
-            layout = first.layouts[0]
-            of_first = [number for number, which in enumerate(first.which) if which == 0]
-            readings = first.values[of_first][:, :, : len(layout.points)].flatten(0, 1)
             orders = ORDERS if self.design.base == "fitted" else (3,)
-            self.order_, found = chosen_order(layout.points.to(device), readings, first.space, orders)
+            self.order_, found = chosen_order(*first.of_first(device), first.space, orders)
             self.stretch_: tuple[float, ...] = tuple(found.tolist())
         self.climate_ = _climate(parts, device) if self.design.base == "climate" else None
-        span = parts["train"].times[:, -1]
-        self.horizon_ = float(span.max()) * self.scale_.unit
-        self.clock_ = usual_clock(parts["train"].times, self.every)
-        self._warn_of_gaps(anchor_times(parts["train"].times, self.every).diff(dim=1))
-        self._build(float(span.max()))
+        reach = float(first.times[:, -1].max())
+        self.horizon_, self.clock_ = reach * self.scale_.unit, usual_clock(first.times, self.every)
+        self._warn_of_gaps(anchor_times(first.times, self.every).diff(dim=1))
+        self._build(reach)
         engine = "eager" if self.design.dynamics == "ode" and self.engine == "auto" else self.engine
         objective = Objective(
             self.network_, parts, wiring=self._wiring(), every=self.every, queries=self.queries, dropout=self.dropout,
@@ -223,9 +220,9 @@ class Observer:
         that are no numbers, no place or time at all, a reading that does not fit; RuntimeError before `fit`.
         """
         places, steps, given = self._asked(positions, times, given, chunk)
-        forecast, values = self._forecast(), torch.as_tensor(np.array(given.values))
+        forecast = self._forecast()
         part = forecast.joined(self._layout(given))
-        found, leaves = forecast.answer(part, values, self._placed(places), steps, chunk)
+        found, leaves = forecast.answer(part, _tensor(given.values), self._placed(places), steps, chunk)
         return self._told(places, steps, found, leaves, given)
 
     def rollout(self, positions: Any, times: Any, given: Reading | None = None, *, chunk: int = 8192) -> Prediction:
@@ -235,7 +232,7 @@ class Observer:
         places, steps, given = self._asked(positions, times, given, chunk, _LATEST)
         forecast, reach = self._forecast(), self.horizon_ / self.scale_.unit
         layout = self._layout(given)
-        part, x, start = forecast.joined(layout), self._placed(places), torch.as_tensor(np.array(given.values))
+        part, x, start = forecast.joined(layout), self._placed(places), _tensor(given.values)
         values = np.empty((len(steps), len(places), len(self.channels_)))
         done, number, leaves = np.zeros(len(steps), dtype=bool), 0, np.inf
         while not done.all():
@@ -389,13 +386,11 @@ class Observer:
     def _told(
         self, places: Tensor, steps: NDArray[Any], values: NDArray[Any], leaves: float, given: Reading
     ) -> Prediction:
-        sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
-        heard = torch.as_tensor(np.array(given.values, dtype=np.float64)).isfinite().any(1)
-        outside = outside_hull(places, sensors[heard], self.space_).numpy()
-        left = self._forecast().left
+        read, left = _tensor(given.values).double(), self._forecast().left
+        there = read.isfinite()
+        outside = outside_hull(places, _tensor(given.positions).float()[there.any(1)], self.space_).numpy()
         lost = left(torch.from_numpy(values[:, ~outside])).any(1).numpy()
-        read = torch.as_tensor(np.array(given.values, dtype=np.float64))
-        wild = left(torch.where(read.isfinite(), read, self.scale_.mean)).any()
+        wild = left(torch.where(there, read, self.scale_.mean)).any()
         first = 0.0 if wild else min([leaves, *steps[lost]])
         return Prediction(values, outside, steps > self.horizon_ / self.scale_.unit + 1e-9, steps >= first)
 
@@ -403,9 +398,7 @@ class Observer:
         return Forecast(self.network_, self.scale_, self.bounds_, self._wiring(), self._space(), self.clock_)
 
     def _layout(self, given: Reading) -> Layout:
-        sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
-        walls = np.zeros(len(sensors), dtype=bool) if given.walls is None else given.walls
-        return Layout(self._placed(sensors), torch.as_tensor(np.array(walls)))
+        return layout_of(self._placed(_tensor(given.positions).float()), given.walls)
 
     def _space(self) -> Space:
         return flattened(torch.ones(1, 3), self.space_)[1] if self.flat else self.space_
@@ -414,17 +407,16 @@ class Observer:
         return flattened(points, self.space_)[0] if self.flat else points
 
 
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """A copy: arrays of users may be read-only."""
+    return torch.from_numpy(np.array(array))
+
+
 def _climate(parts: Mapping[str, Windows], device: torch.device) -> Climate:
     """Of what the sensors of the first flow read, settled by those of the first that chooses; found on a device, kept
     on the CPU."""
-
-    def told(part: Windows) -> tuple[Tensor, Tensor]:
-        points = part.layouts[0].points.double().to(device)
-        own = [number for number, which in enumerate(part.which) if which == 0]
-        return points, part.values[own][:, :, : len(points)].flatten(0, 1)
-
-    train, chooses = parts["train"], parts["validation"]
-    return learned_climate(*told(train), *told(chooses), train.space).to("cpu")
+    (points, values), others = (parts[name].of_first(device) for name in ("train", "validation"))
+    return learned_climate(points, values, *others, parts["train"].space).to("cpu")
 
 
 def _first(flows: FlowSet, origin: tuple[float, ...]) -> Reading:

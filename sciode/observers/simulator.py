@@ -21,7 +21,7 @@ from .message_passing import Interaction
 from .model import PUBLISHED, Design, network
 from .rivals import asked_of, even, trained_rival, windows_of
 from .scene import Scene
-from .windows import Layout, Windows
+from .windows import Windows, layout_of
 from .wiring import Joints, Wiring, gathered, joints_of, wired
 
 __all__ = ["MeshGraphNet", "StateDynamics"]
@@ -157,9 +157,8 @@ class MeshGraphNet:
         sensors = torch.as_tensor(np.array(given.positions), dtype=torch.float32)
         readings = self.scale_.standardised(torch.as_tensor(np.array(given.values))).to(device)
         clock = torch.arange(2, dtype=torch.float64, device=device).unsqueeze(0)
-        layout = Layout(sensors, torch.zeros(len(sensors), dtype=torch.bool))
         wiring = Wiring(k=self.neighbours)
-        seen = wired([layout], [torch.arange(len(sensors))], [readings], clock, wiring, self.space_)
+        seen = wired([layout_of(sensors)], [torch.arange(len(sensors))], [readings], clock, wiring, self.space_)
         with torch.no_grad():
             states = self.scale_.restored(self.network_(seen, count)[0]).cpu().numpy()
         frames = between_frames(np.arange(count + 1.0), states, steps)

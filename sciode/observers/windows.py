@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,10 @@ from sciode.data.flow import Flow, FlowSet, Space
 
 from .origin import check_told_apart
 
-__all__ = ["Layout", "Scale", "Windows", "anchor_times", "cut", "fingerprint", "scale_of", "usual_clock", "walls_of"]
+__all__ = [
+    "Layout", "Scale", "Windows", "anchor_times", "cut", "fingerprint", "layout_of", "scale_of",
+    "usual_clock", "walls_of",
+]  # fmt: skip
 
 
 class Scale(NamedTuple):
@@ -40,6 +43,12 @@ class Layout(NamedTuple):
     walls: Tensor
 
 
+def layout_of(points: Tensor, walls: Any | None = None) -> Layout:
+    """Sensors at points [N, d] in single precision, as networks read them; walls [N] bool, None: on none."""
+    none = torch.zeros(len(points), dtype=torch.bool)
+    return Layout(points.float(), none if walls is None else torch.as_tensor(walls))
+
+
 @dataclass(frozen=True)
 class Windows:
     """W windows of L frames and N sensors at most.
@@ -53,6 +62,12 @@ class Windows:
     layouts: tuple[Layout, ...]
     which: tuple[int, ...]
     space: Space
+
+    def of_first(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Of the first layout the points [N, d], and all its readings [F, N, c], on a device."""
+        points = self.layouts[0].points.to(device)
+        own = self.values[[number for number, which in enumerate(self.which) if which == 0]]
+        return points, own[:, :, : len(points)].flatten(0, 1).to(device)
 
     @property
     def gaps(self) -> tuple[bool, ...]:
@@ -163,8 +178,7 @@ def walls_of(flow: Flow) -> Tensor | None:
 
 
 def _place(layouts: list[Layout], flow: Flow) -> int:
-    walls = walls_of(flow)
-    own = Layout(flow.points.float(), torch.zeros(len(flow.points), dtype=torch.bool) if walls is None else walls)
+    own = layout_of(flow.points, walls_of(flow))
     for number, known in enumerate(layouts):
         if torch.equal(known.points, own.points) and torch.equal(known.walls, own.walls):
             return number

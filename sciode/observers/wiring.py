@@ -123,13 +123,16 @@ def joints_of(
         found = known.pop(key, None)
         if found is None:
             found = layout, chosen, wiring.joined(layout, chosen, space, device, room)
-            most = torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else _KEPT
-            room_left = most - found[2].bytes - sum(part.bytes for _, _, part in known.values())
+            room_left = _most_bytes(device) - found[2].bytes - sum(part.bytes for _, _, part in known.values())
             while known and room_left < 0:
                 room_left += known.pop(next(iter(known)))[2].bytes
         known[key] = found  # at the end: what was asked for longest ago stands first
         parts.append(found[2])
     return parts
+
+
+def _most_bytes(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else _KEPT
 
 
 def gathered(parts: list[Joined], readings: Sequence[Tensor], clock: Tensor, space: Any) -> Scene:

@@ -17,7 +17,7 @@ from sciode.observers import Design, Observer, Reading, climate_of
 from sciode.observers.arrays import as_flows
 from sciode.observers.model import network
 from sciode.observers.objective import Objective
-from sciode.observers.windows import Layout, cut, scale_of
+from sciode.observers.windows import cut, layout_of, scale_of
 from sciode.observers.wiring import Wiring, wired
 from sciode.training import isolated_rng
 from tests.observers.made import BOX, SPHERE, places
@@ -101,7 +101,7 @@ def test_room_for_hidden_sensors_changes_no_number_and_all_steps_have_one_shape(
 def test_flows_with_sensors_of_their_own_are_continued_as_if_each_were_alone() -> None:
     climate = climate_of(BOX, 4, (2.0, 3.0), (1e-2, 1e-2))
     wiring, clock = Wiring(waves=2, climate=climate), torch.arange(3.0, dtype=torch.float64).expand(2, -1)
-    layouts = [Layout(places(BOX, n, n).float(), torch.zeros(n, dtype=torch.bool)) for n in (12, 20)]
+    layouts = [layout_of(places(BOX, n, n)) for n in (12, 20)]
     readings = [torch.randn(n, 2, generator=torch.Generator().manual_seed(n)) for n in (12, 20)]
     asked, t = places(BOX, 7, 1).float().expand(2, -1, -1), torch.linspace(0.0, 2.0, 7).double().expand(2, -1)
     with isolated_rng(0):

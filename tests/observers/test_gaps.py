@@ -28,7 +28,7 @@ from sciode.observers.climate import climate_of
 from sciode.observers.gaps import filled
 from sciode.observers.objective import Objective
 from sciode.observers.surface import surface_rows
-from sciode.observers.windows import Layout, cut, scale_of
+from sciode.observers.windows import cut, layout_of, scale_of
 from sciode.observers.wiring import Joints, Wiring, joints_of
 
 BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
@@ -47,8 +47,7 @@ def places(space: Space, count: int = 40, seed: int = 0) -> Tensor:
 
 
 def told(space: Space, wiring: Wiring, readings: Tensor, points: Tensor, room: int = 0) -> Tensor:
-    layout = Layout(points.float(), torch.zeros(len(points), dtype=torch.bool))
-    part = wiring.joined(layout, torch.arange(len(points)), space, CPU, room)
+    part = wiring.joined(layout_of(points), torch.arange(len(points)), space, CPU, room)
     nothing = readings.new_full((len(part.points) - len(points), readings.shape[1]), torch.nan)
     return filled(torch.cat((readings, nothing)).unsqueeze(0), part, wiring, space)[0]
 
@@ -188,7 +187,7 @@ def test_a_forecast_has_the_anchor_times_of_training() -> None:
     assert np.allclose(observer.clock_, clock)
     readings = observer.scale_.standardised(torch.as_tensor(wave(positions, times[:1], 0.33)[0]))
     points = torch.as_tensor(positions, dtype=torch.float32)
-    part = observer._forecast().joined(Layout(points, torch.zeros(40, dtype=torch.bool)))
+    part = observer._forecast().joined(layout_of(points))
     own = {name: getattr(part.span, name).unsqueeze(0) for name in ("waves", "projection", "surface")}
     edges, near = edges_between(points, BOX), spacing(points, BOX)
     seen = scene([points], [readings], observer.clock_, [edges], BOX, [near], span=part.span._replace(**own))
@@ -246,7 +245,7 @@ def test_even_times_are_no_cause_for_a_warning(recwarn: pytest.WarningsRecorder)
 
 
 def test_a_layout_is_joined_once_and_what_was_asked_for_longest_ago_goes_first(monkeypatch: Any) -> None:
-    layouts = [Layout(places(BOX, 20, seed).float(), torch.zeros(20, dtype=torch.bool)) for seed in range(4)]
+    layouts = [layout_of(places(BOX, 20, seed)) for seed in range(4)]
     keep, known, made = [torch.arange(20) for _ in layouts], Joints(), []
     joined = Wiring.joined
     monkeypatch.setattr(
