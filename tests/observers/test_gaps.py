@@ -30,20 +30,11 @@ from sciode.observers.objective import Objective
 from sciode.observers.surface import surface_rows
 from sciode.observers.windows import cut, layout_of, scale_of
 from sciode.observers.wiring import Joints, Wiring, joints_of
+from tests.observers.made import BOX, SPHERE, places
 
-BOX = Space("periodic", (0.0, 0.0), (1.0, 1.0))
-PLANE = Space("plane", (-3.0, -3.0), (3.0, 3.0))
-SPHERE = Space("sphere")
+UNIT = Space("periodic", (0.0, 0.0), (1.0, 1.0))
+PLANE = Space("plane", (-1.0, -1.0), (1.0, 1.0))
 CPU = torch.device("cpu")
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def places(space: Space, count: int = 40, seed: int = 0) -> Tensor:
-    found = drawn(count, 3 if space.kind == "sphere" else 2, seed=seed)
-    return found / found.norm(dim=1, keepdim=True) if space.kind == "sphere" else found.sigmoid()
 
 
 def told(space: Space, wiring: Wiring, readings: Tensor, points: Tensor, room: int = 0) -> Tensor:
@@ -59,7 +50,7 @@ def waves(points: Tensor) -> Tensor:
 @pytest.mark.parametrize("order", [3, 5])
 @pytest.mark.parametrize("space", [BOX, PLANE, SPHERE], ids=["periodic", "plane", "sphere"])
 def test_a_surface_through_what_is_told_is_the_surface_through_the_others(space: Space, order: int) -> None:
-    points, asked = places(space).float().double(), places(space, 9, 5)
+    points, asked = places(space, 40).float().double(), places(space, 9, 5)
     readings, silent = waves(points), torch.tensor([3, 17, 30])
     gappy = readings.clone()
     gappy[silent] = torch.nan
@@ -78,7 +69,7 @@ def test_a_surface_through_what_is_told_is_the_surface_through_the_others(space:
 
 
 def test_without_a_base_a_cubic_surface_tells_what_is_missing() -> None:
-    points = places(BOX).float().double()
+    points = places(BOX, 40).float().double()
     gappy = waves(points)
     gappy[[2, 9]] = torch.nan
     plain, based = (told(BOX, Wiring(surface=surface), gappy, points) for surface in (False, True))
@@ -88,7 +79,11 @@ def test_without_a_base_a_cubic_surface_tells_what_is_missing() -> None:
 @pytest.mark.parametrize("space", [BOX, SPHERE], ids=["periodic", "sphere"])
 def test_a_climate_through_what_is_told_is_the_climate_through_the_others(space: Space) -> None:
     climate = climate_of(space, 6, [3.0, 4.0], [1e-3, 1e-2])
-    points, asked, readings = places(space).float().double(), places(space, 9, 5), drawn(40, 2, seed=2)
+    points, asked, readings = (
+        places(space, 40).float().double(),
+        places(space, 9, 5),
+        torch.randn(40, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64),
+    )
     gappy = readings.clone()
     gappy[[3, 17, 30]] = torch.nan
     other = gappy.clone()
@@ -106,7 +101,7 @@ def test_a_climate_tells_a_channel_by_another_and_a_surface_leaves_it_missing() 
     climate = climate_of(BOX, 4, [3.0, 3.0], [1e-6, 1e-6])
     blocks = tuple(block[:1].repeat(2, 1, 1, 1)[:, :, :1].repeat(1, 1, 2, 1) for block in climate.blocks)
     climate = climate._replace(blocks=blocks)
-    points = places(BOX).float().double()
+    points = places(BOX, 40).float().double()
     gappy = torch.stack([(2.0 * torch.pi * points[:, 0]).sin(), torch.full((40,), torch.nan, dtype=torch.float64)], 1)
     found = told(BOX, Wiring(climate=climate), gappy, points)
     assert torch.allclose(found[:, 1], gappy[:, 0], atol=1e-2)
@@ -116,7 +111,7 @@ def test_a_climate_tells_a_channel_by_another_and_a_surface_leaves_it_missing() 
 @pytest.mark.parametrize(("heard", "whose"), [(5, "surface"), (4, "nearest"), (3, "nearest"), (2, "nobody")])
 def test_by_fewer_than_a_surface_has_polynomials_the_nearest_tells(heard: int, whose: str) -> None:
     """Five in a periodic box: 1, and cosine and sine of both coordinates."""
-    points = places(BOX).float().double()
+    points = places(BOX, 40).float().double()
     readings = waves(points)
     gappy = torch.where(torch.arange(40).unsqueeze(1) < heard, readings, torch.nan)
     found = told(BOX, Wiring(surface=True), gappy, points)
@@ -149,7 +144,7 @@ def fitted(times: np.ndarray, **how: Any) -> tuple[Observer, np.ndarray]:
     values = np.stack([wave(positions, times, shift) for shift in (0.0, 0.2, 0.45, 0.7, 0.9)])
     design = Design(**{"width": 8, "layers": 1, "heads": 2, "depth": 1, "base": "cubic", "waves": 2, **how})
     observer = Observer(
-        design=design, space=BOX, length=9, every=2, epochs=2, queries=16, masks=2, batch_size=4, device="cpu"
+        design=design, space=UNIT, length=9, every=2, epochs=2, queries=16, masks=2, batch_size=4, device="cpu"
     )
     return observer.fit(positions, times, values), positions
 
@@ -189,8 +184,8 @@ def test_a_forecast_has_the_anchor_times_of_training() -> None:
     points = torch.as_tensor(positions, dtype=torch.float32)
     part = observer._forecast().joined(layout_of(points))
     own = {name: getattr(part.span, name).unsqueeze(0) for name in ("waves", "projection", "surface")}
-    edges, near = edges_between(points, BOX), spacing(points, BOX)
-    seen = scene([points], [readings], observer.clock_, [edges], BOX, [near], span=part.span._replace(**own))
+    edges, near = edges_between(points, UNIT), spacing(points, UNIT)
+    seen = scene([points], [readings], observer.clock_, [edges], UNIT, [near], span=part.span._replace(**own))
     asked, at = points[:5] + 0.01, np.array([0.05, 0.7, 1.9])
     with torch.no_grad():
         t = torch.as_tensor(at / observer.scale_.unit).repeat_interleave(5)[None]
@@ -209,7 +204,7 @@ def test_first_readings_are_told_once_a_window_and_way_of_hiding(monkeypatch: An
     positions = np.random.default_rng(0).random((30, 2))
     values = np.stack([wave(positions, times, shift) for shift in (0.0, 0.2, 0.45, 0.7, 0.9)])
     values[:, :, 3] = np.nan
-    how: dict[str, Any] = {"space": BOX, "length": 9, "queries": 16, "batch_size": 4, "device": "cpu", "epochs": 8}
+    how: dict[str, Any] = {"space": UNIT, "length": 9, "queries": 16, "batch_size": 4, "device": "cpu", "epochs": 8}
     design = Design(width=8, layers=1, heads=2, depth=1, waves=2)
     Observer(design=design, masks=2, **how).fit(positions, times, values)
     assert sum(asked) <= 4 * 2 + 1  # four windows train, one chooses
@@ -219,11 +214,11 @@ def test_first_readings_are_told_once_a_window_and_way_of_hiding(monkeypatch: An
 
 
 def test_without_ways_of_hiding_that_come_again_no_joints_are_kept_but_those_that_choose() -> None:
-    flows = as_flows(*_few(), None, BOX)
+    flows = as_flows(*_few(), None, UNIT)
     scale = scale_of(flows, 2)
     parts = {name: cut(flows, 9, None, scale) for name in ("train", "validation")}
     with torch.random.fork_rng():
-        model = network(1, BOX, Design(width=8, layers=1, heads=2, depth=1, base="none", waves=0))
+        model = network(1, UNIT, Design(width=8, layers=1, heads=2, depth=1, base="none", waves=0))
     asks = Objective(model, parts, wiring=Wiring(), every=2, queries=8, dropout=0.3, dynamics_weight=1.0, masks=0)
     for epoch in range(5):
         asks.train()
